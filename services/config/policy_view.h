@@ -1,0 +1,59 @@
+// A compiled configuration, ready to be asked: the effective settings of a queue, a client, a
+// source. Built from the snapshot by every service; asked on the hot path.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "sluice/policy/v1/snapshot.pb.h"
+
+namespace sluice::config {
+
+// Thread-safety: immutable from outside, all functions from any thread (results are cached behind a
+// lock inside). Lifetime: results are shared and stay valid after the view is gone.
+class PolicyView {
+ public:
+  virtual ~PolicyView() = default;
+
+  // INVALID_ARGUMENT names the section that cannot be used.
+  static absl::StatusOr<std::shared_ptr<const PolicyView>> Build(
+      const policy::v1::PolicySnapshot& snapshot);
+
+  // Registry defaults alone: loopback may relay, one virtual MTA "default" with no source host.
+  // version() is 0.
+  static std::shared_ptr<const PolicyView> Defaults();
+
+  virtual uint64_t version() const = 0;
+
+  // Every field that has a default in the registry is set in what these return.
+  virtual const policy::v1::GlobalSettings& global() const = 0;
+
+  // vmta's <domain> sections over its pool's over the global ones; in each, the more particular
+  // pattern wins. `domain` is the queue's, lower case. `pool` may be empty.
+  virtual std::shared_ptr<const policy::v1::QueueSettings> ForQueue(
+      std::string_view domain, std::string_view vmta, std::string_view pool) const = 0;
+
+  // `ip` as text, IPv4 or IPv6; IPv4-mapped is IPv4. The more particular network wins.
+  virtual std::shared_ptr<const policy::v1::ClientSettings> ForClient(
+      std::string_view ip) const = 0;
+
+  virtual std::shared_ptr<const policy::v1::SourceSettings> ForSource(
+      std::string_view ip) const = 0;
+
+  // nullptr where there is none. Names are case-insensitive.
+  virtual const policy::v1::VirtualMtaSection* FindVirtualMta(std::string_view name) const = 0;
+  virtual const policy::v1::PoolSection* FindPool(std::string_view name) const = 0;
+  virtual const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const = 0;
+
+  // The operator's pause that holds for this queue ("domain/vmta") and job, or nullptr. job empty:
+  // whole-queue pauses only.
+  virtual const policy::v1::ControlEntry* FindPause(std::string_view queue,
+                                                    std::string_view job) const = 0;
+  virtual const std::vector<const policy::v1::ControlEntry*>& controls() const = 0;
+};
+
+}  // namespace sluice::config
