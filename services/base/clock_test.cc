@@ -1,4 +1,5 @@
-// Proves that the real clock's two faces agree with the system's, and that wall times survive their stored form.
+// Proves that the real clock's two faces agree with the system's, and that wall times survive their
+// stored form.
 #include "services/base/clock.h"
 
 #include <ctime>
