@@ -1,0 +1,32 @@
+"""cc_fuzz_test: one libFuzzer target that is also an ordinary test.
+
+`bazel test` replays the corpus (and every prefix of each file) through LLVMFuzzerTestOneInput.
+`bazel run --config=fuzz //x:y_fuzz -- -max_total_time=300 $PWD/x/y_corpus` fuzzes.
+"""
+
+def cc_fuzz_test(name, srcs, deps = [], corpus = [], size = "small"):
+    """Declares the target.
+
+    Args:
+      name: by convention FILE_fuzz.
+      srcs: defines LLVMFuzzerTestOneInput.
+      deps: of srcs.
+      corpus: files to replay, usually glob(["FILE_corpus/**"]).
+      size: of the replay test.
+    """
+    native.cc_test(
+        name = name,
+        size = size,
+        srcs = srcs,
+        args = ["$(rootpath %s)" % f for f in corpus],
+        data = corpus,
+        linkopts = select({
+            "//tools/fuzz:fuzzing": ["-fsanitize=fuzzer"],
+            "//conditions:default": [],
+        }),
+        tags = ["fuzz"],
+        deps = deps + select({
+            "//tools/fuzz:fuzzing": [],
+            "//conditions:default": ["//tools/fuzz:replay_main"],
+        }),
+    )
