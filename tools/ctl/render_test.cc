@@ -1,0 +1,130 @@
+// Proves what operators read: states and reasons are shown, parts that did not answer are named,
+// and text from the network cannot drive the terminal.
+#include "tools/ctl/render.h"
+
+#include "gtest/gtest.h"
+
+namespace sluice::ctl {
+namespace {
+
+constexpr int64_t kNowUs = int64_t{1'795'235'638} * 1'000'000;
+constexpr int64_t kMinuteUs = 60'000'000;
+
+testing::AssertionResult Has(const std::string& text, const std::string& part) {
+  if (text.find(part) != std::string::npos) return testing::AssertionSuccess();
+  return testing::AssertionFailure() << "\"" << part << "\" is not in:\n" << text;
+}
+
+TEST(RenderTest, QueuesSayWhyTheyWaitAndUntilWhen) {
+  admin::v1::ListQueuesResponse queues;
+  auto* queue = queues.add_queues();
+  queue->set_name("example.com/v1");
+  queue->set_recipients(12);
+  queue->set_counting(true);
+  queue->set_mode("retry");
+  queue->set_reason("no MX answers\x1b[2J");
+  queue->set_next_time_us(kNowUs + 5 * kMinuteUs);
+  queue->set_oldest_queued_us(kNowUs - 3 * kMinuteUs);
+  queues.add_unreachable("shard-1");
+  const std::string text = RenderQueues(queues, kNowUs);
+  EXPECT_TRUE(
+      Has(text, "example.com/v1   12+       0  retry   3m00s  in 5m00s  no MX answers?[2J"));
+  EXPECT_TRUE(Has(text, "lower bound"));
+  EXPECT_TRUE(Has(text, "no answer from shard-1"));
+}
+
+TEST(RenderTest, StatusNamesWhatNeedsAttention) {
+  admin::v1::GetStatusResponse status;
+  status.set_version("1");
+  status.set_snapshot_version(7);
+  auto* shard = status.add_shards();
+  shard->set_shard("0");
+  shard->set_not_accepting_reason("spool is full");
+  auto* source = status.add_workers()->add_sources();
+  source->set_ip("127.0.0.9");
+  auto* watcher = status.add_watchers();
+  watcher->set_service("delivery");
+  watcher->set_instance("w1");
+  watcher->set_connected(true);
+  watcher->set_acked_version(6);
+  status.add_controls()->set_job_id("j5");
+  const std::string text = RenderStatus(status, kNowUs);
+  EXPECT_TRUE(Has(text, "shard 0 takes no mail: spool is full"));
+  EXPECT_TRUE(Has(text, "source 127.0.0.9 of worker"));
+  EXPECT_TRUE(Has(text, "not on this machine"));
+  EXPECT_TRUE(Has(text, "delivery/w1 is at configuration 6"));
+  EXPECT_TRUE(Has(text, "*/* job j5"));
+}
+
+TEST(RenderTest, TopTakesRatesBetweenTwoReadings) {
+  admin::v1::GetStatusResponse before, after;
+  before.add_shards()->set_delivered_total(100);
+  auto* shard = after.add_shards();
+  shard->set_delivered_total(400);
+  shard->set_recipients(9);
+  const std::string text = RenderTop(before, after, 2'000'000, {}, kNowUs);
+  EXPECT_TRUE(Has(text, "delivered 150/s"));
+  EXPECT_TRUE(Has(text, "queued 9"));
+  EXPECT_TRUE(Has(text, "no queue has mail"));
+  EXPECT_TRUE(Has(RenderTop(after, before, 2'000'000, {}, kNowUs), "delivered -"))
+      << "a restarted shard counts from zero";
+}
+
+TEST(RenderTest, MessageShowsRecipientsRepliesAndBody) {
+  admin::v1::GetMessageResponse response;
+  auto& message = *response.mutable_message();
+  message.mutable_message()->set_id(std::string(16, '\0'));
+  message.mutable_message()->set_time_queued_us(kNowUs - kMinuteUs);
+  auto* recipient = message.add_recipients();
+  recipient->set_state("retry");
+  recipient->mutable_delivery()->set_rcpt("bob@example.com");
+  recipient->mutable_delivery()->set_attempts(3);
+  auto* reply = recipient->mutable_delivery()->mutable_last_reply();
+  reply->set_code(451);
+  reply->set_enhanced("4.7.1");
+  reply->set_text("try later");
+  message.set_body("Subject: x\r\n\r\nhi\x07\r\n");
+  const std::string text = RenderMessage(response, kNowUs);
+  EXPECT_TRUE(Has(text, "sender   <>"));
+  EXPECT_TRUE(Has(text, "451 4.7.1 try later"));
+  EXPECT_TRUE(Has(text, "Subject: x"));
+  EXPECT_TRUE(Has(text, "hi?"));
+}
+
+TEST(RenderTest, EventsInOneLineEach) {
+  admin::v1::ListEventsResponse events;
+  auto* event = events.add_events();
+  event->set_kind(common::v1::EVENT_KIND_QUEUE_TRANSIENT);
+  event->set_time_us(kNowUs);
+  event->set_reason("connection refused");
+  event->set_author("delivery");
+  const std::string text = RenderEvents(events);
+  EXPECT_TRUE(Has(text, "2026-11-21 04:33:58"));
+  EXPECT_TRUE(Has(text, "queue-transient"));
+  EXPECT_TRUE(Has(text, "connection refused (delivery)"));
+  EXPECT_TRUE(Has(RenderEvents({}), "no event"));
+}
+
+TEST(RenderTest, ReloadAndCheckAndPauses) {
+  admin::v1::ReloadConfigResponse reload;
+  reload.set_version(9);
+  reload.set_changed(true);
+  reload.set_sections_changed(2);
+  auto* watcher = reload.add_watchers();
+  watcher->set_service("ingest");
+  watcher->set_error("too old");
+  EXPECT_TRUE(Has(RenderReload(reload), "configuration 9: 2 sections changed"));
+  EXPECT_TRUE(Has(RenderReload(reload), "ingest/ refuses it: too old"));
+
+  admin::v1::CheckConfigResponse check;
+  check.add_diagnostics("main.cfg:3: no such directive");
+  EXPECT_EQ(RenderCheck(check), "main.cfg:3: no such directive\nthe configuration does not load\n");
+
+  admin::v1::ListPausesResponse pauses;
+  pauses.add_entries()->set_id("p1");
+  EXPECT_TRUE(Has(RenderPauses(pauses, kNowUs), "*/*"));
+  EXPECT_EQ(RenderPauses({}, kNowUs), "nothing is paused\n");
+}
+
+}  // namespace
+}  // namespace sluice::ctl
