@@ -1,0 +1,54 @@
+#include "services/node/process.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+
+namespace sluice::node {
+
+Signals::Signals() {
+  sigemptyset(&set_);
+  sigaddset(&set_, SIGTERM);
+  sigaddset(&set_, SIGINT);
+  sigaddset(&set_, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
+void Signals::WaitForStop(absl::FunctionRef<void()> reload) {
+  for (;;) {
+    int signal = 0;
+    if (sigwait(&set_, &signal) != 0) continue;
+    if (signal != SIGHUP) return;
+    reload();
+  }
+}
+
+void Signals::ExitOnNext() {
+  for (;;) {
+    int signal = 0;
+    if (sigwait(&set_, &signal) == 0 && signal != SIGHUP) _exit(1);
+  }
+}
+
+absl::Status WriteReadyFile(const std::string& path,
+                            const std::vector<std::pair<std::string, std::string>>& fields) {
+  nlohmann::json json = nlohmann::json::object();
+  for (const auto& [name, value] : fields) json[name] = value;
+  const std::string partial = path + ".partial";
+  std::ofstream file(partial, std::ios::trunc);
+  file << json.dump() << "\n";
+  file.close();
+  if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
+    return absl::UnknownError(absl::StrCat("cannot write the ready file ", path));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sluice::node
