@@ -1,0 +1,74 @@
+// Reads message text as DATA carries it (RFC 5321 4.5.2): takes the transparency dots out, finds
+// the one end that counts (CRLF "." CRLF), and refuses everything that another server could read as
+// a different end: bare LF, bare CR, NUL.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+
+namespace sluice::mail {
+
+// What was wrong first with the message.
+enum class DataError {
+  kNone,
+  kBareLf,
+  kBareCr,
+  kNul,
+  kTooLarge,
+  kHeaderTooLarge,
+};
+
+// After an error nothing more is given to the sink, but the reader goes on to the end, so that
+// client and server agree on where the next command begins. Thread-safety: none. Lifetime: one
+// message; make a new one for the next.
+class DataReader {
+ public:
+  struct Limits {
+    uint64_t max_bytes = 0;         // of decoded text; 0: no limit
+    uint64_t max_header_bytes = 0;  // with the empty line; 0: no limit
+  };
+
+  using Sink = absl::FunctionRef<void(std::string_view)>;
+
+  explicit DataReader(const Limits& limits) : limits_(limits) {}
+
+  // Reads from `input` up to the end of the message, and returns how much it took: all of it unless
+  // done(). `sink` gets the decoded text as pieces of `input`, in order, as few as can be.
+  size_t Feed(std::string_view input, Sink sink);
+
+  bool done() const { return state_ == State::kDone; }
+  DataError error() const { return error_; }
+  // Decoded bytes given to the sink.
+  uint64_t size() const { return size_; }
+  // Bytes of the header section with the empty line that ends it; the whole size where no empty
+  // line has come.
+  uint64_t header_size() const { return in_header_ ? size_ : header_size_; }
+  // Received header fields so far.
+  uint32_t hops() const { return hops_; }
+
+ private:
+  enum class State : uint8_t { kLineStart, kText, kCr, kDot, kDotCr, kDone };
+
+  void Emit(const char* begin, const char* end, Sink sink);
+  void Fail(DataError error) {
+    if (error_ == DataError::kNone) error_ = error;
+  }
+  void EndLine();
+  const char* MatchReceived(const char* p, const char* end);
+
+  Limits limits_;
+  State state_ = State::kLineStart;
+  DataError error_ = DataError::kNone;
+  bool in_header_ = true;
+  bool header_ended_ = false;  // the line that ends here closed the header
+  bool line_empty_ = true;
+  uint8_t received_matched_ =
+      0;  // characters of "received:" at the start of this line; 255: no match
+  uint32_t hops_ = 0;
+  uint64_t size_ = 0;
+  uint64_t header_size_ = 0;
+};
+
+}  // namespace sluice::mail

@@ -1,0 +1,427 @@
+#include "services/mail/smtp_server_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/base/check.h"
+
+namespace sluice::mail {
+namespace {
+
+// While this much waits for the client to read it, nothing more is read from the client.
+constexpr size_t kOutputHighWaterBytes = 16 * 1024;
+// An idle session keeps no larger buffer than this.
+constexpr size_t kKeptBufferBytes = 2 * 1024;
+
+}  // namespace
+
+void SmtpServerSession::Start(MonotonicTime now, const ServerReply* refusal) {
+  activity_ = now;
+  if (refusal != nullptr) {
+    Reply(*refusal);
+    closing_ = true;
+    return;
+  }
+  output_ += "220 ";
+  output_ += options_.host_name;
+  output_ += ' ';
+  output_ += options_.greeting;
+  output_ += "\r\n";
+}
+
+bool SmtpServerSession::CanProcess() const {
+  return !closing_ && question_ == Question::kNone && !(stage_ == Stage::kData && body_paused_) &&
+         output_.size() - sent_ < kOutputHighWaterBytes;
+}
+
+bool SmtpServerSession::wants_read() const { return !eof_ && CanProcess(); }
+
+std::optional<MonotonicTime> SmtpServerSession::deadline() const {
+  if (output_.size() > sent_) return activity_ + options_.command_timeout;
+  if (question_ != Question::kNone || (stage_ == Stage::kData && body_paused_)) return std::nullopt;
+  return activity_ + (stage_ == Stage::kData ? options_.data_timeout : options_.command_timeout);
+}
+
+void SmtpServerSession::OnBytes(MonotonicTime now, std::string_view bytes) {
+  if (closing_) return;
+  if (pending_.empty()) {
+    Process(now, bytes);
+  } else {
+    pending_.append(bytes);
+    const std::string buffered = std::exchange(pending_, std::string());
+    Process(now, buffered);
+  }
+}
+
+void SmtpServerSession::Process(MonotonicTime now, std::string_view bytes) {
+  while (!bytes.empty() && CanProcess()) {
+    if (stage_ == Stage::kData) {
+      activity_ = now;
+      const size_t taken =
+          reader_->Feed(bytes, [this](std::string_view text) { handler_.OnBody(text); });
+      bytes.remove_prefix(taken);
+      if (reader_->done()) EndOfData();
+      continue;
+    }
+    const size_t end = bytes.find('\n');
+    if (end == std::string_view::npos) {
+      if (bytes.size() < options_.max_line_bytes) break;
+      Fatal(500, {5, 5, 2}, "Line too long");
+      return;
+    }
+    const std::string_view line = bytes.substr(0, end);
+    bytes.remove_prefix(end + 1);
+    activity_ = now;
+    if (line.size() + 1 > options_.max_line_bytes) {
+      Fatal(500, {5, 5, 2}, "Line too long");
+      return;
+    }
+    // A line that ends otherwise may be a smuggled command: nothing behind it is trusted.
+    if (line.empty() || line.back() != '\r' ||
+        line.find_first_of(std::string_view("\r\0", 2)) != line.size() - 1) {
+      Fatal(554, {5, 5, 2}, "Lines end with CR LF, and hold neither of them nor NUL");
+      return;
+    }
+    OnLine(now, line.substr(0, line.size() - 1));
+  }
+  if (closing_) return;
+  pending_.assign(bytes);
+}
+
+void SmtpServerSession::ProcessPending(MonotonicTime now) {
+  if (!pending_.empty()) {
+    const std::string buffered = std::exchange(pending_, std::string());
+    Process(now, buffered);
+  }
+  if (eof_ && CanProcess()) {
+    ResetTransaction();
+    closing_ = true;
+  }
+}
+
+void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
+  if (++idle_commands_ > options_.max_idle_commands) {
+    Fatal(421, {4, 7, 0}, "Too many commands without a message");
+    return;
+  }
+  const CommandLine command = SplitCommand(line);
+  switch (command.verb) {
+    case SmtpVerb::kHelo:
+    case SmtpVerb::kEhlo:
+      OnHelloCommand(command.argument, command.verb == SmtpVerb::kEhlo);
+      return;
+    case SmtpVerb::kMail:
+      OnMailCommand(command.argument);
+      return;
+    case SmtpVerb::kRcpt:
+      OnRcptCommand(command.argument);
+      return;
+    case SmtpVerb::kData:
+      OnDataCommand(command.argument);
+      return;
+    case SmtpVerb::kRset:
+      if (!command.argument.empty()) {
+        Error(501, {5, 5, 4}, "RSET takes no argument");
+        return;
+      }
+      ResetTransaction();
+      Reply(250, {2, 0, 0}, "OK");
+      return;
+    case SmtpVerb::kNoop:
+      Reply(250, {2, 0, 0}, "OK");
+      return;
+    case SmtpVerb::kQuit:
+      if (!command.argument.empty()) {
+        Error(501, {5, 5, 4}, "QUIT takes no argument");
+        return;
+      }
+      Reply(221, {2, 0, 0}, options_.host_name + " closes the connection");
+      ResetTransaction();
+      closing_ = true;
+      return;
+    case SmtpVerb::kVrfy:
+      if (command.argument.empty()) {
+        Error(501, {5, 5, 4}, "VRFY wants an address");
+        return;
+      }
+      // RFC 5321 3.5.3: neither yes nor no.
+      Reply(252, {2, 1, 5}, "Cannot verify the address, but mail to it is taken for delivery");
+      return;
+    case SmtpVerb::kHelp:
+      Reply(214, {2, 0, 0},
+            "Commands: EHLO HELO MAIL RCPT DATA RSET VRFY NOOP HELP QUIT\nSee RFC 5321");
+      return;
+    case SmtpVerb::kExpn:
+    case SmtpVerb::kBdat:
+    case SmtpVerb::kStartTls:
+    case SmtpVerb::kAuth:
+      Error(502, {5, 5, 1}, "Command not implemented");
+      return;
+    case SmtpVerb::kForeign:
+      Fatal(554, {5, 5, 1}, "This is a mail server");
+      return;
+    case SmtpVerb::kUnknown:
+      Error(500, {5, 5, 2}, "Command not recognised");
+      return;
+  }
+}
+
+void SmtpServerSession::OnHelloCommand(std::string_view name, bool extended) {
+  if (!IsAcceptableHello(name)) {
+    Error(501, {5, 5, 4},
+          extended ? "EHLO wants a domain or an address literal"
+                   : "HELO wants a domain or an address literal");
+    return;
+  }
+  ResetTransaction();
+  stage_ = Stage::kHello;
+  handler_.OnHello(name, extended);
+  if (!extended) {
+    Reply(250, {}, options_.host_name);
+    return;
+  }
+  const CommandExtensions& on = options_.extensions;
+  std::string text = options_.host_name;
+  text += "\nPIPELINING\nENHANCEDSTATUSCODES";
+  if (on.size) text += "\nSIZE " + std::to_string(options_.max_message_bytes);
+  if (on.eight_bit_mime) text += "\n8BITMIME";
+  if (on.smtp_utf8) text += "\nSMTPUTF8";
+  if (on.dsn) text += "\nDSN";
+  text += "\nHELP";
+  Reply(250, {}, text);
+}
+
+void SmtpServerSession::OnMailCommand(std::string_view argument) {
+  if (stage_ == Stage::kConnect) {
+    Error(503, {5, 5, 1}, "Say EHLO first");
+    return;
+  }
+  if (stage_ != Stage::kHello) {
+    Error(503, {5, 5, 1}, "There is a transaction already");
+    return;
+  }
+  if (shutting_down_) {
+    Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
+    return;
+  }
+  if (auto refusal = ParseMailCommand(argument, options_.extensions, mail_)) {
+    Error(refusal->code, refusal->enhanced, refusal->text);
+    return;
+  }
+  if (options_.max_message_bytes != 0 && mail_.size > options_.max_message_bytes) {
+    Reply(552, {5, 3, 4},
+          "The message is larger than " + std::to_string(options_.max_message_bytes) + " bytes");
+    return;
+  }
+  Ask(Question::kMail, handler_.OnMail(mail_));
+}
+
+void SmtpServerSession::OnRcptCommand(std::string_view argument) {
+  if (stage_ != Stage::kMail && stage_ != Stage::kRcpt) {
+    Error(503, {5, 5, 1}, "MAIL comes before RCPT");
+    return;
+  }
+  if (auto refusal = ParseRcptCommand(argument, options_.extensions, mail_.smtp_utf8, rcpt_)) {
+    Error(refusal->code, refusal->enhanced, refusal->text);
+    return;
+  }
+  if (options_.max_recipients != 0 && recipients_ >= options_.max_recipients) {
+    Reply(452, {4, 5, 3}, "Too many recipients, send the rest in another transaction");
+    return;
+  }
+  idle_commands_ = 0;
+  Ask(Question::kRcpt, handler_.OnRcpt(rcpt_));
+}
+
+void SmtpServerSession::OnDataCommand(std::string_view argument) {
+  if (!argument.empty()) {
+    Error(501, {5, 5, 4}, "DATA takes no argument");
+    return;
+  }
+  if (stage_ == Stage::kMail) {
+    // Pipelined after refused recipients: no fault of the client (RFC 2920 3.1).
+    Reply(554, {5, 5, 1}, "No valid recipients");
+    return;
+  }
+  if (stage_ != Stage::kRcpt) {
+    Error(503, {5, 5, 1}, "RCPT comes before DATA");
+    return;
+  }
+  Ask(Question::kData, handler_.OnData());
+}
+
+void SmtpServerSession::Ask(Question question, std::optional<ServerReply> answer) {
+  if (answer.has_value()) {
+    Answer(question, *answer);
+  } else {
+    question_ = question;
+  }
+}
+
+void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
+  Reply(reply);
+  const bool accepted = reply.positive();
+  switch (question) {
+    case Question::kNone:
+      return;
+    case Question::kMail:
+      if (accepted) {
+        stage_ = Stage::kMail;
+        recipients_ = 0;
+      }
+      break;
+    case Question::kRcpt:
+      if (accepted) {
+        stage_ = Stage::kRcpt;
+        ++recipients_;
+      }
+      break;
+    case Question::kData:
+      if (accepted) {
+        SLUICE_CHECK(reply.code == 354);
+        stage_ = Stage::kData;
+        body_paused_ = false;
+        reader_.emplace(DataReader::Limits{options_.max_message_bytes, options_.max_header_bytes});
+      }
+      return;
+    case Question::kEnd:
+      stage_ = Stage::kHello;
+      idle_commands_ = 0;
+      if (shutting_down_ && !closing_) {
+        Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
+      }
+      break;
+  }
+  if (reply.code == 421) {
+    closing_ = true;
+  } else if (accepted) {
+    rejections_ = 0;
+  } else if (++rejections_ > options_.max_rejections) {
+    Fatal(421, {4, 7, 0}, "Too many refused commands");
+  }
+}
+
+void SmtpServerSession::EndOfData() {
+  stage_ = Stage::kEnd;
+  const DataReader reader = *reader_;
+  reader_.reset();
+  DataError error = reader.error();
+  ServerReply refusal;
+  switch (error) {
+    case DataError::kNone:
+      if (options_.max_hops != 0 && reader.hops() > options_.max_hops) {
+        refusal = {554, {5, 4, 6}, "Too many Received fields: a mail loop"};
+      }
+      break;
+    case DataError::kBareLf:
+      refusal = {554, {5, 6, 0}, "The message has a line feed without a carriage return"};
+      break;
+    case DataError::kBareCr:
+      refusal = {554, {5, 6, 0}, "The message has a carriage return without a line feed"};
+      break;
+    case DataError::kNul:
+      refusal = {554, {5, 6, 0}, "The message has a NUL byte"};
+      break;
+    case DataError::kTooLarge:
+      refusal = {
+          552,
+          {5, 3, 4},
+          "The message is larger than " + std::to_string(options_.max_message_bytes) + " bytes"};
+      break;
+    case DataError::kHeaderTooLarge:
+      refusal = {
+          552,
+          {5, 3, 4},
+          "The header is larger than " + std::to_string(options_.max_header_bytes) + " bytes"};
+      break;
+  }
+  if (refusal.code != 0) {
+    handler_.OnDataRefused(error);
+    handler_.OnReset();
+    Answer(Question::kEnd, refusal);
+    return;
+  }
+  Ask(Question::kEnd, handler_.OnMessageEnd({reader.size(), reader.header_size(), reader.hops()}));
+}
+
+void SmtpServerSession::OnVerdict(MonotonicTime now, const ServerReply& reply) {
+  if (question_ == Question::kNone) return;  // the session ended meanwhile
+  activity_ = now;
+  Answer(std::exchange(question_, Question::kNone), reply);
+  ProcessPending(now);
+  handler_.OnWake();
+}
+
+void SmtpServerSession::ResumeBody(MonotonicTime now) {
+  if (!std::exchange(body_paused_, false)) return;
+  activity_ = now;
+  ProcessPending(now);
+  handler_.OnWake();
+}
+
+void SmtpServerSession::Sent(MonotonicTime now, size_t bytes) {
+  const bool was_full = output_.size() - sent_ >= kOutputHighWaterBytes;
+  sent_ += bytes;
+  if (bytes != 0) activity_ = now;
+  if (sent_ == output_.size()) {
+    sent_ = 0;
+    if (output_.capacity() > kKeptBufferBytes) {
+      output_ = std::string();
+    } else {
+      output_.clear();
+    }
+  }
+  if (was_full) ProcessPending(now);
+}
+
+void SmtpServerSession::OnTimer(MonotonicTime now) {
+  const std::optional<MonotonicTime> when = deadline();
+  if (closing_ || !when || now < *when) return;
+  if (output_.size() > sent_) {
+    // The client does not read: a farewell would not reach it either.
+    output_.clear();
+    sent_ = 0;
+    ResetTransaction();
+    closing_ = true;
+    return;
+  }
+  Fatal(421, {4, 4, 2}, options_.host_name + " waited too long, closing the connection");
+}
+
+void SmtpServerSession::OnEof(MonotonicTime now) {
+  eof_ = true;
+  // What came before is still answered, for a client that has only closed its half.
+  if (CanProcess()) ProcessPending(now);
+}
+
+void SmtpServerSession::Shutdown(MonotonicTime now) {
+  if (std::exchange(shutting_down_, true) || closing_) return;
+  if (receiving_data() || question_ == Question::kData) return;
+  activity_ = now;
+  Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
+  handler_.OnWake();
+}
+
+void SmtpServerSession::Error(int code, EnhancedCode enhanced, std::string_view text) {
+  Reply(code, enhanced, text);
+  if (++errors_ > options_.max_errors) Fatal(421, {4, 7, 0}, "Too many errors");
+}
+
+void SmtpServerSession::Fatal(int code, EnhancedCode enhanced, std::string_view text) {
+  Reply(code, enhanced, text);
+  ResetTransaction();
+  closing_ = true;
+  pending_ = std::string();
+}
+
+void SmtpServerSession::ResetTransaction() {
+  const bool open = in_transaction() || question_ != Question::kNone;
+  if (stage_ > Stage::kHello) stage_ = Stage::kHello;
+  question_ = Question::kNone;
+  recipients_ = 0;
+  body_paused_ = false;
+  reader_.reset();
+  if (open) handler_.OnReset();
+}
+
+}  // namespace sluice::mail

@@ -1,0 +1,157 @@
+// One ESMTP server session without IO (RFC 5321): bytes of the client in, replies out, decisions by
+// a handler that may take its time. The socket, the clock and the policy are somebody else's.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "services/base/clock.h"
+#include "services/mail/data_reader.h"
+#include "services/mail/server_reply.h"
+#include "services/mail/smtp_command.h"
+
+namespace sluice::mail {
+
+struct SmtpServerOptions {
+  std::string host_name = "localhost";      // in the greeting and in answers
+  std::string greeting = "ESMTP Sluice";    // after the host name in the 220
+  uint64_t max_message_bytes = 0;           // 0: no limit; also what SIZE says
+  uint64_t max_header_bytes = 1024 * 1024;  // 0: no limit
+  uint32_t max_hops = 100;                  // Received fields; 0: no limit
+  uint32_t max_recipients = 1000;           // of a transaction: 452 beyond
+  uint32_t max_errors = 20;                 // commands refused for what they are: 421 beyond
+  uint32_t max_rejections = 1000;     // MAIL and RCPT refused by the handler in a row: 421 beyond
+  uint32_t max_idle_commands = 1000;  // commands without a message among them: 421 beyond
+  uint32_t max_line_bytes = 4096;     // a command with CRLF
+  Duration command_timeout = std::chrono::minutes(10);
+  Duration data_timeout = std::chrono::minutes(10);  // without a byte of the message
+  CommandExtensions extensions;
+};
+
+// What the session asks its owner. A question that returns a reply is answered; one that returns
+// nothing is answered later by SmtpServerSession::OnVerdict, and until then the session takes no
+// further command.
+//
+// Order of calls: OnHello; then, any number of times, OnMail, OnRcpt (once or more), OnData, OnBody
+// (any number), OnMessageEnd. OnReset may come at any point between OnMail and the verdict on
+// OnMessageEnd, and ends the transaction: the answer to an open question is then ignored, and must
+// not be given. After a refusal by the handler of MAIL, RCPT or DATA the transaction is as before
+// that command; after the verdict on OnMessageEnd it is over, with no OnReset.
+// None of these functions may call back into the session, but PauseBody.
+class SmtpServerHandler {
+ public:
+  virtual ~SmtpServerHandler() = default;
+  virtual void OnHello(std::string_view name, bool extended) = 0;
+  // Valid during the call.
+  virtual std::optional<ServerReply> OnMail(const MailCommand& mail) = 0;
+  virtual std::optional<ServerReply> OnRcpt(const RcptCommand& rcpt) = 0;
+  // At least one recipient was accepted. 354 lets the message come.
+  virtual std::optional<ServerReply> OnData() = 0;
+  virtual void OnBody(std::string_view text) = 0;
+  struct MessageFacts {
+    uint64_t size = 0;         // bytes that OnBody brought
+    uint64_t header_size = 0;  // with the empty line
+    uint32_t hops = 0;
+  };
+  virtual std::optional<ServerReply> OnMessageEnd(const MessageFacts& facts) = 0;
+  virtual void OnReset() = 0;
+  // The message was not wanted for what it is (bare LF and the like); OnReset follows. For
+  // counting.
+  virtual void OnDataRefused(DataError) {}
+  // OnVerdict, ResumeBody or Shutdown changed what output(), wants_read(), deadline() or closing()
+  // say.
+  virtual void OnWake() {}
+};
+
+// Thread-safety: none. Lifetime: `handler` and `options` outlive it. Memory: at most one read of
+// the owner and one line beside the output, which stops growing while the client does not read it.
+class SmtpServerSession {
+ public:
+  SmtpServerSession(SmtpServerHandler& handler, const SmtpServerOptions& options)
+      : handler_(handler), options_(options) {}
+  // With an open transaction OnReset is *not* called.
+  ~SmtpServerSession() = default;
+  SmtpServerSession(const SmtpServerSession&) = delete;
+  SmtpServerSession& operator=(const SmtpServerSession&) = delete;
+
+  // The connection is there: the greeting, or where `refusal` is given, that and the end.
+  void Start(MonotonicTime now, const ServerReply* refusal = nullptr);
+
+  // Takes all of `bytes`. To be called only while wants_read().
+  void OnBytes(MonotonicTime now, std::string_view bytes);
+  // The deadline that deadline() named may have passed.
+  void OnTimer(MonotonicTime now);
+  // The client will send nothing more, or the connection is gone.
+  void OnEof(MonotonicTime now);
+  // The answer to the one open question.
+  void OnVerdict(MonotonicTime now, const ServerReply& reply);
+  // The handler has enough of the body for now (its store is slow).
+  void PauseBody() { body_paused_ = true; }
+  void ResumeBody(MonotonicTime now);
+  // Orderly end: 421 now, or after the message that is on its way.
+  void Shutdown(MonotonicTime now);
+
+  // Bytes for the client; Sent() takes from the front what the socket has taken.
+  std::string_view output() const { return std::string_view(output_).substr(sent_); }
+  void Sent(MonotonicTime now, size_t bytes);
+
+  bool wants_read() const;
+  // To be closed as soon as output() is empty.
+  bool closing() const { return closing_; }
+  // When OnTimer wants to be called; moves with every command. Nothing while the answer is ours to
+  // give.
+  std::optional<MonotonicTime> deadline() const;
+
+  bool in_transaction() const { return stage_ >= Stage::kMail; }
+  bool receiving_data() const { return stage_ == Stage::kData || stage_ == Stage::kEnd; }
+  // Bytes held for the client or from it.
+  size_t buffered_bytes() const { return output_.capacity() + pending_.capacity(); }
+
+ private:
+  enum class Stage : uint8_t { kConnect, kHello, kMail, kRcpt, kData, kEnd };
+  enum class Question : uint8_t { kNone, kMail, kRcpt, kData, kEnd };
+
+  void Process(MonotonicTime now, std::string_view bytes);
+  void ProcessPending(MonotonicTime now);
+  bool CanProcess() const;
+  void OnLine(MonotonicTime now, std::string_view line);
+  void OnHelloCommand(std::string_view name, bool extended);
+  void OnMailCommand(std::string_view argument);
+  void OnRcptCommand(std::string_view argument);
+  void OnDataCommand(std::string_view argument);
+  void EndOfData();
+  void Ask(Question question, std::optional<ServerReply> answer);
+  void Answer(Question question, const ServerReply& reply);
+  void Reply(int code, EnhancedCode enhanced, std::string_view text) {
+    AppendReply(code, enhanced, text, output_);
+  }
+  void Reply(const ServerReply& reply) { AppendReply(reply, output_); }
+  // A refusal that the client's command has earned; too many end the session.
+  void Error(int code, EnhancedCode enhanced, std::string_view text);
+  void Fatal(int code, EnhancedCode enhanced, std::string_view text);
+  void ResetTransaction();
+
+  SmtpServerHandler& handler_;
+  const SmtpServerOptions& options_;
+  Stage stage_ = Stage::kConnect;
+  Question question_ = Question::kNone;
+  bool closing_ = false;
+  bool shutting_down_ = false;
+  bool body_paused_ = false;
+  bool eof_ = false;
+  uint32_t recipients_ = 0;
+  uint32_t errors_ = 0;
+  uint32_t rejections_ = 0;
+  uint32_t idle_commands_ = 0;
+  MonotonicTime activity_;
+  MailCommand mail_;
+  RcptCommand rcpt_;
+  std::optional<DataReader> reader_;
+  std::string output_;
+  size_t sent_ = 0;
+  std::string pending_;  // read and not yet processed
+};
+
+}  // namespace sluice::mail

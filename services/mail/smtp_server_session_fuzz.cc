@@ -1,0 +1,138 @@
+// Any bytes of a client: replies are well-formed lines, the handler's order of calls holds, memory
+// stays bounded, and the outcome depends neither on how the bytes are cut nor on when answers come.
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "services/base/check.h"
+#include "services/mail/smtp_server_session.h"
+
+namespace {
+
+using namespace sluice;        // NOLINT: a fuzzer is its own program
+using namespace sluice::mail;  // NOLINT
+
+class Handler : public SmtpServerHandler {
+ public:
+  explicit Handler(bool later) : later_(later) {}
+  void OnHello(std::string_view name, bool) override {
+    SLUICE_CHECK(state_ == State::kIdle);
+    log += "hello " + std::string(name) + "\n";
+  }
+  std::optional<ServerReply> OnMail(const MailCommand& mail) override {
+    SLUICE_CHECK(state_ == State::kIdle);
+    log += "mail " + mail.from + "\n";
+    state_ = State::kMail;
+    if (mail.from.starts_with("r")) {
+      state_ = State::kIdle;
+      return Give({550, {5, 7, 1}, mail.from});
+    }
+    return Give({250, {2, 1, 0}, "OK " + mail.from});
+  }
+  std::optional<ServerReply> OnRcpt(const RcptCommand& rcpt) override {
+    SLUICE_CHECK(state_ == State::kMail || state_ == State::kRcpt);
+    log += "rcpt " + rcpt.to + "\n";
+    if (rcpt.to.starts_with("r")) return Give({550, {5, 1, 1}, rcpt.to});
+    state_ = State::kRcpt;
+    return Give({250, {2, 1, 5}, "OK " + rcpt.to});
+  }
+  std::optional<ServerReply> OnData() override {
+    SLUICE_CHECK(state_ == State::kRcpt);
+    state_ = State::kData;
+    return Give({354, {}, "go"});
+  }
+  void OnBody(std::string_view text) override {
+    SLUICE_CHECK(state_ == State::kData && !text.empty());
+    body_ += text;
+  }
+  std::optional<ServerReply> OnMessageEnd(const MessageFacts& facts) override {
+    SLUICE_CHECK(state_ == State::kData && facts.size == body_.size());
+    SLUICE_CHECK(facts.header_size <= facts.size);
+    log += "message " + body_ + "\n";
+    body_.clear();
+    state_ = State::kIdle;
+    return Give({250, {2, 0, 0}, "queued"});
+  }
+  void OnReset() override {
+    log += "reset\n";
+    state_ = State::kIdle;
+    body_.clear();
+    held_.reset();
+  }
+  std::optional<ServerReply> TakeHeld() { return std::exchange(held_, std::nullopt); }
+
+  std::string log;
+
+ private:
+  enum class State { kIdle, kMail, kRcpt, kData };
+  std::optional<ServerReply> Give(ServerReply reply) {
+    if (!later_) return reply;
+    SLUICE_CHECK(!held_);
+    held_ = std::move(reply);
+    return std::nullopt;
+  }
+  bool later_;
+  State state_ = State::kIdle;
+  std::string body_;
+  std::optional<ServerReply> held_;
+};
+
+std::pair<std::string, std::string> Run(std::string_view wire, size_t chunk, bool later) {
+  SmtpServerOptions options;
+  options.host_name = "h";
+  options.max_message_bytes = 2000;
+  options.max_header_bytes = 500;
+  options.max_hops = 3;
+  options.max_recipients = 3;
+  options.max_errors = 5;
+  options.max_idle_commands = 30;
+  options.max_line_bytes = 300;
+  options.extensions.dsn = true;
+  options.extensions.smtp_utf8 = true;
+  Handler handler(later);
+  SmtpServerSession session(handler, options);
+  const MonotonicTime now{std::chrono::seconds(5)};
+  std::string output;
+  auto drain = [&] {
+    while (true) {
+      output += session.output();
+      session.Sent(now, session.output().size());
+      std::optional<ServerReply> held = handler.TakeHeld();
+      if (!held) break;
+      session.OnVerdict(now, *held);
+    }
+  };
+  session.Start(now);
+  drain();
+  for (size_t at = 0; at < wire.size() && session.wants_read(); at += chunk) {
+    session.OnBytes(now, wire.substr(at, chunk));
+    drain();
+    SLUICE_CHECK(session.buffered_bytes() <= 4096 + 2 * chunk);
+  }
+  if (!session.closing()) session.OnEof(now);
+  drain();
+  SLUICE_CHECK(session.closing());
+  return {std::move(output), std::move(handler.log)};
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0 || size > 8000) return 0;
+  const size_t chunk = data[0] % 37 + 1;
+  const std::string_view wire(reinterpret_cast<const char*>(data) + 1, size - 1);
+  const auto whole = Run(wire, wire.size() + 1, false);
+  SLUICE_CHECK(whole == Run(wire, chunk, false));
+  SLUICE_CHECK(whole == Run(wire, chunk, true));
+  SLUICE_CHECK(whole == Run(wire, wire.size() + 1, true));
+  const std::string& output = whole.first;
+  for (size_t at = 0; at < output.size();) {
+    const size_t end = output.find("\r\n", at);
+    SLUICE_CHECK(end != std::string::npos && end - at <= 510);
+    for (size_t i = at; i < end; ++i) SLUICE_CHECK(output[i] >= ' ' && output[i] <= '~');
+    SLUICE_CHECK(output[at] >= '2' && output[at] <= '5');
+    SLUICE_CHECK(output[at + 3] == ' ' || output[at + 3] == '-');
+    at = end + 2;
+  }
+  return 0;
+}

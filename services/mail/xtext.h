@@ -1,0 +1,16 @@
+// xtext, the encoding of ESMTP parameter values such as ENVID= and ORCPT= (RFC 3461 4).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace sluice::mail {
+
+// Every byte outside "!" to "~", and "+" and "=", becomes "+XX".
+std::string EncodeXtext(std::string_view bytes);
+
+// Nothing where `text` is not xtext. "+" needs two capital hex digits.
+std::optional<std::string> DecodeXtext(std::string_view text);
+
+}  // namespace sluice::mail
