@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "services/mail/message_id.h"
 #include "tools/ctl/json.h"
-#include "tools/ctl/message_id_text.h"
 #include "tools/ctl/render.h"
 #include "tools/ctl/text.h"
 
@@ -38,7 +38,7 @@ std::string Author(const Context& context, const std::string& given) {
 }
 
 std::optional<std::string> IdBytes(Context& context, const std::string& text) {
-  std::optional<std::string> bytes = ParseMessageId(text);
+  std::optional<std::string> bytes = mail::ParseMessageId(text);
   if (!bytes.has_value()) {
     Usage(context, PrintableText(text) +
                        " is no message id: 26 letters and digits, as the 250 "
