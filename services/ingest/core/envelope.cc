@@ -1,0 +1,197 @@
+#include "services/ingest/core/envelope.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <ctime>
+#include <vector>
+
+#include "services/mail/header_fields.h"
+
+namespace sluice::ingest {
+namespace {
+
+constexpr std::array<std::string_view, 4> kCaptured = {"From", "Sender", "Subject", "Message-ID"};
+
+// "Sat, 21 Nov 2026 05:12:01 +0000" (RFC 5322 3.3), whatever the locale.
+std::string FormatDate(int64_t unix_seconds) {
+  static constexpr const char* kDays[] = {"Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"};
+  static constexpr const char* kMonths[] = {"Jan", "Feb", "Mar", "Apr", "May", "Jun",
+                                            "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"};
+  const std::time_t time = unix_seconds;
+  std::tm utc{};
+  gmtime_r(&time, &utc);
+  char text[80];
+  std::snprintf(text, sizeof text, "%s, %02d %s %04d %02d:%02d:%02d +0000", kDays[utc.tm_wday],
+                utc.tm_mday, kMonths[utc.tm_mon], utc.tm_year + 1900, utc.tm_hour, utc.tm_min,
+                utc.tm_sec);
+  return text;
+}
+
+void Capture(std::string_view name, std::string value, common::v1::Message& message) {
+  common::v1::CapturedHeader* const captured = message.add_captured_headers();
+  captured->set_name(name.data(), name.size());
+  captured->set_value(std::move(value));
+}
+
+bool Contains(const policy::v1::StringList& names, std::string_view name) {
+  return std::any_of(names.values().begin(), names.values().end(),
+                     [&](const std::string& n) { return mail::HeaderNameEquals(n, name); });
+}
+
+}  // namespace
+
+void ReceivedWriter::Append(const ReceivedFacts& facts, WallTime now, std::string& out) {
+  const int64_t second = ToUnixMicros(now) / 1'000'000;
+  if (second != second_) {
+    second_ = second;
+    date_ = FormatDate(second);
+  }
+  out += "Received: ";
+  if (!facts.client_ip.empty()) {
+    out += "from ";
+    out += facts.client_name.empty() ? std::string_view("unknown") : facts.client_name;
+    out += " ([";
+    if (facts.client_ip.find(':') != std::string_view::npos) out += "IPv6:";
+    out += facts.client_ip;
+    out += "])\r\n\t";
+  }
+  out += "by ";
+  out += facts.host_name;
+  out += " (Sluice) with ";
+  out += facts.protocol;
+  out += " id ";
+  out += facts.id;
+  if (!facts.recipient.empty()) {
+    out += "\r\n\tfor <";
+    out += facts.recipient;
+    out += '>';
+  }
+  out += ";\r\n\t";
+  out += date_;
+  out += "\r\n";
+}
+
+size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::string& buffer,
+                  common::v1::Message& message, ControlFields& control) {
+  const policy::v1::ClientSettings& client = *profile.settings;
+  const std::string_view header(buffer.data() + begin, end - begin);
+  std::array<bool, kCaptured.size()> captured{};
+  std::vector<std::pair<size_t, size_t>> cuts;  // in `header`
+  mail::HeaderFieldReader reader(header);
+  for (mail::HeaderField field; reader.Next(field);) {
+    if (field.name.empty()) continue;
+    for (size_t i = 0; i < kCaptured.size(); ++i) {
+      if (captured[i] || !mail::HeaderNameEquals(field.name, kCaptured[i])) continue;
+      captured[i] = true;
+      std::string value = mail::UnfoldHeaderValue(field.value, kMaxCapturedBytes);
+      if (i == 0) message.set_header_from(mail::FirstAddress(value));
+      Capture(kCaptured[i], std::move(value), message);
+    }
+    if (!profile.edits_header) continue;
+    bool cut = Contains(client.remove_header(), field.name);
+    const auto is = [&](std::string_view name) { return mail::HeaderNameEquals(field.name, name); };
+    if (client.process_x_virtual_mta() && is("X-Virtual-MTA")) {
+      std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
+      Capture("X-Virtual-MTA", value, message);
+      if (!control.virtual_mta) control.virtual_mta = std::move(value);
+      cut |= !client.retain_x_virtual_mta();
+    } else if (client.process_x_job() &&
+               is(client.jobid_header().empty() ? "X-Job" : client.jobid_header())) {
+      std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
+      Capture(field.name, value, message);
+      if (control.job_id.empty()) control.job_id = std::move(value);
+      cut |= !client.retain_x_job();
+    } else if (client.process_x_envid() && is("X-Envid")) {
+      std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
+      Capture("X-Envid", value, message);
+      if (control.envid.empty()) control.envid = std::move(value);
+      cut |= !client.retain_x_envid();
+    }
+    if (cut) cuts.emplace_back(field.begin, field.end);
+  }
+  if (cuts.empty()) return 0;
+  // One pass from the first cut to the end of the buffer.
+  size_t to = begin + cuts.front().first;
+  for (size_t i = 0; i < cuts.size(); ++i) {
+    const size_t from = begin + cuts[i].second;
+    const size_t until = i + 1 < cuts.size() ? begin + cuts[i + 1].first : buffer.size();
+    std::copy(buffer.begin() + from, buffer.begin() + until, buffer.begin() + to);
+    to += until - from;
+  }
+  const size_t removed = buffer.size() - to;
+  buffer.resize(to);
+  return removed;
+}
+
+std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
+                                             const std::optional<std::string>& wanted,
+                                             Route& route) {
+  if (!wanted) {
+    route = profile.default_route;
+    return std::nullopt;
+  }
+  std::optional<Route> found = profile.FindRoute(*wanted);
+  if (!found) {
+    return mail::ServerReply{554, {5, 7, 1}, "There is no virtual MTA \"" + *wanted + "\""};
+  }
+  route = *std::move(found);
+  return std::nullopt;
+}
+
+void AddRecipient(const ClientProfile& profile, std::string_view address, uint32_t notify,
+                  std::string_view orcpt, queue::v1::NewMessage& message) {
+  common::v1::Delivery* const delivery = message.add_deliveries()->mutable_delivery();
+  delivery->set_rcpt_given(address.data(), address.size());
+  std::string* const rcpt = delivery->mutable_rcpt();
+  rcpt->assign(address);
+  // A quoted local part may hold "@"; the domain never does.
+  if (address.rfind('@') == std::string_view::npos) {
+    *rcpt += '@';
+    *rcpt += profile.smtp.host_name;
+  }
+  if (notify == 0 && profile.settings->suppress_local_dsn()) notify = mail::kNotifyNever;
+  if (notify != 0) delivery->set_notify(notify);
+  if (!orcpt.empty()) delivery->set_orcpt(orcpt.data(), orcpt.size());
+}
+
+void CompleteEnvelope(const ClientProfile& profile, const Route& route,
+                      const ControlFields& control, queue::v1::NewMessage& new_message) {
+  common::v1::Message& message = *new_message.mutable_message();
+  if (!control.envid.empty() && message.envid().empty()) message.set_envid(control.envid);
+  if (message.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED &&
+      profile.settings->dsn_return_default() == "full") {
+    message.set_dsn_return(common::v1::DSN_RETURN_FULL);
+  }
+  message.set_snapshot_version(profile.policy->version());
+  // Neighbouring recipients often share their domain.
+  std::string last_domain;
+  std::shared_ptr<const policy::v1::QueueSettings> settings;
+  for (queue::v1::NewDelivery& new_delivery : *new_message.mutable_deliveries()) {
+    common::v1::Delivery& delivery = *new_delivery.mutable_delivery();
+    const std::string_view rcpt = delivery.rcpt();
+    const std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);
+    if (settings == nullptr || domain != last_domain) {
+      last_domain = domain;
+      settings = profile.policy->ForQueue(domain, route.vmta, route.pool);
+    }
+    if (!route.pool.empty()) {
+      delivery.set_pool(route.pool);
+    } else {
+      delivery.set_vmta(route.vmta);
+    }
+    if (!control.job_id.empty()) delivery.set_job_id(control.job_id);
+    const std::string& queue_to = settings->queue_to();
+    if (queue_to.empty()) continue;
+    // "domain" or "domain/vmta".
+    const size_t slash = queue_to.find('/');
+    delivery.set_queue_domain(queue_to.substr(0, slash));
+    if (slash == std::string::npos) continue;
+    const std::string vmta = queue_to.substr(slash + 1);
+    if (profile.policy->FindVirtualMta(vmta) == nullptr) continue;
+    delivery.clear_pool();
+    delivery.set_vmta(vmta);
+  }
+}
+
+}  // namespace sluice::ingest

@@ -1,0 +1,71 @@
+// Turns a received message into what a shard takes: Received field, captured and taken-out header
+// fields, virtual MTA, queue of each recipient.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "services/base/clock.h"
+#include "services/ingest/core/client_profile.h"
+#include "services/mail/server_reply.h"
+#include "services/mail/smtp_command.h"
+#include "sluice/queue/v1/queue_service.pb.h"
+
+namespace sluice::ingest {
+
+// Longest value of a captured header field.
+inline constexpr size_t kMaxCapturedBytes = 2048;
+// Longest job id, envelope id and virtual MTA name taken from a header field.
+inline constexpr size_t kMaxControlValueBytes = 256;
+
+struct ReceivedFacts {
+  std::string_view client_name;  // EHLO; empty: not said
+  std::string_view client_ip;    // empty: no "from" clause
+  std::string_view host_name;
+  std::string_view protocol;   // SMTP, ESMTP, …
+  std::string_view id;         // as text
+  std::string_view recipient;  // the only one, or empty
+};
+
+// Makes Received fields (RFC 5321 4.4). Keeps the date of the last second that it wrote.
+// Thread-safety: none.
+class ReceivedWriter {
+ public:
+  // Appends the whole field with its CR LF. Dates are UTC.
+  void Append(const ReceivedFacts& facts, WallTime now, std::string& out);
+
+ private:
+  int64_t second_ = -1;
+  std::string date_;
+};
+
+// What the header section asks for.
+struct ControlFields {
+  std::optional<std::string> virtual_mta;
+  std::string job_id;
+  std::string envid;
+};
+
+// Reads the header section `buffer[begin, end)` (with its empty line, if there is one): captures
+// fields into `message`, reads control fields where the client may use them, and takes out of
+// `buffer` those that are not to stay. Returns the bytes taken out. Sets nothing else.
+size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::string& buffer,
+                  common::v1::Message& message, ControlFields& control);
+
+// The route that `control` and the client's default give, or the refusal.
+std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
+                                             const std::optional<std::string>& wanted,
+                                             Route& route);
+
+// Completes deliveries[…], whose recipients are set: virtual MTA or pool, job, queue. `message`
+// gets envelope values from `control` and the client's defaults.
+void CompleteEnvelope(const ClientProfile& profile, const Route& route,
+                      const ControlFields& control, queue::v1::NewMessage& message);
+
+// Appends a delivery. `address` canonical; one without a domain gets the host's own.
+void AddRecipient(const ClientProfile& profile, std::string_view address, uint32_t notify,
+                  std::string_view orcpt, queue::v1::NewMessage& message);
+
+}  // namespace sluice::ingest

@@ -1,0 +1,120 @@
+#include "services/ingest/core/ingest.h"
+
+#include <utility>
+
+#include "services/base/check.h"
+
+namespace sluice::ingest {
+namespace {
+
+// Distinct settings that are remembered; a policy view has few.
+constexpr size_t kMaxProfiles = 4096;
+
+}  // namespace
+
+Ingest::Ingest(Executor& executor, const IngestOptions& options,
+               const std::vector<ShardEndpoint>& shards,
+               std::shared_ptr<const config::PolicyView> policy)
+    : executor_(executor),
+      options_(options),
+      shards_(options.random ^ 0x9e3779b97f4a7c15),
+      ids_(options.random) {
+  for (const ShardEndpoint& shard : shards) {
+    SLUICE_CHECK(shard.enqueue != nullptr && shard.upload != nullptr);
+    auto client = std::make_unique<ShardClient>(shard.name, executor, *shard.enqueue, *shard.upload,
+                                                options.shard);
+    client->set_on_change([this] { UpdateReady(); });
+    shards_.Add(std::move(client));
+  }
+  SetPolicy(std::move(policy));
+}
+
+Ingest::~Ingest() { SLUICE_CHECK(drainables_.empty()); }
+
+void Ingest::Start() {
+  shards_.Start();
+  UpdateReady();
+}
+
+void Ingest::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  policy_ = std::move(policy);
+  ++policy_generation_;
+  profiles_.clear();
+}
+
+std::shared_ptr<const ClientProfile> Ingest::ProfileFor(std::string_view client_ip) {
+  std::shared_ptr<const policy::v1::ClientSettings> settings = policy_->ForClient(client_ip);
+  const auto it = profiles_.find(settings.get());
+  if (it != profiles_.end()) return it->second;
+  if (profiles_.size() >= kMaxProfiles) profiles_.clear();
+  const policy::v1::ClientSettings* const key = settings.get();
+  // The profile keeps the settings alive, so that the key stays theirs.
+  return profiles_.emplace(key, ClientProfile::Make(policy_, std::move(settings), options_.smtp))
+      .first->second;
+}
+
+std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes) {
+  if (draining_) return mail::ServerReply{421, {4, 3, 2}, "Shutting down"};
+  if (body_bytes() + bytes > options_.max_body_bytes && body_bytes() != 0) {
+    counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
+    return mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
+  }
+  if (!shards_.any_healthy()) {
+    counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
+    return mail::ServerReply{451, {4, 3, 2}, "No queue takes mail now, try again later"};
+  }
+  return std::nullopt;
+}
+
+void Ingest::Count(const SubmitResult& result, size_t recipients, uint64_t bytes) {
+  const auto add = [](std::atomic<uint64_t>& counter, uint64_t n) {
+    counter.fetch_add(n, std::memory_order_relaxed);
+  };
+  switch (result.outcome) {
+    case SubmitOutcome::kQueued:
+    case SubmitOutcome::kDuplicate:
+      add(counters_.messages_accepted, 1);
+      add(counters_.recipients_accepted, recipients);
+      add(counters_.bytes_accepted, bytes);
+      return;
+    case SubmitOutcome::kInvalid:
+      add(counters_.messages_refused, 1);
+      return;
+    case SubmitOutcome::kUnknown:
+      add(counters_.outcomes_unknown, 1);
+      break;
+    default:
+      break;
+  }
+  add(counters_.messages_deferred, 1);
+}
+
+void Ingest::UpdateReady() {
+  ready_.store(!draining_ && shards_.any_healthy(), std::memory_order_relaxed);
+}
+
+std::string Ingest::not_ready_reason() const {
+  if (draining_) return "shutting down";
+  return shards_.any_healthy() ? "" : shards_.unhealthy_reason();
+}
+
+void Ingest::Drain(absl::AnyInvocable<void()> done) {
+  draining_ = true;
+  on_drained_ = std::move(done);
+  UpdateReady();
+  // Each may leave the set in its OnDrain.
+  const std::vector<Drainable*> all(drainables_.begin(), drainables_.end());
+  for (Drainable* drainable : all) {
+    if (drainables_.contains(drainable)) drainable->OnDrain();
+  }
+  if (drainables_.empty() && on_drained_) executor_.Post(std::exchange(on_drained_, nullptr));
+}
+
+void Ingest::Remove(Drainable* drainable) {
+  drainables_.erase(drainable);
+  if (draining_ && drainables_.empty() && on_drained_) {
+    executor_.Post(std::exchange(on_drained_, nullptr));
+  }
+}
+
+}  // namespace sluice::ingest

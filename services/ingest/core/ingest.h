@@ -1,0 +1,134 @@
+// The ingest service on one executor: what its SMTP connections and injections share. A process
+// with several loops has one for each; they share nothing but the shards.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/functional/any_invocable.h"
+#include "services/base/executor.h"
+#include "services/config/policy_view.h"
+#include "services/ingest/core/client_profile.h"
+#include "services/ingest/core/envelope.h"
+#include "services/ingest/core/shard_client.h"
+#include "services/ingest/core/shard_set.h"
+#include "services/mail/message_id.h"
+#include "services/mail/server_reply.h"
+#include "services/mail/smtp_server_session.h"
+
+namespace sluice::ingest {
+
+// One configured shard and the ways to it. Lifetime: the clients outlive the ingest.
+struct ShardEndpoint {
+  std::string name;
+  EnqueueClient* enqueue = nullptr;
+  UploadClient* upload = nullptr;
+};
+
+struct IngestOptions {
+  // What policy does not say: host name, greeting, limits of a session.
+  mail::SmtpServerOptions smtp;
+  // Bodies that are being received or wait for their shard. New messages are refused above it.
+  uint64_t max_body_bytes = 128 * 1024 * 1024;
+  // 64 random bits, drawn at start: message ids and the choice between shards depend on them.
+  uint64_t random = 0;
+  ShardClientOptions shard;
+};
+
+// Grow only. Written on the executor, read from anywhere.
+struct IngestCounters {
+  std::atomic<uint64_t> connections{0};
+  std::atomic<uint64_t> messages_accepted{0};
+  std::atomic<uint64_t> recipients_accepted{0};
+  std::atomic<uint64_t> bytes_accepted{0};
+  std::atomic<uint64_t> messages_deferred{0};  // 4xx, RESOURCE_EXHAUSTED, UNAVAILABLE
+  std::atomic<uint64_t> messages_refused{0};   // 5xx, INVALID_ARGUMENT, PERMISSION_DENIED
+  std::atomic<uint64_t> outcomes_unknown{0};   // of the deferred ones
+  std::atomic<uint64_t> recipients_refused{0};
+  std::atomic<uint64_t> senders_refused{0};
+  std::atomic<uint64_t> backpressure{0};  // refused at MAIL or DATA for want of room or of a shard
+  std::atomic<uint64_t> smuggling_refused{0};  // bare LF, bare CR, NUL
+};
+
+// Something that ends by itself after the drain has begun.
+class Drainable {
+ public:
+  virtual void OnDrain() = 0;
+
+ protected:
+  ~Drainable() = default;
+};
+
+// Thread-safety: none, but ready(), counters() and body_bytes(); everything else on the executor.
+// Lifetime: outlives its connections and injections.
+class Ingest {
+ public:
+  Ingest(Executor& executor, const IngestOptions& options, const std::vector<ShardEndpoint>& shards,
+         std::shared_ptr<const config::PolicyView> policy);
+  ~Ingest();
+  Ingest(const Ingest&) = delete;
+  Ingest& operator=(const Ingest&) = delete;
+
+  // Connects to the shards.
+  void Start();
+  // Holds for new connections at once, and for connections that stand from their next MAIL.
+  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // Ends: no new message is taken, those on their way are finished. `done` runs when no connection
+  // and no injection is left; the owner sets the time limit.
+  void Drain(absl::AnyInvocable<void()> done);
+
+  // At least one shard takes messages, and no drain has begun.
+  bool ready() const { return ready_.load(std::memory_order_relaxed); }
+  // Why not, for people.
+  std::string not_ready_reason() const;
+  const IngestCounters& counters() const { return counters_; }
+  uint64_t body_bytes() const { return body_bytes_.load(std::memory_order_relaxed); }
+
+  // ---- For connections and injections
+
+  Executor& executor() { return executor_; }
+  MonotonicTime now() const { return executor_.clock().Now(); }
+  WallTime wall_now() const { return executor_.clock().WallNow(); }
+  std::shared_ptr<const ClientProfile> ProfileFor(std::string_view client_ip);
+  // Changes with each policy.
+  uint64_t policy_generation() const { return policy_generation_; }
+  // Whether a message of about that size may begin now; a refusal is counted.
+  std::optional<mail::ServerReply> Admit(uint64_t bytes);
+  void AddBodyBytes(uint64_t bytes) { body_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
+  void RemoveBodyBytes(uint64_t bytes) { body_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
+  ShardSet& shards() { return shards_; }
+  std::string NextMessageId() { return ids_.Next(wall_now()); }
+  ReceivedWriter& received() { return received_; }
+  void Count(const SubmitResult& result, size_t recipients, uint64_t bytes);
+  IngestCounters& mutable_counters() { return counters_; }
+  bool draining() const { return draining_; }
+  void Add(Drainable* drainable) { drainables_.insert(drainable); }
+  void Remove(Drainable* drainable);
+
+ private:
+  void UpdateReady();
+
+  Executor& executor_;
+  const IngestOptions options_;
+  ShardSet shards_;
+  mail::MessageIdGenerator ids_;
+  ReceivedWriter received_;
+  IngestCounters counters_;
+  std::shared_ptr<const config::PolicyView> policy_;
+  uint64_t policy_generation_ = 0;
+  absl::flat_hash_map<const policy::v1::ClientSettings*, std::shared_ptr<const ClientProfile>>
+      profiles_;
+  std::atomic<uint64_t> body_bytes_{0};
+  std::atomic<bool> ready_{false};
+  bool draining_ = false;
+  absl::flat_hash_set<Drainable*> drainables_;
+  absl::AnyInvocable<void()> on_drained_;
+};
+
+}  // namespace sluice::ingest

@@ -1,0 +1,51 @@
+// IngestService.Inject and InjectStream: messages by gRPC or by direct call.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "services/base/rpc/stream.h"
+#include "services/base/rpc/unary.h"
+#include "services/ingest/core/ingest.h"
+#include "sluice/ingest/v1/ingest_service.pb.h"
+
+namespace sluice::ingest {
+
+// The settings of the client network 127.0.0.1 hold for every caller (the transport has
+// authenticated it); what the request says itself wins over control fields in the header.
+// Thread-safety: none; everything on the ingest's executor. Lifetime: the ingest outlives it, and
+// it outlives its streams.
+class InjectService final
+    : public StreamService<v1::InjectStreamRequest, v1::InjectStreamResponse> {
+ public:
+  explicit InjectService(Ingest& ingest);
+  ~InjectService() override;
+
+  // Takes one message; `done` runs on the executor, never from within this call. A call whose
+  // answer nobody awaits any more goes its way.
+  void Inject(v1::InjectRequest request, Done<v1::InjectResponse> done);
+
+  // InjectStream.
+  Executor& executor() override { return ingest_.executor(); }
+  void OnStream(std::shared_ptr<ServerStream> stream) override;
+
+ private:
+  class Call;
+  class StreamSession;
+
+  void Remove(Call* call);
+  void Remove(StreamSession* session);
+
+  Ingest& ingest_;
+  absl::flat_hash_map<Call*, std::unique_ptr<Call>> calls_;
+  absl::flat_hash_map<StreamSession*, std::unique_ptr<StreamSession>> sessions_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+// Brings text to CR LF line ends, the last line closed. False where it has a NUL or a bare CR.
+bool NormalizeLineEnds(std::string_view text, std::string& out);
+
+}  // namespace sluice::ingest

@@ -1,0 +1,271 @@
+#include "services/ingest/core/smtp_connection.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/ingest/core/submit_reply.h"
+
+namespace sluice::ingest {
+namespace {
+
+// Room for a message whose size the client did not say.
+constexpr size_t kFirstBufferBytes = 16 * 1024;
+// Room for our own Received field.
+constexpr size_t kReceivedBytes = 512;
+
+}  // namespace
+
+SmtpConnection::SmtpConnection(Ingest& ingest, SmtpPeer peer, Driver& driver)
+    : ingest_(ingest),
+      driver_(driver),
+      peer_(std::move(peer)),
+      session_profile_(ingest.ProfileFor(peer_.client_ip)),
+      profile_(session_profile_),
+      policy_generation_(ingest.policy_generation()),
+      session_(*this, session_profile_->smtp) {
+  ingest_.Add(this);
+  ingest_.mutable_counters().connections.fetch_add(1, std::memory_order_relaxed);
+}
+
+SmtpConnection::~SmtpConnection() {
+  Forget();
+  ingest_.Remove(this);
+}
+
+void SmtpConnection::Start(const mail::ServerReply* refusal) {
+  const policy::v1::ClientSettings& client = *profile_->settings;
+  mail::ServerReply reply;
+  if (refusal == nullptr && ingest_.draining()) {
+    reply = {421, {4, 3, 2}, profile_->smtp.host_name + " is shutting down"};
+    refusal = &reply;
+  } else if (refusal == nullptr && client.has_smtp_service() && !client.smtp_service()) {
+    reply = {554, {5, 7, 1}, "No SMTP service for you"};
+    refusal = &reply;
+  }
+  session_.Start(ingest_.now(), refusal);
+}
+
+void SmtpConnection::OnHello(std::string_view name, bool extended) {
+  hello_ = name;
+  extended_ = extended;
+}
+
+std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand& mail) {
+  if (policy_generation_ != ingest_.policy_generation()) {
+    policy_generation_ = ingest_.policy_generation();
+    profile_ = ingest_.ProfileFor(peer_.client_ip);
+  }
+  std::optional<mail::ServerReply> refusal = profile_->RefuseSender();
+  if (refusal) {
+    ingest_.mutable_counters().senders_refused.fetch_add(1, std::memory_order_relaxed);
+    return refusal;
+  }
+  declared_size_ = std::min<uint64_t>(mail.size, kMaxInlineBodyBytes);
+  if (auto full = ingest_.Admit(declared_size_)) return full;
+  message_.Clear();
+  common::v1::Message& message = *message_.mutable_message();
+  message.set_mail_from(mail.from);
+  if (mail.body == mail::BodyParam::k8BitMime)
+    message.set_body_type(common::v1::BODY_TYPE_8BITMIME);
+  if (mail.body == mail::BodyParam::kBinaryMime) {
+    message.set_body_type(common::v1::BODY_TYPE_BINARYMIME);
+  }
+  if (mail.ret == mail::RetParam::kFull) message.set_dsn_return(common::v1::DSN_RETURN_FULL);
+  if (mail.ret == mail::RetParam::kHeaders) message.set_dsn_return(common::v1::DSN_RETURN_HEADERS);
+  if (mail.smtp_utf8) message.set_smtputf8(true);
+  if (mail.require_tls) message.set_require_tls(true);
+  if (!mail.envid.empty()) message.set_envid(mail.envid);
+  if (mail.auth) message.set_auth_param(*mail.auth);
+  return mail::ServerReply{250, {2, 1, 0}, "Sender OK"};
+}
+
+std::optional<mail::ServerReply> SmtpConnection::OnRcpt(const mail::RcptCommand& rcpt) {
+  if (auto refusal = profile_->RefuseRecipient(rcpt.domain())) {
+    ingest_.mutable_counters().recipients_refused.fetch_add(1, std::memory_order_relaxed);
+    return refusal;
+  }
+  AddRecipient(*profile_, rcpt.to, rcpt.notify, rcpt.orcpt, message_);
+  return mail::ServerReply{250, {2, 1, 5}, "Recipient OK"};
+}
+
+std::optional<mail::ServerReply> SmtpConnection::OnData() {
+  if (auto full = ingest_.Admit(declared_size_)) return full;
+  common::v1::Message& message = *message_.mutable_message();
+  message.set_id(ingest_.NextMessageId());
+  recipients_ = static_cast<size_t>(message_.deliveries_size());
+  buffer_.reserve(kReceivedBytes + (declared_size_ == 0 ? kFirstBufferBytes : declared_size_));
+  const policy::v1::ClientSettings& client = *profile_->settings;
+  if (!client.has_add_received_header() || client.add_received_header()) {
+    const std::string id = mail::FormatMessageId(message.id());
+    ReceivedFacts facts;
+    facts.client_name = hello_;
+    if (!client.hide_message_source()) facts.client_ip = peer_.client_ip;
+    facts.host_name = profile_->smtp.host_name;
+    facts.protocol = message.smtputf8() ? "UTF8SMTP" : extended_ ? "ESMTP" : "SMTP";
+    facts.id = id;
+    if (recipients_ == 1) facts.recipient = message_.deliveries(0).delivery().rcpt();
+    ingest_.received().Append(facts, ingest_.wall_now(), buffer_);
+  }
+  text_begin_ = buffer_.size();
+  header_searched_ = text_begin_;
+  Charge();
+  return mail::ServerReply{354, {}, "End data with <CR><LF>.<CR><LF>"};
+}
+
+void SmtpConnection::Charge() {
+  const uint64_t bytes = buffer_.capacity();
+  if (bytes > charged_) {
+    ingest_.AddBodyBytes(bytes - charged_);
+    charged_ = bytes;
+  }
+}
+
+void SmtpConnection::OnBody(std::string_view text) {
+  body_size_ += text.size();
+  if (refusal_) return;
+  if (submission_) {
+    AppendLarge(text);
+    return;
+  }
+  buffer_.append(text);
+  if (buffer_.capacity() > charged_) Charge();
+  if (buffer_.size() <= kMaxInlineBodyBytes) return;
+  if (!header_done_) TryHeader();
+  if (header_done_ && !refusal_ && buffer_.size() > kMaxInlineBodyBytes) BeginLarge();
+}
+
+// The end of the header in what has come so far; most messages never ask.
+void SmtpConnection::TryHeader() {
+  const std::string_view text = std::string_view(buffer_).substr(text_begin_);
+  size_t end = std::string_view::npos;
+  if (text.starts_with("\r\n")) {
+    end = 2;
+  } else {
+    const size_t from = header_searched_ - text_begin_;
+    const size_t empty_line = text.find("\r\n\r\n", from < 3 ? 0 : from - 3);
+    if (empty_line != std::string_view::npos) end = empty_line + 4;
+  }
+  header_searched_ = buffer_.size();
+  if (end == std::string_view::npos) return;
+  refusal_ = FinishHeader(text_begin_ + end);
+  if (refusal_) buffer_ = std::string();
+}
+
+std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end) {
+  header_done_ = true;
+  cut_bytes_ = ReadHeader(*profile_, text_begin_, header_end, buffer_, *message_.mutable_message(),
+                          control_);
+  header_size_ = header_end - cut_bytes_;
+  return ChooseRoute(*profile_, control_.virtual_mta, route_);
+}
+
+void SmtpConnection::BeginLarge() {
+  ShardClient* const shard = ingest_.shards().Choose();
+  if (shard == nullptr) {
+    refusal_ = mail::ServerReply{451, {4, 3, 2}, "No queue takes mail now, try again later"};
+    buffer_ = std::string();
+    return;
+  }
+  submission_.emplace(*shard, static_cast<Submission::Owner&>(*this));
+  const std::string begun = std::exchange(buffer_, std::string());
+  AppendLarge(begun);
+}
+
+void SmtpConnection::AppendLarge(std::string_view text) {
+  while (!text.empty()) {
+    if (buffer_.capacity() < kMaxInlineBodyBytes) buffer_.reserve(kMaxInlineBodyBytes);
+    const size_t taken = std::min(text.size(), kMaxInlineBodyBytes - buffer_.size());
+    buffer_.append(text.substr(0, taken));
+    text.remove_prefix(taken);
+    if (buffer_.size() == kMaxInlineBodyBytes) {
+      submission_->AddChunk(std::exchange(buffer_, std::string()));
+    }
+  }
+  if (submission_->congested()) session_.PauseBody();
+}
+
+void SmtpConnection::FillMessage(const MessageFacts& facts) {
+  common::v1::Message& message = *message_.mutable_message();
+  message.set_time_queued_us(ToUnixMicros(ingest_.wall_now()));
+  message.set_source_type(common::v1::SOURCE_TYPE_SMTP);
+  message.set_client_name(hello_);
+  message.set_client_ip(peer_.client_ip);
+  message.set_local_ip(peer_.local_ip);
+  message.set_listener(peer_.listener);
+  message.set_hops(facts.hops);
+  message.set_header_size(header_size_);
+  message.set_body_size(text_begin_ + facts.size - cut_bytes_);
+  CompleteEnvelope(*profile_, route_, control_, message_);
+}
+
+std::optional<mail::ServerReply> SmtpConnection::OnMessageEnd(const MessageFacts& facts) {
+  if (!refusal_ && !header_done_) refusal_ = FinishHeader(text_begin_ + facts.header_size);
+  if (!refusal_ && !submission_) {
+    if (ShardClient* const shard = ingest_.shards().Choose()) {
+      submission_.emplace(*shard, static_cast<Submission::Owner&>(*this));
+    } else {
+      refusal_ = ReplyFor(SubmitResult{SubmitOutcome::kUnreachable, "", ""});
+    }
+  }
+  if (refusal_) {
+    const mail::ServerReply refusal = *std::move(refusal_);
+    IngestCounters& counters = ingest_.mutable_counters();
+    (refusal.code < 500 ? counters.messages_deferred : counters.messages_refused)
+        .fetch_add(1, std::memory_order_relaxed);
+    Forget();
+    return refusal;
+  }
+  FillMessage(facts);
+  ended_ = true;
+  submission_->Finish(std::move(message_), std::exchange(buffer_, std::string()));
+  return std::nullopt;
+}
+
+void SmtpConnection::OnSubmissionWritable() { session_.ResumeBody(ingest_.now()); }
+
+void SmtpConnection::OnSubmissionDone(const SubmitResult& result) {
+  if (!ended_) {
+    // The upload broke; the rest of the text is read and dropped, then the client hears of it.
+    refusal_ = ReplyFor(result);
+    submission_.reset();
+    buffer_ = std::string();
+    session_.ResumeBody(ingest_.now());
+    return;
+  }
+  ingest_.Count(result, recipients_, body_size_);
+  Forget();
+  session_.OnVerdict(ingest_.now(), ReplyFor(result));
+}
+
+void SmtpConnection::OnReset() { Forget(); }
+
+void SmtpConnection::OnDataRefused(mail::DataError error) {
+  IngestCounters& counters = ingest_.mutable_counters();
+  counters.messages_refused.fetch_add(1, std::memory_order_relaxed);
+  if (error == mail::DataError::kBareLf || error == mail::DataError::kBareCr ||
+      error == mail::DataError::kNul) {
+    counters.smuggling_refused.fetch_add(1, std::memory_order_relaxed);
+  }
+}
+
+void SmtpConnection::Forget() {
+  submission_.reset();
+  message_.Clear();
+  if (buffer_.capacity() > 0) buffer_ = std::string();
+  declared_size_ = 0;
+  text_begin_ = 0;
+  header_searched_ = 0;
+  header_done_ = false;
+  header_size_ = 0;
+  cut_bytes_ = 0;
+  route_ = Route();
+  control_ = ControlFields();
+  refusal_.reset();
+  ended_ = false;
+  body_size_ = 0;
+  if (charged_ != 0) ingest_.RemoveBodyBytes(std::exchange(charged_, 0));
+}
+
+void SmtpConnection::OnDrain() { session_.Shutdown(ingest_.now()); }
+
+}  // namespace sluice::ingest

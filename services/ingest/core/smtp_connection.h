@@ -1,0 +1,101 @@
+// One SMTP client: its session, and the message it is sending. The socket is the driver's
+// (io/smtp_listener.h, or a simulation).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "services/ingest/core/ingest.h"
+#include "services/ingest/core/submission.h"
+#include "services/mail/smtp_server_session.h"
+
+namespace sluice::ingest {
+
+struct SmtpPeer {
+  std::string client_ip;  // text
+  std::string local_ip;
+  std::string listener;  // its address, for records
+};
+
+// Thread-safety: none; on the ingest's executor. Lifetime: ingest and driver outlive it. Destroying
+// it drops the message that is not yet with a shard; one that is goes its way.
+class SmtpConnection final : private mail::SmtpServerHandler,
+                             private Submission::Owner,
+                             private Drainable {
+ public:
+  class Driver {
+   public:
+    // session() has news that no call of the driver's caused: output, end, another deadline. The
+    // connection must not be destroyed within.
+    virtual void OnWake() = 0;
+
+   protected:
+    ~Driver() = default;
+  };
+
+  SmtpConnection(Ingest& ingest, SmtpPeer peer, Driver& driver);
+  ~SmtpConnection();
+
+  // Greets, or refuses where policy offers no SMTP to this client or a drain has begun. `refusal`:
+  // the driver's own reason.
+  void Start(const mail::ServerReply* refusal = nullptr);
+  mail::SmtpServerSession& session() { return session_; }
+
+ private:
+  void OnHello(std::string_view name, bool extended) override;
+  std::optional<mail::ServerReply> OnMail(const mail::MailCommand& mail) override;
+  std::optional<mail::ServerReply> OnRcpt(const mail::RcptCommand& rcpt) override;
+  std::optional<mail::ServerReply> OnData() override;
+  void OnBody(std::string_view text) override;
+  std::optional<mail::ServerReply> OnMessageEnd(const MessageFacts& facts) override;
+  void OnReset() override;
+  void OnDataRefused(mail::DataError error) override;
+  void OnWake() override { driver_.OnWake(); }
+
+  void OnSubmissionWritable() override;
+  void OnSubmissionDone(const SubmitResult& result) override;
+
+  void OnDrain() override;
+
+  void TryHeader();
+  void BeginLarge();
+  void AppendLarge(std::string_view text);
+  // Header work and the choice of virtual MTA; the refusal where there is one.
+  std::optional<mail::ServerReply> FinishHeader(size_t header_end);
+  void FillMessage(const MessageFacts& facts);
+  void Charge();
+  void Forget();
+
+  Ingest& ingest_;
+  Driver& driver_;
+  const SmtpPeer peer_;
+  const std::shared_ptr<const ClientProfile> session_profile_;  // session_ refers to its options
+  std::shared_ptr<const ClientProfile> profile_;
+  uint64_t policy_generation_;
+  std::string hello_;
+  bool extended_ = false;
+
+  // The message that is coming in.
+  queue::v1::NewMessage message_;
+  uint64_t declared_size_ = 0;
+  std::string buffer_;          // Received field and text; of a large one, what is in no chunk yet
+  size_t text_begin_ = 0;       // end of our Received field
+  size_t header_searched_ = 0;  // up to here there is no end of the header
+  bool header_done_ = false;
+  uint64_t header_size_ = 0;  // with our field, after the cuts
+  uint64_t cut_bytes_ = 0;
+  Route route_;
+  ControlFields control_;
+  std::optional<mail::ServerReply> refusal_;  // decided while text still comes
+  std::optional<Submission> submission_;
+  bool ended_ = false;
+  uint64_t body_size_ = 0;
+  size_t recipients_ = 0;
+  uint64_t charged_ = 0;
+
+  mail::SmtpServerSession session_;
+};
+
+}  // namespace sluice::ingest

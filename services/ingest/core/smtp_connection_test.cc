@@ -1,0 +1,527 @@
+// Proves the way of a message from an SMTP client to a shard: what is taken and refused, what the
+// shard gets, what the client hears, and what happens when the shard does not answer.
+#include "services/ingest/core/smtp_connection.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "services/base/testing/manual_executor.h"
+#include "services/ingest/testing/fake_policy.h"
+#include "services/ingest/testing/fake_shard.h"
+#include "services/mail/message_id.h"
+
+namespace sluice::ingest {
+namespace {
+
+using queue::v1::EnqueueResult;
+using testing::FakePolicy;
+using testing::FakeShard;
+
+// A client that never waits for its turn: it says what it is told and keeps what it hears.
+class Client final : public SmtpConnection::Driver {
+ public:
+  Client(Ingest& ingest, sluice::testing::ManualExecutor& executor, std::string ip = "127.0.0.1")
+      : executor_(executor), connection_(ingest, {ip, "127.0.0.1", "127.0.0.1:25"}, *this) {
+    connection_.Start();
+    Drain();
+  }
+  std::string Say(std::string_view text) {
+    heard_.clear();
+    while (!text.empty() && connection_.session().wants_read()) {
+      const std::string_view piece = text.substr(0, 60'000);
+      connection_.session().OnBytes(executor_.clock().Now(), piece);
+      text.remove_prefix(piece.size());
+      Drain();
+      executor_.RunPosted();
+    }
+    left_over_ = text.size();
+    Drain();
+    return heard_;
+  }
+  std::string Hear() {
+    heard_.clear();
+    executor_.RunPosted();
+    Drain();
+    return heard_;
+  }
+  void OnWake() override { Drain(); }
+  void Drain() {
+    const std::string_view output = connection_.session().output();
+    heard_ += output;
+    connection_.session().Sent(executor_.clock().Now(), output.size());
+  }
+  SmtpConnection& connection() { return connection_; }
+  size_t left_over() const { return left_over_; }
+
+ private:
+  sluice::testing::ManualExecutor& executor_;
+  std::string heard_;
+  size_t left_over_ = 0;
+  SmtpConnection connection_;
+};
+
+constexpr char kEnvelope[] =
+    "EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n";
+
+class SmtpConnectionTest : public ::testing::Test {
+ protected:
+  void Start(int shards = 1) {
+    std::vector<ShardEndpoint> endpoints;
+    for (int i = 0; i < shards; ++i) {
+      shards_.push_back(std::make_unique<FakeShard>());
+      endpoints.push_back(
+          {"shard-" + std::to_string(i), &shards_[i]->enqueue(), &shards_[i]->upload()});
+    }
+    if (prepare_) prepare_();
+    options_.random = 42;
+    ingest_ = std::make_unique<Ingest>(executor_, options_, endpoints, policy_);
+    ingest_->Start();
+    executor_.RunPosted();
+  }
+  std::unique_ptr<Client> Connect(std::string ip = "127.0.0.1") {
+    return std::make_unique<Client>(*ingest_, executor_, std::move(ip));
+  }
+  FakeShard& shard(int i = 0) { return *shards_[i]; }
+
+  sluice::testing::ManualExecutor executor_;
+  std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
+  IngestOptions options_;
+  std::vector<std::unique_ptr<FakeShard>> shards_;
+  std::function<void()> prepare_;
+  std::unique_ptr<Ingest> ingest_;
+};
+
+TEST_F(SmtpConnectionTest, MessageReachesTheShardWhole) {
+  Start();
+  auto client = Connect();
+  client->Say(
+      "EHLO c.test\r\nMAIL FROM:<a@B.test> BODY=8BITMIME\r\nRCPT TO:<X@Y.test>\r\n"
+      "RCPT TO:<postmaster>\r\nDATA\r\n");
+  const std::string heard = client->Say(
+      "From: A <A@b.test>\r\nSubject: one\r\n two\r\nX-Job: 5\r\nMessage-ID: <1@b.test>\r\n\r\n"
+      "..dot\r\nbody\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& [message, body] = shard().taken[0];
+  const common::v1::Message& m = message.message();
+  const std::string id = mail::FormatMessageId(m.id());
+  EXPECT_EQ(heard, "250 2.0.0 OK, queued as " + id + "\r\n");
+  const std::string received =
+      "Received: from c.test ([127.0.0.1])\r\n\tby mx.test (Sluice) with ESMTP id " + id +
+      ";\r\n\tTue, 14 Nov 2023 23:13:20 +0000\r\n";
+  EXPECT_EQ(body, received +
+                      "From: A <A@b.test>\r\nSubject: one\r\n two\r\nX-Job: 5\r\n"
+                      "Message-ID: <1@b.test>\r\n\r\n.dot\r\nbody\r\n");
+  EXPECT_EQ(m.mail_from(), "a@b.test");
+  EXPECT_EQ(m.body_type(), common::v1::BODY_TYPE_8BITMIME);
+  EXPECT_EQ(m.source_type(), common::v1::SOURCE_TYPE_SMTP);
+  EXPECT_EQ(m.client_name(), "c.test");
+  EXPECT_EQ(m.client_ip(), "127.0.0.1");
+  EXPECT_EQ(m.header_from(), "A@b.test");
+  EXPECT_EQ(m.body_size(), body.size());
+  EXPECT_EQ(m.header_size(), body.find("\r\n\r\n") + 4);
+  EXPECT_EQ(m.snapshot_version(), 7u);
+  EXPECT_EQ(m.time_queued_us() % 1'000'000, 0);
+  ASSERT_EQ(m.captured_headers_size(), 3);
+  EXPECT_EQ(m.captured_headers(1).name(), "Subject");
+  EXPECT_EQ(m.captured_headers(1).value(), "one two");
+  ASSERT_EQ(message.deliveries_size(), 2);
+  EXPECT_EQ(message.deliveries(0).delivery().rcpt(), "X@y.test");
+  EXPECT_EQ(message.deliveries(0).delivery().vmta(), "default");
+  EXPECT_EQ(message.deliveries(0).delivery().job_id(), "");
+  EXPECT_EQ(message.deliveries(1).delivery().rcpt_given(), "postmaster");
+  EXPECT_EQ(message.deliveries(1).delivery().rcpt(), "postmaster@mx.test");
+  EXPECT_EQ(ingest_->counters().messages_accepted, 1u);
+  EXPECT_EQ(ingest_->counters().recipients_accepted, 2u);
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
+TEST_F(SmtpConnectionTest, ReceivedNamesTheOnlyRecipient) {
+  Start();
+  auto client = Connect("::1");
+  client->Say(std::string(kEnvelope) + "S: 1\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  EXPECT_NE(shard().taken[0].body.find("([IPv6:::1])"), std::string::npos);
+  EXPECT_NE(shard().taken[0].body.find("\r\n\tfor <x@y.test>;"), std::string::npos);
+}
+
+TEST_F(SmtpConnectionTest, ManyMessagesOfOneTurnShareAFrame) {
+  Start();
+  auto a = Connect();
+  auto b = Connect();
+  a->Say(kEnvelope);
+  b->Say(kEnvelope);
+  const MonotonicTime now = executor_.clock().Now();
+  a->connection().session().OnBytes(now, "S: 1\r\n\r\n.\r\n");
+  b->connection().session().OnBytes(now, "S: 2\r\n\r\n.\r\n");
+  executor_.RunPosted();
+  EXPECT_EQ(shard().frames, 1);
+  EXPECT_EQ(shard().taken.size(), 2u);
+}
+
+TEST_F(SmtpConnectionTest, NoRelayForOthers) {
+  prepare_ = [this] { policy_->global_settings.mutable_relay_domains()->add_values("ours.test"); };
+  Start();
+  auto client = Connect("192.0.2.1");
+  client->Say("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n");
+  EXPECT_EQ(client->Say("RCPT TO:<x@y.test>\r\n"), "550 5.7.1 Relaying denied\r\n");
+  EXPECT_EQ(client->Say("RCPT TO:<x@OURS.test>\r\n"), "250 2.1.5 Recipient OK\r\n");
+  EXPECT_EQ(ingest_->counters().recipients_refused, 1u);
+}
+
+TEST_F(SmtpConnectionTest, ClientSettingsThatRefuse) {
+  prepare_ = [this] {
+    policy_->others->set_smtp_service(false);
+    policy_->loopback->set_require_auth(true);
+  };
+  Start();
+  auto stranger = Connect("192.0.2.1");
+  EXPECT_TRUE(stranger->connection().session().closing());
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n"), "530 5.7.0 Authentication is required\r\n");
+}
+
+TEST_F(SmtpConnectionTest, ControlFieldsActAndGoWhereAllowed) {
+  prepare_ = [this] {
+    policy_->loopback->set_process_x_virtual_mta(true);
+    policy_->loopback->set_process_x_job(true);
+    policy_->loopback->set_process_x_envid(true);
+    policy_->loopback->set_retain_x_envid(true);
+    policy_->loopback->mutable_remove_header()->add_values("x-secret");
+    policy_->AddVirtualMta("v1");
+    policy_->pool.set_name("p1");
+  };
+  Start();
+  auto client = Connect();
+  client->Say(std::string(kEnvelope) +
+              "X-Virtual-MTA: v1\r\nA: 1\r\nX-JOB:\r\n job 5\r\nX-Secret: s\r\n\tmore\r\n"
+              "X-Envid: e1\r\nB: 2\r\n\r\nX-Job: stays\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& [message, body] = shard().taken[0];
+  EXPECT_EQ(body.substr(body.find("A: 1")), "A: 1\r\nX-Envid: e1\r\nB: 2\r\n\r\nX-Job: stays\r\n");
+  EXPECT_EQ(message.message().header_size(), body.find("\r\n\r\n") + 4);
+  EXPECT_EQ(message.message().body_size(), body.size());
+  EXPECT_EQ(message.message().envid(), "e1");
+  EXPECT_EQ(message.deliveries(0).delivery().vmta(), "v1");
+  EXPECT_EQ(message.deliveries(0).delivery().job_id(), "job 5");
+  EXPECT_EQ(message.message().captured_headers_size(), 3);
+
+  client->Say("MAIL FROM:<>\r\nRCPT TO:<x@y.test>\r\nDATA\r\nX-Virtual-MTA: p1\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 2u);
+  EXPECT_EQ(shard().taken[1].message.deliveries(0).delivery().pool(), "p1");
+  EXPECT_EQ(shard().taken[1].message.deliveries(0).delivery().vmta(), "");
+
+  const std::string heard = client->Say(
+      "MAIL FROM:<>\r\nRCPT TO:<x@y.test>\r\nDATA\r\nX-Virtual-MTA: other\r\n\r\n.\r\n");
+  EXPECT_NE(heard.find("554 5.7.1 There is no virtual MTA \"other\"\r\n"), std::string::npos);
+  EXPECT_EQ(shard().taken.size(), 2u);
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
+TEST_F(SmtpConnectionTest, UnknownVirtualMtaFallsBackWhereConfigured) {
+  prepare_ = [this] {
+    policy_->loopback->set_process_x_virtual_mta(true);
+    policy_->loopback->set_reject_invalid_virtual_mta(false);
+    policy_->AddVirtualMta("fallback");
+    policy_->global_settings.set_invalid_virtual_mta_fallback("fallback");
+  };
+  Start();
+  auto client = Connect();
+  client->Say(std::string(kEnvelope) + "X-Virtual-MTA: other\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().vmta(), "fallback");
+}
+
+TEST_F(SmtpConnectionTest, QueueToChangesTheQueueNotTheRecipient) {
+  prepare_ = [this] {
+    policy_->queue_to_domain = "y.test";
+    policy_->queue_to = "gmail.rollup/v2";
+    policy_->AddVirtualMta("v2");
+  };
+  Start();
+  auto client = Connect();
+  client->Say(std::string(kEnvelope) + "S: 1\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& delivery = shard().taken[0].message.deliveries(0).delivery();
+  EXPECT_EQ(delivery.queue_domain(), "gmail.rollup");
+  EXPECT_EQ(delivery.vmta(), "v2");
+  EXPECT_EQ(delivery.rcpt(), "x@y.test");
+}
+
+TEST_F(SmtpConnectionTest, OutcomesOfTheShard) {
+  Start();
+  auto client = Connect();
+  struct Case {
+    EnqueueResult::Outcome outcome;
+    const char* reply;
+  };
+  const Case kCases[] = {
+      {EnqueueResult::OUTCOME_REFUSED_BUSY, "451 4.3.1 "},
+      {EnqueueResult::OUTCOME_REFUSED_FULL, "452 4.3.1 "},
+      {EnqueueResult::OUTCOME_REFUSED_INVALID, "554 5.6.0 "},
+      {EnqueueResult::OUTCOME_STORE_FAILED, "451 4.3.0 "},
+      {EnqueueResult::OUTCOME_UNSPECIFIED, "451 4.3.0 "},
+      {EnqueueResult::OUTCOME_QUEUED, "250 2.0.0 "},
+  };
+  client->Say("EHLO c.test\r\n");
+  for (const Case& c : kCases) {
+    shard().outcome = c.outcome;
+    client->Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+    const std::string heard = client->Say("S: 1\r\n\r\n.\r\n");
+    EXPECT_EQ(heard.substr(0, 10), c.reply);
+  }
+}
+
+TEST_F(SmtpConnectionTest, AnswerThatNeverComesIsUnknownAndNotSentAgain) {
+  Start(2);
+  for (auto& s : shards_) s->answers = false;
+  auto client = Connect();
+  client->Say(kEnvelope);
+  EXPECT_EQ(client->Say("S: 1\r\n\r\n.\r\n"), "");
+  FakeShard& used = shard(0).taken.empty() ? shard(1) : shard(0);
+  used.Disconnect();
+  EXPECT_EQ(client->Hear().substr(0, 10), "451 4.3.0 ");
+  executor_.Advance(std::chrono::minutes(5));
+  EXPECT_EQ(shard(0).taken.size() + shard(1).taken.size(), 1u);
+  EXPECT_EQ(ingest_->counters().outcomes_unknown, 1u);
+}
+
+TEST_F(SmtpConnectionTest, SilentShardTimesOut) {
+  Start();
+  shard().answers = false;
+  auto client = Connect();
+  client->Say(kEnvelope);
+  EXPECT_EQ(client->Say("S: 1\r\n\r\n.\r\n"), "");
+  executor_.Advance(options_.shard.answer_timeout - Duration(1));
+  EXPECT_EQ(client->Hear(), "");
+  executor_.Advance(Duration(1));
+  client->Drain();
+  shard().AnswerAll();  // too late: nobody asks any more
+  executor_.RunPosted();
+  EXPECT_EQ(ingest_->counters().outcomes_unknown, 1u);
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
+TEST_F(SmtpConnectionTest, WithoutAShardMailIsDeferredEarly) {
+  Start();
+  EXPECT_TRUE(ingest_->ready());
+  shard().reachable = false;
+  shard().Disconnect();
+  executor_.RunPosted();
+  EXPECT_FALSE(ingest_->ready());
+  EXPECT_NE(ingest_->not_ready_reason().find("shard-0"), std::string::npos);
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n").substr(0, 10), "451 4.3.2 ");
+  shard().reachable = true;
+  executor_.Advance(std::chrono::seconds(10));
+  EXPECT_TRUE(ingest_->ready());
+  EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n"), "250 2.1.0 Sender OK\r\n");
+}
+
+TEST_F(SmtpConnectionTest, DeadShardNeverStopsInjection) {
+  Start(3);
+  shard(1).reachable = false;
+  shard(1).Disconnect();
+  shard(2).accepting = false;
+  shard(2).SendLoad();
+  executor_.RunPosted();
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  for (int i = 0; i < 20; ++i) {
+    client->Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+    EXPECT_EQ(client->Say("S: 1\r\n\r\n.\r\n").substr(0, 4), "250 ");
+    executor_.Advance(std::chrono::milliseconds(300));
+  }
+  EXPECT_EQ(shard(0).taken.size(), 20u);
+}
+
+TEST_F(SmtpConnectionTest, MemoryLimitDefersNewMessages) {
+  options_.max_body_bytes = 100'000;
+  Start();
+  auto a = Connect();
+  a->Say("EHLO c.test\r\nMAIL FROM:<a@b.test> SIZE=90000\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+  EXPECT_GE(ingest_->body_bytes(), 90'000u);
+  auto b = Connect();
+  b->Say("EHLO c.test\r\n");
+  EXPECT_EQ(b->Say("MAIL FROM:<a@b.test> SIZE=20000\r\n").substr(0, 10), "451 4.3.1 ");
+  a.reset();
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+  EXPECT_EQ(b->Say("MAIL FROM:<a@b.test> SIZE=20000\r\n"), "250 2.1.0 Sender OK\r\n");
+}
+
+TEST_F(SmtpConnectionTest, LargeMessageGoesByUpload) {
+  prepare_ = [this] { policy_->loopback->set_process_x_job(true); };
+  Start();
+  auto client = Connect();
+  client->Say(kEnvelope);
+  std::string text = "A: 1\r\nX-Job: big\r\n\r\n";
+  while (text.size() < 1'500'000)
+    text += "A line of a large message, number " + std::to_string(text.size()) + "\r\n";
+  client->Say(text);
+  const std::string heard = client->Say(".\r\n");
+  EXPECT_EQ(heard.substr(0, 4), "250 ");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& [message, body] = shard().taken[0];
+  EXPECT_EQ(message.body_case(), queue::v1::NewMessage::kUploadId);
+  text.erase(text.find("X-Job"), 12);
+  EXPECT_EQ(body.substr(body.find("A: 1")), text);
+  EXPECT_EQ(message.message().body_size(), body.size());
+  EXPECT_EQ(message.deliveries(0).delivery().job_id(), "big");
+  EXPECT_EQ(shard().aborts, 0);
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
+TEST_F(SmtpConnectionTest, EverySizeAroundTheChunkSize) {
+  Start();
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  for (int around : {1, 2}) {
+    for (int delta = -300; delta <= 100; delta += 1) {
+      if (delta > -160 && delta < -150) continue;
+      const size_t size = around * kMaxInlineBodyBytes + delta;
+      std::string text = "\r\n" + std::string(size - 4, 'x') + "\r\n";
+      client->Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+      ASSERT_EQ(client->Say(text + ".\r\n").substr(0, 4), "250 ") << size;
+      const auto& taken = shard().taken.back();
+      ASSERT_TRUE(taken.body.ends_with(text)) << size;
+      ASSERT_EQ(taken.body.size(), taken.message.message().body_size());
+      shard().taken.clear();
+      if (delta == -300) delta = -200;
+    }
+  }
+}
+
+TEST_F(SmtpConnectionTest, SlowUploadStopsReading) {
+  Start();
+  shard().acknowledges_chunks = false;
+  auto client = Connect();
+  client->Say(kEnvelope);
+  std::string text = "\r\n";
+  while (text.size() < 3'000'000) text += std::string(70, 'x') + "\r\n";
+  client->Say(text);
+  EXPECT_FALSE(client->connection().session().wants_read());
+  EXPECT_GT(client->left_over(), 1'500'000u);
+  EXPECT_EQ(shard().chunks_waiting, 2u);
+  size_t left = client->left_over();
+  while (left > 0) {
+    shard().AcknowledgeChunks();
+    executor_.RunPosted();
+    client->Say(std::string_view(text).substr(text.size() - left));
+    ASSERT_LT(client->left_over(), left);
+    left = client->left_over();
+  }
+  shard().acknowledges_chunks = true;
+  shard().AcknowledgeChunks();
+  executor_.RunPosted();
+  EXPECT_EQ(client->Say(".\r\n").substr(0, 4), "250 ");
+  EXPECT_TRUE(shard().taken.at(0).body.ends_with(text));
+}
+
+TEST_F(SmtpConnectionTest, BrokenUploadIsA4xxAndLeavesNothing) {
+  Start();
+  auto client = Connect();
+  client->Say(kEnvelope);
+  std::string text = "\r\n";
+  while (text.size() < 700'000) text += std::string(70, 'x') + "\r\n";
+  client->Say(text);
+  shard().Disconnect();
+  executor_.RunPosted();
+  executor_.Advance(std::chrono::seconds(5));
+  EXPECT_EQ(client->Say(text + ".\r\n").substr(0, 10), "451 4.3.2 ");
+  EXPECT_EQ(shard().taken.size(), 0u);
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+  client->Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+  EXPECT_EQ(client->Say(text + ".\r\n").substr(0, 4), "250 ");
+}
+
+TEST_F(SmtpConnectionTest, ClientThatLeavesAbortsItsUpload) {
+  Start();
+  auto client = Connect();
+  client->Say(kEnvelope);
+  std::string text = "\r\n";
+  while (text.size() < 700'000) text += std::string(70, 'x') + "\r\n";
+  client->Say(text);
+  client.reset();
+  executor_.RunPosted();
+  EXPECT_EQ(shard().aborts, 1);
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
+TEST_F(SmtpConnectionTest, RefusedUploadIsA4xx) {
+  Start();
+  shard().refuses_uploads = true;
+  auto client = Connect();
+  client->Say(kEnvelope);
+  EXPECT_EQ(client->Say("\r\n" + std::string(600'000, 'x') + "\r\n.\r\n").substr(0, 10),
+            "451 4.3.2 ");
+}
+
+TEST_F(SmtpConnectionTest, ClientThatLeavesBeforeTheAnswerIsForgotten) {
+  Start();
+  shard().answers = false;
+  auto client = Connect();
+  client->Say(std::string(kEnvelope) + "S: 1\r\n\r\n.\r\n");
+  client.reset();
+  shard().AnswerAll();
+  executor_.RunPosted();
+  EXPECT_EQ(shard().taken.size(), 1u);
+}
+
+TEST_F(SmtpConnectionTest, DrainFinishesMessagesOnTheirWay) {
+  Start();
+  shard().answers = false;
+  auto idle = Connect();
+  idle->Say("EHLO c.test\r\n");
+  auto busy = Connect();
+  busy->Say(kEnvelope);
+  bool drained = false;
+  ingest_->Drain([&] { drained = true; });
+  EXPECT_FALSE(ingest_->ready());
+  EXPECT_TRUE(idle->connection().session().closing());
+  EXPECT_FALSE(busy->connection().session().closing());
+  busy->Say("S: 1\r\n\r\n.\r\n");
+  shard().AnswerAll();
+  const std::string heard = busy->Hear();
+  EXPECT_EQ(heard.substr(0, 4), "250 ");
+  EXPECT_NE(heard.find("\r\n421 4.3.2 "), std::string::npos);
+  auto late = Connect();
+  EXPECT_TRUE(late->connection().session().closing());
+  late.reset();
+  idle.reset();
+  executor_.RunPosted();
+  EXPECT_FALSE(drained);
+  busy.reset();
+  executor_.RunPosted();
+  EXPECT_TRUE(drained);
+}
+
+TEST_F(SmtpConnectionTest, NewPolicyHoldsFromTheNextMail) {
+  Start();
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n"), "250 2.1.0 Sender OK\r\n");
+  auto next = std::make_shared<FakePolicy>();
+  next->loopback->set_require_auth(true);
+  ingest_->SetPolicy(next);
+  EXPECT_EQ(client->Say("RCPT TO:<x@y.test>\r\n"), "250 2.1.5 Recipient OK\r\n");
+  client->Say("RSET\r\n");
+  EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n").substr(0, 4), "530 ");
+}
+
+TEST_F(SmtpConnectionTest, SizeLimitIsTheSmallerOfClientAndGlobal) {
+  prepare_ = [this] {
+    policy_->global_settings.set_max_message_size(1000);
+    policy_->loopback->set_max_message_size(500);
+  };
+  Start();
+  auto client = Connect();
+  EXPECT_NE(client->Say("EHLO c.test\r\n").find("250-SIZE 500\r\n"), std::string::npos);
+  auto other = Connect("192.0.2.1");
+  EXPECT_NE(other->Say("EHLO c.test\r\n").find("250-SIZE 1000\r\n"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::ingest

@@ -1,0 +1,77 @@
+// A policy view for tests: settings that the test fills in.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/config/policy_view.h"
+
+namespace sluice::ingest::testing {
+
+// Loopback may relay. Fill it before it is shared.
+class FakePolicy final : public config::PolicyView {
+ public:
+  FakePolicy() {
+    loopback->set_allow_relay(true);
+    global_settings.set_host_name("mx.test");
+    AddVirtualMta("default");
+  }
+  void AddVirtualMta(const std::string& name) {
+    vmtas_.push_back(std::make_unique<policy::v1::VirtualMtaSection>());
+    vmtas_.back()->set_name(name);
+    vmta_pointers_.push_back(vmtas_.back().get());
+  }
+
+  uint64_t number = 7;
+  policy::v1::GlobalSettings global_settings;
+  std::shared_ptr<policy::v1::ClientSettings> loopback =
+      std::make_shared<policy::v1::ClientSettings>();
+  std::shared_ptr<policy::v1::ClientSettings> others =
+      std::make_shared<policy::v1::ClientSettings>();
+  policy::v1::PoolSection pool;
+  std::string queue_to_domain;  // the domain that has a queue-to
+  std::string queue_to;
+
+  uint64_t version() const override { return number; }
+  const policy::v1::GlobalSettings& global() const override { return global_settings; }
+  std::shared_ptr<const policy::v1::QueueSettings> ForQueue(std::string_view domain,
+                                                            std::string_view,
+                                                            std::string_view) const override {
+    auto settings = std::make_shared<policy::v1::QueueSettings>();
+    if (domain == queue_to_domain) settings->set_queue_to(queue_to);
+    return settings;
+  }
+  std::shared_ptr<const policy::v1::ClientSettings> ForClient(std::string_view ip) const override {
+    return ip == "::1" || ip.starts_with("127.") ? loopback : others;
+  }
+  std::shared_ptr<const policy::v1::SourceSettings> ForSource(std::string_view) const override {
+    return std::make_shared<policy::v1::SourceSettings>();
+  }
+  const policy::v1::VirtualMtaSection* FindVirtualMta(std::string_view name) const override {
+    for (const auto* vmta : vmta_pointers_) {
+      if (vmta->name() == name) return vmta;
+    }
+    return nullptr;
+  }
+  const policy::v1::PoolSection* FindPool(std::string_view name) const override {
+    return !name.empty() && name == pool.name() ? &pool : nullptr;
+  }
+  const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const override {
+    return vmta_pointers_;
+  }
+  const policy::v1::ControlEntry* FindPause(std::string_view, std::string_view) const override {
+    return nullptr;
+  }
+  const std::vector<const policy::v1::ControlEntry*>& controls() const override {
+    return controls_;
+  }
+
+ private:
+  std::vector<std::unique_ptr<policy::v1::VirtualMtaSection>> vmtas_;
+  std::vector<const policy::v1::VirtualMtaSection*> vmta_pointers_;
+  std::vector<const policy::v1::ControlEntry*> controls_;
+};
+
+}  // namespace sluice::ingest::testing
