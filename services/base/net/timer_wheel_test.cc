@@ -87,7 +87,7 @@ TEST(TimerWheel, SetWhileTimeMovesAgreesWithAModel) {
       entry.deadline->Set(entry.want);
     }
     AdvanceTo(wheel, clock, clock.now + Duration(random() % 3000));
-    for (const Entry& each : entries) EXPECT_GE(each.want + Ms(2), clock.now);
+    for (const Entry& each : entries) EXPECT_GE(each.want, clock.now - Ms(2));
   }
 }
 
