@@ -1,0 +1,53 @@
+// How many clients are connected: in all, and from each client network that has a limit of its own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "absl/container/flat_hash_map.h"
+#include "services/ingest/core/client_profile.h"
+#include "services/mail/server_reply.h"
+
+namespace sluice::ingest {
+
+// Thread-safety: all functions from any thread; shared by all loops of a process. Lifetime:
+// outlives its slots.
+class ConnectionLimits {
+ public:
+  // One connection's place; gives it back when destroyed.
+  class Slot {
+   public:
+    Slot() = default;
+    Slot(Slot&& other) noexcept { *this = std::move(other); }
+    Slot& operator=(Slot&& other) noexcept;
+    ~Slot() { Release(); }
+
+   private:
+    friend class ConnectionLimits;
+    void Release();
+    ConnectionLimits* limits_ = nullptr;
+    // The network is known by its settings, which stay alive so that nothing else gets their
+    // address.
+    std::shared_ptr<const policy::v1::ClientSettings> network_;
+  };
+
+  // `max_connections`: what the process can hold, whatever policy says.
+  explicit ConnectionLimits(uint64_t max_connections) : max_connections_(max_connections) {}
+
+  // The refusal, where total-max-smtp-in, the network's max-smtp-in or the process's own limit is
+  // reached. After a reload the connections that stand count for the settings they came under.
+  std::optional<mail::ServerReply> Take(const ClientProfile& profile, Slot& slot);
+
+  uint64_t connections() const;
+
+ private:
+  const uint64_t max_connections_;
+  mutable std::mutex mutex_;
+  uint64_t total_ = 0;  // guarded by mutex_
+  absl::flat_hash_map<const policy::v1::ClientSettings*, uint64_t>
+      by_network_;  // guarded by mutex_
+};
+
+}  // namespace sluice::ingest

@@ -1,0 +1,67 @@
+// SMTP by TCP: listens, spreads clients over the ingest loops, and moves bytes between sockets and
+// sessions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/base/net/event_loop.h"
+#include "services/base/net/ip_address.h"
+#include "services/base/net/listener.h"
+#include "services/ingest/core/connection_limits.h"
+#include "services/ingest/core/ingest.h"
+
+namespace sluice::ingest {
+
+// One loop and the ingest that lives on it.
+struct IngestLoop {
+  EventLoop* loop = nullptr;
+  Ingest* ingest = nullptr;
+};
+
+struct SmtpListenerOptions {
+  std::vector<Endpoint> addresses;  // port 0: any free one
+  int backlog = 1024;
+  uint64_t max_connections = 20'000;
+};
+
+// Thread-safety: Open, StopAccepting and the destructor belong to the accepting loop's thread, or
+// to whoever owns all loops while none of them runs; connections() from any thread. Lifetime: loops
+// and ingests outlive it. It may be destroyed only while no loop runs, or after every connection
+// has ended (drained).
+class SmtpListener {
+ public:
+  // Listens on `accept_loop`, which may be one of `loops`. Connections go to the loops in turn.
+  // Errors as Listener::Open.
+  static absl::StatusOr<std::unique_ptr<SmtpListener>> Open(EventLoop& accept_loop,
+                                                            const SmtpListenerOptions& options,
+                                                            std::vector<IngestLoop> loops);
+  ~SmtpListener();
+  SmtpListener(const SmtpListener&) = delete;
+  SmtpListener& operator=(const SmtpListener&) = delete;
+
+  // With the ports that were really taken.
+  const std::vector<Endpoint>& addresses() const { return addresses_; }
+
+  // New clients are refused by the kernel from now on; the first step of a drain.
+  void StopAccepting();
+
+  uint64_t connections() const { return limits_.connections(); }
+
+ private:
+  class Connection;
+  class Clients;
+
+  SmtpListener(const SmtpListenerOptions& options, std::vector<IngestLoop> loops);
+  void OnAccept(UniqueFd fd, const Endpoint& local, const Endpoint& peer);
+
+  ConnectionLimits limits_;
+  std::vector<std::shared_ptr<Clients>> clients_;  // one for each loop
+  size_t next_loop_ = 0;
+  std::unique_ptr<Listener> listener_;  // null once accepting has stopped
+  std::vector<Endpoint> addresses_;
+};
+
+}  // namespace sluice::ingest
