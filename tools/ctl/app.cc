@@ -277,7 +277,8 @@ int Run(const std::vector<std::string>& arguments, Environment& env) {
                "sluicectl");
   Arguments args;
   Action action;
-  Commands(app, args, action).Define();
+  Commands commands(app, args, action);  // the commands' actions refer to it
+  commands.Define();
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
