@@ -41,7 +41,8 @@ class Batch {
   virtual void Clear() = 0;
 };
 
-// Reads forward within [lower, upper) of one family, as of its creation. Short-lived: it pins
+// Reads forward within [lower, upper) of one family. It sees what was committed before its
+// creation; of what is committed later, it may or may not see each row. Short-lived: it pins
 // memory.
 class Cursor {
  public:

@@ -1,0 +1,35 @@
+#include "services/queue/core/key_codec.h"
+
+#include <gtest/gtest.h>
+
+namespace sluice::queue {
+namespace {
+
+TEST(KeyCodec, DeliveryKeysSortAsTheirFields) {
+  const DeliveryKey base{7, 3, 1'000'000, 42, 5};
+  EXPECT_EQ(DeliveryKey::Decode(base.Encode()), base);
+  EXPECT_EQ(base.Encode().size(), DeliveryKey::kBytes);
+  for (const DeliveryKey& later :
+       {DeliveryKey{8, 0, 0, 0, 0}, DeliveryKey{7, 4, 0, 0, 0}, DeliveryKey{7, 3, 1'000'256, 0, 0},
+        DeliveryKey{7, 3, 1'000'000, 43, 0}, DeliveryKey{7, 3, 1'000'000, 42, 6}}) {
+    EXPECT_LT(base.Encode(), later.Encode());
+  }
+  EXPECT_FALSE(DeliveryKey::Decode("short"));
+}
+
+TEST(KeyCodec, PrefixEndIsTheFirstKeyBehind) {
+  EXPECT_EQ(PrefixEnd("ab"), "ac");
+  EXPECT_EQ(PrefixEnd("a\xff\xff"), "b");
+  EXPECT_EQ(PrefixEnd("\xff"), "");
+}
+
+TEST(KeyCodec, TheDefaultLaneIsZeroAndJobsHaveTheirOwn) {
+  EXPECT_EQ(LaneOf("", 0), 0U);
+  EXPECT_EQ(LaneOf("", kDefaultPriority), 0U);
+  EXPECT_NE(LaneOf("job", 0), 0U);
+  EXPECT_NE(LaneOf("job", 0), LaneOf("job2", 0));
+  EXPECT_NE(LaneOf("", 90), 0U);
+}
+
+}  // namespace
+}  // namespace sluice::queue

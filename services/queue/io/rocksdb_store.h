@@ -1,0 +1,33 @@
+// The shard's Store on RocksDB 7.8, tuned for mail: most rows die before their memtable is flushed,
+// so what goes straight through costs one write of the log.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "services/queue/core/store.h"
+
+namespace sluice::queue {
+
+struct RocksdbOptions {
+  std::string folder;  // made where absent
+  // Memory of all memtables, caches and filters together.
+  size_t memtable_bytes = size_t{160} << 20;
+  size_t cache_bytes = size_t{32} << 20;
+  uint64_t max_wal_bytes = uint64_t{192} << 20;
+  // A file kept aside that is given up when the volume is full, so that results, bounces and
+  // deletions go on. Zero: none.
+  uint64_t ballast_bytes = uint64_t{512} << 20;
+};
+
+// FAILED_PRECONDITION where another process has the folder, or where the format is too new;
+// PERMISSION_DENIED and the like from the system, with the folder's name.
+absl::StatusOr<std::unique_ptr<Store>> OpenRocksdbStore(const RocksdbOptions& options);
+
+// Written with every open; readers below kLeastReader refuse.
+inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatLeastReader = 1;
+
+}  // namespace sluice::queue

@@ -1,0 +1,76 @@
+#include "services/queue/io/rocksdb_store.h"
+
+#include <rocksdb/db.h>
+#include <stdlib.h>
+
+#include <filesystem>
+
+#include "services/queue/core/store_contract.h"
+#include "sluice/queue/v1/storage.pb.h"
+
+namespace rocksdb::crc32c {
+uint32_t Extend(uint32_t init_crc, const char* data, size_t n);
+}
+
+namespace sluice::queue {
+namespace {
+
+struct RocksdbHarness {
+  RocksdbHarness() {
+    std::string pattern = testing::TempDir() + "/storeXXXXXX";
+    folder = mkdtemp(pattern.data());
+    Open();
+  }
+  ~RocksdbHarness() {
+    opened.reset();
+    std::filesystem::remove_all(folder);
+  }
+  void Open() {
+    auto result = OpenRocksdbStore({.folder = folder, .ballast_bytes = 4096});
+    ASSERT_TRUE(result.ok()) << result.status();
+    opened = *std::move(result);
+  }
+  void Reopen() {
+    opened.reset();
+    Open();
+  }
+  Store& store() { return *opened; }
+  std::string folder;
+  std::unique_ptr<Store> opened;
+};
+INSTANTIATE_TYPED_TEST_SUITE_P(Rocksdb, StoreContract, RocksdbHarness);
+
+TEST(RocksdbStore, AFolderInUseIsRefusedWithItsName) {
+  RocksdbHarness harness;
+  const auto second = OpenRocksdbStore({.folder = harness.folder, .ballast_bytes = 0});
+  ASSERT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition) << second.status();
+  EXPECT_NE(second.status().ToString().find(harness.folder), std::string::npos);
+  EXPECT_NE(second.status().ToString().find("in use"), std::string::npos);
+}
+
+TEST(RocksdbStore, ANewerFormatIsRefusedClearlyAndAnOlderReaderRowIsKept) {
+  RocksdbHarness harness;
+  v1::FormatRow row;
+  row.set_version(kFormatVersion + 5);
+  row.set_least_reader(kFormatVersion);
+  auto batch = harness.store().NewBatch();
+  batch->Put(Family::kMeta, "format", row.SerializeAsString());
+  ASSERT_TRUE(harness.store().Commit(*batch, true).ok());
+  harness.Reopen();  // additive changes of a newer release: opens
+  row.set_least_reader(kFormatVersion + 1);
+  batch = harness.store().NewBatch();
+  batch->Put(Family::kMeta, "format", row.SerializeAsString());
+  ASSERT_TRUE(harness.store().Commit(*batch, true).ok());
+  batch.reset();
+  harness.opened.reset();
+  const auto refused = OpenRocksdbStore({.folder = harness.folder, .ballast_bytes = 0});
+  ASSERT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(refused.status().ToString().find("newer"), std::string::npos);
+}
+
+TEST(RocksdbStore, TheFasterChecksumIsTheSameChecksum) {
+  EXPECT_EQ(rocksdb::crc32c::Extend(0, "123456789", 9), 0xe3069283U);
+}
+
+}  // namespace
+}  // namespace sluice::queue
