@@ -43,7 +43,7 @@ ShardClient::ShardClient(std::string name, Executor& executor, EnqueueClient& en
 
 ShardClient::~ShardClient() {
   *alive_ = false;
-  for (TimerId timer : {reconnect_timer_, proving_timer_, timeout_timer_}) {
+  for (TimerId timer : {reconnect_timer_, proving_timer_, ask_timer_, timeout_timer_}) {
     if (timer != 0) executor_.Cancel(timer);
   }
   if (enqueue_stream_) enqueue_stream_->Cancel();
@@ -75,6 +75,17 @@ void ShardClient::ConnectLater() {
   if (reconnect_timer_ != 0) return;
   backoff_ = std::clamp(backoff_ * 2, options_.backoff_min, options_.backoff_max);
   reconnect_timer_ = executor_.After(backoff_, [this] { Connect(); });
+}
+
+// Without messages there are no answers, so its recovery would go unnoticed.
+void ShardClient::AskAgain() {
+  if (ask_timer_ != 0) return;
+  ask_timer_ = executor_.After(options_.ask_again, [this] {
+    ask_timer_ = 0;
+    if (!enqueue_stream_ || accepting_) return;
+    enqueue_stream_->Send({});
+    AskAgain();
+  });
 }
 
 bool ShardClient::healthy() const {
@@ -159,6 +170,7 @@ void ShardClient::OnEnqueueFrame(const queue::v1::EnqueueResponse& response) {
     accepting_ = response.load().accepting();
     not_accepting_reason_ = response.load().not_accepting_reason();
     shard_queued_bytes_ = response.load().queued_batches_bytes();
+    if (!accepting_) AskAgain();
   }
   if (was_healthy != healthy()) Changed();
   for (const EnqueueResult& result : response.results()) {

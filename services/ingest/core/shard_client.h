@@ -106,6 +106,8 @@ struct ShardClientOptions {
   Duration backoff_max = std::chrono::seconds(3);
   // A stream that has said nothing is taken for alive when it has stood this long.
   Duration proving_time = std::chrono::milliseconds(500);
+  // A shard that takes nothing is asked again this often.
+  Duration ask_again = std::chrono::milliseconds(250);
   size_t max_frame_bytes = 1024 * 1024;
 };
 
@@ -171,6 +173,7 @@ class ShardClient {
 
   void Connect();
   void ConnectLater();
+  void AskAgain();
   void Flush();
   void SendFrame();
   void OnEnqueueFrame(const queue::v1::EnqueueResponse& response);
@@ -202,6 +205,7 @@ class ShardClient {
   Duration backoff_{0};
   TimerId reconnect_timer_ = 0;
   TimerId proving_timer_ = 0;
+  TimerId ask_timer_ = 0;
   std::string last_error_;
 
   bool accepting_ = true;

@@ -321,6 +321,27 @@ TEST_F(SmtpConnectionTest, WithoutAShardMailIsDeferredEarly) {
   EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n"), "250 2.1.0 Sender OK\r\n");
 }
 
+TEST_F(SmtpConnectionTest, ShardThatTakesNothingIsAskedAgain) {
+  Start();
+  shard().accepting = false;
+  shard().SendLoad();
+  executor_.RunPosted();
+  EXPECT_FALSE(ingest_->ready());
+  executor_.Advance(std::chrono::seconds(2));
+  EXPECT_FALSE(ingest_->ready());
+  shard().accepting = true;
+  executor_.Advance(std::chrono::seconds(1));
+  EXPECT_TRUE(ingest_->ready());
+}
+
+TEST_F(SmtpConnectionTest, ShardThatSaysNothingIsTakenForAliveAfterAWhile) {
+  prepare_ = [this] { shard().says_load = false; };
+  Start();
+  EXPECT_FALSE(ingest_->ready());
+  executor_.Advance(std::chrono::seconds(1));
+  EXPECT_TRUE(ingest_->ready());
+}
+
 TEST_F(SmtpConnectionTest, DeadShardNeverStopsInjection) {
   Start(3);
   shard(1).reachable = false;
