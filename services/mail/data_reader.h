@@ -10,8 +10,8 @@
 
 namespace sluice::mail {
 
-// What is wrong with the message. Of several, the one that comes first here is told: of the first three
-// the first in the text.
+// What is wrong with the message. Of several, the one that comes first here is told: of the first
+// three the first in the text.
 enum class DataError {
   kNone,
   kBareLf,
