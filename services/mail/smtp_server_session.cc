@@ -282,11 +282,13 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
         stage_ = Stage::kData;
         body_paused_ = false;
         reader_.emplace(DataReader::Limits{options_.max_message_bytes, options_.max_header_bytes});
+        return;
       }
-      return;
+      break;
     case Question::kEnd:
       stage_ = Stage::kHello;
       idle_commands_ = 0;
+      if (accepted) errors_ = 0;
       if (shutting_down_ && !closing_) {
         Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
       }

@@ -21,7 +21,8 @@ struct SmtpServerOptions {
   uint64_t max_header_bytes = 1024 * 1024;  // 0: no limit
   uint32_t max_hops = 100;                  // Received fields; 0: no limit
   uint32_t max_recipients = 1000;           // of a transaction: 452 beyond
-  uint32_t max_errors = 20;                 // commands refused for what they are: 421 beyond
+  uint32_t max_errors = 20;                 // commands refused for what they are, since the last
+                                            // accepted message: 421 beyond
   uint32_t max_rejections = 1000;     // MAIL and RCPT refused by the handler in a row: 421 beyond
   uint32_t max_idle_commands = 1000;  // commands without a message among them: 421 beyond
   uint32_t max_line_bytes = 4096;     // a command with CRLF
