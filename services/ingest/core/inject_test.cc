@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "services/base/rpc/inproc_stream.h"
 #include "services/base/testing/manual_executor.h"
 #include "services/ingest/testing/fake_policy.h"
 #include "services/ingest/testing/fake_shard.h"
@@ -273,6 +274,42 @@ TEST_F(InjectTest, StreamAnswersByTokenAndOutlivesRefusals) {
   EXPECT_EQ(stream->sent[1].message_id().size(), 26u);
   EXPECT_EQ(shard().frames, 1);
   stream->handler->OnClosed(absl::OkStatus());
+}
+
+class ClientEnd final
+    : public Stream<v1::InjectStreamRequest, v1::InjectStreamResponse>::Handler {
+ public:
+  void OnFrame(Frame<v1::InjectStreamResponse> frame) override {
+    received.push_back(std::move(frame.header));
+  }
+  void OnClosed(absl::Status status) override { closed = status; }
+  std::vector<v1::InjectStreamResponse> received;
+  std::optional<absl::Status> closed;
+};
+
+TEST_F(InjectTest, OverAnInProcessStream) {
+  Start();
+  InprocStreamClient<v1::InjectStreamRequest, v1::InjectStreamResponse> client(*service_);
+  ClientEnd end;
+  auto stream = client.Open(executor_);
+  stream->Start(&end);
+  for (uint64_t token = 1; token <= 50; ++token) {
+    Frame<v1::InjectStreamRequest> frame;
+    frame.header.set_token(token);
+    *frame.header.mutable_message() = Request();
+    stream->Send(std::move(frame));
+  }
+  executor_.Advance(std::chrono::seconds(1));
+  EXPECT_EQ(end.received.size(), 50u);
+  stream->Close(absl::OkStatus());
+  executor_.Advance(std::chrono::seconds(1));
+  ASSERT_TRUE(end.closed);
+  EXPECT_TRUE(end.closed->ok());
+  // The service has let go of the stream: nothing is left to drain.
+  bool drained = false;
+  ingest_->Drain([&] { drained = true; });
+  executor_.RunPosted();
+  EXPECT_TRUE(drained);
 }
 
 TEST_F(InjectTest, StreamClosedBeforeTheAnswer) {
