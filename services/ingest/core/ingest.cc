@@ -1,5 +1,6 @@
 #include "services/ingest/core/ingest.h"
 
+#include <random>
 #include <utility>
 
 #include "services/base/check.h"
@@ -10,15 +11,23 @@ namespace {
 // Distinct settings that are remembered; a policy view has few.
 constexpr size_t kMaxProfiles = 4096;
 
+IngestOptions WithRandom(IngestOptions options) {
+  if (options.random == 0) {
+    std::random_device system;
+    options.random = uint64_t{system()} << 32 | system();
+  }
+  return options;
+}
+
 }  // namespace
 
 Ingest::Ingest(Executor& executor, const IngestOptions& options,
                const std::vector<ShardEndpoint>& shards,
                std::shared_ptr<const config::PolicyView> policy)
     : executor_(executor),
-      options_(options),
-      shards_(options.random ^ 0x9e3779b97f4a7c15),
-      ids_(options.random) {
+      options_(WithRandom(options)),
+      shards_(options_.random ^ 0x9e3779b97f4a7c15),
+      ids_(options_.random) {
   for (const ShardEndpoint& shard : shards) {
     SLUICE_CHECK(shard.enqueue != nullptr && shard.upload != nullptr);
     auto client = std::make_unique<ShardClient>(shard.name, executor, *shard.enqueue, *shard.upload,

@@ -36,7 +36,8 @@ struct IngestOptions {
   mail::SmtpServerOptions smtp;
   // Bodies that are being received or wait for their shard. New messages are refused above it.
   uint64_t max_body_bytes = 128 * 1024 * 1024;
-  // 64 random bits, drawn at start: message ids and the choice between shards depend on them.
+  // Message ids and the choice between shards depend on it, so no two ingests may share it. 0:
+  // drawn from the system; simulations give their own.
   uint64_t random = 0;
   ShardClientOptions shard;
 };
