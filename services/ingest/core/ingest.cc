@@ -75,6 +75,12 @@ std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes) {
   return std::nullopt;
 }
 
+bool Ingest::MayGrow(uint64_t bytes) {
+  if (body_bytes() + bytes <= 2 * options_.max_body_bytes) return true;
+  counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
+  return false;
+}
+
 void Ingest::Count(const SubmitResult& result, size_t recipients, uint64_t bytes) {
   const auto add = [](std::atomic<uint64_t>& counter, uint64_t n) {
     counter.fetch_add(n, std::memory_order_relaxed);

@@ -34,7 +34,8 @@ struct ShardEndpoint {
 struct IngestOptions {
   // What policy does not say: host name, greeting, limits of a session.
   mail::SmtpServerOptions smtp;
-  // Bodies that are being received or wait for their shard. New messages are refused above it.
+  // Bodies that are being received or wait for their shard. New messages are refused above it; a
+  // message that has begun is given up where it would take the sum above twice as much.
   uint64_t max_body_bytes = 128 * 1024 * 1024;
   // Message ids and the choice between shards depend on it, so no two ingests may share it. 0:
   // drawn from the system; simulations give their own.
@@ -101,6 +102,8 @@ class Ingest {
   uint64_t policy_generation() const { return policy_generation_; }
   // Whether a message of about that size may begin now; a refusal is counted.
   std::optional<mail::ServerReply> Admit(uint64_t bytes);
+  // Whether a message that has begun may take so much more; a refusal is counted.
+  bool MayGrow(uint64_t bytes);
   void AddBodyBytes(uint64_t bytes) { body_bytes_.fetch_add(bytes, std::memory_order_relaxed); }
   void RemoveBodyBytes(uint64_t bytes) { body_bytes_.fetch_sub(bytes, std::memory_order_relaxed); }
   ShardSet& shards() { return shards_; }

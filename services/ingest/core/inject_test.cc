@@ -276,8 +276,7 @@ TEST_F(InjectTest, StreamAnswersByTokenAndOutlivesRefusals) {
   stream->handler->OnClosed(absl::OkStatus());
 }
 
-class ClientEnd final
-    : public Stream<v1::InjectStreamRequest, v1::InjectStreamResponse>::Handler {
+class ClientEnd final : public Stream<v1::InjectStreamRequest, v1::InjectStreamResponse>::Handler {
  public:
   void OnFrame(Frame<v1::InjectStreamResponse> frame) override {
     received.push_back(std::move(frame.header));

@@ -12,6 +12,9 @@ namespace {
 constexpr size_t kFirstBufferBytes = 16 * 1024;
 // Room for our own Received field.
 constexpr size_t kReceivedBytes = 512;
+// What a large message holds at most: the piece that is being filled, one that is held back, and
+// those that the shard has not acknowledged.
+constexpr uint64_t kLargeMessageBytes = (2 + kUploadWindowChunks) * kMaxInlineBodyBytes;
 
 }  // namespace
 
@@ -93,7 +96,9 @@ std::optional<mail::ServerReply> SmtpConnection::OnData() {
   common::v1::Message& message = *message_.mutable_message();
   message.set_id(ingest_.NextMessageId());
   recipients_ = static_cast<size_t>(message_.deliveries_size());
-  buffer_.reserve(kReceivedBytes + (declared_size_ == 0 ? kFirstBufferBytes : declared_size_));
+  const uint64_t room = kReceivedBytes + (declared_size_ == 0 ? kFirstBufferBytes : declared_size_);
+  if (!Charge(room)) return *std::exchange(refusal_, std::nullopt);
+  buffer_.reserve(room);
   const policy::v1::ClientSettings& client = *profile_->settings;
   if (!client.has_add_received_header() || client.add_received_header()) {
     const std::string id = mail::FormatMessageId(message.id());
@@ -108,16 +113,21 @@ std::optional<mail::ServerReply> SmtpConnection::OnData() {
   }
   text_begin_ = buffer_.size();
   header_searched_ = text_begin_;
-  Charge();
   return mail::ServerReply{354, {}, "End data with <CR><LF>.<CR><LF>"};
 }
 
-void SmtpConnection::Charge() {
-  const uint64_t bytes = buffer_.capacity();
-  if (bytes > charged_) {
-    ingest_.AddBodyBytes(bytes - charged_);
-    charged_ = bytes;
+bool SmtpConnection::Charge(uint64_t bytes) {
+  if (bytes <= charged_) return true;
+  if (!ingest_.MayGrow(bytes - charged_)) {
+    refusal_ = mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
+    buffer_ = std::string();
+    submission_.reset();
+    ingest_.RemoveBodyBytes(std::exchange(charged_, 0));
+    return false;
   }
+  ingest_.AddBodyBytes(bytes - charged_);
+  charged_ = bytes;
+  return true;
 }
 
 void SmtpConnection::OnBody(std::string_view text) {
@@ -127,9 +137,14 @@ void SmtpConnection::OnBody(std::string_view text) {
     AppendLarge(text);
     return;
   }
+  const size_t size = buffer_.size() + text.size();
+  if (size > buffer_.capacity()) {
+    const size_t capacity = std::max(size, 2 * buffer_.capacity());
+    if (!Charge(capacity)) return;
+    buffer_.reserve(capacity);
+  }
   buffer_.append(text);
-  if (buffer_.capacity() > charged_) Charge();
-  if (buffer_.size() <= kMaxInlineBodyBytes) return;
+  if (size <= kMaxInlineBodyBytes) return;
   if (!header_done_) TryHeader();
   if (header_done_ && !refusal_ && buffer_.size() > kMaxInlineBodyBytes) BeginLarge();
 }
@@ -166,6 +181,7 @@ void SmtpConnection::BeginLarge() {
     buffer_ = std::string();
     return;
   }
+  if (!Charge(kLargeMessageBytes)) return;
   submission_.emplace(*shard, static_cast<Submission::Owner&>(*this));
   const std::string begun = std::exchange(buffer_, std::string());
   AppendLarge(begun);
@@ -199,7 +215,11 @@ void SmtpConnection::FillMessage(const MessageFacts& facts) {
 }
 
 std::optional<mail::ServerReply> SmtpConnection::OnMessageEnd(const MessageFacts& facts) {
-  if (!refusal_ && !header_done_) refusal_ = FinishHeader(text_begin_ + facts.header_size);
+  if (!refusal_ && !header_done_) {
+    refusal_ = FinishHeader(text_begin_ + facts.header_size);
+    // A header so large that its end had not come before the text's.
+    if (!refusal_ && buffer_.size() > kMaxInlineBodyBytes) BeginLarge();
+  }
   if (!refusal_ && !submission_) {
     if (ShardClient* const shard = ingest_.shards().Choose()) {
       submission_.emplace(*shard, static_cast<Submission::Owner&>(*this));

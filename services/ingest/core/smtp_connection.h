@@ -65,7 +65,9 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   // Header work and the choice of virtual MTA; the refusal where there is one.
   std::optional<mail::ServerReply> FinishHeader(size_t header_end);
   void FillMessage(const MessageFacts& facts);
-  void Charge();
+  // Makes room for a buffer that will hold so much. Where there is none the message is refused, and
+  // its text dropped.
+  bool Charge(uint64_t bytes);
   void Forget();
 
   Ingest& ingest_;

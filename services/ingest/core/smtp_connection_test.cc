@@ -373,6 +373,29 @@ TEST_F(SmtpConnectionTest, MemoryLimitDefersNewMessages) {
   EXPECT_EQ(b->Say("MAIL FROM:<a@b.test> SIZE=20000\r\n"), "250 2.1.0 Sender OK\r\n");
 }
 
+TEST_F(SmtpConnectionTest, MessagesThatGrowCannotPassTwiceTheLimit) {
+  options_.max_body_bytes = 2'000'000;
+  Start();
+  shard().acknowledges_chunks = false;
+  std::vector<std::unique_ptr<Client>> clients;
+  for (int i = 0; i < 50; ++i) {
+    clients.push_back(Connect());
+    clients.back()->Say(kEnvelope);
+  }
+  const std::string header = "A: " + std::string(900'000, 'x');
+  for (size_t i = 0; i < clients.size(); ++i) {
+    clients[i]->Say(i % 2 == 0 ? header : "\r\n" + header);
+    EXPECT_LE(ingest_->body_bytes(), 4'000'000u);
+  }
+  // Those that found no room hear of it at the end of their text.
+  int refused = 0;
+  for (auto& client : clients) refused += client->Say("\r\n.\r\n").starts_with("451 4.3.1 ");
+  EXPECT_GT(refused, 30);
+  EXPECT_GT(ingest_->counters().backpressure, 30u);
+  clients.clear();
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
 TEST_F(SmtpConnectionTest, LargeMessageGoesByUpload) {
   prepare_ = [this] { policy_->loopback->set_process_x_job(true); };
   Start();
@@ -413,6 +436,22 @@ TEST_F(SmtpConnectionTest, EverySizeAroundTheChunkSize) {
       if (delta == -300) delta = -200;
     }
   }
+}
+
+TEST_F(SmtpConnectionTest, HeaderLargerThanAChunk) {
+  prepare_ = [this] { policy_->loopback->set_process_x_job(true); };
+  Start();
+  auto client = Connect();
+  const std::string header = "A: " + std::string(600'000, 'x') + "\r\n";
+  for (const char* rest : {"", "\r\n", "\r\nbody\r\n"}) {
+    client->Say(kEnvelope);
+    ASSERT_EQ(client->Say(header + "X-Job: j\r\n" + rest + ".\r\n").substr(0, 4), "250 ");
+    const auto& taken = shard().taken.back();
+    EXPECT_TRUE(taken.body.ends_with("\r\n" + header + rest));
+    EXPECT_EQ(taken.message.message().body_size(), taken.body.size());
+    EXPECT_EQ(taken.message.deliveries(0).delivery().job_id(), "j");
+  }
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
 }
 
 TEST_F(SmtpConnectionTest, SlowUploadStopsReading) {
