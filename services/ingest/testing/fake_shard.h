@@ -61,12 +61,14 @@ class FakeShard {
     enqueue_stream_->Deliver(std::move(frame));
   }
   void SendLoad() {
+    if (!enqueue_stream_) return;
     Frame<queue::v1::EnqueueResponse> frame;
     FillLoad(frame.header);
     enqueue_stream_->Deliver(std::move(frame));
   }
   void AcknowledgeChunks() {
     chunks_waiting = 0;
+    if (!upload_stream_) return;
     for (auto& [id, upload] : uploads_) Progress(id);
   }
   // Breaks the connection.
@@ -169,7 +171,7 @@ class FakeShard {
   }
   void OnEnqueue(Frame<queue::v1::EnqueueRequest> frame) {
     if (frame.header.messages_size() == 0) {
-      if (says_load) SendLoad();
+      if (says_load && enqueue_stream_) SendLoad();
       return;
     }
     ++frames;
@@ -183,6 +185,7 @@ class FakeShard {
     if (answers) AnswerAll();
   }
   void OnUpload(Frame<queue::v1::UploadRequest> frame) {
+    if (!upload_stream_) return;  // was under way when the connection broke
     Frame<queue::v1::UploadResponse> reply;
     if (frame.header.has_open()) {
       reply.header.mutable_opened()->set_token(frame.header.open().token());
@@ -192,7 +195,7 @@ class FakeShard {
       }
       upload_stream_->Deliver(std::move(reply));
     } else if (frame.header.has_chunk()) {
-      Upload& upload = uploads_.at(frame.header.chunk().upload_id());
+      Upload& upload = uploads_[frame.header.chunk().upload_id()];
       upload.text += frame.bodies.at(0).view();
       ++upload.chunks;
       ++chunks_waiting;
