@@ -2,12 +2,15 @@
 // shard gets, what the client hears, and what happens when the shard does not answer.
 #include "services/ingest/core/smtp_connection.h"
 
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/ingest/core/ingest_metrics.h"
 #include "services/ingest/testing/fake_policy.h"
 #include "services/ingest/testing/fake_shard.h"
 #include "services/mail/message_id.h"
@@ -569,6 +572,23 @@ TEST_F(SmtpConnectionTest, NewPolicyHoldsFromTheNextMail) {
   EXPECT_EQ(client->Say("RCPT TO:<x@y.test>\r\n"), "250 2.1.5 Recipient OK\r\n");
   client->Say("RSET\r\n");
   EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n").substr(0, 4), "530 ");
+}
+
+TEST_F(SmtpConnectionTest, MetricsAreSumsWithNamesOfTheirOwn) {
+  Start();
+  auto client = Connect();
+  client->Say(std::string(kEnvelope) + "S: 1\r\n\r\n.\r\n");
+  const Ingest* const twice[] = {ingest_.get(), ingest_.get()};
+  std::set<std::string_view> names;
+  for (const IngestMetric& metric : ReadMetrics(twice)) {
+    EXPECT_TRUE(names.insert(metric.name).second);
+    EXPECT_EQ(metric.name.ends_with("_total"), !metric.is_gauge);
+    if (metric.name == "sluice_ingest_messages_accepted_total" ||
+        metric.name == "sluice_ingest_loops_ready") {
+      EXPECT_EQ(metric.value, 2u);
+    }
+  }
+  EXPECT_TRUE(names.contains("sluice_ingest_messages_accepted_total"));
 }
 
 TEST_F(SmtpConnectionTest, SizeLimitIsTheSmallerOfClientAndGlobal) {

@@ -1,0 +1,59 @@
+#include "services/ingest/core/ingest_metrics.h"
+
+namespace sluice::ingest {
+namespace {
+
+struct CounterName {
+  std::string_view name;
+  std::string_view help;
+  std::atomic<uint64_t> IngestCounters::*counter;
+};
+
+constexpr CounterName kCounters[] = {
+    {"sluice_ingest_connections_total", "SMTP clients that connected",
+     &IngestCounters::connections},
+    {"sluice_ingest_messages_accepted_total", "messages that are durable in a shard",
+     &IngestCounters::messages_accepted},
+    {"sluice_ingest_recipients_accepted_total", "recipients of accepted messages",
+     &IngestCounters::recipients_accepted},
+    {"sluice_ingest_bytes_accepted_total", "text of accepted messages, bytes",
+     &IngestCounters::bytes_accepted},
+    {"sluice_ingest_messages_deferred_total", "messages that got a 4xx after their text",
+     &IngestCounters::messages_deferred},
+    {"sluice_ingest_messages_refused_total", "messages that got a 5xx after their text",
+     &IngestCounters::messages_refused},
+    {"sluice_ingest_outcomes_unknown_total", "messages whose shard gave no answer",
+     &IngestCounters::outcomes_unknown},
+    {"sluice_ingest_senders_refused_total", "MAIL commands refused by policy",
+     &IngestCounters::senders_refused},
+    {"sluice_ingest_recipients_refused_total", "RCPT commands refused by policy",
+     &IngestCounters::recipients_refused},
+    {"sluice_ingest_backpressure_total", "messages deferred for want of memory or of a shard",
+     &IngestCounters::backpressure},
+    {"sluice_ingest_smuggling_refused_total", "messages refused for a bare LF, a bare CR or a NUL",
+     &IngestCounters::smuggling_refused},
+};
+
+}  // namespace
+
+std::vector<IngestMetric> ReadMetrics(std::span<const Ingest* const> ingests) {
+  std::vector<IngestMetric> metrics;
+  for (const CounterName& name : kCounters) {
+    IngestMetric metric{name.name, name.help, false, 0};
+    for (const Ingest* ingest : ingests) {
+      metric.value += (ingest->counters().*name.counter).load(std::memory_order_relaxed);
+    }
+    metrics.push_back(metric);
+  }
+  IngestMetric bytes{"sluice_ingest_body_bytes", "text in memory, bytes", true, 0};
+  IngestMetric ready{"sluice_ingest_loops_ready", "ingest loops that take messages", true, 0};
+  for (const Ingest* ingest : ingests) {
+    bytes.value += ingest->body_bytes();
+    ready.value += ingest->ready() ? 1 : 0;
+  }
+  metrics.push_back(bytes);
+  metrics.push_back(ready);
+  return metrics;
+}
+
+}  // namespace sluice::ingest
