@@ -1,0 +1,86 @@
+// What the worker needs of one outbound SMTP connection: transactions in, results out. io/
+// implements it over sockets, the simulation over a simulated remote site.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "services/base/body.h"
+#include "services/base/clock.h"
+#include "sluice/policy/v1/settings.pb.h"
+#include "sluice/queue/v1/queue_service.pb.h"
+
+namespace sluice::delivery {
+
+// Gives the chunks of a large body, in order, one at a time.
+class ChunkSource {
+ public:
+  virtual ~ChunkSource() = default;
+  // Calls `done` later, once; never after the source is destroyed. An error ends the transaction
+  // without its final dot.
+  virtual void Fetch(uint32_t chunk, absl::AnyInvocable<void(absl::StatusOr<Body>)> done) = 0;
+};
+
+// One group: a message for some recipients of one queue.
+struct Transaction {
+  // lease_id, message, deliveries. Shared, not copied.
+  std::shared_ptr<const queue::v1::Lease> lease;
+  Body body;                            // where there are no chunks
+  std::unique_ptr<ChunkSource> chunks;  // lease->chunk_count() of them
+};
+
+struct ConnectTarget {
+  std::string address;  // IP, as text
+  uint16_t port = 25;
+  std::string host;       // the MX's or route's name, for records
+  std::string source_ip;  // bound locally; empty: the system chooses
+  std::string ehlo_name;
+  // Timeouts, use of extensions. Stays as it was when the connection began.
+  std::shared_ptr<const policy::v1::QueueSettings> settings;
+};
+
+// Why a connection ended, or never began.
+struct ConnectionEnd {
+  common::v1::Reply reply;      // the remote's last word, or ours (local)
+  bool ready = false;           // EHLO had succeeded at some time
+  bool source_missing = false;  // this machine lacks source_ip
+};
+
+class ConnectionHandler {
+ public:
+  virtual ~ConnectionHandler() = default;
+  // EHLO has succeeded: the connection takes transactions.
+  virtual void OnReady() = 0;
+  // Of each transaction, exactly once, in order. Attempt is filled, except for worker and site.
+  virtual void OnResult(queue::v1::GroupResult result) = 0;
+  // Asked right before the final dot: false where the lease has run out; the connection then closes
+  // without it.
+  virtual bool MayFinish(uint64_t lease_id) = 0;
+  // The last call; what had been sent and not answered was reported by OnResult before.
+  virtual void OnClosed(ConnectionEnd end) = 0;
+};
+
+// Thread-safety: one executor; the handler is never called from within a call of this.
+// Lifetime: destroying it closes at once, without callbacks.
+class Connection {
+ public:
+  virtual ~Connection() = default;
+  // After OnReady. A second transaction may be given while one is under way: its commands travel
+  // with the first one's final dot where the peer allows pipelining. Not more than two.
+  virtual void Send(Transaction transaction) = 0;
+  // QUIT once nothing is under way, then OnClosed.
+  virtual void Quit() = 0;
+};
+
+class ConnectionFactory {
+ public:
+  virtual ~ConnectionFactory() = default;
+  // `handler` outlives the connection.
+  virtual std::unique_ptr<Connection> Connect(const ConnectTarget& target,
+                                              ConnectionHandler* handler) = 0;
+};
+
+}  // namespace sluice::delivery
