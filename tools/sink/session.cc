@@ -12,6 +12,7 @@ constexpr size_t kLineMaxBytes = 4096;
 // How much of a text is looked at for X-Sent-Us when texts are not kept.
 constexpr size_t kHeaderPeekBytes = 4096;
 constexpr std::string_view kSentField = "X-Sent-Us: ";
+constexpr std::string_view kTestIdField = "X-Test-Id: ";
 
 bool StartsWithNoCase(std::string_view text, std::string_view upper) {
   if (text.size() < upper.size()) return false;
@@ -34,16 +35,12 @@ std::optional<std::string_view> Path(std::string_view line, size_t after) {
   return rest.substr(1, end - 1);
 }
 
-std::optional<int64_t> SentTime(std::string_view text) {
-  size_t header_end = text.find("\r\n\r\n");
-  std::string_view header = text.substr(0, header_end);
-  size_t at = header.find(kSentField);
-  if (at == header.npos || (at != 0 && header[at - 1] != '\n')) return std::nullopt;
-  header.remove_prefix(at + kSentField.size());
-  int64_t us = 0;
-  auto parsed = std::from_chars(header.data(), header.data() + header.size(), us);
-  if (parsed.ec != std::errc()) return std::nullopt;
-  return us;
+// The value of a field of a generated header: no folding, one blank behind the colon.
+std::string_view GeneratedField(std::string_view header, std::string_view field) {
+  size_t at = header.find(field);
+  if (at == header.npos || (at != 0 && header[at - 1] != '\n')) return {};
+  header.remove_prefix(at + field.size());
+  return header.substr(0, header.find('\r'));
 }
 
 }  // namespace
@@ -332,7 +329,7 @@ void Session::OnFinalDot() {
   counters.bytes += reader_.size();
   ++source_->messages;
   for (DomainState* domain : recipient_domains_) ++domain->accepted;
-  if (auto sent = SentTime(text_)) counters.latency.Record(ToUnixMicros(now) - *sent);
+  NoteLatency(now);
   if (keeper_ != nullptr) {
     keeper_->OnMessage({.client = client_,
                         .local = local_,
@@ -343,6 +340,18 @@ void Session::OnFinalDot() {
   }
   Reply("250 2.0.0 taken\r\n");
   ResetTransaction();
+}
+
+void Session::NoteLatency(WallTime now) {
+  std::string_view text = text_;
+  std::string_view header = text.substr(0, text.find("\r\n\r\n"));
+  std::string_view sent = GeneratedField(header, kSentField);
+  int64_t sent_us = 0;
+  if (sent.empty() ||
+      std::from_chars(sent.data(), sent.data() + sent.size(), sent_us).ec != std::errc()) {
+    return;
+  }
+  state_.RecordLatency(ToUnixMicros(now) - sent_us, GeneratedField(header, kTestIdField));
 }
 
 void Session::ResetTransaction() {

@@ -80,6 +80,7 @@ class Session {
   void OnRcpt(std::string_view line);
   void OnData();
   void OnFinalDot();
+  void NoteLatency(WallTime now);
   void ResetTransaction();
   // Applies delay and close of `rule` at `stage`. True where the session was closed.
   bool Act(const Rule& rule, Stage stage);

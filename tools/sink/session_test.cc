@@ -204,6 +204,8 @@ TEST(Session, RateAndGreylistFollowTheClock) {
   harness.executor.Advance(std::chrono::seconds(59));
   EXPECT_TRUE(harness.Talk("RCPT TO:<u@grey.test>\r\n").starts_with("250"));
   EXPECT_TRUE(harness.Talk("RCPT TO:<v@grey.test>\r\n").starts_with("451"));
+  EXPECT_EQ(harness.state.counters().greylist_wait.count(), 1u);
+  EXPECT_EQ(harness.state.counters().greylist_wait.max_us(), 60'000'000u);
 }
 
 TEST(Session, LatencyIsReadFromTheHeaderOnly) {
@@ -214,7 +216,8 @@ TEST(Session, LatencyIsReadFromTheHeaderOnly) {
     harness.Talk(kEnvelope);
     int64_t sent = ToUnixMicros(harness.executor.clock().WallNow()) - 1500;
     std::string field = "X-Sent-Us: " + std::to_string(sent) + "\r\n";
-    harness.Talk("DATA\r\nSubject: a\r\n" + field + "\r\nbody\r\n.\r\n");
+    harness.Talk("DATA\r\nX-Test-Id: big-7\r\n" + field + "\r\nbody\r\n.\r\n");
+    EXPECT_EQ(harness.state.counters().latency_by_load["big"].count(), 1u);
     EXPECT_EQ(harness.state.counters().latency.count(), 1u);
     EXPECT_EQ(harness.state.counters().latency.max_us(), 1500u);
     harness.Talk("MAIL FROM:<>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nSubject: a\r\n\r\n" + field +

@@ -9,7 +9,17 @@ namespace {
 
 constexpr size_t kDomainsMax = 200'000;
 constexpr size_t kGreylistMax = 1'000'000;
+constexpr size_t kLoadsMax = 16;
 constexpr char kOverflowDomain[] = "(others)";
+
+nlohmann::json Percentiles(const LatencyHistogram& histogram) {
+  return {{"count", histogram.count()},
+          {"mean_us", histogram.mean_us()},
+          {"p50_us", histogram.PercentileUs(0.5)},
+          {"p90_us", histogram.PercentileUs(0.9)},
+          {"p99_us", histogram.PercentileUs(0.99)},
+          {"max_us", histogram.max_us()}};
+}
 
 }  // namespace
 
@@ -63,18 +73,29 @@ bool SinkState::Greylisted(const Rule& rule, const IpAddress& client, std::strin
   if (greylist_.size() >= kGreylistMax) greylist_.clear();
   MonotonicTime now = clock_.Now();
   auto [it, added] = greylist_.try_emplace(std::hash<std::string>()(key), now);
-  return added || now - it->second < rule.greylist;
+  if (added || now - it->second < rule.greylist) return true;
+  counters_.greylist_wait.Record((now - it->second).count());
+  return false;
+}
+
+void SinkState::RecordLatency(int64_t us, std::string_view test_id) {
+  counters_.latency.Record(us);
+  size_t dash = test_id.find('-');
+  if (dash == test_id.npos || dash == 0) return;
+  std::string_view load = test_id.substr(0, dash);
+  auto it = counters_.latency_by_load.find(load);
+  if (it == counters_.latency_by_load.end()) {
+    if (counters_.latency_by_load.size() >= kLoadsMax) return;
+    it = counters_.latency_by_load.try_emplace(std::string(load)).first;
+  }
+  it->second.Record(us);
 }
 
 nlohmann::json SinkState::ToJson(size_t domains_max) const {
   using nlohmann::json;
   const Counters& c = counters_;
-  json latency = {{"count", c.latency.count()},
-                  {"mean_us", c.latency.mean_us()},
-                  {"p50_us", c.latency.PercentileUs(0.5)},
-                  {"p90_us", c.latency.PercentileUs(0.9)},
-                  {"p99_us", c.latency.PercentileUs(0.99)},
-                  {"max_us", c.latency.max_us()}};
+  json by_load = json::object();
+  for (const auto& [load, histogram] : c.latency_by_load) by_load[load] = Percentiles(histogram);
   json sources = json::object();
   for (const auto& [ip, source] : sources_) {
     sources[ip.ToString()] = {{"connections", source->connections},
@@ -115,7 +136,9 @@ nlohmann::json SinkState::ToJson(size_t domains_max) const {
           {"first_message_us", ToUnixMicros(c.first_message)},
           {"last_message_us", ToUnixMicros(c.last_message)},
           {"domain_count", domains_.size()},
-          {"latency", latency},
+          {"latency", Percentiles(c.latency)},
+          {"latency_by_load", by_load},
+          {"greylist_wait", Percentiles(c.greylist_wait)},
           {"sources", sources},
           {"domains", domains}};
 }

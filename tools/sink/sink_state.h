@@ -55,7 +55,10 @@ struct Counters {
   uint64_t dns_queries = 0;
   WallTime first_message{};
   WallTime last_message{};
-  LatencyHistogram latency;  // since the time in the X-Sent-Us field
+  LatencyHistogram latency;        // since the time in the X-Sent-Us field
+  LatencyHistogram greylist_wait;  // from a recipient's first 451 to the attempt that passed
+  // Latencies of loads that run side by side, by what stands before the '-' of X-Test-Id.
+  std::map<std::string, LatencyHistogram, std::less<>> latency_by_load;
 };
 
 // Thread-safety: none; lives on one loop. Lifetime: outlives its sessions.
@@ -73,6 +76,9 @@ class SinkState {
   DomainState* Domain(std::string_view name);
   const Rule& RuleOf(DomainState* domain);
   SourceState* Source(const IpAddress& client);
+
+  // Notes a message that carried its time of sending.
+  void RecordLatency(int64_t us, std::string_view test_id);
 
   // True `share` of the time.
   bool Chance(double share);
