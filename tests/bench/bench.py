@@ -1,0 +1,248 @@
+"""Measures mail systems side by side under the same load. `./tools/bench` builds what this needs and runs it."""
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+
+from tests.bench import measure, report, systems
+from tests.bench.profiles import PROFILES
+from tests.harness.processes import Failure, Scenario, program
+
+WARM_UP_MESSAGES = 400
+SETTLE_S = 1.0
+STALL_S = 60
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def load(profile, target, messages, test_id="load", rate=0.0, sessions=None, headers=()):
+    """Runs the generator; returns (start in seconds since the epoch, its JSON)."""
+    argv = [program("tests/bench/loadgen/sluice-load"), "--to", target, "--messages", messages, "--size", profile.size,
+            "--sessions", min(sessions or profile.sessions, messages), "--per-connection", profile.per_connection,
+            "--recipients", profile.recipients, "--domains", profile.domains, "--zipf", profile.zipf, "--test-id", test_id,
+            "--rate", rate, "--domain", "bench.test"]
+    if profile.pipelining:
+        argv.append("--pipelining")
+    for header in headers:
+        argv += ["--header", header]
+    start = time.time()
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 2):
+        raise Failure(f"generator: exit code {done.returncode}: {done.stderr}")
+    return start, json.loads(done.stdout)
+
+
+def warm_up(profile, system, sink):
+    """Connections, caches and pools as a server has them that has been up for a while."""
+    messages = min(WARM_UP_MESSAGES, max(profile.messages // 10, 1))
+    small = dataclasses.replace(profile, size=min(profile.size, 10240), recipients=1)
+    load(small, system.target, messages, "warm")
+    systems.await_drained(sink, messages, STALL_S)
+    time.sleep(SETTLE_S)
+    sink.reset()
+
+
+def rates(result, profile, generated, sink_counters, begin, recipients):
+    span = sink_counters["last_message_us"] / 1e6 - begin
+    result["accept_per_s"] = generated["accepted_per_s"]
+    result["accepted"] = generated["accepted"]
+    result["not_accepted"] = generated["deferred"] + generated["rejected"] + generated["lost"]
+    result["delivered"] = sink_counters["recipients"]
+    # Messages; for lists, recipients: what the receiver has taken at the end of the run.
+    result["end_to_end_per_s"] = recipients / span if span > 0 else None
+    result["accept_latency"] = generated["latency"]
+    result["delivery_latency"] = sink_counters["latency"]
+    result["generator_cpu_s"] = generated["cpu_s"]
+    del profile
+
+
+def costs(result, meter, messages):
+    cost = meter.stop()
+    result.update(cost)
+    if messages:
+        result["cpu_s_per_1000"] = cost["cpu_s"] / messages * 1000
+        result["written_per_message"] = cost["written_bytes"] / messages
+        result["device_written_per_message"] = cost["device_written_bytes"] / messages
+        result["device_flushes_per_message"] = cost["device_flushes"] / messages
+        if cost["syncs"] is not None:
+            result["syncs_per_message"] = cost["syncs"] / messages
+
+
+def drained(sink, expected, result):
+    counters, complete = systems.await_drained(sink, expected, STALL_S)
+    if not complete:
+        result["notes"].append(f"only {counters['recipients']} of {expected} recipients arrived, none in the last {STALL_S} s")
+    return counters
+
+
+def run_flow(profile, system, sink, result):
+    warm_up(profile, system, sink)
+    meter = measure.Meter(system.roots(), system.spool())
+    meter.start()
+    begin, generated = load(profile, system.target, profile.messages)
+    expected = generated["accepted"] * profile.recipients
+    counters = drained(sink, expected, result)
+    time.sleep(SETTLE_S if system.stores else 0)
+    costs(result, meter if system.stores else meter, generated["accepted"] * profile.recipients)
+    rates(result, profile, generated, counters, begin, counters["recipients"])
+    if profile.round_trip_ms:
+        # With pipelining a message costs two round trips: the answer to the envelope, and the answer to the final dot, which carries the
+        # next envelope; the last dot and the next MAIL, RCPT and DATA in one write make it two in all.
+        limit = profile.connections_per_domain * profile.domains / (2 * profile.round_trip_ms / 1000)
+        result["of_possible_rate"] = result["end_to_end_per_s"] / limit if result["end_to_end_per_s"] else None
+        result["notes"].append(f"{limit:,.0f} msgs/s are possible with {profile.connections_per_domain * profile.domains} connections; "
+                               f"reached {100 * (result['of_possible_rate'] or 0):.0f} %")
+
+
+def run_backlog(profile, system, sink, result):
+    warm_up(profile, system, sink)
+    # The flowing rate of the same run, as the yardstick.
+    flowing = max(profile.messages // 20, 2000)
+    begin, generated = load(profile, system.target, flowing, "flow")
+    counters = drained(sink, generated["accepted"], result)
+    result["flowing_per_s"] = counters["recipients"] / (counters["last_message_us"] / 1e6 - begin)
+    sink.reset()
+    system.hold()
+    meter = measure.Meter(system.roots(), system.spool())
+    meter.start()
+    _, generated = load(profile, system.target, profile.messages)
+    begin = time.time()
+    system.release()
+    counters = drained(sink, generated["accepted"], result)
+    time.sleep(SETTLE_S)
+    costs(result, meter, generated["accepted"])
+    rates(result, profile, generated, counters, begin, counters["recipients"])
+    result["of_flowing_rate"] = result["end_to_end_per_s"] / result["flowing_per_s"]
+    result["notes"].append(f"drained at {100 * result['of_flowing_rate']:.0f} % of the flowing rate ({result['flowing_per_s']:,.0f}/s)")
+
+
+def run_storm(profile, system, sink, result):
+    """The first attempt of every recipient gets a 451. Delivery is held until all are accepted, then all are tried, refused, and due again
+    `retry_after_s` later: lateness is what the second attempt exceeds that by."""
+    system.hold()
+    meter = measure.Meter(system.roots(), system.spool())
+    meter.start()
+    _, generated = load(profile, system.target, profile.messages)
+    begin = time.time()
+    system.release()
+    counters = drained(sink, generated["accepted"], result)
+    time.sleep(SETTLE_S)
+    costs(result, meter, generated["accepted"])
+    rates(result, profile, generated, counters, begin, counters["recipients"])
+    wait = counters["greylist_wait"]
+    result["lateness_p50_s"] = wait["p50_us"] / 1e6 - profile.retry_after_s
+    result["lateness_p99_s"] = wait["p99_us"] / 1e6 - profile.retry_after_s
+    result["notes"].append(f"lateness p50 {result['lateness_p50_s']:.2f} s, p99 {result['lateness_p99_s']:.2f} s")
+
+
+def run_fairness(profile, system, sink, result):
+    """The small job's latency alone, then while the big one is being delivered."""
+    load(profile, system.target, profile.small_messages, "alone", rate=profile.small_rate, headers=["X-Job: alone"])
+    drained(sink, profile.small_messages, result)
+    alone = sink.counters()["latency_by_load"]["alone"]
+    sink.reset()
+    system.hold()
+    meter = measure.Meter(system.roots(), system.spool())
+    meter.start()
+    _, generated = load(profile, system.target, profile.messages, "big", headers=["X-Job: big"])
+    begin = time.time()
+    system.release()
+    load(profile, system.target, profile.small_messages, "small", rate=profile.small_rate, sessions=4, headers=["X-Job: small"])
+    beside = sink.counters()
+    counters = drained(sink, generated["accepted"] + profile.small_messages, result)
+    time.sleep(SETTLE_S)
+    costs(result, meter, generated["accepted"] + profile.small_messages)
+    rates(result, profile, generated, counters, begin, counters["recipients"])
+    small = counters["latency_by_load"]["small"]
+    result["small_alone"], result["small_beside_big"] = alone, small
+    done = beside["recipients"] < generated["accepted"]
+    result["notes"].append(f"small job p50/p99 ms: alone {report.pair(alone)}, beside the big one {report.pair(small)}"
+                           + ("" if done else " (the big one had ended before; use a larger --scale)"))
+
+
+RUNS = {"flow": run_flow, "backlog": run_backlog, "storm": run_storm, "fairness": run_fairness}
+
+
+def run(profile, name, folder):
+    """One system under one profile: its result."""
+    kind = systems.ALL[name]
+    result = {"profile": profile.name, "system": name, "title": kind.title, "messages": profile.messages, "notes": []}
+    os.environ["TEST_TMPDIR"] = str(folder)
+    with Scenario(f"bench-{name}") as scenario:
+        sink = systems.Sink(scenario, profile.rules, profile.round_trip_ms).start()
+        system = kind(scenario, sink, profile)
+        try:
+            system.start()
+            RUNS[profile.kind](profile, system, sink, result)
+        finally:
+            system.stop()
+        usage = measure.processes().get(sink.process.pid)
+        result["sink_cpu_s"] = usage[2] / measure.TICKS if usage else None
+    return result
+
+
+def scaled(profile, divisor):
+    return dataclasses.replace(profile, messages=max(profile.messages // divisor, profile.sessions if profile.kind == "flow" else 100))
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="./tools/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     epilog="profiles:\n" + "\n".join(f"  {p.name:10} {p.what}" for p in PROFILES.values()))
+    parser.add_argument("--profile", action="append", choices=PROFILES, help="may be repeated (default: 10k)")
+    parser.add_argument("--all", action="store_true", help="every profile; takes hours and tens of GB at full size")
+    parser.add_argument("--system", action="append", choices=systems.ALL, help="may be repeated (default: all that the profile compares)")
+    parser.add_argument("--quick", action="store_true", help="a fraction of the messages, to see that all works")
+    parser.add_argument("--messages", type=int, help="instead of the profile's number")
+    parser.add_argument("--sessions", type=int, help="instead of the profile's number")
+    parser.add_argument("--pipelining", action="store_true", help="the generator pipelines")
+    parser.add_argument("--dir", default="/var/tmp/sluice-bench", help="where spools go; refused on tmpfs (default: %(default)s)")
+    parser.add_argument("--output", default="bench-out", help="folder for results.json and chart.svg (default: %(default)s)")
+    arguments = parser.parse_args()
+
+    folder = pathlib.Path(arguments.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    measure.refuse_volatile(folder)
+    names = list(PROFILES) if arguments.all else arguments.profile or ["10k"]
+    probe = measure.sync_probe(folder)
+    facts = {"machine": platform.platform(), "cores": len(os.sched_getaffinity(0)), "file_system": measure.file_system(folder)[0],
+             "sync_p50_us": probe * 1e6, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    print(f"{facts['machine']}, {facts['cores']} cores, {facts['file_system']}, sync p50 {facts['sync_p50_us']:,.0f} µs, {facts['time']}")
+    runs = []
+    failed = False
+    for name in names:
+        profile = PROFILES[name]
+        if arguments.quick:
+            profile = scaled(profile, profile.quick_divisor)
+        changes = {k: getattr(arguments, k) for k in ("messages", "sessions") if getattr(arguments, k)}
+        if arguments.pipelining:
+            changes["pipelining"] = True
+        profile = dataclasses.replace(profile, **changes)
+        results = []
+        for system in arguments.system or profile.systems:
+            say(f"{profile.name}: {systems.ALL[system].title}, {profile.messages:,} messages ...")
+            try:
+                results.append(run(profile, system, folder))
+            except (Failure, OSError, subprocess.SubprocessError) as error:
+                failed = True
+                results.append({"profile": name, "system": system, "title": systems.ALL[system].title, "notes": [f"failed: {error}"]})
+        runs.append((profile, results))
+        print("\n" + "\n".join(report.table(profile, results)), flush=True)
+    output = pathlib.Path(arguments.output)
+    output.mkdir(parents=True, exist_ok=True)
+    data = {"facts": facts, "profiles": [{**dataclasses.asdict(profile), "results": results} for profile, results in runs]}
+    (output / "results.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    (output / "chart.svg").write_text(report.svg(runs), encoding="utf-8")
+    print(f"\n{output / 'results.json'}, {output / 'chart.svg'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
