@@ -1,0 +1,275 @@
+#include "services/config/policy_view.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
+#include "services/config/domain_pattern.h"
+#include "services/config/settings_defaults.h"
+
+namespace sluice::config {
+namespace {
+
+using policy::v1::ClientSettings;
+using policy::v1::ControlEntry;
+using policy::v1::DomainSection;
+using policy::v1::QueueSettings;
+using policy::v1::SourceSettings;
+
+constexpr size_t kMaxCached = 100'000;
+
+std::string Lower(std::string_view text) {
+  std::string lower(text);
+  for (char& c : lower) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return lower;
+}
+
+// Sections by pattern: those whose pattern is a plain domain are found by name, the others by
+// trying.
+class DomainTable {
+ public:
+  void Add(const DomainSection& section) { sections_.push_back(&section); }
+  void Finish() {
+    // From general to particular; of equals, the later one in the file wins.
+    std::stable_sort(sections_.begin(), sections_.end(),
+                     [](const DomainSection* a, const DomainSection* b) {
+                       return PatternRank(a->pattern(), a->from_macro()) <
+                              PatternRank(b->pattern(), b->from_macro());
+                     });
+    for (size_t i = 0; i < sections_.size(); ++i) {
+      if (IsPlainDomain(sections_[i]->pattern())) {
+        plain_[sections_[i]->pattern()].push_back(i);
+      } else {
+        patterns_.push_back(i);
+      }
+    }
+  }
+  void MergeInto(std::string_view domain, QueueSettings* settings) const {
+    std::vector<size_t> matching;
+    for (size_t i : patterns_) {
+      if (PatternMatches(sections_[i]->pattern(), domain)) matching.push_back(i);
+    }
+    if (const auto found = plain_.find(std::string(domain)); found != plain_.end()) {
+      matching.insert(matching.end(), found->second.begin(), found->second.end());
+    }
+    std::sort(matching.begin(), matching.end());
+    for (size_t i : matching) OverlaySettings(sections_[i]->settings(), settings);
+  }
+
+ private:
+  std::vector<const DomainSection*> sections_;
+  std::vector<size_t> patterns_;
+  absl::flat_hash_map<std::string, std::vector<size_t>> plain_;
+};
+
+// Results that are asked for again and again; dropped whole when there are too many.
+template <class Key, class Settings>
+class Cache {
+ public:
+  template <class Make>
+  std::shared_ptr<const Settings> Get(const Key& key, Make make) {
+    std::lock_guard lock(mutex_);
+    if (const auto found = entries_.find(key); found != entries_.end()) return found->second;
+    if (entries_.size() >= kMaxCached) entries_.clear();
+    auto made = std::make_shared<Settings>();
+    make(made.get());
+    // Most queues have equal settings: they share one object.
+    const std::string bytes = made->SerializeAsString();
+    auto& shared = by_content_[bytes];
+    std::shared_ptr<const Settings> result = shared.lock();
+    if (result == nullptr) {
+      result = made;
+      shared = result;
+    }
+    entries_.emplace(key, result);
+    return result;
+  }
+
+ private:
+  std::mutex mutex_;
+  absl::flat_hash_map<Key, std::shared_ptr<const Settings>> entries_;
+  absl::flat_hash_map<std::string, std::weak_ptr<const Settings>> by_content_;
+};
+
+class SnapshotView final : public PolicyView {
+ public:
+  absl::Status Init(const policy::v1::PolicySnapshot& snapshot) {
+    snapshot_ = snapshot;
+    global_ = DefaultGlobalSettings();
+    for (const policy::v1::Section& section : snapshot_.sections()) {
+      const auto& content = section.content();
+      switch (content.content_case()) {
+        case policy::v1::SectionContent::kGlobal:
+          OverlaySettings(content.global().settings(), &global_);
+          OverlaySettings(content.global().queue_defaults(), &queue_defaults_);
+          OverlaySettings(content.global().client_defaults(), &client_defaults_);
+          break;
+        case policy::v1::SectionContent::kVirtualMta: {
+          const auto& vmta = content.virtual_mta();
+          vmtas_.push_back(&vmta);
+          Named& named = vmta_by_name_[Lower(vmta.name())];
+          named.vmta = &vmta;
+          for (const DomainSection& domain : vmta.domains()) named.domains.Add(domain);
+          named.domains.Finish();
+          break;
+        }
+        case policy::v1::SectionContent::kPool: {
+          Named& named = pool_by_name_[Lower(content.pool().name())];
+          named.pool = &content.pool();
+          for (const DomainSection& domain : content.pool().domains()) named.domains.Add(domain);
+          named.domains.Finish();
+          break;
+        }
+        case policy::v1::SectionContent::kDomain:
+          domains_.Add(content.domain());
+          break;
+        case policy::v1::SectionContent::kClient: {
+          const auto cidr = Cidr::Parse(content.client().cidr());
+          if (!cidr) {
+            return absl::InvalidArgumentError(absl::StrCat(
+                "section ", section.name(), ": \"", content.client().cidr(), "\" is no network"));
+          }
+          clients_.emplace_back(*cidr, &content.client().settings());
+          break;
+        }
+        case policy::v1::SectionContent::kSource:
+          sources_[content.source().ip()] = &content.source().settings();
+          break;
+        case policy::v1::SectionContent::kControl:
+          controls_.push_back(&content.control());
+          break;
+        case policy::v1::SectionContent::CONTENT_NOT_SET:
+          return absl::InvalidArgumentError(
+              absl::StrCat("section ", section.name(), " has no content that this version knows"));
+      }
+    }
+    domains_.Finish();
+    if (vmtas_.empty()) {
+      fallback_vmta_.set_name("default");
+      vmtas_.push_back(&fallback_vmta_);
+      vmta_by_name_["default"].vmta = &fallback_vmta_;
+    }
+    std::stable_sort(clients_.begin(), clients_.end(), [](const auto& a, const auto& b) {
+      return a.first.prefix_bits() < b.first.prefix_bits();
+    });
+    return absl::OkStatus();
+  }
+
+  uint64_t version() const override { return snapshot_.version(); }
+  const policy::v1::GlobalSettings& global() const override { return global_; }
+
+  std::shared_ptr<const QueueSettings> ForQueue(std::string_view domain, std::string_view vmta,
+                                                std::string_view pool) const override {
+    const std::string name = absl::StrCat(absl::string_view(domain.data(), domain.size()), "/",
+                                          absl::string_view(vmta.data(), vmta.size()), "/",
+                                          absl::string_view(pool.data(), pool.size()));
+    return queues_.Get(name, [&](QueueSettings* settings) {
+      *settings = DefaultQueueSettings();
+      OverlaySettings(queue_defaults_, settings);
+      domains_.MergeInto(domain, settings);
+      if (const auto found = pool_by_name_.find(Lower(pool)); found != pool_by_name_.end()) {
+        found->second.domains.MergeInto(domain, settings);
+      }
+      if (const auto found = vmta_by_name_.find(Lower(vmta)); found != vmta_by_name_.end()) {
+        OverlaySettings(found->second.vmta->queue_defaults(), settings);
+        found->second.domains.MergeInto(domain, settings);
+      }
+    });
+  }
+
+  std::shared_ptr<const ClientSettings> ForClient(std::string_view ip) const override {
+    const auto address = IpAddress::Parse(ip);
+    return client_cache_.Get(std::string(ip), [&](ClientSettings* settings) {
+      *settings = DefaultClientSettings();
+      if (address && address->IsLoopback()) settings->set_allow_relay(true);
+      OverlaySettings(client_defaults_, settings);
+      if (!address) return;
+      for (const auto& [cidr, said] : clients_) {
+        if (cidr.Contains(*address)) OverlaySettings(*said, settings);
+      }
+    });
+  }
+
+  std::shared_ptr<const SourceSettings> ForSource(std::string_view ip) const override {
+    return source_cache_.Get(std::string(ip), [&](SourceSettings* settings) {
+      settings->mutable_max_msg_rate()->set_unlimited(true);
+      if (const auto found = sources_.find(std::string(ip)); found != sources_.end()) {
+        OverlaySettings(*found->second, settings);
+      }
+    });
+  }
+
+  const policy::v1::VirtualMtaSection* FindVirtualMta(std::string_view name) const override {
+    const auto found = vmta_by_name_.find(Lower(name));
+    return found == vmta_by_name_.end() ? nullptr : found->second.vmta;
+  }
+  const policy::v1::PoolSection* FindPool(std::string_view name) const override {
+    const auto found = pool_by_name_.find(Lower(name));
+    return found == pool_by_name_.end() ? nullptr : found->second.pool;
+  }
+  const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const override {
+    return vmtas_;
+  }
+
+  const ControlEntry* FindPause(std::string_view queue, std::string_view job) const override {
+    for (const ControlEntry* entry : controls_) {
+      if (entry->kind() != ControlEntry::KIND_PAUSE) continue;
+      if (!entry->queue_pattern().empty() && !WildcardMatches(entry->queue_pattern(), queue)) {
+        continue;
+      }
+      if (job.empty() ? entry->job_id().empty()
+                      : entry->job_id().empty() || entry->job_id() == job) {
+        return entry;
+      }
+    }
+    return nullptr;
+  }
+  const std::vector<const ControlEntry*>& controls() const override { return controls_; }
+
+ private:
+  struct Named {
+    const policy::v1::VirtualMtaSection* vmta = nullptr;
+    const policy::v1::PoolSection* pool = nullptr;
+    DomainTable domains;
+  };
+
+  policy::v1::PolicySnapshot snapshot_;  // all pointers below lead into it
+  policy::v1::GlobalSettings global_;
+  QueueSettings queue_defaults_;
+  ClientSettings client_defaults_;
+  policy::v1::VirtualMtaSection fallback_vmta_;
+  std::vector<const policy::v1::VirtualMtaSection*> vmtas_;
+  absl::flat_hash_map<std::string, Named> vmta_by_name_;
+  absl::flat_hash_map<std::string, Named> pool_by_name_;
+  DomainTable domains_;
+  std::vector<std::pair<Cidr, const ClientSettings*>> clients_;  // from general to particular
+  absl::flat_hash_map<std::string, const SourceSettings*> sources_;
+  std::vector<const ControlEntry*> controls_;
+  mutable Cache<std::string, QueueSettings> queues_;
+  mutable Cache<std::string, ClientSettings> client_cache_;
+  mutable Cache<std::string, SourceSettings> source_cache_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const PolicyView>> PolicyView::Build(
+    const policy::v1::PolicySnapshot& snapshot) {
+  auto view = std::make_shared<SnapshotView>();
+  if (absl::Status status = view->Init(snapshot); !status.ok()) return status;
+  return std::shared_ptr<const PolicyView>(std::move(view));
+}
+
+std::shared_ptr<const PolicyView> PolicyView::Defaults() {
+  auto view = std::make_shared<SnapshotView>();
+  // A snapshot without sections has none that could be wrong.
+  view->Init({}).IgnoreError();
+  return view;
+}
+
+}  // namespace sluice::config

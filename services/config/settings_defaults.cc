@@ -1,0 +1,97 @@
+#include "services/config/settings_defaults.h"
+
+namespace sluice::config {
+namespace {
+constexpr int64_t kSecond = 1'000'000;
+constexpr int64_t kMinute = 60 * kSecond;
+constexpr int64_t kHour = 60 * kMinute;
+}  // namespace
+
+const policy::v1::QueueSettings& DefaultQueueSettings() {
+  static const auto* const settings = [] {
+    auto* s = new policy::v1::QueueSettings;
+    s->set_max_smtp_out(20);
+    s->mutable_max_msg_rate()->set_unlimited(true);
+    s->set_rate_burst(1);
+    s->set_max_msg_per_connection(0);
+    s->set_max_rcpt_per_transaction(1000);
+    s->set_bounce_after_us(108 * kHour);  // 4d12h
+    s->set_max_delivery_attempts(0);
+    s->mutable_retry_after()->add_us(10 * kMinute);
+    s->set_retry_recipients_after_us(10 * kMinute);
+    s->set_retry_after_dns_error_us(kMinute);
+    s->set_retry_upon_new_mail(false);
+    s->set_queue_priority(50);
+    s->set_default_smtp_port(25);
+    s->set_connect_timeout_us(2 * kMinute);
+    s->set_smtp_greeting_timeout_us(5 * kMinute);
+    s->set_data_send_timeout_us(3 * kMinute);
+    s->set_smtp_data_termination_timeout_us(10 * kMinute);
+    // PowerMTA closes at once; a warm connection is what makes mail leave with its own commit.
+    s->set_connection_idle_timeout_us(5 * kSecond);
+    s->set_ignore_8bitmime(false);
+    s->set_ignore_pipelining(false);
+    s->set_ignore_dsn(false);
+    s->set_suppress_local_dsn(false);
+    s->set_dns_timeout_us(kMinute);
+    s->set_bounce_upon_no_mx(true);
+    s->set_smtp_command_reply_timeout_us(5 * kMinute);
+    s->set_smtp_421_means_mx_unavailable(false);
+    s->set_dsn_return_default("headers");
+    s->set_notify_of_delay_every_us(0);
+    s->set_dns_rotate(false);
+    s->set_max_errors_per_connection(0);
+    s->set_mx_connection_attempts(0);
+    s->set_allow_private_destinations(false);
+    s->set_use_starttls(false);
+    s->set_require_starttls(false);
+    return s;
+  }();
+  return *settings;
+}
+
+const policy::v1::ClientSettings& DefaultClientSettings() {
+  static const auto* const settings = [] {
+    auto* s = new policy::v1::ClientSettings;
+    s->set_allow_relay(false);
+    s->set_require_auth(false);
+    s->set_max_message_size(0);
+    s->set_max_rcpt_per_message(50'000);
+    s->set_max_message_hops(100);
+    s->set_process_x_virtual_mta(false);
+    s->set_retain_x_virtual_mta(false);
+    s->set_process_x_job(false);
+    s->set_retain_x_job(false);
+    s->set_process_x_envid(false);
+    s->set_retain_x_envid(false);
+    s->set_default_virtual_mta("default");
+    s->set_add_received_header(true);
+    s->set_suppress_local_dsn(false);
+    s->set_dsn_return_default("headers");
+    s->set_smtp_command_timeout_us(10 * kMinute);
+    s->set_smtp_data_timeout_us(10 * kMinute);
+    s->set_max_smtp_in(0);
+    s->set_reject_invalid_virtual_mta(true);
+    s->set_allow_submission(true);
+    s->set_smtp_service(true);
+    s->set_hide_message_source(false);
+    return s;
+  }();
+  return *settings;
+}
+
+const policy::v1::GlobalSettings& DefaultGlobalSettings() {
+  static const auto* const settings = [] {
+    auto* s = new policy::v1::GlobalSettings;
+    s->set_total_max_smtp_in(10'000);
+    s->set_total_max_smtp_out(10'000);
+    s->set_host_name("localhost");
+    s->set_max_message_size(uint64_t{64} << 20);
+    s->set_events_keep_us(24 * kHour);
+    s->set_events_keep_bytes(uint64_t{2} << 30);
+    return s;
+  }();
+  return *settings;
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,41 @@
+// Builds delivery status notifications (RFC 3464, in a multipart/report of RFC 6522).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace sluice::mail {
+
+enum class DsnKind : uint8_t { kFailed, kDelayed };
+
+// Everything is text that came from outside: what could break a header is taken out or encoded.
+struct DsnInput {
+  DsnKind kind = DsnKind::kFailed;
+  std::string_view reporting_mta;       // our host name
+  std::string_view postmaster;          // From: address; empty: postmaster@reporting_mta
+  std::string_view sender;              // who gets it
+  std::string_view recipient;           // final
+  std::string_view original_recipient;  // ORCPT "type;address"; may be empty
+  std::string_view original_envid;      // may be empty
+  std::string_view status;              // "5.1.1"
+  std::string_view diagnostic;          // the remote's words; may be empty
+  uint32_t diagnostic_code = 0;         // SMTP reply code; 0: none
+  std::string_view remote_mta;          // may be empty
+  int64_t arrived_unix_us = 0;
+  int64_t last_attempt_unix_us = 0;  // 0: none
+  int64_t now_unix_us = 0;
+  std::string_view message_id;  // of the DSN, for its Message-ID and boundary
+  std::string_view original;    // the original's bytes, or its first part
+  bool full = false;            // the whole original, else its headers only
+};
+
+// CRLF lines, ASCII unless the original is included in full and is not. Never longer than the
+// original and 8 KiB.
+std::string BuildDsn(const DsnInput& input);
+
+// The header section of a message, with its last CRLF and without the empty line; at most
+// `max_bytes`, whole lines.
+std::string_view HeaderSection(std::string_view message, size_t max_bytes);
+
+}  // namespace sluice::mail

@@ -1,0 +1,80 @@
+// The shard's pending batch and its group commit: what happens while one batch syncs is gathered in
+// the next one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "services/base/executor.h"
+#include "services/queue/core/committer.h"
+#include "sluice/queue/v1/storage.pb.h"
+
+namespace sluice::queue {
+
+struct JournalOptions {
+  // Least time between the starts of two commits, while there is load: an idle journal starts at
+  // once. Measured: one millisecond halves the store's CPU and bytes.
+  Duration gap = std::chrono::milliseconds(1);
+  // A batch this large does not wait.
+  size_t max_batch_bytes = size_t{8} << 20;
+};
+
+// Thread-safety: the shard's executor. Failure: after a failed commit nothing is ever committed
+// again; `on_failed` is called once, all callbacks of that batch and of later ones get the error.
+class Journal {
+ public:
+  using OnDurable = absl::AnyInvocable<void(const absl::Status&)>;
+
+  Journal(Executor& executor, Store& store, Committer& committer, const JournalOptions& options);
+
+  // Where changes go now. Calls NeedCommit itself: whoever takes it will change something.
+  Batch& batch();
+  // Added to this batch's one record of events; the sequence of that record is the batch's.
+  common::v1::Event& AddEvent();
+  // Called when all that was put into the batch so far is durable, in the order of asking.
+  void WhenDurable(OnDurable done);
+  // Called between two commits, after the callbacks: the store holds exactly what was committed.
+  void set_on_idle(absl::AnyInvocable<void()> on_idle) { on_idle_ = std::move(on_idle); }
+  void set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed) {
+    on_failed_ = std::move(on_failed);
+  }
+
+  // First record in the outbox's key space that was not used yet.
+  void set_next_sequence(uint64_t sequence) { next_sequence_ = sequence; }
+  uint64_t next_sequence() const { return next_sequence_; }
+  size_t pending_bytes() const;
+  uint64_t event_bytes_total() const { return event_bytes_total_; }
+  bool failed() const { return !failure_.ok(); }
+  bool busy() const { return committing_; }
+
+ private:
+  void Schedule();
+  void Begin();
+  void Finish(const absl::Status& status, std::unique_ptr<Batch> batch,
+              std::vector<OnDurable> done);
+
+  Executor& executor_;
+  Store& store_;
+  Committer& committer_;
+  const JournalOptions options_;
+  std::unique_ptr<Batch> pending_;
+  std::unique_ptr<Batch> spare_;
+  v1::EventBatch events_;
+  std::string event_value_;
+  std::vector<OnDurable> waiting_;
+  absl::AnyInvocable<void()> on_idle_;
+  absl::AnyInvocable<void(const absl::Status&)> on_failed_;
+  uint64_t next_sequence_ = 1;
+  uint64_t event_bytes_total_ = 0;
+  MonotonicTime last_begin_{};
+  bool scheduled_ = false;
+  bool committing_ = false;
+  absl::Status failure_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace sluice::queue

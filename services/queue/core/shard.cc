@@ -1,0 +1,314 @@
+#include "services/queue/core/shard.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/check.h"
+#include "services/queue/core/shard_sessions.h"
+
+namespace sluice::queue {
+namespace {
+
+constexpr char kEpochKey[] = "epoch";
+constexpr char kStorageKeyMark[] = "storage-key-mark";
+// How far ahead the stored mark is, in keys (microseconds).
+constexpr uint64_t kStorageKeyStep = 60'000'000;
+
+}  // namespace
+
+template <class Req, class Resp, class Session>
+struct Shard::Service final : StreamService<Req, Resp> {
+  using Stream = typename StreamService<Req, Resp>::ServerStream;
+  Service(Shard& shard, std::list<std::unique_ptr<Session>>& sessions)
+      : shard(shard), sessions(sessions) {}
+  Executor& executor() override { return shard.executor_; }
+  void OnStream(std::shared_ptr<Stream> stream) override {
+    sessions.push_back(std::make_unique<Session>(shard, std::move(stream)));
+    Session& session = *sessions.back();
+    session.stream->Start(&session);
+    if (!shard.serving_) session.stream->Close(absl::UnavailableError("the shard does not serve"));
+  }
+  Shard& shard;
+  std::list<std::unique_ptr<Session>>& sessions;
+};
+
+namespace {
+template <class Session>
+void Erase(std::list<std::unique_ptr<Session>>& sessions, const Session* session) {
+  sessions.remove_if([session](const auto& each) { return each.get() == session; });
+}
+}  // namespace
+
+void Shard::EnqueueSession::OnClosed(absl::Status) {
+  *self = nullptr;
+  Erase(shard.enqueue_sessions_, this);
+}
+
+void Shard::FetchSession::OnClosed(absl::Status) { Erase(shard.fetch_sessions_, this); }
+
+void WorkerSession::OnClosed(absl::Status) { shard.OnWorkerGone(*this); }
+
+void WorkerSession::OnWritable() {
+  congested = false;
+  shard.FlushLater();
+}
+
+Shard::Shard(const ShardOptions& options, Executor& executor, Store& store, Committer& committer)
+    : options_(options),
+      executor_(executor),
+      store_(store),
+      committer_(committer),
+      journal_(executor, store, committer, options.journal),
+      policy_(config::PolicyView::Defaults()),
+      enqueue_service_(
+          std::make_unique<Service<v1::EnqueueRequest, v1::EnqueueResponse, EnqueueSession>>(
+              *this, enqueue_sessions_)),
+      upload_service_(
+          std::make_unique<Service<v1::UploadRequest, v1::UploadResponse, UploadSession>>(
+              *this, upload_sessions_)),
+      dispatch_service_(
+          std::make_unique<Service<v1::DispatchRequest, v1::DispatchResponse, WorkerSession>>(
+              *this, workers_)),
+      fetch_service_(
+          std::make_unique<Service<v1::FetchBodyRequest, v1::FetchBodyResponse, FetchSession>>(
+              *this, fetch_sessions_)) {}
+
+Shard::~Shard() {
+  alive_.reset();
+  if (tick_ != 0) executor_.Cancel(tick_);
+  for (const auto& [name, queue] : queues_.all()) {
+    if (queue->timer != 0) executor_.Cancel(queue->timer);
+  }
+}
+
+absl::Status Shard::Start() {
+  started_us_ = NowUs();
+  if (absl::Status status = queues_.Load(store_); !status.ok()) return status;
+  std::string value;
+  if (store_.Get(Family::kMeta, kEpochKey, &value).ok() && value.size() == 8) {
+    epoch_ = ReadU64(value, 0);
+  }
+  if (store_.Get(Family::kMeta, kStorageKeyMark, &value).ok() && value.size() == 8) {
+    last_storage_key_ = storage_key_mark_ = ReadU64(value, 0);
+  }
+  ++epoch_;
+  last_lease_id_ = epoch_ << 40;
+  journal_.batch().Put(Family::kMeta, kEpochKey, U64Key(epoch_));
+
+  auto events = store_.Scan(Family::kEvents, "", "", false);
+  if (events->Valid()) first_sequence_ = ReadU64(events->key(), 0);
+  // Records are numbered without gaps within an epoch; a new epoch begins far above the last one.
+  journal_.set_next_sequence(epoch_ << 40);
+  if (!events->Valid()) first_sequence_ = epoch_ << 40;
+
+  auto rows = store_.Scan(Family::kLeases, "", "", false);
+  for (; rows->Valid(); rows->Next()) {
+    v1::LeaseRow row;
+    if (rows->key().size() != 8 ||
+        !row.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+      return absl::DataLossError("a lease row cannot be read");
+    }
+    auto lease = std::make_unique<Lease>();
+    lease->id = ReadU64(rows->key(), 0);
+    lease->worker = row.worker();
+    lease->incarnation = row.incarnation();
+    lease->sent = true;
+    lease->expires = executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
+    for (const std::string& encoded : row.delivery_keys()) {
+      const auto key = DeliveryKey::Decode(encoded);
+      Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
+      if (queue == nullptr) return absl::DataLossError("a lease names a queue that is not there");
+      lease->queue = queue;
+      lease->lane = key->lane;
+      Lane& lane = queue->LaneOf(key->lane, "", 0);
+      lane.busy.insert(*key);
+      lease->keys.push_back(*key);
+      ++queue->leased;
+    }
+    if (lease->queue == nullptr) continue;
+    leases_.emplace(lease->id, std::move(lease));
+  }
+  if (!rows->status().ok()) return rows->status();
+
+  // Uploads that no message ever named.
+  auto uploads = store_.Scan(Family::kMeta, "U", "V", false);
+  for (; uploads->Valid(); uploads->Next()) {
+    if (uploads->key().size() != 9) continue;
+    const uint64_t key = ReadU64(uploads->key(), 1);
+    journal_.batch().DeleteRange(Family::kBodies, U64Key(key), U64Key(key + 1));
+    journal_.batch().Delete(Family::kMeta, uploads->key());
+  }
+
+  journal_.set_on_failed([this](const absl::Status& status) {
+    serving_ = false;
+    if (on_failed_) on_failed_(status);
+  });
+  journal_.set_on_idle([this] { CountSome(); });
+  counting_ = queues_.size() > 0;
+  health_ = store_.Health();
+  serving_ = true;
+  RefreshPauses();
+  for (const auto& [name, queue] : queues_.all()) Wake(*queue, NowUs());
+  Tick();
+  return absl::OkStatus();
+}
+
+void Shard::set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed) {
+  on_failed_ = std::move(on_failed);
+}
+
+void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  policy_ = std::move(policy);
+  RefreshPauses();
+  for (const auto& [name, queue] : queues_.all()) Offer(*queue);
+}
+
+void Shard::Drain(absl::AnyInvocable<void()> done) {
+  draining_ = true;
+  journal_.WhenDurable([done = std::move(done)](const absl::Status&) mutable { done(); });
+}
+
+uint64_t Shard::NextStorageKey() {
+  last_storage_key_ = std::max(last_storage_key_ + 1, static_cast<uint64_t>(NowUs()));
+  if (last_storage_key_ >= storage_key_mark_) {
+    storage_key_mark_ = last_storage_key_ + kStorageKeyStep;
+    journal_.batch().Put(Family::kMeta, kStorageKeyMark, U64Key(storage_key_mark_));
+  }
+  return last_storage_key_;
+}
+
+const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
+  if (queue.settings == nullptr || queue.settings_version != policy_->version()) {
+    queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+    queue.settings_version = policy_->version();
+  }
+  return *queue.settings;
+}
+
+void Shard::RefreshPauses() {
+  for (const auto& [name, queue] : queues_.all()) {
+    queue->settings.reset();
+    queue->pause = policy_->FindPause(queue->name, "");
+    for (Lane& lane : queue->lanes) {
+      lane.paused = !lane.job_id.empty() && policy_->FindPause(queue->name, lane.job_id) != nullptr;
+    }
+  }
+}
+
+// While a restart's count is under way, rows behind its position are not in the counts yet.
+void Shard::CountRow(Queue& queue, const DeliveryKey& key, int change) {
+  if (counting_ && key.Encode() >= count_position_) return;
+  Lane& lane = queue.LaneOf(key.lane, "", 0);
+  queue.recipients += static_cast<uint64_t>(static_cast<int64_t>(change));
+  lane.recipients += static_cast<uint64_t>(static_cast<int64_t>(change));
+}
+
+void Shard::MoveFloor(Queue& queue, Lane& lane) {
+  constexpr uint32_t kRowsBetweenFloors = 256;
+  if (lane.taken_since_floor < kRowsBetweenFloors) return;
+  DeliveryKey floor = lane.cursor;
+  if (!lane.busy.empty()) floor = std::min(floor, *lane.busy.begin());
+  lane.taken_since_floor = 0;
+  if (floor <= lane.floor) return;
+  lane.floor = floor;
+  if (lane.id == 0) {
+    queues_.WriteRow(queue, journal_.batch());
+    return;
+  }
+  v1::LaneRow row;
+  row.set_job_id(lane.job_id);
+  row.set_priority(lane.priority);
+  row.set_floor(floor.Encode());
+  journal_.batch().Put(Family::kQueues, LaneRowKey(queue.id, lane.id), row.SerializeAsString());
+}
+
+void Shard::ForgetWhenEmpty(Queue& queue) {
+  if (counting_ || queue.recipients > 0 || queue.pending > 0 || queue.leased > 0 ||
+      queue.session != nullptr || queue.in_ready_list || queue.mode != v1::QUEUE_MODE_UNSPECIFIED) {
+    return;
+  }
+  for (const Lane& lane : queue.lanes) {
+    if (!lane.busy.empty()) return;
+  }
+  if (queue.timer != 0) executor_.Cancel(queue.timer);
+  queues_.Remove(queue, journal_.batch());
+}
+
+common::v1::Event& Shard::NewEvent(common::v1::EventKind kind, const Queue& queue,
+                                   const common::v1::Message& envelope,
+                                   const common::v1::Delivery* delivery) {
+  common::v1::Event& event = journal_.AddEvent();
+  event.set_kind(kind);
+  event.set_time_us(NowUs());
+  event.set_queue(queue.name);
+  event.set_shard(options_.name);
+  event.set_snapshot_version(policy_->version());
+  event.set_message_id(envelope.id());
+  event.set_parent_id(envelope.parent_id());
+  event.set_mail_from(envelope.mail_from());
+  event.set_envid(envelope.envid());
+  event.set_time_queued_us(envelope.time_queued_us());
+  event.set_source_type(envelope.source_type());
+  event.set_source_mta(envelope.client_name());
+  event.set_client_ip(envelope.client_ip());
+  event.set_local_ip(envelope.local_ip());
+  event.set_user(envelope.user());
+  event.set_tenant(envelope.tenant());
+  event.set_body_size(envelope.body_size());
+  *event.mutable_captured_headers() = envelope.captured_headers();
+  *event.mutable_metadata() = envelope.metadata();
+  event.set_vmta(queue.vmta);
+  if (delivery == nullptr) return event;
+  event.set_rcpt(delivery->rcpt());
+  event.set_rcpt_given(delivery->rcpt_given());
+  event.set_orcpt(delivery->orcpt());
+  event.set_job_id(delivery->job_id());
+  event.set_pool(delivery->pool());
+  event.set_attempts(delivery->attempts());
+  event.set_time_first_attempt_us(delivery->first_attempt_us());
+  return event;
+}
+
+void Shard::FlushLater() {
+  if (flush_posted_) return;
+  flush_posted_ = true;
+  executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.expired()) Flush();
+  });
+}
+
+void Shard::Flush() {
+  flush_posted_ = false;
+  for (auto& session : enqueue_sessions_) {
+    if (!session->dirty) continue;
+    session->dirty = false;
+    v1::ShardLoad* load = session->out.header.mutable_load();
+    std::string reason;
+    load->set_queued_batches_bytes(
+        static_cast<uint32_t>(std::min<size_t>(journal_.pending_bytes(), UINT32_MAX)));
+    load->set_accepting(Refusal(&reason) == v1::EnqueueResult::OUTCOME_UNSPECIFIED);
+    load->set_not_accepting_reason(reason);
+    session->stream->Send(std::exchange(session->out, {}));
+  }
+  for (auto& worker : workers_) {
+    if (!worker->dirty || worker->congested) continue;
+    worker->dirty = false;
+    worker->congested = !worker->stream->Send(std::exchange(worker->out, {}));
+  }
+}
+
+void Shard::KeepFresh(uint64_t storage_key, std::shared_ptr<const StoredMessage> message) {
+  if (fresh_.contains(storage_key)) return;
+  const size_t bytes = message->body.size() + 512;
+  fresh_order_.push_front(storage_key);
+  fresh_.emplace(storage_key, Fresh{std::move(message), fresh_order_.begin(), bytes});
+  fresh_bytes_ += bytes;
+  while (fresh_bytes_ > options_.fresh_window_bytes) {
+    const auto oldest = fresh_.find(fresh_order_.back());
+    fresh_bytes_ -= oldest->second.bytes;
+    fresh_.erase(oldest);
+    fresh_order_.pop_back();
+  }
+}
+
+}  // namespace sluice::queue

@@ -1,0 +1,305 @@
+// One queue shard: keeps accepted mail, dispatches it to workers, retries, expires, bounces. An
+// actor on one executor; every durable change goes through one journal (group commit), and nothing
+// is promised to anybody before its batch is durable.
+//
+// The code lies in shard_{enqueue,upload,dispatch,lease,results,retry,maintenance,control}.cc.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "services/base/rpc/stream.h"
+#include "services/base/rpc/unary.h"
+#include "services/config/policy_view.h"
+#include "services/queue/core/journal.h"
+#include "services/queue/core/queue_table.h"
+#include "services/queue/core/shard_options.h"
+#include "services/queue/core/store.h"
+#include "sluice/queue/v1/queue_control.pb.h"
+#include "sluice/queue/v1/queue_service.pb.h"
+
+namespace sluice::queue {
+
+using EnqueueStream = Stream<v1::EnqueueResponse, v1::EnqueueRequest>;
+using UploadStream = Stream<v1::UploadResponse, v1::UploadRequest>;
+using DispatchStream = Stream<v1::DispatchResponse, v1::DispatchRequest>;
+using FetchStream = Stream<v1::FetchBodyResponse, v1::FetchBodyRequest>;
+
+struct WalkRow;
+
+// A message in memory, shared by the leases that use it.
+struct StoredMessage {
+  common::v1::Message envelope;
+  Body body;            // empty where the body is stored in chunks
+  uint32_t chunks = 0;  // of a large body
+};
+
+struct ShardStats {
+  uint64_t accepted = 0;
+  uint64_t accepted_recipients = 0;
+  uint64_t delivered = 0;
+  uint64_t transient = 0;
+  uint64_t failed = 0;
+  uint64_t expired = 0;
+  uint64_t lost_leases = 0;
+  uint64_t held = 0;
+  uint64_t events_dropped = 0;
+};
+
+// Thread-safety: the executor's thread. Lifetime: executor, store and committer outlive it; it
+// outlives its streams. Failure: when the store fails it refuses everything and calls on_failed.
+class Shard {
+ public:
+  Shard(const ShardOptions& options, Executor& executor, Store& store, Committer& committer);
+  ~Shard();
+  Shard(const Shard&) = delete;
+  Shard& operator=(const Shard&) = delete;
+
+  // Reads queue rows and leases; then it serves. DATA_LOSS where a row cannot be read.
+  absl::Status Start();
+  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  void set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed);
+  // Accepts and leases nothing more; `done` when what was asked before is durable.
+  void Drain(absl::AnyInvocable<void()> done);
+
+  StreamService<v1::EnqueueRequest, v1::EnqueueResponse>& enqueue() { return *enqueue_service_; }
+  StreamService<v1::UploadRequest, v1::UploadResponse>& upload() { return *upload_service_; }
+  StreamService<v1::DispatchRequest, v1::DispatchResponse>& dispatch() {
+    return *dispatch_service_;
+  }
+  StreamService<v1::FetchBodyRequest, v1::FetchBodyResponse>& fetch_body() {
+    return *fetch_service_;
+  }
+
+  // QueueControlService. Call `done` on the executor, possibly before they return.
+  void GetShardStatus(v1::GetShardStatusRequest request, Done<v1::GetShardStatusResponse> done);
+  void ListQueues(v1::ListQueuesRequest request, Done<v1::ListQueuesResponse> done);
+  void GetQueue(v1::GetQueueRequest request, Done<v1::GetQueueResponse> done);
+  void ListMessages(v1::ListMessagesRequest request, Done<v1::ListMessagesResponse> done);
+  void GetMessage(v1::GetMessageRequest request, Done<v1::GetMessageResponse> done);
+  void DeleteMessages(v1::DeleteMessagesRequest request, Done<v1::DeleteMessagesResponse> done);
+  void RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResponse> done);
+  void RerouteMessages(v1::RerouteMessagesRequest request, Done<v1::RerouteMessagesResponse> done);
+  void ReleaseMessages(v1::ReleaseMessagesRequest request, Done<v1::ReleaseMessagesResponse> done);
+  void ReadEvents(v1::ReadEventsRequest request, Done<v1::ReadEventsResponse> done);
+
+  Executor& executor() { return executor_; }
+  const ShardStats& stats() const { return stats_; }
+  const ShardOptions& options() const { return options_; }
+
+ private:
+  friend struct WorkerSession;
+  template <class Req, class Resp, class Session>
+  struct Service;
+  struct EnqueueSession;
+  struct UploadSession;
+  struct FetchSession;
+  struct Walk;
+
+  // A group out with a worker.
+  struct Lease {
+    uint64_t id = 0;
+    Queue* queue = nullptr;
+    uint64_t lane = 0;
+    std::string worker;
+    uint64_t incarnation = 0;
+    WorkerSession* session = nullptr;  // null: contact lost
+    MonotonicTime expires{};
+    std::vector<DeliveryKey> keys;
+    std::vector<common::v1::Delivery> deliveries;  // empty after a restart, until needed
+    std::shared_ptr<const StoredMessage> message;  // likewise
+    std::set<uint32_t> delete_asked;               // positions an operator wants gone
+    bool sent = false;
+    bool answered = false;  // its end is in a batch
+  };
+
+  // Rows that one message adds, to be counted and dispatched once they are durable.
+  struct AddedRow {
+    Queue* queue;
+    DeliveryKey key;
+    uint64_t lease_id;  // 0: not born leased
+  };
+
+  // ---- enqueue
+  v1::EnqueueResult::Outcome Refusal(std::string* detail);
+  void OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame);
+  void OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame);
+  void AbortUpload(uint64_t id);
+  void OnFetch(FetchSession& session, Frame<v1::FetchBodyRequest> frame);
+  // Puts a message and its deliveries into the batch; `on_durable` hears of the commit.
+  void AddMessage(std::shared_ptr<StoredMessage> message,
+                  std::vector<common::v1::Delivery> deliveries, uint64_t storage_key,
+                  Journal::OnDurable on_durable);
+  void RowsAreDurable(std::span<const AddedRow> rows);
+  std::string ChooseVmta(common::v1::Delivery& delivery);
+  uint64_t NextStorageKey();
+
+  // ---- queues
+  const policy::v1::QueueSettings& SettingsOf(Queue& queue);
+  void RefreshPauses();
+  void CountRow(Queue& queue, const DeliveryKey& key, int change);
+  void MoveFloor(Queue& queue, Lane& lane);
+  void ForgetWhenEmpty(Queue& queue);
+  bool MayDispatch(const Queue& queue, int64_t now_us) const;
+  void Wake(Queue& queue, int64_t when_us);
+  std::string ReasonOf(Queue& queue, int64_t* next_us);
+
+  // ---- dispatch
+  void OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame);
+  void OnHello(WorkerSession& session, const v1::WorkerHello& hello);
+  void OnWorkerGone(WorkerSession& session);
+  // Contact is lost: its queues go to others, its leases wait for it.
+  void Detach(WorkerSession& session);
+  void Announce(Queue& queue);
+  void Offer(Queue& queue);
+  void Release(Queue& queue, bool tell_worker);
+  void MarkReady(Queue& queue);
+  void RunReady();
+  // Leases what is due and for what there are credits, at most `budget` groups. True: there is
+  // more.
+  bool LeaseDue(Queue& queue, int& budget);
+  // Groups taken, at most `most`. Moves the lane's cursor and next due time.
+  int LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most);
+  Lease& MakeLease(Queue& queue, Lane& lane, WorkerSession& session, std::vector<DeliveryKey> keys,
+                   std::vector<common::v1::Delivery> deliveries,
+                   std::shared_ptr<const StoredMessage> message);
+  void SendLease(Lease& lease);
+  void RenewLeases(WorkerSession& session);
+  void CheckLeases();
+  // Ends a lease without a result. `lost` counts for the poison rule.
+  void TakeBack(Lease& lease, bool lost);
+  bool LoadLease(Lease& lease);
+  std::shared_ptr<const StoredMessage> LoadMessage(uint64_t storage_key);
+  void Flush();
+  void FlushLater();
+
+  // ---- results and retry
+  void OnResult(WorkerSession& session, v1::GroupResult& result);
+  struct Change;  // what happens to one recipient, gathered for one batch
+  void EndLease(Lease& lease, WorkerSession* acknowledge);
+  void Delivered(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
+                 const StoredMessage& message, const v1::GroupResult& result,
+                 const common::v1::Reply& reply);
+  void Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery delivery,
+                const StoredMessage& message, const v1::GroupResult& result,
+                const common::v1::Reply& reply, std::vector<DeliveryKey>* moved);
+  // Ends a recipient as failed, expired or deleted, with its DSN where one is due.
+  void Fail(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
+            const StoredMessage& message, common::v1::EventKind kind,
+            const common::v1::Reply& reply, const common::v1::Attempt* attempt);
+  void SendDsn(Queue& queue, const common::v1::Delivery& delivery, const StoredMessage& message,
+               uint64_t storage_key, const common::v1::Reply& reply, common::v1::EventKind kind);
+  void DropRow(const DeliveryKey& key);
+  void OneRecipientLess(uint64_t storage_key, const common::v1::Message& envelope);
+  void OnQueueFailure(Queue& queue, const v1::QueueFailure& failure);
+  void FailDue(Queue& queue, const v1::QueueFailure& failure);
+  void LeaveRetryMode(Queue& queue);
+  int64_t ExpiryOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
+  common::v1::Event& NewEvent(common::v1::EventKind kind, const Queue& queue,
+                              const common::v1::Message& envelope,
+                              const common::v1::Delivery* delivery);
+  void Expire(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery);
+  // Makes `keys` free again once the batch is durable.
+  void FreeWhenDurable(Queue& queue, std::vector<DeliveryKey> old_keys,
+                       std::vector<DeliveryKey> new_keys);
+
+  // ---- maintenance
+  void Tick();
+  void CountSome();
+  void SweepSome();
+  void TrimEvents();
+
+  // ---- control
+  void RunWalk(std::shared_ptr<Walk> walk);
+  void FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes);
+  void FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown);
+  // Writes a row with another key or content, and frees it there once durable.
+  void MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey next,
+               const common::v1::Delivery& delivery);
+
+  int64_t NowUs() const { return ToUnixMicros(executor_.clock().WallNow()); }
+
+  const ShardOptions options_;
+  Executor& executor_;
+  Store& store_;
+  Committer& committer_;
+  Journal journal_;
+  QueueTable queues_;
+  std::shared_ptr<const config::PolicyView> policy_;
+  absl::AnyInvocable<void(const absl::Status&)> on_failed_;
+  ShardStats stats_;
+  StoreHealth health_;
+  uint64_t epoch_ = 0;
+  int64_t started_us_ = 0;
+  bool serving_ = false;
+  bool draining_ = false;
+
+  uint64_t last_storage_key_ = 0;
+  uint64_t storage_key_mark_ = 0;
+  uint64_t last_lease_id_ = 0;
+  uint64_t next_queue_ref_ = 1;
+  uint64_t pool_turn_ = 0;
+
+  std::list<std::unique_ptr<EnqueueSession>> enqueue_sessions_;
+  std::list<std::unique_ptr<UploadSession>> upload_sessions_;
+  std::list<std::unique_ptr<FetchSession>> fetch_sessions_;
+  std::list<std::unique_ptr<WorkerSession>> workers_;
+  absl::flat_hash_map<uint64_t, std::unique_ptr<Lease>> leases_;
+  absl::flat_hash_map<uint64_t, Queue*> refs_;
+  std::deque<uint64_t> ready_;  // queue ids with credits and mail, in turn
+  bool run_posted_ = false;
+  bool flush_posted_ = false;
+
+  // Outstanding recipients of messages with several, while batches that change them are on the way.
+  struct Count {
+    uint32_t left = 0;
+    uint32_t pending = 0;
+  };
+  absl::flat_hash_map<uint64_t, Count> counts_;
+
+  // Messages that workers will probably ask for soon.
+  struct Fresh {
+    std::shared_ptr<const StoredMessage> message;
+    std::list<uint64_t>::iterator place;
+    size_t bytes;
+  };
+  absl::flat_hash_map<uint64_t, Fresh> fresh_;
+  std::list<uint64_t> fresh_order_;
+  size_t fresh_bytes_ = 0;
+  void KeepFresh(uint64_t storage_key, std::shared_ptr<const StoredMessage> message);
+
+  struct Upload {
+    uint64_t storage_key = 0;
+    uint32_t chunks = 0;
+    bool complete = false;
+    UploadSession* session = nullptr;
+  };
+  absl::flat_hash_map<uint64_t, Upload> uploads_;
+
+  absl::flat_hash_set<std::string> keys_in_flight_;  // idempotency
+  int64_t dropped_key_bucket_ = 0;
+
+  bool counting_ = false;
+  std::string count_position_;  // rows before it are in the counts
+  std::string sweep_queue_;     // name of the queue that the sweep looks at next
+  uint64_t first_sequence_ = 1;
+  uint64_t outbox_bytes_ = 0;
+  uint64_t seen_event_bytes_ = 0;
+  TimerId tick_ = 0;
+
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  std::unique_ptr<StreamService<v1::EnqueueRequest, v1::EnqueueResponse>> enqueue_service_;
+  std::unique_ptr<StreamService<v1::UploadRequest, v1::UploadResponse>> upload_service_;
+  std::unique_ptr<StreamService<v1::DispatchRequest, v1::DispatchResponse>> dispatch_service_;
+  std::unique_ptr<StreamService<v1::FetchBodyRequest, v1::FetchBodyResponse>> fetch_service_;
+};
+
+}  // namespace sluice::queue

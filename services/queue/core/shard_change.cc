@@ -1,0 +1,240 @@
+// Operators' changes to queued mail: delete, retry, reroute, release. Each answers once its changes
+// are durable.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/config/domain_pattern.h"
+#include "services/queue/core/shard.h"
+#include "services/queue/core/shard_sessions.h"
+#include "services/queue/core/shard_walk.h"
+
+namespace sluice::queue {
+namespace {
+
+constexpr uint32_t kDefaultChanges = 100'000;
+constexpr uint32_t kMostChanges = 1'000'000;
+
+uint32_t LimitOf(uint32_t asked) {
+  return asked == 0 ? kDefaultChanges : std::min(asked, kMostChanges);
+}
+
+template <class Response>
+Journal::OnDurable AnswerWith(std::shared_ptr<Response> response, Done<Response> done) {
+  return
+      [response = std::move(response), done = std::move(done)](const absl::Status& status) mutable {
+        if (status.ok()) {
+          done(std::move(*response));
+        } else {
+          done(status);
+        }
+      };
+}
+
+absl::Status CheckFilter(const v1::MessageFilter& filter) {
+  if (filter.ByteSizeLong() > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "an empty filter would change all mail: name a queue, message, sender, recipient or job, or "
+      "say `all`");
+}
+
+}  // namespace
+
+void Shard::MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey next,
+                    const common::v1::Delivery& delivery) {
+  Batch& batch = journal_.batch();
+  from.LaneOf(key.lane, "", 0).busy.insert(key);
+  if (key != next) batch.Delete(Family::kDeliveries, key.Encode());
+  batch.Put(Family::kDeliveries, next.Encode(), delivery.SerializeAsString());
+  to.earliest_expiry_us = std::min(to.earliest_expiry_us, ExpiryOf(to, next.storage_key, delivery));
+  if (&from == &to) {
+    FreeWhenDurable(from, {key}, {next});
+    return;
+  }
+  ++to.pending;
+  journal_.WhenDurable([this, &to, next](const absl::Status& status) {
+    if (status.ok()) {
+      const AddedRow row{&to, next, 0};
+      RowsAreDurable({&row, 1});
+    } else {
+      --to.pending;
+    }
+  });
+  FreeWhenDurable(from, {key}, {});
+}
+
+void Shard::DeleteMessages(v1::DeleteMessagesRequest request,
+                           Done<v1::DeleteMessagesResponse> done) {
+  if (absl::Status status = CheckFilter(request.filter()); !status.ok()) {
+    done(status);
+    return;
+  }
+  auto walk = std::make_shared<Walk>();
+  walk->filter = request.filter();
+  walk->limit = LimitOf(request.limit());
+  auto response = std::make_shared<v1::DeleteMessagesResponse>();
+  walk->on_row = [this, response, request](const WalkRow& row) {
+    if (row.busy) {
+      for (auto& [id, lease] : leases_) {
+        if (lease->queue != row.queue || lease->answered) continue;
+        for (size_t i = 0; i < lease->keys.size(); ++i) {
+          if (lease->keys[i] == row.key) lease->delete_asked.insert(static_cast<uint32_t>(i));
+        }
+      }
+      response->set_leased(response->leased() + 1);
+      return false;
+    }
+    const auto message = LoadMessage(row.key.storage_key);
+    if (message == nullptr) return false;
+    row.queue->LaneOf(row.key.lane, "", 0).busy.insert(row.key);
+    common::v1::Reply reply;
+    reply.set_local(true);
+    reply.set_stage(common::v1::STAGE_QUEUE);
+    reply.set_text(absl::StrCat("removed by ", request.author(), ": ", request.reason()));
+    Fail(*row.queue, row.key, row.delivery, *message,
+         request.bounce() ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_DELETED, reply,
+         nullptr);
+    FreeWhenDurable(*row.queue, {row.key}, {});
+    response->set_recipients(response->recipients() + 1);
+    return true;
+  };
+  walk->on_end = [this, response, done = std::move(done)](bool more, const std::string&) mutable {
+    response->set_more(more);
+    journal_.WhenDurable(AnswerWith(response, std::move(done)));
+  };
+  RunWalk(std::move(walk));
+}
+
+void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResponse> done) {
+  auto response = std::make_shared<v1::RetryQueuesResponse>();
+  for (const auto& [name, queue] : queues_.all()) {
+    if (!request.pattern().empty() && !config::WildcardMatches(request.pattern(), name)) continue;
+    if (queue->mode == v1::QUEUE_MODE_RETRY) {
+      queue->retry_until_us = NowUs();
+      queues_.WriteRow(*queue, journal_.batch());
+      response->set_queues(response->queues() + 1);
+      Offer(*queue);
+    }
+  }
+  if (!request.recipients()) {
+    journal_.WhenDurable(AnswerWith(response, std::move(done)));
+    return;
+  }
+  auto walk = std::make_shared<Walk>();
+  walk->filter.set_queue_pattern(request.pattern());
+  walk->limit = kMostChanges;
+  auto touched = std::make_shared<absl::flat_hash_set<uint64_t>>();
+  walk->on_row = [this, touched](const WalkRow& row) {
+    const int64_t now_us = NowUs();
+    if (row.busy || row.delivery.has_hold() || row.key.due_us <= now_us ||
+        row.delivery.not_before_us() > now_us) {
+      return false;
+    }
+    DeliveryKey next = row.key;
+    next.due_us = now_us;
+    MoveRow(*row.queue, row.key, *row.queue, next, row.delivery);
+    touched->insert(row.queue->id);
+    return true;
+  };
+  walk->on_end = [this, response, touched, done = std::move(done)](bool,
+                                                                   const std::string&) mutable {
+    response->set_queues(std::max<uint64_t>(response->queues(), touched->size()));
+    journal_.WhenDurable(AnswerWith(response, std::move(done)));
+  };
+  RunWalk(std::move(walk));
+}
+
+void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
+                            Done<v1::RerouteMessagesResponse> done) {
+  if (absl::Status status = CheckFilter(request.filter()); !status.ok()) {
+    done(status);
+    return;
+  }
+  const bool is_pool = policy_->FindPool(request.target()) != nullptr;
+  if (!is_pool && policy_->FindVirtualMta(request.target()) == nullptr) {
+    done(absl::NotFoundError(absl::StrCat("there is no virtual MTA or pool named ",
+                                          request.target(), ": see `sluicectl config`")));
+    return;
+  }
+  auto walk = std::make_shared<Walk>();
+  walk->filter = request.filter();
+  walk->limit = LimitOf(request.limit());
+  walk->needs_message = true;
+  auto response = std::make_shared<v1::RerouteMessagesResponse>();
+  walk->on_row = [this, response, request, is_pool](const WalkRow& row) {
+    if (row.busy) return false;
+    common::v1::Delivery delivery = row.delivery;
+    if (delivery.first_vmta().empty()) {
+      delivery.set_first_vmta(row.queue->vmta);
+      delivery.set_first_queue(row.queue->name);
+    }
+    delivery.set_vmta(is_pool ? "" : request.target());
+    if (is_pool) delivery.set_pool(request.target());
+    ChooseVmta(delivery);
+    if (delivery.vmta() == row.queue->vmta) return false;
+    delivery.mutable_reroute()->set_target(request.target());
+    delivery.mutable_reroute()->set_reason(request.reason());
+    delivery.mutable_reroute()->set_author(request.author());
+    delivery.mutable_reroute()->set_since_us(NowUs());
+    const std::string domain = row.queue->domain;
+    Queue& to = queues_.Get(domain, delivery.vmta(), delivery.pool(), journal_.batch());
+    to.pause = policy_->FindPause(to.name, "");
+    const Lane* lane = row.queue->FindLane(row.key.lane);
+    if (to.FindLane(row.key.lane) == nullptr) {
+      Lane& made = to.LaneOf(row.key.lane, lane->job_id, lane->priority);
+      v1::LaneRow stored;
+      stored.set_job_id(made.job_id);
+      stored.set_priority(made.priority);
+      journal_.batch().Put(Family::kQueues, LaneRowKey(to.id, made.id), stored.SerializeAsString());
+    }
+    DeliveryKey next = row.key;
+    next.queue_id = to.id;
+    common::v1::Event& event =
+        NewEvent(common::v1::EVENT_KIND_REROUTED, to, *row.message, &delivery);
+    event.set_from_queue(row.queue->name);
+    event.set_author(request.author());
+    event.set_reason(request.reason());
+    MoveRow(*row.queue, row.key, to, next, delivery);
+    response->set_recipients(response->recipients() + 1);
+    return true;
+  };
+  walk->on_end = [this, response, done = std::move(done)](bool more, const std::string&) mutable {
+    response->set_more(more);
+    journal_.WhenDurable(AnswerWith(response, std::move(done)));
+  };
+  RunWalk(std::move(walk));
+}
+
+void Shard::ReleaseMessages(v1::ReleaseMessagesRequest request,
+                            Done<v1::ReleaseMessagesResponse> done) {
+  if (absl::Status status = CheckFilter(request.filter()); !status.ok()) {
+    done(status);
+    return;
+  }
+  auto walk = std::make_shared<Walk>();
+  walk->filter = request.filter();
+  walk->filter.set_held_only(true);
+  walk->limit = LimitOf(request.limit());
+  walk->needs_message = true;
+  auto response = std::make_shared<v1::ReleaseMessagesResponse>();
+  walk->on_row = [this, response, request](const WalkRow& row) {
+    if (row.busy) return false;
+    common::v1::Delivery delivery = row.delivery;
+    delivery.clear_hold();
+    delivery.set_lost_leases(0);
+    DeliveryKey next = row.key;
+    next.due_us = NowUs();
+    NewEvent(common::v1::EVENT_KIND_RELEASED, *row.queue, *row.message, &delivery)
+        .set_author(request.author());
+    if (stats_.held > 0) --stats_.held;
+    MoveRow(*row.queue, row.key, *row.queue, next, delivery);
+    response->set_recipients(response->recipients() + 1);
+    return true;
+  };
+  walk->on_end = [this, response, done = std::move(done)](bool more, const std::string&) mutable {
+    response->set_more(more);
+    journal_.WhenDurable(AnswerWith(response, std::move(done)));
+  };
+  RunWalk(std::move(walk));
+}
+
+}  // namespace sluice::queue

@@ -1,0 +1,296 @@
+// Leases: which rows are out with whom, made durable before they are sent, and what happens to
+// those whose worker does not come back.
+#include <algorithm>
+
+#include "services/base/check.h"
+#include "services/queue/core/shard.h"
+#include "services/queue/core/shard_sessions.h"
+
+namespace sluice::queue {
+namespace {
+
+// Rows looked at for one group: those of one message.
+constexpr int kRowsPerScan = 4096;
+
+DeliveryKey Successor(DeliveryKey key) {
+  ++key.recipient;  // recipients stay far below 2^32
+  return key;
+}
+
+bool Parse(std::string_view text, common::v1::Delivery* delivery) {
+  return delivery->ParseFromArray(text.data(), static_cast<int>(text.size()));
+}
+
+}  // namespace
+
+int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
+  WorkerSession& worker = *queue.session;
+  const std::string end = DeliveryKey{queue.id, lane.id + 1, 0, 0, 0}.Encode();
+  const std::string upper = lane.id == UINT64_MAX ? U64Key(queue.id + 1) : end;
+  auto rows = store_.Scan(Family::kDeliveries, lane.cursor.Encode(), upper);
+  const uint32_t most_recipients =
+      std::max<uint32_t>(1, SettingsOf(queue).max_rcpt_per_transaction());
+  int taken = 0;
+  int looked = 0;
+  const uint64_t lane_id = lane.id;
+  while (rows->Valid() && taken < most && looked < kRowsPerScan) {
+    const auto first = DeliveryKey::Decode(rows->key());
+    if (!first) break;
+    if (first->due_us > now_us) {
+      lane.next_due_us = first->due_us;
+      lane.cursor = *first;
+      return taken;
+    }
+    ++looked;
+    common::v1::Delivery delivery;
+    if (lane.busy.contains(*first) || !Parse(rows->value(), &delivery)) {
+      lane.cursor = Successor(*first);
+      rows->Next();
+      continue;
+    }
+    if (ExpiryOf(queue, first->storage_key, delivery) <= now_us) {
+      lane.cursor = Successor(*first);
+      rows->Next();
+      Expire(queue, *first, delivery);
+      continue;
+    }
+    if (delivery.has_hold() && delivery.hold().until_us() == 0) {
+      lane.cursor = Successor(*first);
+      rows->Next();
+      continue;
+    }
+    Standing& standing = worker.standing[queue.queue_ref];
+    if (standing.groups == 0) return taken;
+    std::shared_ptr<const StoredMessage> message = LoadMessage(first->storage_key);
+    if (message == nullptr) {  // damaged: it stays, and is seen in listings
+      lane.cursor = Successor(*first);
+      rows->Next();
+      continue;
+    }
+    uint32_t limit = standing.max_recipients == 0
+                         ? most_recipients
+                         : std::min(most_recipients, standing.max_recipients);
+    if (delivery.lost_leases() >= options_.lost_leases_alone) limit = 1;
+    std::vector<DeliveryKey> keys = {*first};
+    std::vector<common::v1::Delivery> group;
+    group.push_back(std::move(delivery));
+    rows->Next();
+    while (rows->Valid() && keys.size() < limit) {
+      const auto next = DeliveryKey::Decode(rows->key());
+      common::v1::Delivery other;
+      if (!next || next->storage_key != first->storage_key || next->due_us != first->due_us ||
+          lane.busy.contains(*next) || !Parse(rows->value(), &other) ||
+          other.lost_leases() >= options_.lost_leases_alone || other.has_hold()) {
+        break;
+      }
+      keys.push_back(*next);
+      group.push_back(std::move(other));
+      rows->Next();
+    }
+    --standing.groups;
+    ++taken;
+    lane.cursor = Successor(keys.back());
+    MakeLease(queue, lane, worker, std::move(keys), std::move(group), std::move(message));
+  }
+  if (!rows->Valid() && rows->status().ok()) {
+    Lane* same = queue.FindLane(lane_id);
+    same->next_due_us = kNever;
+  }
+  return taken;
+}
+
+Shard::Lease& Shard::MakeLease(Queue& queue, Lane& lane, WorkerSession& session,
+                               std::vector<DeliveryKey> keys,
+                               std::vector<common::v1::Delivery> deliveries,
+                               std::shared_ptr<const StoredMessage> message) {
+  auto made = std::make_unique<Lease>();
+  Lease& lease = *made;
+  lease.id = ++last_lease_id_;
+  lease.queue = &queue;
+  lease.lane = lane.id;
+  lease.worker = session.worker;
+  lease.incarnation = session.incarnation;
+  lease.session = &session;
+  lease.expires = executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
+  lease.keys = std::move(keys);
+  lease.deliveries = std::move(deliveries);
+  lease.message = std::move(message);
+  v1::LeaseRow row;
+  row.set_worker(lease.worker);
+  row.set_incarnation(lease.incarnation);
+  row.set_storage_key(lease.keys[0].storage_key);
+  for (const DeliveryKey& key : lease.keys) {
+    lane.busy.insert(key);
+    row.add_delivery_keys(key.Encode());
+  }
+  // Nothing due lies behind the cursor, so the next look may begin behind this row.
+  if (lane.next_due_us > lease.keys.back().due_us) {
+    lane.cursor = std::max(lane.cursor, Successor(lease.keys.back()));
+  }
+  lane.taken_since_floor += static_cast<uint32_t>(lease.keys.size());
+  queue.leased += lease.keys.size();
+  journal_.batch().Put(Family::kLeases, U64Key(lease.id), row.SerializeAsString());
+  session.leases.insert(lease.id);
+  leases_.emplace(lease.id, std::move(made));
+  journal_.WhenDurable([this, id = lease.id](const absl::Status& status) {
+    const auto found = leases_.find(id);
+    if (!status.ok() || found == leases_.end() || found->second->answered) return;
+    if (found->second->session == nullptr) {
+      TakeBack(*found->second, false);  // its worker went before it was sent
+    } else {
+      SendLease(*found->second);
+    }
+  });
+  return lease;
+}
+
+void Shard::SendLease(Lease& lease) {
+  lease.sent = true;
+  WorkerSession& worker = *lease.session;
+  v1::Lease* sent = worker.out.header.add_leases();
+  sent->set_lease_id(lease.id);
+  sent->set_queue_ref(lease.queue->session == &worker ? lease.queue->queue_ref : 0);
+  *sent->mutable_message() = lease.message->envelope;
+  for (const common::v1::Delivery& delivery : lease.deliveries) *sent->add_deliveries() = delivery;
+  if (lease.message->chunks > 0) {
+    sent->set_large_body_id(lease.keys[0].storage_key);
+    sent->set_chunk_count(lease.message->chunks);
+  } else {
+    sent->set_body_index(static_cast<uint32_t>(worker.out.bodies.size()));
+    worker.out.bodies.push_back(lease.message->body);
+  }
+  worker.dirty = true;
+  FlushLater();
+}
+
+std::shared_ptr<const StoredMessage> Shard::LoadMessage(uint64_t storage_key) {
+  if (const auto found = fresh_.find(storage_key); found != fresh_.end()) {
+    return found->second.message;
+  }
+  auto message = std::make_shared<StoredMessage>();
+  const std::string key = U64Key(storage_key);
+  std::string value;
+  if (!store_.Get(Family::kMessages, key, &value).ok() ||
+      !message->envelope.ParseFromString(value)) {
+    return nullptr;
+  }
+  std::string body;
+  if (store_.Get(Family::kBodies, key, &body).ok()) {
+    message->body = Body(std::move(body));
+    return message;
+  }
+  auto chunks = store_.Scan(Family::kBodies, key, U64Key(storage_key + 1), false);
+  for (; chunks->Valid(); chunks->Next()) ++message->chunks;
+  return message->chunks > 0 ? message : nullptr;
+}
+
+// After a restart a lease is keys only.
+bool Shard::LoadLease(Lease& lease) {
+  if (lease.message == nullptr) lease.message = LoadMessage(lease.keys[0].storage_key);
+  if (lease.message == nullptr) return false;
+  if (!lease.deliveries.empty()) return true;
+  for (const DeliveryKey& key : lease.keys) {
+    std::string value;
+    common::v1::Delivery& delivery = lease.deliveries.emplace_back();
+    if (!store_.Get(Family::kDeliveries, key.Encode(), &value).ok() ||
+        !delivery.ParseFromString(value)) {
+      lease.deliveries.clear();
+      return false;
+    }
+  }
+  return true;
+}
+
+void Shard::TakeBack(Lease& lease, bool lost) {
+  Queue& queue = *lease.queue;
+  std::vector<DeliveryKey> new_keys = lease.keys;
+  if (lost) {
+    ++stats_.lost_leases;
+    if (LoadLease(lease)) {
+      for (size_t i = 0; i < lease.keys.size(); ++i) {
+        common::v1::Delivery& delivery = lease.deliveries[i];
+        delivery.set_lost_leases(delivery.lost_leases() + 1);
+        if (delivery.lost_leases() >= options_.lost_leases_held && !delivery.has_hold()) {
+          delivery.mutable_hold()->set_reason("its worker was lost five times while it was sent");
+          delivery.mutable_hold()->set_author("sluice");
+          delivery.mutable_hold()->set_since_us(NowUs());
+          new_keys[i].due_us = ExpiryOf(queue, lease.keys[i].storage_key, delivery);
+          ++stats_.held;
+          NewEvent(common::v1::EVENT_KIND_HELD, queue, lease.message->envelope, &delivery)
+              .set_reason(delivery.hold().reason());
+          journal_.batch().Delete(Family::kDeliveries, lease.keys[i].Encode());
+        }
+        journal_.batch().Put(Family::kDeliveries, new_keys[i].Encode(),
+                             delivery.SerializeAsString());
+      }
+    }
+  }
+  EndLease(lease, nullptr);
+  FreeWhenDurable(queue, lease.keys, std::move(new_keys));
+}
+
+void Shard::EndLease(Lease& lease, WorkerSession* acknowledge) {
+  SLUICE_CHECK(!lease.answered);
+  lease.answered = true;
+  journal_.batch().Delete(Family::kLeases, U64Key(lease.id));
+  if (lease.session != nullptr) lease.session->leases.erase(lease.id);
+  const bool acknowledged = acknowledge != nullptr;
+  journal_.WhenDurable([this, id = lease.id, acknowledged](const absl::Status& status) {
+    const auto found = leases_.find(id);
+    if (!status.ok() || found == leases_.end()) return;
+    Lease& lease = *found->second;
+    lease.queue->leased -= lease.keys.size();
+    if (acknowledged) {
+      for (const auto& worker : workers_) {
+        if (worker->worker != lease.worker || worker->incarnation == 0) continue;
+        worker->out.header.add_acknowledged_leases(id);
+        worker->dirty = true;
+        FlushLater();
+      }
+    }
+    leases_.erase(found);
+  });
+}
+
+void Shard::FreeWhenDurable(Queue& queue, std::vector<DeliveryKey> old_keys,
+                            std::vector<DeliveryKey> new_keys) {
+  ++queue.pending;
+  journal_.WhenDurable([this, &queue, old_keys = std::move(old_keys),
+                        new_keys = std::move(new_keys)](const absl::Status& status) {
+    --queue.pending;
+    if (!status.ok()) return;
+    for (const DeliveryKey& key : old_keys) {
+      CountRow(queue, key, -1);
+      if (Lane* lane = queue.FindLane(key.lane)) lane->busy.erase(key);
+    }
+    for (const DeliveryKey& key : new_keys) {
+      CountRow(queue, key, 1);
+      Lane& lane = queue.LaneOf(key.lane, "", 0);
+      lane.cursor = std::min(lane.cursor, key);
+      lane.next_due_us = std::min(lane.next_due_us, key.due_us);
+    }
+    for (Lane& lane : queue.lanes) MoveFloor(queue, lane);
+    Offer(queue);
+    ForgetWhenEmpty(queue);
+  });
+}
+
+void Shard::CheckLeases() {
+  const MonotonicTime now = executor_.clock().Now();
+  std::vector<uint64_t> lost;
+  for (const auto& [id, lease] : leases_) {
+    if (!lease->answered && lease->sent && lease->expires <= now) lost.push_back(id);
+  }
+  std::sort(lost.begin(), lost.end());
+  for (uint64_t id : lost) {
+    Lease& lease = *leases_.at(id);
+    if (lease.session != nullptr) {
+      lease.session->out.header.add_lost_leases(id);
+      lease.session->dirty = true;
+      FlushLater();
+    }
+    TakeBack(lease, true);
+  }
+}
+
+}  // namespace sluice::queue

@@ -1,0 +1,38 @@
+// Settings of one shard that are not mail policy.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "services/queue/core/journal.h"
+
+namespace sluice::queue {
+
+struct ShardOptions {
+  std::string name = "shard-0";
+  JournalOptions journal;
+  // A worker's lease of a group, renewed by its stream.
+  Duration lease = std::chrono::seconds(60);
+  // After lost contact a group is leased again at lease + this: the longest wait for a final reply
+  // (RFC 5321 4.5.3.2.6) and a margin.
+  Duration lost_contact_grace = std::chrono::seconds(630);
+  // Enqueues stop when batches of this size wait for the writer.
+  size_t max_pending_bytes = size_t{32} << 20;
+  // Enqueues stop when the database is larger; 0: no limit of its own.
+  uint64_t spool_limit_bytes = 0;
+  // Enqueues stop when the volume has less than this left.
+  uint64_t reserve_bytes = uint64_t{256} << 20;
+  // Messages kept in memory so that a worker gets them without a read.
+  size_t fresh_window_bytes = size_t{48} << 20;
+  // Events are kept this long, and at most this many bytes, where nobody reads them.
+  Duration events_keep = std::chrono::hours(24);
+  uint64_t events_keep_bytes = uint64_t{2} << 30;
+  uint32_t lost_leases_alone = 2;  // from then on alone in its transaction
+  uint32_t lost_leases_held = 5;   // from then on held for an operator
+  // Idempotency keys live between one and two of these.
+  Duration key_bucket = std::chrono::hours(1);
+  // Unanswered announcements of one worker stream.
+  size_t max_unanswered = 4096;
+};
+
+}  // namespace sluice::queue

@@ -1,0 +1,84 @@
+// The shard's side of each stream. Private to the shard.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "services/queue/core/shard.h"
+
+namespace sluice::queue {
+
+struct Shard::EnqueueSession final : EnqueueStream::Handler {
+  EnqueueSession(Shard& shard, std::shared_ptr<EnqueueStream> stream)
+      : shard(shard), stream(std::move(stream)) {}
+  void OnFrame(Frame<v1::EnqueueRequest> frame) override {
+    shard.OnEnqueue(*this, std::move(frame));
+  }
+  void OnClosed(absl::Status status) override;
+  // Goes out with the next flush.
+  void Answer(uint64_t token, v1::EnqueueResult::Outcome outcome, std::string_view message_id,
+              std::string_view detail);
+
+  Shard& shard;
+  std::shared_ptr<EnqueueStream> stream;
+  Frame<v1::EnqueueResponse> out;
+  bool dirty = false;
+  std::shared_ptr<EnqueueSession*> self = std::make_shared<EnqueueSession*>(this);
+};
+
+struct Shard::UploadSession final : UploadStream::Handler {
+  UploadSession(Shard& shard, std::shared_ptr<UploadStream> stream)
+      : shard(shard), stream(std::move(stream)) {}
+  void OnFrame(Frame<v1::UploadRequest> frame) override { shard.OnUpload(*this, std::move(frame)); }
+  void OnClosed(absl::Status status) override;
+
+  Shard& shard;
+  std::shared_ptr<UploadStream> stream;
+  std::shared_ptr<UploadSession*> self = std::make_shared<UploadSession*>(this);
+};
+
+struct Shard::FetchSession final : FetchStream::Handler {
+  FetchSession(Shard& shard, std::shared_ptr<FetchStream> stream)
+      : shard(shard), stream(std::move(stream)) {}
+  void OnFrame(Frame<v1::FetchBodyRequest> frame) override {
+    shard.OnFetch(*this, std::move(frame));
+  }
+  void OnClosed(absl::Status status) override;
+
+  Shard& shard;
+  std::shared_ptr<FetchStream> stream;
+};
+
+// What a worker stands ready to take of one queue.
+struct Standing {
+  uint32_t groups = 0;
+  uint32_t max_recipients = 0;
+  uint64_t max_bytes = 0;
+  bool answered = false;  // the announcement
+  MonotonicTime announced{};
+};
+
+struct WorkerSession final : DispatchStream::Handler {
+  WorkerSession(Shard& shard, std::shared_ptr<DispatchStream> stream)
+      : shard(shard), stream(std::move(stream)) {}
+  void OnFrame(Frame<v1::DispatchRequest> frame) override {
+    shard.OnDispatch(*this, std::move(frame));
+  }
+  void OnWritable() override;
+  void OnClosed(absl::Status status) override;
+
+  Shard& shard;
+  std::shared_ptr<DispatchStream> stream;
+  std::string worker;
+  uint64_t incarnation = 0;
+  absl::flat_hash_set<std::string> vmtas;
+  bool draining = false;
+  bool congested = false;
+  size_t unanswered = 0;
+  absl::flat_hash_map<uint64_t, Standing> standing;  // by queue_ref
+  absl::flat_hash_set<uint64_t> leases;              // ids it holds
+  Frame<v1::DispatchResponse> out;
+  bool dirty = false;
+};
+
+}  // namespace sluice::queue
