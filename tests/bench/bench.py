@@ -188,6 +188,30 @@ def run(profile, name, folder):
     return result
 
 
+def cross_check(profile, folder):
+    """Our generator and receiver against Postfix's: lines of text. Each pair moves the same messages."""
+    os.environ["TEST_TMPDIR"] = str(folder)
+    lines = [f"cross-check: {profile.messages:,} messages of {profile.size:,} bytes, {profile.sessions} sessions"]
+    with Scenario("bench-cross") as scenario:
+        ours = systems.Sink(scenario).start()
+        theirs = systems.SmtpSink(scenario).start()
+        for name, target in (("sluice-sink", ours.smtp), ("smtp-sink", theirs.target)):
+            _, generated = load(profile, target, profile.messages)
+            lines.append(f"  sluice-load  → {name:12} {generated['accepted_per_s']:>10,.0f} msgs/s")
+        for name, target in (("sluice-sink", ours.smtp), ("smtp-sink", theirs.target)):
+            argv = ["smtp-source", "-d", "-s", profile.sessions, "-m", profile.messages, "-l", profile.size, "-t", "load@bench.test", target]
+            ours.reset()
+            start = time.monotonic()
+            done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False)
+            seconds = time.monotonic() - start
+            if done.returncode != 0:
+                raise Failure(f"smtp-source: exit code {done.returncode}: {done.stderr}")
+            if name == "sluice-sink" and ours.counters()["messages"] != profile.messages:
+                raise Failure(f"smtp-source sent {profile.messages}, sluice-sink counted {ours.counters()['messages']}")
+            lines.append(f"  smtp-source  → {name:12} {profile.messages / seconds:>10,.0f} msgs/s")
+    return lines
+
+
 def scaled(profile, divisor):
     return dataclasses.replace(profile, messages=max(profile.messages // divisor, profile.sessions if profile.kind == "flow" else 100))
 
@@ -202,6 +226,7 @@ def main():
     parser.add_argument("--messages", type=int, help="instead of the profile's number")
     parser.add_argument("--sessions", type=int, help="instead of the profile's number")
     parser.add_argument("--pipelining", action="store_true", help="the generator pipelines")
+    parser.add_argument("--cross-check", action="store_true", help="generator and receiver against Postfix's smtp-source and smtp-sink, no more")
     parser.add_argument("--dir", default="/var/tmp/sluice-bench", help="where spools go; refused on tmpfs (default: %(default)s)")
     parser.add_argument("--output", default="bench-out", help="folder for results.json and chart.svg (default: %(default)s)")
     arguments = parser.parse_args()
@@ -215,6 +240,9 @@ def main():
     facts = {"machine": platform.platform(), "cores": len(os.sched_getaffinity(0)), "file_system": measure.file_system(folder)[0],
              "sync_p50_us": probe * 1e6, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     print(f"{facts['machine']}, {facts['cores']} cores, {facts['file_system']}, sync p50 {facts['sync_p50_us']:,.0f} µs, {facts['time']}")
+    if arguments.cross_check:
+        print("\n".join(cross_check(dataclasses.replace(PROFILES[names[0]], messages=arguments.messages or 50_000), folder)))
+        return 0
     runs = []
     failed = False
     for name in names:

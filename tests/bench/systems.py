@@ -1,5 +1,6 @@
 """The systems that are measured side by side: nothing (the generator sends to the sink), Postfix, sluiced, the four services."""
 import grp
+import json
 import os
 import pathlib
 import pwd
@@ -49,7 +50,6 @@ class Sink:
             return answer.read().decode()
 
     def counters(self):
-        import json
         return json.loads(self._http("/counters"))
 
     def reset(self):
@@ -145,7 +145,9 @@ class Postfix:
                 "smtpd_peername_lookup": "no", "smtp_connection_reuse_count_limit": 0, "anvil_rate_time_unit": "600s",
                 "disable_vrfy_command": "yes", "enable_long_queue_ids": "yes"})
         if profile.connections_per_domain:
-            settings["smtp_destination_concurrency_limit"] = profile.connections_per_domain
+            # To Postfix the relay host is one destination, whatever the domains.
+            settings["smtp_destination_concurrency_limit"] = profile.connections_per_domain * profile.domains
+            settings["default_process_limit"] = max(200, profile.connections_per_domain * profile.domains + 100)
         (self.config / "main.cf").write_text("".join(f"{k} = {v}\n" for k, v in settings.items()), encoding="utf-8")
 
     def _run(self, *argv, check=True):
@@ -260,6 +262,21 @@ class Services(Sluiced):
 
     def spool(self):
         return self.cluster.shards[0].data
+
+
+class SmtpSink:
+    """Postfix's smtp-sink as the receiver, to check ours against it."""
+
+    def __init__(self, scenario):
+        self.address = loopback(11)
+        self.target = f"{self.address}:{SINK_SMTP_PORT}"
+        argv = [shutil.which("smtp-sink") or "/usr/sbin/smtp-sink", "-u", "nobody", self.target, "1024"]
+        self.process = scenario.add(Process("smtp-sink", argv, scenario.folder,
+                                            is_ready=lambda: processes.answers(self.address, SINK_SMTP_PORT)))
+
+    def start(self):
+        self.process.start()
+        return self
 
 
 ALL = {system.name: system for system in (Direct, Postfix, PostfixTuned, Sluiced, Services)}

@@ -1,10 +1,11 @@
-// sluice-load: a load generator that is no bottleneck, by SMTP.
+// sluice-load: a load generator that is no bottleneck, by SMTP or gRPC.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
 
+#include "tests/bench/loadgen/grpc_load.h"
 #include "tests/bench/loadgen/smtp_load.h"
 #include "tools/sink/rules.h"
 
@@ -19,12 +20,13 @@ int Fail(const std::string& text) {
 int Main(int argc, char** argv) {
   LoadOptions load;
   SmtpLoadOptions smtp;
+  GrpcLoadOptions grpc;
   std::vector<std::string> targets = {"127.0.0.1:2525"};
   std::vector<std::string> sources;
   std::string timeout = "5m";
   std::string output;
 
-  CLI::App app{"Injects mail by SMTP and prints what came of it as JSON.", "sluice-load"};
+  CLI::App app{"Injects mail by SMTP or gRPC and prints what came of it as JSON.", "sluice-load"};
   app.footer("Exit code 0 where every message was accepted, 2 where some were not, 1 for errors.");
   app.add_option("--to", targets, "address:port, taken in turn by the sessions")
       ->capture_default_str();
@@ -59,6 +61,10 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--timeout", timeout, "for connecting and for each reply")->capture_default_str();
   app.add_option("--seed", load.seed, "of the domains")->capture_default_str();
+  app.add_option("--grpc", grpc.target, "address:port: inject by IngestService.InjectStream");
+  app.add_option("--streams", grpc.streams, "of gRPC")->capture_default_str();
+  app.add_option("--outstanding", grpc.outstanding, "unanswered messages of a gRPC stream")
+      ->capture_default_str();
   app.add_option("--output", output, "file for the JSON (default: stdout)");
   CLI11_PARSE(app, argc, argv);
 
@@ -83,12 +89,18 @@ int Main(int argc, char** argv) {
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
 
-  EventLoop loop;
-  SmtpLoad run(loop, load, smtp, [&] { loop.Stop(); });
-  run.Start();
-  loop.Run();
-
-  const LoadResult& result = run.result();
+  LoadResult result;
+  if (!grpc.target.empty()) {
+    auto done = RunGrpcLoad(load, grpc);
+    if (!done.ok()) return Fail(std::string(done.status().message()));
+    result = *done;
+  } else {
+    EventLoop loop;
+    SmtpLoad run(loop, load, smtp, [&] { loop.Stop(); });
+    run.Start();
+    loop.Run();
+    result = run.result();
+  }
   if (output.empty()) {
     std::cout << result.ToJson() << std::endl;
   } else {
