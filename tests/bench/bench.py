@@ -16,6 +16,7 @@ from tests.harness.processes import Failure, Scenario, program
 WARM_UP_MESSAGES = 400
 SETTLE_S = 1.0
 STALL_S = 60
+RESTART_DELIVERIES = 100_000  # after which a restart has shown what it can
 
 
 def say(text):
@@ -49,18 +50,16 @@ def warm_up(profile, system, sink):
     sink.reset()
 
 
-def rates(result, profile, generated, sink_counters, begin, recipients):
+def rates(result, generated, sink_counters, begin):
     span = sink_counters["last_message_us"] / 1e6 - begin
     result["accept_per_s"] = generated["accepted_per_s"]
     result["accepted"] = generated["accepted"]
     result["not_accepted"] = generated["deferred"] + generated["rejected"] + generated["lost"]
     result["delivered"] = sink_counters["recipients"]
-    # Messages; for lists, recipients: what the receiver has taken at the end of the run.
-    result["end_to_end_per_s"] = recipients / span if span > 0 else None
+    result["end_to_end_per_s"] = sink_counters["recipients"] / span if span > 0 else None
     result["accept_latency"] = generated["latency"]
     result["delivery_latency"] = sink_counters["latency"]
     result["generator_cpu_s"] = generated["cpu_s"]
-    del profile
 
 
 def costs(result, meter, messages):
@@ -90,8 +89,12 @@ def run_flow(profile, system, sink, result):
     expected = generated["accepted"] * profile.recipients
     counters = drained(sink, expected, result)
     time.sleep(SETTLE_S if system.stores else 0)
-    costs(result, meter if system.stores else meter, generated["accepted"] * profile.recipients)
-    rates(result, profile, generated, counters, begin, counters["recipients"])
+    costs(result, meter, generated["accepted"] * profile.recipients)
+    rates(result, generated, counters, begin)
+    if profile.recipients > 1:
+        result["transactions"] = counters["messages"]
+        result["body_bytes_per_transaction"] = counters["bytes"] / max(counters["messages"], 1)
+        result["notes"].append(f"{counters['messages']:,} transactions for {counters['recipients']:,} recipients")
     if profile.round_trip_ms:
         # With pipelining a message costs two round trips: the answer to the envelope, and the answer to the final dot, which carries the
         # next envelope; the last dot and the next MAIL, RCPT and DATA in one write make it two in all.
@@ -118,7 +121,7 @@ def run_backlog(profile, system, sink, result):
     counters = drained(sink, generated["accepted"], result)
     time.sleep(SETTLE_S)
     costs(result, meter, generated["accepted"])
-    rates(result, profile, generated, counters, begin, counters["recipients"])
+    rates(result, generated, counters, begin)
     result["of_flowing_rate"] = result["end_to_end_per_s"] / result["flowing_per_s"]
     result["notes"].append(f"drained at {100 * result['of_flowing_rate']:.0f} % of the flowing rate ({result['flowing_per_s']:,.0f}/s)")
 
@@ -135,7 +138,7 @@ def run_storm(profile, system, sink, result):
     counters = drained(sink, generated["accepted"], result)
     time.sleep(SETTLE_S)
     costs(result, meter, generated["accepted"])
-    rates(result, profile, generated, counters, begin, counters["recipients"])
+    rates(result, generated, counters, begin)
     wait = counters["greylist_wait"]
     result["lateness_p50_s"] = wait["p50_us"] / 1e6 - profile.retry_after_s
     result["lateness_p99_s"] = wait["p99_us"] / 1e6 - profile.retry_after_s
@@ -159,7 +162,7 @@ def run_fairness(profile, system, sink, result):
     counters = drained(sink, generated["accepted"] + profile.small_messages, result)
     time.sleep(SETTLE_S)
     costs(result, meter, generated["accepted"] + profile.small_messages)
-    rates(result, profile, generated, counters, begin, counters["recipients"])
+    rates(result, generated, counters, begin)
     small = counters["latency_by_load"]["small"]
     result["small_alone"], result["small_beside_big"] = alone, small
     done = beside["recipients"] < generated["accepted"]
@@ -167,7 +170,32 @@ def run_fairness(profile, system, sink, result):
                            + ("" if done else " (the big one had ended before; use a larger --scale)"))
 
 
-RUNS = {"flow": run_flow, "backlog": run_backlog, "storm": run_storm, "fairness": run_fairness}
+def run_restart(profile, system, sink, result):
+    """Everything is accepted and held, then killed, and started with a cold cache: how long until the receiver has a first message."""
+    system.hold()
+    meter = measure.Meter(system.roots(), system.spool())
+    meter.start()
+    _, generated = load(profile, system.target, profile.messages)
+    costs(result, meter, generated["accepted"])
+    system.kill()
+    systems.drop_caches()
+    begin = time.time()
+    system.start()
+    result["start_s"] = time.time() - begin
+    again = measure.Meter(system.roots(), system.spool())
+    again.start()
+    system.release()
+    counters = drained(sink, min(generated["accepted"], RESTART_DELIVERIES), result)
+    first = counters["first_message_us"] / 1e6 - begin
+    rates(result, generated, counters, begin)
+    loading = result["rss_peak_bytes"] / 2**20
+    after = again.stop()["rss_peak_bytes"] / 2**20
+    result["first_delivery_after_kill_s"], result["rss_peak_after_restart_mib"] = first, after
+    result["notes"].append(f"ready {result['start_s']:.2f} s after its start, first delivery after {first:.2f} s; RSS MiB: loading {loading:,.0f}, "
+                           f"delivering after the restart {after:,.0f}")
+
+
+RUNS = {"flow": run_flow, "restart": run_restart, "backlog": run_backlog, "storm": run_storm, "fairness": run_fairness}
 
 
 def run(profile, name, folder):

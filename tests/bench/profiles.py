@@ -23,7 +23,7 @@ class Profile:
     recipients_per_message: int = 1000
     retry_after_s: int = 1
     # flow: accept and deliver at one time. backlog: accept all, then deliver. storm: all refused once, then due together.
-    # fairness: a held big load is released, small messages beside it. flow_big: few huge messages.
+    # fairness: a held big load is released, small messages beside it. restart: kill -9 with everything queued.
     kind: str = "flow"
     small_messages: int = 0
     small_rate: float = 0
@@ -47,5 +47,7 @@ PROFILES = {p.name: p for p in (
     Profile("fairness", "a job of 5 million beside a small one, 1 KiB", messages=5_000_000, size=1024, kind="fairness", small_messages=2_000,
             small_rate=100, quick_divisor=200, systems=("sluiced", "services")),
     Profile("list", "one message × 10,000 recipients, 10 KiB", messages=20, recipients=10_000, sessions=4, quick_divisor=4),
+    Profile("restart", "10 M × 1 KiB over 200,000 queues, then kill -9", messages=10_000_000, size=1024, domains=200_000, kind="restart",
+            quick_divisor=500, systems=("sluiced",)),
     Profile("huge", "100 sessions × 50 MB", messages=100, size=50_000_000, sessions=100, quick_divisor=5, outbound_connections=20),
 )}

@@ -233,6 +233,11 @@ class Sluiced:
     def release(self):
         self._ctl("resume", "*/*")
 
+    def kill(self):
+        """kill -9 of everything at once."""
+        for service in self.services():
+            service.kill()
+
     def _ctl(self, *arguments):
         done = self.ctl.run(*arguments)
         if done.returncode != 0:
@@ -241,6 +246,12 @@ class Sluiced:
     def stop(self):
         for service in self.services():
             service.stop()
+
+
+def drop_caches():
+    """What the kernel has of files in memory is forgotten; needs root."""
+    os.sync()
+    pathlib.Path("/proc/sys/vm/drop_caches").write_text("3\n", encoding="utf-8")
 
 
 class Services(Sluiced):
