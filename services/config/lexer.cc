@@ -1,0 +1,172 @@
+#include "services/config/lexer.h"
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+
+namespace sluice::config {
+namespace {
+
+bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\f' || c == '\v'; }
+
+class LineReader {
+ public:
+  LineReader(std::shared_ptr<const std::string> file, int line, std::string_view text,
+             std::vector<Diagnostic>* diagnostics)
+      : file_(std::move(file)), line_(line), text_(text), diagnostics_(diagnostics) {}
+
+  // Tokens up to the comment or the end; nothing if the line cannot be read.
+  std::optional<std::vector<Token>> Tokens() {
+    std::vector<Token> tokens;
+    size_t at = 0;
+    while (true) {
+      while (at < text_.size() && IsBlank(text_[at])) ++at;
+      if (at == text_.size() || text_[at] == '#') break;
+      Token token;
+      token.column = static_cast<int>(at) + 1;
+      if (!ReadToken(&at, &token)) return std::nullopt;
+      tokens.push_back(std::move(token));
+    }
+    end_ = at;
+    return tokens;
+  }
+
+  Location At(size_t column) const {
+    return {file_, line_, static_cast<int>(column), std::string(text_)};
+  }
+  void Fail(size_t column, std::string message) {
+    diagnostics_->push_back(
+        {Diagnostic::Severity::kError, At(column), std::move(message), std::string()});
+  }
+  // Where the comment, or the end, is.
+  size_t end() const { return end_; }
+
+ private:
+  // A token may have quoted parts: name="a b" is one.
+  bool ReadToken(size_t* at, Token* token) {
+    while (*at < text_.size() && !IsBlank(text_[*at]) && text_[*at] != '#') {
+      const char c = text_[*at];
+      if (c == '"') {
+        const size_t opened = *at;
+        token->quoted = true;
+        ++*at;
+        while (*at < text_.size() && text_[*at] != '"') {
+          if (text_[*at] == '\\' && *at + 1 < text_.size() &&
+              (text_[*at + 1] == '"' || text_[*at + 1] == '\\')) {
+            ++*at;
+          }
+          token->text += text_[(*at)++];
+        }
+        if (*at == text_.size()) {
+          Fail(opened + 1, "this quotation does not end in its line");
+          return false;
+        }
+        ++*at;
+      } else if (c == '\0') {
+        Fail(*at + 1, "a NUL byte; is this a text file?");
+        return false;
+      } else {
+        token->text += c;
+        ++*at;
+      }
+    }
+    return true;
+  }
+
+  std::shared_ptr<const std::string> file_;
+  int line_;
+  std::string_view text_;
+  std::vector<Diagnostic>* diagnostics_;
+  size_t end_ = 0;
+};
+
+// `<name argument...>` or `</name>`; the '>' is the last byte of the last token.
+std::optional<Statement> ReadBorder(LineReader* reader, std::vector<Token> tokens) {
+  Token& last = tokens.back();
+  if (last.text.empty() || last.text.back() != '>' || (last.quoted && last.text == ">")) {
+    reader->Fail(tokens.front().column, "a section line ends in \">\"");
+    return std::nullopt;
+  }
+  last.text.pop_back();
+  if (last.text.empty() && !last.quoted && tokens.size() > 1) tokens.pop_back();
+  Statement statement;
+  std::string name = tokens.front().text.substr(1);
+  statement.kind = Statement::Kind::kOpen;
+  if (!name.empty() && name.front() == '/') {
+    statement.kind = Statement::Kind::kClose;
+    name.erase(0, 1);
+  }
+  if (name.empty()) {
+    reader->Fail(tokens.front().column, "a section needs a name right after \"<\"");
+    return std::nullopt;
+  }
+  if (statement.kind == Statement::Kind::kClose && tokens.size() > 1) {
+    reader->Fail(tokens[1].column, absl::StrCat("nothing may follow the name in </", name, ">"));
+    return std::nullopt;
+  }
+  statement.name = absl::AsciiStrToLower(name);
+  statement.where = reader->At(tokens.front().column);
+  tokens.erase(tokens.begin());
+  statement.arguments = std::move(tokens);
+  return statement;
+}
+
+}  // namespace
+
+std::vector<Statement> Lex(std::string_view file, std::string_view text,
+                           std::vector<Diagnostic>* diagnostics) {
+  const auto file_name = std::make_shared<const std::string>(file);
+  if (text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);
+  std::vector<Statement> statements;
+  bool continues = false;
+  for (int line = 1; !text.empty(); ++line) {
+    const size_t end = text.find('\n');
+    std::string_view content = text.substr(0, end);
+    text.remove_prefix(end == text.npos ? text.size() : end + 1);
+    if (!content.empty() && content.back() == '\r') content.remove_suffix(1);
+
+    LineReader reader(file_name, line, content, diagnostics);
+    std::optional<std::vector<Token>> tokens = reader.Tokens();
+    if (!tokens) {
+      continues = false;
+      continue;
+    }
+    if (tokens->empty()) continue;  // blank lines and comments do not end a continued list
+    if (continues) {
+      Statement& statement = statements.back();
+      continues = tokens->back().text.ends_with(',');
+      for (Token& token : *tokens) {
+        absl::StrAppend(&statement.rest, token.text);
+        // Columns lead into the first line, which is the one that is shown.
+        token.column = statement.where.column;
+        statement.arguments.push_back(std::move(token));
+      }
+      continue;
+    }
+    if (tokens->front().text.starts_with('<') && !tokens->front().quoted) {
+      if (auto border = ReadBorder(&reader, *std::move(tokens))) {
+        statements.push_back(*std::move(border));
+      }
+      continue;
+    }
+    Statement statement;
+    statement.name = absl::AsciiStrToLower(tokens->front().text);
+    statement.where = reader.At(tokens->front().column);
+    tokens->erase(tokens->begin());
+    if (!tokens->empty()) {
+      const auto from = static_cast<size_t>(tokens->front().column) - 1;
+      std::string_view rest = content.substr(from, reader.end() - from);
+      while (!rest.empty() && IsBlank(rest.back())) rest.remove_suffix(1);
+      statement.rest = std::string(rest);
+      continues = !tokens->back().quoted && tokens->back().text.ends_with(',');
+    }
+    statement.arguments = *std::move(tokens);
+    statements.push_back(std::move(statement));
+  }
+  return statements;
+}
+
+}  // namespace sluice::config

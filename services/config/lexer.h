@@ -1,0 +1,42 @@
+// Cuts the text of one directive file into directives and section borders.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/config/diagnostic.h"
+
+namespace sluice::config {
+
+struct Token {
+  std::string text;  // without quotes
+  bool quoted = false;
+  int column = 0;  // from 1
+};
+
+// One directive, `<name argument>` or `</name>`.
+struct Statement {
+  enum class Kind { kDirective, kOpen, kClose };
+  Kind kind = Kind::kDirective;
+  std::string name;  // lower case
+  std::vector<Token> arguments;
+  Location where;  // of the name
+  // What follows the name, as written, without comment and outer blanks.
+  std::string rest;
+
+  Location At(const Token& token) const {
+    Location at = where;
+    at.column = token.column;
+    return at;
+  }
+};
+
+// `#` outside quotes starts a comment; LF and CRLF end lines; a byte order mark at the
+// start is skipped; double quotes group, with \" and \\ inside; a line that ends in a comma goes on
+// in the next one. What cannot be read becomes a diagnostic and its line is left out. Pure; takes
+// any bytes.
+std::vector<Statement> Lex(std::string_view file, std::string_view text,
+                           std::vector<Diagnostic>* diagnostics);
+
+}  // namespace sluice::config

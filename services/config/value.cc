@@ -1,0 +1,236 @@
+#include "services/config/value.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr int64_t kMaxDurationUs = int64_t{100} * 366 * 86400 * 1'000'000;  // a hundred years
+
+std::string Lower(std::string_view text) {
+  return absl::AsciiStrToLower(absl::string_view(text.data(), text.size()));
+}
+
+std::string_view Strip(std::string_view text) {
+  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
+  return text;
+}
+
+int64_t UnitUs(std::string_view unit) {
+  static constexpr std::pair<std::string_view, int64_t> kUnits[] = {
+      {"ms", 1'000},
+      {"s", 1'000'000},
+      {"sec", 1'000'000},
+      {"second", 1'000'000},
+      {"seconds", 1'000'000},
+      {"m", 60'000'000},
+      {"min", 60'000'000},
+      {"minute", 60'000'000},
+      {"minutes", 60'000'000},
+      {"h", 3'600'000'000},
+      {"hr", 3'600'000'000},
+      {"hour", 3'600'000'000},
+      {"hours", 3'600'000'000},
+      {"d", 86'400'000'000},
+      {"day", 86'400'000'000},
+      {"days", 86'400'000'000},
+      {"w", 604'800'000'000},
+      {"week", 604'800'000'000},
+      {"weeks", 604'800'000'000},
+  };
+  for (const auto& [name, us] : kUnits) {
+    if (name == unit) return us;
+  }
+  return 0;
+}
+
+// Digits at the start of *text, taken from it.
+std::optional<uint64_t> TakeNumber(std::string_view* text) {
+  uint64_t value = 0;
+  size_t digits = 0;
+  while (digits < text->size() && absl::ascii_isdigit((*text)[digits])) {
+    const auto digit = static_cast<uint64_t>((*text)[digits] - '0');
+    if (value > (std::numeric_limits<uint64_t>::max() - digit) / 10) return std::nullopt;
+    value = value * 10 + digit;
+    ++digits;
+  }
+  if (digits == 0) return std::nullopt;
+  text->remove_prefix(digits);
+  return value;
+}
+
+}  // namespace
+
+std::optional<bool> ParseBool(std::string_view text) {
+  const std::string word = Lower(text);
+  if (word == "yes" || word == "true") return true;
+  if (word == "no" || word == "false") return false;
+  return std::nullopt;
+}
+
+std::optional<uint64_t> ParseCount(std::string_view text) {
+  const auto value = TakeNumber(&text);
+  return text.empty() ? value : std::nullopt;
+}
+
+std::optional<int64_t> ParseDurationUs(std::string_view text) {
+  const std::string lower = Lower(Strip(text));
+  std::string_view rest = lower;
+  int64_t total = 0;
+  if (rest.empty()) return std::nullopt;
+  while (!rest.empty()) {
+    const auto number = TakeNumber(&rest);
+    if (!number) return std::nullopt;
+    rest = Strip(rest);
+    size_t letters = 0;
+    while (letters < rest.size() && absl::ascii_isalpha(rest[letters])) ++letters;
+    const bool bare = letters == 0 && rest.empty() && total == 0;
+    const int64_t unit = bare ? 1'000'000 : UnitUs(rest.substr(0, letters));
+    if (unit == 0 || *number > static_cast<uint64_t>((kMaxDurationUs - total) / unit)) {
+      return std::nullopt;
+    }
+    total += static_cast<int64_t>(*number) * unit;
+    rest = Strip(rest.substr(letters));
+  }
+  return total;
+}
+
+std::optional<std::vector<int64_t>> ParseDurationListUs(std::string_view text) {
+  std::vector<int64_t> list;
+  while (true) {
+    const size_t comma = text.find(',');
+    const auto duration = ParseDurationUs(text.substr(0, comma));
+    if (!duration) return std::nullopt;
+    list.push_back(*duration);
+    if (comma == text.npos) return list;
+    text.remove_prefix(comma + 1);
+  }
+}
+
+std::optional<policy::v1::Rate> ParseRate(std::string_view text) {
+  policy::v1::Rate rate;
+  const std::string lower = Lower(Strip(text));
+  if (lower == "unlimited") {
+    rate.set_unlimited(true);
+    return rate;
+  }
+  std::string_view rest = lower;
+  const auto count = TakeNumber(&rest);
+  if (!count) return std::nullopt;
+  rate.set_count(*count);
+  rate.set_period_us(1'000'000);
+  rest = Strip(rest);
+  if (rest.empty()) {
+    // "0" is the only count that needs no period.
+    if (*count != 0) return std::nullopt;
+    return rate;
+  }
+  if (rest.front() != '/') return std::nullopt;
+  rest = Strip(rest.substr(1));
+  uint64_t periods = 1;
+  if (!rest.empty() && absl::ascii_isdigit(rest.front())) {
+    const auto number = TakeNumber(&rest);
+    if (!number || *number == 0) return std::nullopt;
+    periods = *number;
+  }
+  const int64_t unit = UnitUs(Strip(rest));
+  if (unit == 0 || periods > static_cast<uint64_t>(kMaxDurationUs / unit)) return std::nullopt;
+  rate.set_period_us(periods * static_cast<uint64_t>(unit));
+  return rate;
+}
+
+std::optional<uint64_t> ParseSizeBytes(std::string_view text) {
+  text = Strip(text);
+  const auto number = TakeNumber(&text);
+  if (!number) return std::nullopt;
+  std::string unit = Lower(Strip(text));
+  if (unit.size() == 2 && unit[1] == 'b') unit.pop_back();  // "MB"
+  int shift = 0;
+  if (unit == "k") {
+    shift = 10;
+  } else if (unit == "m") {
+    shift = 20;
+  } else if (unit == "g") {
+    shift = 30;
+  } else if (unit == "t") {
+    shift = 40;
+  } else if (!unit.empty() && unit != "b") {
+    return std::nullopt;
+  }
+  if (*number > (std::numeric_limits<uint64_t>::max() >> (shift + 1))) return std::nullopt;
+  return *number << shift;
+}
+
+std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_port) {
+  if (const auto endpoint = Endpoint::Parse(text)) return endpoint->ToString();
+  if (default_port == 0) return std::nullopt;
+  const auto ip = IpAddress::Parse(text);
+  return ip ? std::optional((Endpoint{*ip, default_port}).ToString()) : std::nullopt;
+}
+
+std::optional<std::string> ParseHostName(std::string_view text) {
+  if (text.ends_with('.')) text.remove_suffix(1);
+  if (text.empty() || text.size() > 255) return std::nullopt;
+  size_t label = 0;
+  for (const char c : text) {
+    if (c == '.') {
+      if (label == 0) return std::nullopt;
+      label = 0;
+      continue;
+    }
+    if (!absl::ascii_isalnum(c) && c != '-' && c != '_') return std::nullopt;
+    if (++label > 63) return std::nullopt;
+  }
+  return label == 0 ? std::nullopt : std::optional(Lower(text));
+}
+
+std::optional<std::string> ParseHostPort(std::string_view text) {
+  if (const auto endpoint = Endpoint::Parse(text)) return endpoint->ToString();
+  if (const auto ip = IpAddress::Parse(text)) return ip->ToString();
+  if (text.starts_with('[') && text.ends_with(']')) {
+    const auto ip = IpAddress::Parse(text.substr(1, text.size() - 2));
+    return ip ? std::optional(ip->ToString()) : std::nullopt;
+  }
+  const size_t colon = text.find(':');
+  const auto host = ParseHostName(text.substr(0, colon));
+  if (!host || colon == text.npos) return host;
+  const auto port = ParseCount(text.substr(colon + 1));
+  if (!port || *port == 0 || *port > 65535) return std::nullopt;
+  return absl::StrCat(*host, ":", *port);
+}
+
+std::optional<std::string> ParseDomainPattern(std::string_view text) {
+  std::string_view domain = text;
+  std::string prefix;
+  if (text == "*") return "*";
+  for (const std::string_view start : {std::string_view("*."), std::string_view("[*.]")}) {
+    if (domain.starts_with(start)) {
+      prefix = std::string(start);
+      domain.remove_prefix(start.size());
+      break;
+    }
+  }
+  const auto name = ParseHostName(domain);
+  return name ? std::optional(prefix + *name) : std::nullopt;
+}
+
+std::vector<std::string> SplitList(std::string_view text) {
+  std::vector<std::string> items(1);
+  for (const char c : text) {
+    if (c == ',' || c == ';' || c == ' ' || c == '\t') {
+      if (!items.back().empty()) items.emplace_back();
+    } else {
+      items.back() += c;
+    }
+  }
+  if (items.back().empty()) items.pop_back();
+  return items;
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,39 @@
+// The grammars of directive values. All functions are pure, take any bytes, and give nothing where
+// the text is not of the grammar or does not fit.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sluice/policy/v1/settings.pb.h"
+
+namespace sluice::config {
+
+// yes no true false, any case.
+std::optional<bool> ParseBool(std::string_view text);
+// Decimal digits only.
+std::optional<uint64_t> ParseCount(std::string_view text);
+// "1w2d12h30m5s", "90 seconds", "500ms"; a bare number is seconds. In microseconds.
+std::optional<int64_t> ParseDurationUs(std::string_view text);
+// "10m,30m,1h".
+std::optional<std::vector<int64_t>> ParseDurationListUs(std::string_view text);
+// "100/h", "5/10s", "unlimited", "0".
+std::optional<policy::v1::Rate> ParseRate(std::string_view text);
+// "50M", "512k", "10b"; a bare number is bytes. In bytes; k is 1024.
+std::optional<uint64_t> ParseSizeBytes(std::string_view text);
+// "ip", "ip:port", "[v6]:port". `default_port` 0: the port must be there. As "ip:port".
+std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_port);
+// "host", "host:port", an address or "[v6]:port"; lower case.
+std::optional<std::string> ParseHostPort(std::string_view text);
+// Letters, digits, "-", "_" and "." in labels of at most 63 bytes, 255 in all, no empty label.
+// Lower case, without the dot at the end.
+std::optional<std::string> ParseHostName(std::string_view text);
+// "*", "d", "*.d", "[*.]d", lower case.
+std::optional<std::string> ParseDomainPattern(std::string_view text);
+// Splits at commas, semicolons and blanks; no empty items.
+std::vector<std::string> SplitList(std::string_view text);
+
+}  // namespace sluice::config
