@@ -64,7 +64,8 @@ class ConnectionHandler {
 };
 
 // Thread-safety: one executor; the handler is never called from within a call of this.
-// Lifetime: destroying it closes at once, without callbacks.
+// Lifetime: destroying it closes at once, without callbacks; the handler may do so within any of
+// its own.
 class Connection {
  public:
   virtual ~Connection() = default;

@@ -1,0 +1,57 @@
+// Paces attempts so that no window of the stated period ever holds more than its count.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "services/base/clock.h"
+
+namespace sluice::delivery {
+
+// The generic cell rate algorithm (ITU-T I.371). A bucket of B that refills at N a period would let
+// N + B - 1 pass in some window; so it refills at N - B + 1, and the burst counts inside N.
+// Thread-safety: none; a value. Units: one cell is one recipient.
+class RatePacer {
+ public:
+  RatePacer() = default;  // no limit
+  // count 0: nothing passes. burst is cut to 1..count.
+  RatePacer(uint64_t count, Duration period, uint32_t burst) : limited_(true) {
+    if (count == 0 || period.count() <= 0) {
+      never_ = count == 0;
+      limited_ = never_;
+      return;
+    }
+    const uint64_t cells = std::clamp<uint64_t>(burst, 1, count);
+    // Rounded up: a window is never overfilled by a rounding error.
+    const uint64_t refill = count - cells + 1;
+    interval_ = Duration((static_cast<uint64_t>(period.count()) + refill - 1) / refill);
+    tolerance_ = interval_ * static_cast<int64_t>(cells - 1);
+  }
+
+  bool limited() const { return limited_; }
+  Duration interval() const { return interval_; }
+
+  // When one cell may pass, at the earliest; max() where never.
+  MonotonicTime Next(MonotonicTime now) const {
+    if (never_) return MonotonicTime::max();
+    if (!limited_) return now;
+    return std::max(now, theoretical_ - tolerance_);
+  }
+  // Charges `cells` that pass now; the caller has waited for Next.
+  void Charge(MonotonicTime now, uint64_t cells) {
+    if (!limited_ || never_) return;
+    theoretical_ = std::max(theoretical_, now) + interval_ * static_cast<int64_t>(cells);
+  }
+  // Keeps what was charged when the limit changes: a reload never opens a window anew.
+  void TakeOver(const RatePacer& old) { theoretical_ = old.theoretical_; }
+
+ private:
+  bool limited_ = false;
+  bool never_ = false;
+  Duration interval_{};
+  Duration tolerance_{};
+  MonotonicTime theoretical_{};
+};
+
+}  // namespace sluice::delivery

@@ -1,0 +1,209 @@
+#include "services/delivery/core/worker.h"
+
+#include <algorithm>
+
+#include "services/base/net/ip_address.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+
+Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& resolver,
+               ConnectionFactory& connections, std::vector<ShardAddress> shards)
+    : options_(options),
+      executor_(executor),
+      resolver_(resolver),
+      connections_(connections),
+      policy_(config::PolicyView::Defaults()) {
+  for (ShardAddress& shard : shards) {
+    links_.push_back(std::make_unique<Link>(*this, std::move(shard)));
+  }
+}
+
+Worker::~Worker() {
+  alive_.reset();
+  if (renew_timer_ != 0) executor_.Cancel(renew_timer_);
+  for (const auto& link : links_) {
+    if (link->reconnect != 0) executor_.Cancel(link->reconnect);
+  }
+  for (const auto& [name, queue] : queues_) {
+    if (queue->timer != 0) executor_.Cancel(queue->timer);
+    for (const auto& conn : queue->conns) {
+      if (conn->idle != 0) executor_.Cancel(conn->idle);
+    }
+  }
+}
+
+void Worker::Start() {
+  if (owned_vmtas_.empty()) SetPolicy(policy_);
+  for (const auto& link : links_) {
+    if (link->stream == nullptr && link->reconnect == 0) OpenLink(*link);
+  }
+  Renew();
+}
+
+bool Worker::Owns(const std::string& ip) const {
+  if (std::find(options_.addresses.begin(), options_.addresses.end(), ip) !=
+      options_.addresses.end()) {
+    return true;
+  }
+  if (options_.only_listed) return false;
+  const auto address = IpAddress::Parse(ip);
+  return address && address->IsLoopback();
+}
+
+void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  policy_ = std::move(policy);
+  std::vector<std::string> owned;
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    bool any = vmta->source_hosts().empty();
+    for (const auto& host : vmta->source_hosts()) {
+      if (!Owns(host.ip())) continue;
+      any = true;
+      std::unique_ptr<Source>& source = sources_[host.ip()];
+      if (source == nullptr) source = std::make_unique<Source>();
+      source->ip = host.ip();
+      const auto settings = policy_->ForSource(host.ip());
+      RatePacer pacer;
+      if (settings->has_max_msg_rate() && !settings->max_msg_rate().unlimited()) {
+        pacer = RatePacer(settings->max_msg_rate().count(),
+                          Duration(settings->max_msg_rate().period_us()), 1);
+        pacer.TakeOver(source->pacer);
+      }
+      source->pacer = pacer;
+    }
+    if (any) owned.push_back(vmta->name());
+  }
+  std::sort(owned.begin(), owned.end());
+  const bool changed = owned != owned_vmtas_;
+  owned_vmtas_ = std::move(owned);
+  if (changed) {
+    // The hello names them: said again on a new stream, with every lease that is held.
+    for (const auto& link : links_) {
+      if (link->stream == nullptr) continue;
+      auto refs = std::exchange(link->refs, {});
+      for (const auto& [ref, queue] : refs) {
+        std::erase_if(queue->refs, [&link](const Ref& each) { return each.link == link.get(); });
+      }
+      link->stream.reset();
+      link->greeted = false;
+      OpenLink(*link);
+    }
+  }
+  std::vector<std::string> names;
+  for (const auto& [name, queue] : queues_) names.push_back(name);
+  for (const std::string& name : names) {
+    if (const auto found = queues_.find(name); found != queues_.end()) Pump(*found->second);
+  }
+}
+
+void Worker::Drain(absl::AnyInvocable<void()> done) {
+  draining_ = true;
+  drained_ = std::move(done);
+  for (const auto& link : links_) {
+    link->out.header.set_draining(true);
+    link->dirty = true;
+  }
+  FlushLater();
+  std::vector<std::string> names;
+  for (const auto& [name, queue] : queues_) names.push_back(name);
+  for (const std::string& name : names) {
+    Queue& queue = *queues_.at(name);
+    std::vector<Conn*> connecting;
+    for (const auto& conn : queue.conns) {
+      if (conn->ready && !conn->quitting) {
+        conn->quitting = true;
+        conn->connection->Quit();
+      } else if (!conn->ready) {
+        connecting.push_back(conn.get());
+      }
+    }
+    for (Conn* conn : connecting) RemoveConn(*conn);
+    queue.resolving = false;
+    LetGo(queue);
+  }
+  CheckDrained();
+}
+
+void Worker::CheckDrained() {
+  if (!drained_ || open_connections_ > 0) return;
+  for (const auto& link : links_) {
+    // A shard that is away keeps its leases: they wait for our next start.
+    if (link->stream != nullptr && (!link->held.empty() || !link->unacknowledged.empty())) return;
+  }
+  executor_.Post(std::move(drained_));
+  drained_ = nullptr;
+}
+
+v1::GetWorkerStatusResponse Worker::Status(bool with_connections) const {
+  v1::GetWorkerStatusResponse status;
+  status.set_worker(options_.name);
+  status.set_incarnation(options_.incarnation);
+  status.set_connections_open(open_connections_);
+  status.set_delivered_total(stats_.delivered);
+  status.set_transient_total(stats_.transient);
+  status.set_permanent_total(stats_.permanent);
+  status.set_connects_total(stats_.connects);
+  status.set_connect_failures_total(stats_.connect_failures);
+  status.set_snapshot_version(policy_->version());
+  status.set_draining(draining_);
+  uint64_t held = 0;
+  for (const auto& link : links_) held += link->held.size();
+  status.set_leases_held(held);
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    for (const auto& host : vmta->source_hosts()) {
+      v1::SourceStatus* shown = status.add_sources();
+      shown->set_ip(host.ip());
+      shown->set_host_name(host.host_name());
+      const auto found = sources_.find(host.ip());
+      shown->set_owned(found != sources_.end());
+      if (found == sources_.end()) continue;
+      shown->set_suspended_reason(found->second->suspended);
+      shown->set_connections(found->second->connections);
+      shown->set_delivered_total(found->second->delivered);
+    }
+  }
+  constexpr int kMaxShown = 1000;
+  const MonotonicTime now = executor_.clock().Now();
+  for (const auto& [name, queue] : queues_) {
+    if (!queue->blocked.empty()) {
+      v1::BlockedQueue* blocked = status.add_blocked();
+      blocked->set_queue(name);
+      blocked->set_limit(queue->blocked);
+    }
+    for (const auto& conn : queue->conns) {
+      if (!with_connections || status.connections_size() >= kMaxShown) break;
+      v1::ConnectionStatus* shown = status.add_connections();
+      shown->set_queue(name);
+      shown->set_source_ip(conn->source->ip);
+      shown->set_destination_host(conn->host);
+      shown->set_destination_ip(conn->address);
+      shown->set_state(!conn->ready          ? "connecting"
+                       : conn->quitting      ? "closing"
+                       : conn->under_way > 0 ? "sending"
+                                             : "idle");
+      shown->set_delivered(conn->delivered);
+      shown->set_opened_us_ago((now - conn->opened).count());
+    }
+  }
+  return status;
+}
+
+std::vector<std::string> Worker::owned_sources() const {
+  std::vector<std::string> ips;
+  for (const auto& [ip, source] : sources_) {
+    if (!ip.empty()) ips.push_back(ip);
+  }
+  return ips;
+}
+
+std::vector<std::string> Worker::missing_sources() const {
+  std::vector<std::string> ips;
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    for (const auto& host : vmta->source_hosts()) {
+      if (!sources_.contains(host.ip())) ips.push_back(host.ip());
+    }
+  }
+  return ips;
+}
+
+}  // namespace sluice::delivery

@@ -1,0 +1,149 @@
+// A delivery worker: takes groups from the shards for the virtual MTAs whose sources it owns, and
+// sends them within every limit. An actor on one executor.
+//
+// A shard announces a queue; the worker looks up its MX, opens connections within the limits, and
+// grants the shard a credit for each free place on them. A group comes only for a credit, so it
+// goes out at once. Connections stay warm for a while, with their credits: new mail of the queue
+// then leaves with its own commit.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "services/base/executor.h"
+#include "services/base/rpc/stream.h"
+#include "services/config/policy_view.h"
+#include "services/delivery/core/connection.h"
+#include "services/delivery/core/rate_pacer.h"
+#include "services/delivery/dns/mx_resolver.h"
+#include "sluice/delivery/v1/delivery_service.pb.h"
+#include "sluice/queue/v1/queue_service.pb.h"
+
+namespace sluice::delivery {
+
+using DispatchClient = StreamClient<queue::v1::DispatchRequest, queue::v1::DispatchResponse>;
+using FetchClient = StreamClient<queue::v1::FetchBodyRequest, queue::v1::FetchBodyResponse>;
+
+struct WorkerOptions {
+  std::string name;
+  uint64_t incarnation = 0;  // grows with every start
+  // Source IPs of this machine. Empty: only_listed decides.
+  std::vector<std::string> addresses;
+  // False: every loopback address also counts as owned.
+  bool only_listed = false;
+  size_t max_connections = 20'000;
+  Duration reconnect_min = std::chrono::milliseconds(50);
+  Duration reconnect_max = std::chrono::seconds(5);
+};
+
+struct ShardAddress {
+  std::string name;
+  DispatchClient* dispatch = nullptr;
+  FetchClient* fetch = nullptr;
+};
+
+struct WorkerStats {
+  uint64_t delivered = 0;
+  uint64_t transient = 0;
+  uint64_t permanent = 0;
+  uint64_t connects = 0;
+  uint64_t connect_failures = 0;
+  uint64_t returned = 0;
+};
+
+// Thread-safety: the executor's thread. Lifetime: executor, resolver, factory and clients outlive
+// it.
+class Worker {
+ public:
+  Worker(const WorkerOptions& options, Executor& executor, MxResolver& resolver,
+         ConnectionFactory& connections, std::vector<ShardAddress> shards);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void Start();
+  // New limits hold from the next token; connections stay.
+  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // Takes nothing more, finishes what is under way, says QUIT; then `done`.
+  void Drain(absl::AnyInvocable<void()> done);
+
+  delivery::v1::GetWorkerStatusResponse Status(bool with_connections) const;
+  const WorkerStats& stats() const { return stats_; }
+  // Configured sources that this machine has, and that it lacks.
+  std::vector<std::string> owned_sources() const;
+  std::vector<std::string> missing_sources() const;
+  size_t open_connections() const { return open_connections_; }
+
+ private:
+  struct Link;   // to one shard
+  struct Queue;  // domain/vmta
+  struct Conn;   // one outbound connection
+  struct Source;
+  struct Target;
+  struct Ref;
+  struct Held;  // a lease in work
+
+  // worker_link.cc
+  void OpenLink(Link& link);
+  void OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame);
+  void OnLinkClosed(Link& link);
+  void SendHello(Link& link);
+  void Renew();
+  void FlushLater();
+  void Flush();
+  void Report(Queue& queue, queue::v1::GroupResult result);
+
+  // worker_queue.cc
+  void OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready);
+  void OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bodies);
+  void Pump(Queue& queue);
+  void Grant(Queue& queue);
+  void DropRef(Queue& queue, Link& link, uint64_t ref);
+  void LetGo(Queue& queue);
+  void Block(Queue& queue, const std::string& limit, MonotonicTime until);
+  void SendPaced(Queue& queue);
+  void RefreshQueue(Queue& queue);
+  void WakeAt(Queue& queue, MonotonicTime when);
+
+  // worker_connect.cc
+  void OpenConnections(Queue& queue, size_t wanted);
+  void Resolve(Queue& queue);
+  void OnResolved(Queue& queue, std::shared_ptr<const MxResult> result);
+  bool ConnectNext(Queue& queue, Conn& conn);
+  void OnConnectionReady(Conn& conn);
+  void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
+  void OnConnectionClosed(Conn& conn, ConnectionEnd end);
+  void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent);
+  void SetIdleTimer(Conn& conn);
+  Source* ChooseSource(Queue& queue);
+  void RemoveConn(Conn& conn);
+  void CheckDrained();
+  bool Owns(const std::string& ip) const;
+
+  const WorkerOptions options_;
+  Executor& executor_;
+  MxResolver& resolver_;
+  ConnectionFactory& connections_;
+  std::shared_ptr<const config::PolicyView> policy_;
+  std::vector<std::unique_ptr<Link>> links_;
+  std::map<std::string, std::unique_ptr<Queue>, std::less<>> queues_;
+  std::map<std::string, std::unique_ptr<Source>, std::less<>> sources_;  // by IP
+  absl::flat_hash_map<std::string, size_t> vmta_connections_;
+  std::vector<std::string> owned_vmtas_;
+  WorkerStats stats_;
+  size_t open_connections_ = 0;
+  uint64_t last_connection_id_ = 0;
+  bool flush_posted_ = false;
+  bool draining_ = false;
+  TimerId renew_timer_ = 0;
+  absl::AnyInvocable<void()> drained_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace sluice::delivery

@@ -1,0 +1,150 @@
+// The worker's parts. Private to the worker.
+#pragma once
+
+#include <deque>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/delivery/core/worker.h"
+
+namespace sluice::delivery {
+
+// Groups that one connection has at a time: the next one's commands go with the final dot.
+inline constexpr size_t kGroupsPerConnection = 2;
+
+struct Worker::Source {
+  std::string ip;  // empty: the system chooses
+  std::string host_name;
+  size_t connections = 0;
+  uint64_t delivered = 0;
+  std::string suspended;  // why it is not used, or empty
+  MonotonicTime suspended_until{};
+  RatePacer pacer;
+};
+
+// A lease that is being sent.
+struct Worker::Held {
+  Link* link = nullptr;
+  std::string queue;
+  uint64_t recipients = 0;
+  MonotonicTime until{};  // the final dot is sent before this
+};
+
+struct Worker::Link final
+    : Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>::Handler {
+  Link(Worker& worker, ShardAddress address) : worker(worker), address(std::move(address)) {}
+  void OnFrame(Frame<queue::v1::DispatchResponse> frame) override {
+    worker.OnShardFrame(*this, std::move(frame));
+  }
+  void OnClosed(absl::Status) override { worker.OnLinkClosed(*this); }
+
+  Worker& worker;
+  const ShardAddress address;
+  std::shared_ptr<Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> stream;
+  bool greeted = false;  // the shard's hello came
+  Duration lease = std::chrono::seconds(60);
+  MonotonicTime renewal_sent{};
+  Duration backoff{};
+  TimerId reconnect = 0;
+  absl::flat_hash_map<uint64_t, Queue*> refs;
+  absl::flat_hash_map<uint64_t, Held> held;
+  // Until the shard says that they are durable.
+  absl::flat_hash_map<uint64_t, queue::v1::GroupResult> unacknowledged;
+  Frame<queue::v1::DispatchRequest> out;
+  bool dirty = false;
+};
+
+// One address of one host.
+struct Worker::Target {
+  std::string host;
+  std::string address;
+  uint16_t port = 25;
+  uint16_t preference = 0;
+};
+
+// A shard that has mail of a queue.
+struct Worker::Ref {
+  Link* link = nullptr;
+  uint64_t ref = 0;
+  int64_t oldest_due_us = 0;
+  uint32_t due_estimate = 0;
+  uint32_t credits = 0;  // granted, and neither used nor revoked
+};
+
+struct Worker::Queue {
+  std::string name;
+  std::string domain;
+  std::string vmta;
+  std::string pool;
+  std::shared_ptr<const policy::v1::QueueSettings> settings;
+  uint64_t policy_version = 0;
+  RatePacer pacer;
+  std::vector<Ref> refs;
+  std::list<std::unique_ptr<Conn>> conns;
+  // Leased and waiting for the pacer.
+  struct Waiting {
+    uint64_t lease_id;
+    Transaction transaction;
+  };
+  std::deque<Waiting> waiting;
+  bool probe = false;  // retry mode: one connection
+  bool resolving = false;
+  std::shared_ptr<const MxResult> route;
+  std::vector<Target> targets;  // of the route, by preference
+  size_t turn = 0;              // over sources, hosts and addresses of equal rank
+  std::string blocked;
+  MonotonicTime blocked_until{};
+  TimerId timer = 0;
+  MonotonicTime timer_at{};
+  common::v1::Reply last_failure;
+
+  uint64_t due() const {
+    uint64_t sum = 0;
+    for (const Ref& ref : refs) sum += ref.due_estimate;
+    return sum;
+  }
+  uint32_t credits() const {
+    uint32_t sum = 0;
+    for (const Ref& ref : refs) sum += ref.credits;
+    return sum;
+  }
+};
+
+struct Worker::Conn final : ConnectionHandler {
+  Conn(Worker& worker, Queue& queue) : worker(worker), queue(queue) {}
+  void OnReady() override { worker.OnConnectionReady(*this); }
+  void OnResult(queue::v1::GroupResult result) override {
+    worker.OnConnectionResult(*this, std::move(result));
+  }
+  bool MayFinish(uint64_t lease_id) override;
+  void OnClosed(ConnectionEnd end) override { worker.OnConnectionClosed(*this, std::move(end)); }
+
+  // Places for groups, where it may take any.
+  size_t free_places() const {
+    if (!ready || quitting) return 0;
+    size_t places = kGroupsPerConnection - std::min(under_way, kGroupsPerConnection);
+    const uint32_t most = queue.settings->max_msg_per_connection();
+    if (most > 0) places = std::min<size_t>(places, most > sent ? most - sent : 0);
+    return places;
+  }
+
+  Worker& worker;
+  Queue& queue;
+  std::unique_ptr<Connection> connection;
+  Source* source = nullptr;
+  uint64_t id = 0;
+  std::string host;
+  std::string address;
+  std::vector<size_t> order;  // of the queue's targets, as this one tries them
+  size_t next_target = 0;     // into order
+  bool ready = false;
+  bool quitting = false;
+  size_t under_way = 0;
+  uint64_t sent = 0;
+  uint64_t delivered = 0;
+  TimerId idle = 0;
+  MonotonicTime opened{};
+};
+
+}  // namespace sluice::delivery

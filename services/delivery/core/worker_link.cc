@@ -1,0 +1,142 @@
+// The streams to the shards: hello, leases in, results out until they are acknowledged.
+#include <algorithm>
+
+#include "services/base/check.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+
+void Worker::OpenLink(Link& link) {
+  link.reconnect = 0;
+  link.stream = link.address.dispatch->Open(executor_);
+  link.stream->Start(&link);
+  SendHello(link);
+}
+
+void Worker::SendHello(Link& link) {
+  Frame<queue::v1::DispatchRequest> frame;
+  queue::v1::WorkerHello* hello = frame.header.mutable_hello();
+  hello->set_worker(options_.name);
+  hello->set_incarnation(options_.incarnation);
+  hello->set_snapshot_version(policy_->version());
+  for (const std::string& vmta : owned_vmtas_) hello->add_vmtas(vmta);
+  for (const auto& [id, held] : link.held) hello->add_held_leases()->set_lease_id(id);
+  for (const auto& [id, result] : link.unacknowledged) {
+    hello->add_held_leases()->set_lease_id(id);
+  }
+  link.renewal_sent = executor_.clock().Now();
+  link.stream->Send(std::move(frame));
+  // Those that an older stream may have lost.
+  link.out = {};
+  for (const auto& [id, result] : link.unacknowledged) *link.out.header.add_results() = result;
+  link.out.header.set_draining(draining_);
+  link.dirty = true;
+  FlushLater();
+}
+
+void Worker::OnLinkClosed(Link& link) {
+  link.stream.reset();
+  link.greeted = false;
+  link.out = {};
+  link.dirty = false;
+  auto refs = std::exchange(link.refs, {});
+  for (const auto& [ref, queue] : refs) {
+    std::erase_if(queue->refs, [&link](const Ref& each) { return each.link == &link; });
+  }
+  if (draining_ && link.held.empty() && link.unacknowledged.empty()) {
+    CheckDrained();
+    return;
+  }
+  link.backoff = link.backoff.count() == 0 ? options_.reconnect_min
+                                           : std::min(link.backoff * 2, options_.reconnect_max);
+  link.reconnect = executor_.After(link.backoff, [this, &link] { OpenLink(link); });
+}
+
+void Worker::OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame) {
+  queue::v1::DispatchResponse& response = frame.header;
+  const MonotonicTime now = executor_.clock().Now();
+  if (response.has_hello()) {
+    link.greeted = true;
+    link.backoff = {};
+    link.lease = std::chrono::seconds(std::max<uint32_t>(2, response.hello().lease_seconds()));
+  }
+  for (uint64_t id : response.acknowledged_leases()) link.unacknowledged.erase(id);
+  for (uint64_t id : response.renewed_leases()) {
+    const auto found = link.held.find(id);
+    if (found != link.held.end()) found->second.until = link.renewal_sent + link.lease;
+  }
+  for (uint64_t id : response.lost_leases()) {
+    // Not to be finished: MayFinish says no. A result that is there already is still welcome.
+    const auto found = link.held.find(id);
+    if (found != link.held.end()) found->second.until = now;
+  }
+  for (uint64_t ref : response.gone_queues()) {
+    const auto found = link.refs.find(ref);
+    if (found == link.refs.end()) continue;
+    Queue& queue = *found->second;
+    DropRef(queue, link, ref);
+    if (queue.refs.empty()) LetGo(queue);
+  }
+  for (queue::v1::Lease& lease : *response.mutable_leases()) OnLease(link, lease, frame.bodies);
+  for (const queue::v1::ReadyQueue& ready : response.ready()) OnReadyQueue(link, ready);
+  if (draining_) CheckDrained();
+}
+
+// One renewal for all leases of a stream, three times within their length.
+void Worker::Renew() {
+  Duration next = std::chrono::seconds(20);
+  for (const auto& link : links_) {
+    next = std::min(next, link->lease / 3);
+    if (!link->greeted || link->held.empty()) continue;
+    link->renewal_sent = executor_.clock().Now();
+    link->out.header.set_renew_all(true);
+    link->dirty = true;
+    FlushLater();
+  }
+  renew_timer_ = executor_.After(next, [this] { Renew(); });
+}
+
+void Worker::Report(Queue& queue, queue::v1::GroupResult result) {
+  result.mutable_attempt()->set_worker(options_.name);
+  if (queue.route != nullptr) result.mutable_attempt()->set_site(queue.route->site);
+  for (const auto& link : links_) {
+    const auto found = link->held.find(result.lease_id());
+    if (found == link->held.end()) continue;
+    const uint64_t recipients = found->second.recipients;
+    link->held.erase(found);
+    uint64_t named = 0;
+    auto count = [this](queue::v1::RecipientOutcome outcome, uint64_t n) {
+      if (outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED) stats_.delivered += n;
+      if (outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT) stats_.transient += n;
+      if (outcome == queue::v1::RECIPIENT_OUTCOME_PERMANENT) stats_.permanent += n;
+    };
+    for (const auto& recipient : result.recipients()) {
+      count(recipient.outcome(), 1);
+      ++named;
+    }
+    count(result.outcome(), recipients - std::min(recipients, named));
+    *link->out.header.add_results() = result;
+    link->dirty = true;
+    link->unacknowledged.emplace(result.lease_id(), std::move(result));
+    FlushLater();
+    return;
+  }
+}
+
+void Worker::FlushLater() {
+  if (std::exchange(flush_posted_, true)) return;
+  executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.expired()) Flush();
+  });
+}
+
+void Worker::Flush() {
+  flush_posted_ = false;
+  for (const auto& link : links_) {
+    if (!link->dirty || link->stream == nullptr) continue;
+    link->dirty = false;
+    link->stream->Send(std::exchange(link->out, {}));
+  }
+}
+
+}  // namespace sluice::delivery

@@ -1,0 +1,267 @@
+// Queues that shards announced: credits for free places, the pace of limited ones, and leases on
+// their way to a connection.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/check.h"
+#include "services/delivery/core/large_body.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+namespace {
+
+// A credit for a rate-limited queue is granted when its next attempt is this near.
+constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
+
+}  // namespace
+
+void Worker::RefreshQueue(Queue& queue) {
+  if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
+  queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+  queue.policy_version = policy_->version();
+  const auto& rate = queue.settings->max_msg_rate();
+  RatePacer pacer;
+  if (queue.settings->has_max_msg_rate() && !rate.unlimited()) {
+    pacer = RatePacer(rate.count(), Duration(rate.period_us()), queue.settings->rate_burst());
+    pacer.TakeOver(queue.pacer);
+  }
+  queue.pacer = pacer;
+}
+
+void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
+  if (draining_) return;
+  const std::string name = absl::StrCat(ready.domain(), "/", ready.vmta());
+  std::unique_ptr<Queue>& slot = queues_[name];
+  if (slot == nullptr) {
+    slot = std::make_unique<Queue>();
+    slot->name = name;
+    slot->domain = ready.domain();
+    slot->vmta = ready.vmta();
+    slot->pool = ready.pool();
+  }
+  Queue& queue = *slot;
+  RefreshQueue(queue);
+  auto known = std::find_if(queue.refs.begin(), queue.refs.end(), [&](const Ref& each) {
+    return each.link == &link && each.ref == ready.queue_ref();
+  });
+  if (known == queue.refs.end()) {
+    queue.refs.push_back({&link, ready.queue_ref(), 0, 0, 0});
+    known = std::prev(queue.refs.end());
+    link.refs[ready.queue_ref()] = &queue;
+  }
+  known->oldest_due_us = ready.oldest_due_us();
+  known->due_estimate = ready.due_estimate();
+  queue.probe = ready.retry_probe();
+  Pump(queue);
+}
+
+void Worker::DropRef(Queue& queue, Link& link, uint64_t ref) {
+  std::erase_if(queue.refs, [&](const Ref& each) { return each.link == &link && each.ref == ref; });
+  link.refs.erase(ref);
+}
+
+// Grants what there is room for, and opens connections where there is more mail than room.
+void Worker::Pump(Queue& queue) {
+  RefreshQueue(queue);
+  if (queue.refs.empty() || draining_) return;
+  Grant(queue);
+  const uint64_t due = queue.due();
+  size_t most = queue.settings->max_smtp_out() == 0 ? options_.max_connections
+                                                    : queue.settings->max_smtp_out();
+  if (queue.probe) most = 1;
+  if (queue.pacer.limited()) {
+    if (queue.pacer.Next(executor_.clock().Now()) == MonotonicTime::max()) {
+      Block(queue, "max-msg-rate 0", MonotonicTime::max());
+      return;
+    }
+    // As many as can be busy at that pace, if each transaction takes a few seconds.
+    const auto busy =
+        std::chrono::seconds(5) / std::max<Duration>(queue.pacer.interval(), Duration(1));
+    most = std::min<size_t>(most, static_cast<size_t>(std::max<int64_t>(1, busy)));
+  }
+  const size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
+  if (queue.conns.size() < wanted) {
+    OpenConnections(queue, wanted);
+  } else if (due > 0 && queue.credits() == 0 && queue.conns.size() >= most) {
+    Block(queue, absl::StrCat("max-smtp-out ", most), MonotonicTime{});
+  }
+}
+
+void Worker::Grant(Queue& queue) {
+  size_t places = 0;
+  for (const auto& conn : queue.conns) places += conn->free_places();
+  const size_t promised = queue.credits() + queue.waiting.size();
+  if (places <= promised || queue.refs.empty()) return;
+  size_t free = places - promised;
+  uint32_t recipients = 0;
+  if (queue.pacer.limited()) {
+    // One recipient at a time, so that each waits for its own moment.
+    if (promised > 0) return;
+    free = 1;
+    recipients = 1;
+    const MonotonicTime now = executor_.clock().Now();
+    const MonotonicTime next = queue.pacer.Next(now);
+    if (next > now + kGrantAhead) {
+      const auto& rate = queue.settings->max_msg_rate();
+      Block(queue,
+            absl::StrCat("max-msg-rate ", rate.count(), "/", rate.period_us() / 1'000'000, "s"),
+            next);
+      WakeAt(queue, next - kGrantAhead);
+      return;
+    }
+  }
+  queue.blocked.clear();
+  while (free > 0) {
+    // The oldest mail first, across shards; a shard is not promised more than it has.
+    Ref* best = nullptr;
+    for (Ref& ref : queue.refs) {
+      if (best == nullptr || ref.oldest_due_us < best->oldest_due_us) best = &ref;
+    }
+    const uint32_t groups =
+        static_cast<uint32_t>(queue.refs.size() == 1 ? free : std::min<size_t>(free, 1));
+    best->credits += groups;
+    best->oldest_due_us += queue.refs.size() == 1 ? 0 : 1'000'000;  // the next one's turn
+    queue::v1::Credit* credit = best->link->out.header.add_credits();
+    credit->set_queue_ref(best->ref);
+    credit->set_groups(groups);
+    credit->set_max_recipients(recipients);
+    best->link->dirty = true;
+    free -= groups;
+  }
+  FlushLater();
+}
+
+void Worker::Block(Queue& queue, const std::string& limit, MonotonicTime until) {
+  if (queue.blocked == limit && queue.blocked_until == until) return;
+  queue.blocked = limit;
+  queue.blocked_until = until;
+  int64_t until_us = 0;
+  if (until != MonotonicTime{} && until != MonotonicTime::max()) {
+    until_us = ToUnixMicros(executor_.clock().WallNow() + (until - executor_.clock().Now()));
+  }
+  for (const Ref& ref : queue.refs) {
+    queue::v1::Blocked* blocked = ref.link->out.header.add_blocked();
+    blocked->set_queue_ref(ref.ref);
+    blocked->set_limit(limit);
+    blocked->set_until_unix_us(until_us);
+    ref.link->dirty = true;
+  }
+  FlushLater();
+}
+
+void Worker::WakeAt(Queue& queue, MonotonicTime when) {
+  if (queue.timer != 0) {
+    if (queue.timer_at <= when) return;
+    executor_.Cancel(queue.timer);
+  }
+  queue.timer_at = when;
+  queue.timer = executor_.At(when, [this, name = queue.name] {
+    const auto found = queues_.find(name);
+    if (found == queues_.end()) return;
+    found->second->timer = 0;
+    SendPaced(*found->second);
+    Pump(*found->second);
+  });
+}
+
+void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bodies) {
+  const uint64_t id = lease.lease_id();
+  const auto found = link.refs.find(lease.queue_ref());
+  Queue* queue = found == link.refs.end() ? nullptr : found->second;
+  auto give_back = [this, &link, id] {
+    ++stats_.returned;
+    link.out.header.add_returned_leases(id);
+    link.dirty = true;
+    FlushLater();
+  };
+  if (queue == nullptr) {
+    give_back();
+    return;
+  }
+  for (Ref& ref : queue->refs) {
+    if (ref.link != &link || ref.ref != lease.queue_ref()) continue;
+    if (ref.credits > 0) --ref.credits;
+    const auto recipients = static_cast<uint32_t>(lease.deliveries_size());
+    ref.due_estimate = ref.due_estimate > recipients ? ref.due_estimate - recipients : 0;
+  }
+  size_t places = 0;
+  for (const auto& conn : queue->conns) places += conn->free_places();
+  if (places <= queue->waiting.size()) {  // the connection went while this was on its way
+    give_back();
+    return;
+  }
+  Transaction transaction;
+  if (lease.body_case() == queue::v1::Lease::kBodyIndex) {
+    if (lease.body_index() >= bodies.size()) {
+      give_back();
+      return;
+    }
+    transaction.body = bodies[lease.body_index()];
+  } else {
+    transaction.chunks =
+        std::make_unique<FetchedBody>(executor_, *link.address.fetch, lease.large_body_id());
+  }
+  link.held[id] = Held{&link, queue->name, static_cast<uint64_t>(lease.deliveries_size()),
+                       executor_.clock().Now() + link.lease};
+  transaction.lease = std::make_shared<queue::v1::Lease>(std::move(lease));
+  queue->waiting.push_back({id, std::move(transaction)});
+  SendPaced(*queue);
+}
+
+// Sends what waits, each at its moment. A rate is charged here, when RCPT is about to be written.
+void Worker::SendPaced(Queue& queue) {
+  const MonotonicTime now = executor_.clock().Now();
+  while (!queue.waiting.empty()) {
+    Transaction& next = queue.waiting.front().transaction;
+    MonotonicTime allowed = queue.pacer.Next(now);
+    Conn* best = nullptr;
+    for (const auto& conn : queue.conns) {
+      if (conn->free_places() == 0) continue;
+      if (best == nullptr || conn->under_way < best->under_way) best = conn.get();
+    }
+    if (best == nullptr) {
+      // Its connection closed: the shard gives it to somebody else, or to us again.
+      for (const auto& link : links_) {
+        if (link->held.erase(queue.waiting.front().lease_id) == 0) continue;
+        ++stats_.returned;
+        link->out.header.add_returned_leases(queue.waiting.front().lease_id);
+        link->dirty = true;
+      }
+      FlushLater();
+      queue.waiting.pop_front();
+      continue;
+    }
+    if (best->source != nullptr) allowed = std::max(allowed, best->source->pacer.Next(now));
+    if (allowed > now) {
+      WakeAt(queue, allowed);
+      return;
+    }
+    const auto recipients = static_cast<uint64_t>(next.lease->deliveries_size());
+    queue.pacer.Charge(now, recipients);
+    if (best->source != nullptr) best->source->pacer.Charge(now, recipients);
+    ++best->under_way;
+    ++best->sent;
+    if (best->idle != 0) executor_.Cancel(std::exchange(best->idle, 0));
+    Transaction transaction = std::move(next);
+    queue.waiting.pop_front();
+    best->connection->Send(std::move(transaction));
+  }
+}
+
+// Nothing is left of it here: the shards may give it to others.
+void Worker::LetGo(Queue& queue) {
+  if (!queue.conns.empty() || queue.resolving) return;
+  while (!queue.waiting.empty()) SendPaced(queue);  // returns them: there is no connection
+  for (const Ref& ref : queue.refs) {
+    queue::v1::CreditRevoke* revoke = ref.link->out.header.add_revokes();
+    revoke->set_queue_ref(ref.ref);
+    revoke->set_released(true);
+    ref.link->dirty = true;
+    ref.link->refs.erase(ref.ref);
+  }
+  FlushLater();
+  if (queue.timer != 0) executor_.Cancel(queue.timer);
+  queues_.erase(queues_.find(queue.name));
+}
+
+}  // namespace sluice::delivery
