@@ -118,5 +118,14 @@ TEST(PolicyView, PausesHoldForQueuesAndForJobs) {
   EXPECT_EQ(view->FindPause("other/x", "j2"), nullptr);
 }
 
+TEST(PolicyViewTest, NobodyButLoopbackMayRelayUnasked) {
+  const auto view = PolicyView::Defaults();
+  EXPECT_TRUE(view->ForClient("127.0.0.1")->allow_relay());
+  for (const char* ip : {"192.0.2.1", "2001:db8::1"}) {
+    EXPECT_FALSE(view->ForClient(ip)->allow_relay());
+    EXPECT_FALSE(view->ForClient(ip)->allow_submission());
+  }
+}
+
 }  // namespace
 }  // namespace sluice::config

@@ -72,7 +72,7 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_smtp_data_timeout_us(10 * kMinute);
     s->set_max_smtp_in(0);
     s->set_reject_invalid_virtual_mta(true);
-    s->set_allow_submission(true);
+    s->set_allow_submission(false);
     s->set_smtp_service(true);
     s->set_hide_message_source(false);
     return s;
