@@ -1,0 +1,402 @@
+#include "services/delivery/io/outbound_connection.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/net/connector.h"
+#include "services/base/net/tcp_connection.h"
+#include "services/base/net/timer_wheel.h"
+#include "services/mail/smtp_client_session.h"
+
+namespace sluice::delivery {
+namespace {
+
+using mail::RecipientVerdict;
+using mail::SmtpStage;
+using mail::Verdict;
+
+constexpr size_t kKeptReplyBytes = 2048;
+
+common::v1::Stage ToStage(SmtpStage stage) {
+  switch (stage) {
+    case SmtpStage::kGreeting:
+      return common::v1::STAGE_GREETING;
+    case SmtpStage::kEhlo:
+      return common::v1::STAGE_EHLO;
+    case SmtpStage::kMail:
+      return common::v1::STAGE_MAIL;
+    case SmtpStage::kRcpt:
+      return common::v1::STAGE_RCPT;
+    case SmtpStage::kData:
+      return common::v1::STAGE_DATA;
+    case SmtpStage::kBody:
+      return common::v1::STAGE_BODY;
+    case SmtpStage::kFinalDot:
+      return common::v1::STAGE_FINAL_DOT;
+  }
+  return common::v1::STAGE_UNSPECIFIED;
+}
+
+queue::v1::RecipientOutcome ToOutcome(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kDelivered:
+      return queue::v1::RECIPIENT_OUTCOME_DELIVERED;
+    case Verdict::kTransient:
+      return queue::v1::RECIPIENT_OUTCOME_TRANSIENT;
+    case Verdict::kPermanent:
+      return queue::v1::RECIPIENT_OUTCOME_PERMANENT;
+    case Verdict::kNotAttempted:
+      return queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED;
+  }
+  return queue::v1::RECIPIENT_OUTCOME_TRANSIENT;
+}
+
+bool Equal(const RecipientVerdict& a, const RecipientVerdict& b) {
+  return a.verdict == b.verdict && a.stage == b.stage && a.reply.code == b.reply.code &&
+         a.reply.enhanced == b.reply.enhanced && a.reply.text == b.reply.text;
+}
+
+class OutboundConnection final : public Connection,
+                                 private TcpHandler,
+                                 private mail::SmtpClientHandler {
+ public:
+  OutboundConnection(EventLoop& loop, const ConnectTarget& target, ConnectionHandler* handler)
+      : loop_(loop),
+        target_(target),
+        handler_(handler),
+        session_(*this, OptionsOf(target)),
+        deadline_(loop.wheel(), [this] { OnDeadline(); }) {
+    ConnectOptions connect;
+    const auto ip = IpAddress::Parse(target.address);
+    if (!ip) {
+      FailLater(
+          absl::InvalidArgumentError(absl::StrCat("\"", target.address, "\" is no IP address")));
+      return;
+    }
+    connect.remote = Endpoint{*ip, target.port};
+    if (!target.source_ip.empty()) {
+      connect.source = IpAddress::Parse(target.source_ip);
+      if (!connect.source) {
+        FailLater(absl::InvalidArgumentError(
+            absl::StrCat("the source \"", target.source_ip, "\" is no IP address")));
+        return;
+      }
+    }
+    connect.timeout = Duration(target.settings->connect_timeout_us());
+    began_ = loop.clock().Now();
+    connector_.emplace(loop, connect, [this](absl::StatusOr<UniqueFd> fd) {
+      if (!fd.ok()) {
+        EndConnect(fd.status());
+        return;
+      }
+      connected_ = loop_.clock().Now();
+      tcp_.emplace(loop_, *std::move(fd));
+      connector_.reset();
+      tcp_->Start(this);
+      deadline_.SetAfter(session_.timeout());
+    });
+  }
+
+  ~OutboundConnection() override {
+    if (destroyed_ != nullptr) *destroyed_ = true;
+  }
+
+  void Send(Transaction transaction) override {
+    const queue::v1::Lease& lease = *transaction.lease;
+    mail::ClientTransaction begin;
+    begin.id = lease.lease_id();
+    begin.mail_from = lease.message().mail_from_rewritten().empty()
+                          ? lease.message().mail_from()
+                          : lease.message().mail_from_rewritten();
+    for (const auto& delivery : lease.deliveries()) begin.recipients.push_back(delivery.rcpt());
+    begin.size = lease.message().body_size();
+    begin.eight_bit = lease.message().body_type() == common::v1::BODY_TYPE_8BITMIME;
+    begin.smtputf8 = lease.message().smtputf8();
+    work_.push_back({std::move(transaction), loop_.clock().Now(), {}, {}, {}});
+    if (work_.size() == 1) work_.front().started = loop_.clock().Now();
+    session_.Begin(std::move(begin));
+    Touch();
+  }
+
+  void Quit() override {
+    if (!tcp_) return;
+    quitting_ = true;
+    session_.Quit();
+    Touch();
+  }
+
+ private:
+  struct Work {
+    Transaction transaction;
+    MonotonicTime given;
+    MonotonicTime started;
+    MonotonicTime data;
+    MonotonicTime final_dot;
+    uint32_t next_chunk = 0;
+    bool fetching = false;
+  };
+  // What the session said within one call, told to the handler behind it.
+  struct Event {
+    enum class Kind : uint8_t { kReady, kResult, kEnd } kind;
+    queue::v1::GroupResult result;
+    RecipientVerdict last;
+  };
+
+  static mail::SmtpClientOptions OptionsOf(const ConnectTarget& target) {
+    const auto& settings = *target.settings;
+    mail::SmtpClientOptions options;
+    options.ehlo_name = target.ehlo_name.empty() ? "localhost" : target.ehlo_name;
+    options.use_pipelining = !settings.ignore_pipelining();
+    options.use_8bitmime = !settings.ignore_8bitmime();
+    options.greeting_timeout = Duration(settings.smtp_greeting_timeout_us());
+    options.command_timeout = Duration(settings.smtp_command_reply_timeout_us());
+    options.data_timeout = Duration(settings.data_send_timeout_us());
+    options.final_timeout = Duration(settings.smtp_data_termination_timeout_us());
+    return options;
+  }
+
+  void FailLater(absl::Status status) {
+    loop_.Post([this, alive = std::weak_ptr<bool>(alive_), status = std::move(status)] {
+      if (!alive.expired()) EndConnect(status);
+    });
+  }
+
+  void EndConnect(const absl::Status& status) {
+    ConnectionEnd end;
+    end.source_missing = status.code() == absl::StatusCode::kFailedPrecondition;
+    end.reply.set_local(true);
+    end.reply.set_stage(common::v1::STAGE_CONNECT);
+    end.reply.set_enhanced("4.4.1");
+    end.reply.set_text(std::string(status.message()));
+    FillPeer(&end.reply);
+    handler_->OnClosed(std::move(end));  // destroys us
+  }
+
+  void FillPeer(common::v1::Reply* reply) const {
+    reply->set_host(target_.host);
+    reply->set_ip(target_.address);
+  }
+
+  common::v1::Reply ToReply(const RecipientVerdict& verdict) const {
+    common::v1::Reply reply;
+    reply.set_code(static_cast<uint32_t>(verdict.reply.code));
+    reply.set_enhanced(verdict.reply.enhanced);
+    reply.set_text(verdict.reply.text.substr(0, kKeptReplyBytes));
+    reply.set_stage(ToStage(verdict.stage));
+    reply.set_local(verdict.local);
+    FillPeer(&reply);
+    return reply;
+  }
+
+  void Touch() {
+    // An idle connection is watched by the worker.
+    if (session_.ended() || (ready_ && work_.empty() && !quitting_)) {
+      deadline_.Clear();
+    } else {
+      deadline_.SetAfter(session_.timeout());
+    }
+    if (!events_.empty()) TellLater();
+  }
+
+  // ---- TcpHandler
+  void OnBytes(std::string_view bytes) override {
+    session_.OnBytes(bytes);
+    if (!Tell()) return;
+    Touch();
+  }
+  void OnWritable() override {
+    if (!work_.empty() && work_.front().transaction.chunks != nullptr) PumpChunks();
+  }
+  void OnClosed(const absl::Status& status) override {
+    session_.OnDisconnect(status.ok()
+                              ? std::string_view("the remote closed the connection")
+                              : std::string_view(status.message().data(), status.message().size()));
+    Tell();
+  }
+  void OnDeadline() {
+    session_.OnTimeout();
+    Tell();
+  }
+
+  // ---- mail::SmtpClientHandler
+  void OnOutput(std::string_view text) override { tcp_->Write(text); }
+  void OnReady() override {
+    ready_ = true;
+    events_.push_back({Event::Kind::kReady, {}, {}});
+  }
+  void OnWantBody(uint64_t) override {
+    Work& work = work_.front();
+    work.data = loop_.clock().Now();
+    if (work.transaction.chunks != nullptr) {
+      PumpChunks();
+      return;
+    }
+    const Body body = work.transaction.body;
+    const char* base = body.view().data();
+    work.final_dot = work.data;
+    // May end the transaction, and `work` with it.
+    session_.SendBody(body.view(), true, [this, &body, base](std::string_view slice) {
+      tcp_->Write(body, static_cast<size_t>(slice.data() - base), slice.size());
+    });
+  }
+  // Asks for the next chunk unless enough waits to be sent.
+  void PumpChunks() {
+    Work& work = work_.front();
+    if (work.fetching || tcp_->congested() || session_.ended() ||
+        work.next_chunk >= work.transaction.lease->chunk_count()) {
+      return;
+    }
+    work.fetching = true;
+    work.transaction.chunks->Fetch(work.next_chunk, [this](absl::StatusOr<Body> chunk) {
+      Work& work = work_.front();
+      work.fetching = false;
+      if (!chunk.ok()) {
+        session_.AbortBody(std::string(chunk.status().message()));
+        Tell();
+        return;
+      }
+      const bool last = ++work.next_chunk == work.transaction.lease->chunk_count();
+      if (last) work.final_dot = loop_.clock().Now();
+      const Body& body = *chunk;
+      const char* base = body.view().data();
+      session_.SendBody(body.view(), last, [this, &body, base](std::string_view slice) {
+        tcp_->Write(body, static_cast<size_t>(slice.data() - base), slice.size());
+      });
+      if (!Tell()) return;
+      Touch();
+      if (!last) PumpChunks();
+    });
+  }
+  bool MayFinish(uint64_t id) override { return handler_->MayFinish(id); }
+
+  void OnResult(uint64_t id, std::vector<RecipientVerdict> recipients) override {
+    Work work = std::move(work_.front());
+    work_.erase(work_.begin());
+    const MonotonicTime now = loop_.clock().Now();
+    if (!work_.empty()) work_.front().started = now;
+    Event event{Event::Kind::kResult, {}, {}};
+    queue::v1::GroupResult& result = event.result;
+    result.set_lease_id(id);
+    result.set_time_us(ToUnixMicros(loop_.clock().WallNow()));
+    // What most recipients got stands once; the others are named.
+    size_t common = 0;
+    size_t best = 0;
+    for (size_t i = 0; i < recipients.size() && i < 8; ++i) {
+      const size_t same = static_cast<size_t>(
+          std::count_if(recipients.begin(), recipients.end(),
+                        [&](const auto& each) { return Equal(each, recipients[i]); }));
+      if (same > best) {
+        best = same;
+        common = i;
+      }
+    }
+    result.set_outcome(ToOutcome(recipients[common].verdict));
+    *result.mutable_reply() = ToReply(recipients[common]);
+    for (size_t i = 0; i < recipients.size(); ++i) {
+      if (Equal(recipients[i], recipients[common])) continue;
+      queue::v1::RecipientResult* own = result.add_recipients();
+      own->set_position(static_cast<uint32_t>(i));
+      own->set_outcome(ToOutcome(recipients[i].verdict));
+      *own->mutable_reply() = ToReply(recipients[i]);
+    }
+    common::v1::Attempt* attempt = result.mutable_attempt();
+    attempt->set_source_ip(tcp_->local().ip.ToString());
+    attempt->set_destination_ip(target_.address);
+    attempt->set_destination_host(target_.host);
+    attempt->set_source(target_.ehlo_name);
+    attempt->set_delivery_type("smtp");
+    attempt->set_size(work.transaction.lease->message().body_size());
+    if (sent_ == 0) {
+      for (const std::string& keyword : session_.peer().keywords) {
+        attempt->add_esmtp_extensions(keyword);
+      }
+      attempt->mutable_times()->set_connect_us(Micros(connected_ - began_));
+    }
+    ++sent_;
+    attempt->mutable_times()->set_queue_wait_us(Micros(work.started - work.given));
+    if (work.data != MonotonicTime{}) {
+      attempt->mutable_times()->set_envelope_us(Micros(work.data - work.started));
+    }
+    if (work.final_dot != MonotonicTime{}) {
+      attempt->mutable_times()->set_data_us(Micros(work.final_dot - work.data));
+      attempt->mutable_times()->set_final_us(Micros(now - work.final_dot));
+    }
+    events_.push_back(std::move(event));
+  }
+  void OnEnd(const RecipientVerdict& last) override {
+    events_.push_back({Event::Kind::kEnd, {}, last});
+  }
+
+  static uint32_t Micros(Duration time) {
+    return static_cast<uint32_t>(std::clamp<int64_t>(time.count(), 0, UINT32_MAX));
+  }
+
+  void TellLater() {
+    if (std::exchange(tell_posted_, true)) return;
+    loop_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
+      if (alive.expired()) return;
+      tell_posted_ = false;
+      if (Tell()) Touch();
+    });
+  }
+
+  // False where a callback destroyed us, or the connection is over.
+  bool Tell() {
+    bool destroyed = false;
+    bool* outer = std::exchange(destroyed_, &destroyed);
+    while (!events_.empty()) {
+      std::vector<Event> events = std::exchange(events_, {});
+      for (Event& event : events) {
+        switch (event.kind) {
+          case Event::Kind::kReady:
+            handler_->OnReady();
+            break;
+          case Event::Kind::kResult:
+            handler_->OnResult(std::move(event.result));
+            break;
+          case Event::Kind::kEnd: {
+            ConnectionEnd end;
+            end.ready = ready_;
+            end.reply = ToReply(event.last);
+            tcp_->CloseAfterFlush();
+            handler_->OnClosed(std::move(end));
+            if (!destroyed) destroyed_ = outer;
+            return false;
+          }
+        }
+        if (destroyed) return false;
+      }
+    }
+    destroyed_ = outer;
+    return true;
+  }
+
+  EventLoop& loop_;
+  const ConnectTarget target_;
+  ConnectionHandler* const handler_;
+  mail::SmtpClientSession session_;
+  Deadline deadline_;
+  std::optional<Connector> connector_;
+  std::optional<TcpConnection> tcp_;
+  std::vector<Work> work_;  // at most two
+  std::vector<Event> events_;
+  MonotonicTime began_{};
+  MonotonicTime connected_{};
+  uint64_t sent_ = 0;
+  bool ready_ = false;
+  bool quitting_ = false;
+  bool tell_posted_ = false;
+  bool* destroyed_ = nullptr;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace
+
+std::unique_ptr<Connection> OutboundConnections::Connect(const ConnectTarget& target,
+                                                         ConnectionHandler* handler) {
+  return std::make_unique<OutboundConnection>(loop_, target, handler);
+}
+
+}  // namespace sluice::delivery
