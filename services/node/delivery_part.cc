@@ -1,0 +1,80 @@
+#include "services/node/delivery_part.h"
+
+#include <ifaddrs.h>
+
+#include <future>
+#include <random>
+
+#include "services/base/net/ip_address.h"
+
+namespace sluice::node {
+namespace {
+
+std::vector<std::string> MachineAddresses() {
+  std::vector<std::string> addresses;
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) return addresses;
+  for (const ifaddrs* each = list; each != nullptr; each = each->ifa_next) {
+    if (each->ifa_addr == nullptr) continue;
+    if (const auto ip = IpAddress::FromSockaddr(each->ifa_addr)) {
+      addresses.push_back(ip->ToString());
+    }
+  }
+  freeifaddrs(list);
+  return addresses;
+}
+
+}  // namespace
+
+DeliveryPart::~DeliveryPart() { Stop(); }
+
+absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> policy) {
+  delivery::CaresOptions dns;
+  dns.servers = options_.resolvers;
+  if (dns.servers.empty()) {
+    for (const std::string& each : policy->global().name_servers().values()) {
+      dns.servers.push_back(each);
+    }
+  }
+  auto client = delivery::CaresClient::Create(thread_.loop(), thread_.loop().io(), dns);
+  if (!client.ok()) return client.status();
+  dns_ = *std::move(client);
+  resolver_ = std::make_unique<delivery::CachingMxResolver>(
+      thread_.loop(), *dns_, delivery::MxResolverOptions(), std::random_device()());
+  connections_ = std::make_unique<delivery::OutboundConnections>(thread_.loop());
+  delivery::WorkerOptions worker;
+  worker.name = options_.instance;
+  // Grows with every start: the wall clock, in milliseconds.
+  worker.incarnation = static_cast<uint64_t>(ToUnixMicros(Clock::Real().WallNow()) / 1000);
+  worker.addresses = options_.source_ips.empty() ? MachineAddresses() : options_.source_ips;
+  worker.only_listed = !options_.source_ips.empty();
+  worker_ = std::make_unique<delivery::Worker>(worker, thread_.loop(), *resolver_, *connections_,
+                                               shards_);
+  worker_->SetPolicy(std::move(policy));
+  worker_->Start();
+  thread_.Start();
+  return absl::OkStatus();
+}
+
+void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  thread_.loop().Post(
+      [this, policy = std::move(policy)]() mutable { worker_->SetPolicy(std::move(policy)); });
+}
+
+void DeliveryPart::Drain(Duration limit) {
+  if (!thread_.running()) return;
+  auto drained = std::make_shared<std::promise<void>>();
+  auto future = drained->get_future();
+  thread_.loop().Post([this, drained] { worker_->Drain([drained] { drained->set_value(); }); });
+  future.wait_for(limit);
+}
+
+void DeliveryPart::Stop() {
+  thread_.Stop();
+  worker_.reset();
+  connections_.reset();
+  resolver_.reset();
+  dns_.reset();
+}
+
+}  // namespace sluice::node

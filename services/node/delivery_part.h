@@ -1,0 +1,45 @@
+// A delivery worker as a running thing: its loop, its resolver, its connections.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/config/policy_view.h"
+#include "services/delivery/core/worker.h"
+#include "services/delivery/dns/caching_mx_resolver.h"
+#include "services/delivery/dns/cares_client.h"
+#include "services/delivery/io/outbound_connection.h"
+#include "services/node/loop_thread.h"
+#include "services/node/options.h"
+
+namespace sluice::node {
+
+// Thread-safety: the thread that made it. Lifetime: the shards' clients outlive it.
+class DeliveryPart {
+ public:
+  DeliveryPart(const Options& options, std::vector<delivery::ShardAddress> shards)
+      : options_(options), shards_(std::move(shards)) {}
+  ~DeliveryPart();
+
+  absl::Status Start(std::shared_ptr<const config::PolicyView> policy);
+  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // Takes nothing more and finishes what is under way; gives up after `limit`.
+  void Drain(Duration limit);
+  void Stop();
+
+  delivery::Worker& worker() { return *worker_; }
+  EventLoop& loop() { return thread_.loop(); }
+  LoopThread& thread() { return thread_; }
+
+ private:
+  const Options& options_;
+  const std::vector<delivery::ShardAddress> shards_;
+  LoopThread thread_{"delivery"};
+  std::unique_ptr<delivery::CaresClient> dns_;
+  std::unique_ptr<delivery::CachingMxResolver> resolver_;
+  std::unique_ptr<delivery::OutboundConnections> connections_;
+  std::unique_ptr<delivery::Worker> worker_;
+};
+
+}  // namespace sluice::node

@@ -1,0 +1,111 @@
+#include "services/node/ingest_part.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "services/node/cpus.h"
+
+namespace sluice::node {
+
+IngestPart::~IngestPart() { Stop(); }
+
+absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy) {
+  const uint32_t loops =
+      options_.ingest_threads > 0 ? options_.ingest_threads : std::max(1U, AvailableCpus() / 2);
+  ingest::IngestOptions ingest_options;
+  ingest_options.smtp.host_name = policy->global().host_name();
+  std::vector<ingest::IngestLoop> on_loops;
+  for (uint32_t i = 0; i < loops; ++i) {
+    threads_.push_back(std::make_unique<LoopThread>(absl::StrCat("ingest-", i)));
+    ingests_.push_back(
+        std::make_unique<ingest::Ingest>(threads_.back()->loop(), ingest_options, shards_, policy));
+    on_loops.push_back({&threads_.back()->loop(), ingests_.back().get()});
+  }
+  inject_ = std::make_unique<ingest::InjectService>(*ingests_[0]);
+
+  std::vector<std::string> addresses = options_.smtp_listen;
+  if (addresses.empty()) {
+    for (const std::string& each : policy->global().smtp_listeners().values()) {
+      addresses.push_back(each);
+    }
+  }
+  if (addresses.empty()) addresses.push_back("127.0.0.1:2525");
+  ingest::SmtpListenerOptions listen;
+  for (const std::string& text : addresses) {
+    const auto endpoint = Endpoint::Parse(text);
+    if (!endpoint) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("SMTP address \"", text, "\" is not understood: give IP:PORT"));
+    }
+    listen.addresses.push_back(*endpoint);
+  }
+  auto listener = ingest::SmtpListener::Open(threads_[0]->loop(), listen, std::move(on_loops));
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
+  for (auto& each : ingests_) each->Start();
+  for (auto& thread : threads_) thread->Start();
+  return absl::OkStatus();
+}
+
+void IngestPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  for (size_t i = 0; i < threads_.size(); ++i) {
+    threads_[i]->loop().Post(
+        [ingest = ingests_[i].get(), policy]() mutable { ingest->SetPolicy(std::move(policy)); });
+  }
+}
+
+void IngestPart::StopAccepting() {
+  if (listener_ == nullptr || threads_.empty()) return;
+  threads_[0]->Call([this] { listener_->StopAccepting(); });
+}
+
+void IngestPart::Drain(Duration limit) {
+  struct Count {
+    std::mutex mutex;
+    std::condition_variable changed;
+    size_t left;
+  };
+  auto count = std::make_shared<Count>();
+  count->left = threads_.size();
+  for (size_t i = 0; i < threads_.size(); ++i) {
+    if (!threads_[i]->running()) return;
+    threads_[i]->loop().Post([ingest = ingests_[i].get(), count] {
+      ingest->Drain([count] {
+        std::lock_guard lock(count->mutex);
+        --count->left;
+        count->changed.notify_one();
+      });
+    });
+  }
+  std::unique_lock lock(count->mutex);
+  count->changed.wait_for(lock, limit, [&] { return count->left == 0; });
+}
+
+void IngestPart::Stop() {
+  for (auto& thread : threads_) thread->Stop();
+  // No loop runs any more: everything on them may go.
+  listener_.reset();
+  inject_.reset();
+  ingests_.clear();
+}
+
+std::vector<std::string> IngestPart::addresses() const {
+  std::vector<std::string> addresses;
+  for (const Endpoint& each : listener_->addresses()) addresses.push_back(each.ToString());
+  return addresses;
+}
+
+bool IngestPart::ready() const {
+  return std::all_of(ingests_.begin(), ingests_.end(),
+                     [](const auto& each) { return each->ready(); });
+}
+
+std::vector<const ingest::Ingest*> IngestPart::ingests() const {
+  std::vector<const ingest::Ingest*> all;
+  for (const auto& each : ingests_) all.push_back(each.get());
+  return all;
+}
+
+}  // namespace sluice::node

@@ -1,0 +1,42 @@
+// A queue shard as a running thing: its store on disk, its writer, its loop.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "services/config/policy_view.h"
+#include "services/node/loop_thread.h"
+#include "services/node/options.h"
+#include "services/queue/core/shard.h"
+#include "services/queue/io/writer_thread.h"
+
+namespace sluice::node {
+
+// Thread-safety: the thread that made it. Lifetime: destroyed after everything that streams to it.
+class QueuePart {
+ public:
+  explicit QueuePart(const Options& options) : options_(options) {}
+  ~QueuePart();
+
+  // Opens the spool (options.data_dir/spool) and reads its small rows; the loop runs afterwards.
+  absl::Status Start(absl::AnyInvocable<void(const absl::Status&)> on_failed);
+  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // Leases and accepts nothing more; returns when what was under way is durable.
+  void Drain();
+  void Stop() { thread_.Stop(); }
+
+  queue::Shard& shard() { return *shard_; }
+  EventLoop& loop() { return thread_.loop(); }
+  LoopThread& thread() { return thread_; }
+
+ private:
+  const Options& options_;
+  LoopThread thread_{"queue"};
+  std::unique_ptr<queue::Store> store_;
+  std::unique_ptr<queue::WriterThread> writer_;
+  std::unique_ptr<queue::Shard> shard_;
+};
+
+}  // namespace sluice::node
