@@ -1,0 +1,212 @@
+#include "services/config/registry.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "services/config/registry_tables.h"
+#include "services/config/settings_defaults.h"
+
+namespace sluice::config {
+namespace {
+
+struct Registry {
+  std::vector<Directive> directives;
+  absl::flat_hash_map<std::pair<uint32_t, std::string>, const Directive*> by_name;
+
+  Registry() {
+    for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives}) {
+      for (Directive& directive : part()) directives.push_back(std::move(directive));
+    }
+    for (const Directive& directive : directives) {
+      for (const Scope scope : kAllScopes) {
+        if ((directive.scopes & scope) == 0) continue;
+        by_name.emplace(std::pair(uint32_t{scope}, std::string(directive.name)), &directive);
+        for (const std::string_view alias : directive.aliases) {
+          by_name.emplace(std::pair(uint32_t{scope}, std::string(alias)), &directive);
+        }
+      }
+    }
+  }
+};
+
+const Registry& TheRegistry() {
+  static const auto* const registry = new Registry;
+  return *registry;
+}
+
+const google::protobuf::Message* DefaultsOf(Target target) {
+  switch (target) {
+    case Target::kGlobalSettings:
+      return &DefaultGlobalSettings();
+    case Target::kQueueSettings:
+      return &DefaultQueueSettings();
+    case Target::kClientSettings:
+      return &DefaultClientSettings();
+    default:
+      return nullptr;
+  }
+}
+
+std::string DurationText(int64_t us) {
+  static constexpr std::pair<const char*, int64_t> kUnits[] = {{"d", 86'400'000'000},
+                                                               {"h", 3'600'000'000},
+                                                               {"m", 60'000'000},
+                                                               {"s", 1'000'000},
+                                                               {"ms", 1'000}};
+  if (us == 0) return "0";
+  std::string text;
+  for (const auto& [unit, size] : kUnits) {
+    if (us >= size) absl::StrAppend(&text, us / size, unit);
+    us %= size;
+  }
+  return text;
+}
+
+std::string SizeText(uint64_t bytes) {
+  const char* const units[] = {"", "k", "M", "G", "T"};
+  size_t unit = 0;
+  while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < std::size(units)) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return absl::StrCat(bytes, units[unit]);
+}
+
+}  // namespace
+
+std::string_view ScopeName(Scope scope) {
+  switch (scope) {
+    case kGlobal:
+      return "global";
+    case kSource:
+      return "<source>";
+    case kVirtualMta:
+      return "<virtual-mta>";
+    case kPool:
+      return "<virtual-mta-pool>";
+    case kSourcePool:
+      return "<source-pool>";
+    case kDomain:
+      return "<domain>";
+  }
+  return "";
+}
+
+const std::vector<Directive>& AllDirectives() { return TheRegistry().directives; }
+
+const Directive* FindDirective(Scope scope, std::string_view name) {
+  const auto& by_name = TheRegistry().by_name;
+  const auto found = by_name.find(std::pair(uint32_t{scope}, std::string(name)));
+  return found == by_name.end() ? nullptr : found->second;
+}
+
+std::vector<std::string_view> NamesIn(Scope scope) {
+  std::vector<std::string_view> names;
+  for (const auto& [key, directive] : TheRegistry().by_name) {
+    if (key.first == scope) names.emplace_back(key.second);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+uint32_t ScopesOf(std::string_view name) {
+  uint32_t scopes = 0;
+  for (const Scope scope : kAllScopes) {
+    if (FindDirective(scope, name) != nullptr) scopes |= scope;
+  }
+  return scopes;
+}
+
+std::string SyntaxOf(const Directive& directive) {
+  std::string syntax;
+  switch (directive.grammar) {
+    case Grammar::kBool:
+      return "yes | no";
+    case Grammar::kCount:
+      syntax = "N";
+      break;
+    case Grammar::kDuration:
+      syntax = "TIME (5s, 10m, 1h30m, 4d12h)";
+      break;
+    case Grammar::kDurationList:
+      return "TIME,TIME,... (10m,30m,1h)";
+    case Grammar::kRate:
+      return "N/UNIT (100/h, 5/10s) | unlimited";
+    case Grammar::kSize:
+      syntax = "SIZE (512k, 50M)";
+      break;
+    case Grammar::kText:
+      return directive.name == "include" ? "FILE | PATTERN" : "TEXT";
+    case Grammar::kChoice:
+      return absl::StrReplaceAll(
+          absl::string_view(directive.choices.data(), directive.choices.size()), {{",", " | "}});
+    case Grammar::kHostName:
+      return "HOSTNAME";
+    case Grammar::kIp:
+      return "IP";
+    case Grammar::kIpPorts:
+      return "IP[:PORT] ...";
+    case Grammar::kHostPorts:
+      return "HOST[:PORT] ...";
+    case Grammar::kDomains:
+      return directive.name == "domain-macro" ? "NAME DOMAIN,DOMAIN,..." : "DOMAIN ...";
+    case Grammar::kWords:
+      return "NAME ...";
+    case Grammar::kEmail:
+      return "ADDRESS";
+    case Grammar::kQueueName:
+      return "DOMAIN[/VIRTUAL-MTA]";
+    case Grammar::kTargetName:
+      return "VIRTUAL-MTA | POOL";
+    case Grammar::kSourceHost:
+      return "IP [HOSTNAME]";
+  }
+  if (directive.unlimited) {
+    absl::StrAppend(&syntax, directive.grammar == Grammar::kDuration ? " | never" : " | unlimited");
+  }
+  return syntax;
+}
+
+std::string DefaultOf(const Directive& directive) {
+  const google::protobuf::Message* const message = DefaultsOf(directive.target);
+  if (message == nullptr) return "";
+  const auto* const field = message->GetDescriptor()->FindFieldByName(std::string(directive.field));
+  const auto* const reflection = message->GetReflection();
+  if (field == nullptr || !reflection->HasField(*message, field)) return "";
+  using Field = google::protobuf::FieldDescriptor;
+  switch (field->cpp_type()) {
+    case Field::CPPTYPE_BOOL:
+      return reflection->GetBool(*message, field) ? "yes" : "no";
+    case Field::CPPTYPE_UINT32:
+      return absl::StrCat(reflection->GetUInt32(*message, field));
+    case Field::CPPTYPE_UINT64:
+      return SizeText(reflection->GetUInt64(*message, field));
+    case Field::CPPTYPE_INT64: {
+      const int64_t us = reflection->GetInt64(*message, field);
+      return us == 0 && directive.unlimited ? "never" : DurationText(us);
+    }
+    case Field::CPPTYPE_STRING:
+      return reflection->GetString(*message, field);
+    case Field::CPPTYPE_MESSAGE: {
+      const auto& value = reflection->GetMessage(*message, field);
+      if (const auto* rate = dynamic_cast<const policy::v1::Rate*>(&value)) {
+        return rate->unlimited() ? "unlimited" : absl::StrCat(rate->count());
+      }
+      std::string text;
+      if (const auto* list = dynamic_cast<const policy::v1::DurationList*>(&value)) {
+        for (const int64_t us : list->us()) {
+          absl::StrAppend(&text, text.empty() ? "" : ",", DurationText(us));
+        }
+      }
+      return text;
+    }
+    default:
+      return "";
+  }
+}
+
+}  // namespace sluice::config
