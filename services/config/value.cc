@@ -1,5 +1,6 @@
 #include "services/config/value.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -172,6 +173,23 @@ std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_p
   if (default_port == 0) return std::nullopt;
   const auto ip = IpAddress::Parse(text);
   return ip ? std::optional((Endpoint{*ip, default_port}).ToString()) : std::nullopt;
+}
+
+std::optional<std::string> ParseNetwork(std::string_view text) {
+  std::string full(text);
+  const size_t slash = full.find('/');
+  if (slash != full.npos && full.find(':') == full.npos) {
+    std::string address = full.substr(0, slash);
+    for (auto dots = std::count(address.begin(), address.end(), '.'); dots < 3; ++dots) {
+      address += ".0";
+    }
+    full.replace(0, slash, address);
+  }
+  const auto cidr = Cidr::Parse(full);
+  if (!cidr) return std::nullopt;
+  const auto address = IpAddress::Parse(full.substr(0, full.find('/')));
+  if (!address || *address != cidr->address()) return std::nullopt;
+  return absl::StrCat(cidr->address().ToString(), "/", cidr->prefix_bits());
 }
 
 std::optional<std::string> ParseHostName(std::string_view text) {

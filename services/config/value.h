@@ -26,6 +26,9 @@ std::optional<policy::v1::Rate> ParseRate(std::string_view text);
 std::optional<uint64_t> ParseSizeBytes(std::string_view text);
 // "ip", "ip:port", "[v6]:port". `default_port` 0: the port must be there. As "ip:port".
 std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_port);
+// A network, "10.0.0.0/8", with PowerMTA's short forms "10/8" and "0/0", or one address. Host bits
+// must be zero. As text, "10.0.0.0/8", "192.0.2.1/32".
+std::optional<std::string> ParseNetwork(std::string_view text);
 // "host", "host:port", an address or "[v6]:port"; lower case.
 std::optional<std::string> ParseHostPort(std::string_view text);
 // Letters, digits, "-", "_" and "." in labels of at most 63 bytes, 255 in all, no empty label.

@@ -66,6 +66,17 @@ TEST(ValueTest, Addresses) {
   EXPECT_EQ(ParseHostPort("a b"), std::nullopt);
 }
 
+TEST(ValueTest, Network) {
+  EXPECT_EQ(ParseNetwork("10/8"), "10.0.0.0/8");
+  EXPECT_EQ(ParseNetwork("0/0"), "0.0.0.0/0");
+  EXPECT_EQ(ParseNetwork("192.168/16"), "192.168.0.0/16");
+  EXPECT_EQ(ParseNetwork("127.0.0.1"), "127.0.0.1/32");
+  EXPECT_EQ(ParseNetwork("2001:db8::/32"), "2001:db8::/32");
+  for (const char* bad : {"", "10", "10.0.0.1/8", "10/33", "x/8", "/8", "1.2.3.4.5/8"}) {
+    EXPECT_EQ(ParseNetwork(bad), std::nullopt) << bad;
+  }
+}
+
 TEST(ValueTest, DomainPattern) {
   EXPECT_EQ(ParseDomainPattern("*"), "*");
   EXPECT_EQ(ParseDomainPattern("*.Example.COM"), "*.example.com");

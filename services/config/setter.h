@@ -1,0 +1,27 @@
+// Writes a directive's value into the field that its declaration names.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "google/protobuf/message.h"
+#include "services/config/lexer.h"
+#include "services/config/registry.h"
+
+namespace sluice::config {
+
+// What is wrong, and with which argument (0: the first).
+struct ValueError {
+  std::string message;
+  size_t argument = 0;
+};
+
+// `message` is of the directive's target. On an error it is as before. Pure.
+std::optional<ValueError> SetField(const Directive& directive, const std::vector<Token>& arguments,
+                                   google::protobuf::Message* message);
+
+// "max-smtp-out is written max-smtp-out N | unlimited"
+std::string SyntaxMessage(const Directive& directive);
+
+}  // namespace sluice::config
