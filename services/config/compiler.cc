@@ -1,0 +1,475 @@
+#include "services/config/compiler.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/config/draft.h"
+#include "services/config/lexer.h"
+#include "services/config/registry.h"
+#include "services/config/setter.h"
+#include "services/config/value.h"
+
+namespace sluice::config {
+namespace {
+
+using Severity = Diagnostic::Severity;
+
+constexpr size_t kMaxFiles = 10'000;
+constexpr size_t kMaxDepth = 20;
+constexpr size_t kMaxDiagnostics = 1'000;
+constexpr size_t kMaxMacroDomains = 10'000;
+
+// A section that is open.
+struct Frame {
+  Scope scope = kGlobal;
+  std::string name;  // as in <name>
+  Location where;
+  bool skip = false;  // a section that is only read over
+  VirtualMtaDraft* vmta = nullptr;
+  PoolDraft* pool = nullptr;
+  uint32_t* source_pool = nullptr;
+  std::vector<policy::v1::QueueSettings*> queues;
+  std::vector<policy::v1::ClientSettings*> clients;
+  policy::v1::SourceSettings* source = nullptr;
+};
+
+class Compiler {
+ public:
+  explicit Compiler(FileSource& files) : files_(files) {
+    Frame global;
+    global.queues.push_back(draft_.global.mutable_queue_defaults());
+    global.clients.push_back(draft_.global.mutable_client_defaults());
+    frames_.push_back(std::move(global));
+  }
+
+  void ReadFile(const std::string& path, const Location* included_from, size_t argument_column) {
+    Location where = included_from == nullptr
+                         ? Location{std::make_shared<const std::string>(path), 0, 0, ""}
+                         : *included_from;
+    if (included_from != nullptr) where.column = static_cast<int>(argument_column);
+    const std::string normal = std::filesystem::path(path).lexically_normal().string();
+    if (std::find(open_files_.begin(), open_files_.end(), normal) != open_files_.end()) {
+      return Say(Severity::kError, where, absl::StrCat("\"", path, "\" includes itself"));
+    }
+    if (open_files_.size() >= kMaxDepth || compiled_.files.size() >= kMaxFiles) {
+      return Say(Severity::kError, where, "too many includes, or too deep");
+    }
+    const auto text = files_.Read(path);
+    if (!text.ok()) {
+      const std::string reason(text.status().message());
+      return Say(Severity::kError, where,
+                 included_from == nullptr ? reason : absl::StrCat("\"", path, "\": ", reason));
+    }
+    open_files_.push_back(normal);
+    ReadText(path, *text);
+    open_files_.pop_back();
+  }
+
+  void ReadText(const std::string& name, std::string_view text) {
+    compiled_.files.push_back(name);
+    const size_t depth = frames_.size();
+    for (const Statement& statement : Lex(name, text, &compiled_.diagnostics)) {
+      if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
+      switch (statement.kind) {
+        case Statement::Kind::kOpen:
+          Open(statement);
+          break;
+        case Statement::Kind::kClose:
+          Close(statement, depth);
+          break;
+        case Statement::Kind::kDirective:
+          if (!frames_.back().skip) Apply(statement);
+      }
+    }
+    while (frames_.size() > depth) LeaveUnclosed();
+  }
+
+  Compiled Finish() {
+    compiled_.snapshot = FinishDraft(std::move(draft_), &compiled_.diagnostics);
+    if (compiled_.diagnostics.size() > kMaxDiagnostics) {
+      compiled_.diagnostics.resize(kMaxDiagnostics);
+      compiled_.diagnostics.push_back({Severity::kError, {}, "and more", ""});
+    }
+    return std::move(compiled_);
+  }
+
+ private:
+  void Say(Severity severity, const Location& where, std::string message, std::string hint = "") {
+    compiled_.diagnostics.push_back({severity, where, std::move(message), std::move(hint)});
+  }
+  void LeaveUnclosed() {
+    Say(Severity::kError, frames_.back().where,
+        absl::StrCat("<", frames_.back().name, "> is not closed"));
+    frames_.pop_back();
+  }
+
+  void Close(const Statement& statement, size_t base) {
+    size_t at = frames_.size();
+    while (at > base && frames_[at - 1].name != statement.name) --at;
+    if (at <= base) {
+      return Say(
+          Severity::kError, statement.where,
+          absl::StrCat(
+              "</", statement.name, "> closes nothing",
+              frames_.size() > base ? absl::StrCat("; <", frames_.back().name, "> is open") : ""));
+    }
+    while (frames_.size() > at) LeaveUnclosed();
+    frames_.pop_back();
+  }
+
+  // Opens a frame in any case, so that the section's end finds its start.
+  void Open(const Statement& statement) {
+    Frame frame;
+    frame.name = statement.name;
+    frame.where = statement.where;
+    frame.skip = true;
+    if (!frames_.back().skip) Enter(statement, &frame);
+    frames_.push_back(std::move(frame));
+  }
+
+  void Enter(const Statement& statement, Frame* frame) {
+    const Frame& outer = frames_.back();
+    const std::string& name = statement.name;
+    static constexpr std::string_view kSections[] = {
+        "source", "accepted-connect", "virtual-mta", "virtual-mta-pool", "source-pool", "domain"};
+    if (std::find(std::begin(kSections), std::end(kSections), name) == std::end(kSections)) {
+      if (IsForeignSection(name)) {
+        return Say(Severity::kWarning, statement.where,
+                   absl::StrCat("<", name, "> is not in this version; the section has no effect"));
+      }
+      const auto closest = ClosestName(name, {std::begin(kSections), std::end(kSections)});
+      return Say(Severity::kError, statement.where, absl::StrCat("unknown section <", name, ">"),
+                 closest ? absl::StrCat("did you mean <", *closest, ">?") : "");
+    }
+    const bool nests = name == "domain" && (outer.scope == kVirtualMta || outer.scope == kPool);
+    if (outer.scope != kGlobal && !nests) {
+      return Say(Severity::kError, statement.where,
+                 absl::StrCat("<", name, "> may not be inside <", outer.name, ">"));
+    }
+    if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) {
+      return Say(Severity::kError, statement.where,
+                 absl::StrCat("<", name, "> needs one name, as in <", name, " ",
+                              name == "domain"              ? "example.com"
+                              : name.starts_with("virtual") ? "news"
+                                                            : "192.0.2.0/24",
+                              ">"));
+    }
+    const Token& argument = statement.arguments[0];
+    const Location where = statement.At(argument);
+    if (name == "source" || name == "accepted-connect") {
+      EnterSource(argument.text, where, frame);
+    } else if (name == "virtual-mta" || name == "virtual-mta-pool") {
+      EnterNamed(name, argument.text, where, frame);
+    } else if (name == "source-pool") {
+      const auto network = ParseNetwork(argument.text);
+      if (!network) return BadNetwork(argument.text, where);
+      frame->scope = kSourcePool;
+      frame->source_pool = &draft_.source_pools.emplace(*network, 1'000'000).first->second;
+      frame->skip = false;
+    } else {
+      EnterDomain(argument.text, where, frame);
+    }
+  }
+
+  void BadNetwork(const std::string& text, const Location& where) {
+    Say(Severity::kError, where,
+        absl::StrCat("\"", text, "\" is no network; it is written 192.0.2.0/24 or 192.0.2.1"));
+  }
+
+  void EnterSource(const std::string& text, const Location& where, Frame* frame) {
+    std::vector<std::string> networks;
+    if (text.starts_with('{')) {
+      return Say(
+          Severity::kWarning, where,
+          absl::StrCat("<source ", text, "> is not in this version; the section has no effect"));
+    }
+    if (text == "*" || text == "0/0") {
+      networks = {"0.0.0.0/0", "::/0"};
+    } else if (auto network = ParseNetwork(text)) {
+      networks.push_back(*std::move(network));
+    } else {
+      return BadNetwork(text, where);
+    }
+    frame->scope = kSource;
+    frame->skip = false;
+    for (const std::string& network : networks) frame->clients.push_back(&draft_.clients[network]);
+    const std::string& network = networks.front();
+    const bool v4 = network.find(':') == network.npos;
+    if (network.ends_with(v4 ? "/32" : "/128")) {
+      frame->source = &draft_.sources[network.substr(0, network.find('/'))];
+    }
+  }
+
+  void EnterNamed(const std::string& section, const std::string& text, const Location& where,
+                  Frame* frame) {
+    const std::string name = text == "{default}" ? "default" : text;
+    const bool good = name.size() <= 200 && std::all_of(name.begin(), name.end(), [](char c) {
+                        return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+                      });
+    if (!good) {
+      return Say(Severity::kError, where,
+                 absl::StrCat("\"", name.substr(0, 80),
+                              "\" is no name; letters, digits, \"-\", \"_\" and \".\" are"));
+    }
+    const std::string key = absl::AsciiStrToLower(name);
+    frame->skip = false;
+    if (section == "virtual-mta") {
+      frame->scope = kVirtualMta;
+      frame->vmta = &draft_.vmtas[key];
+      if (frame->vmta->section.name().empty()) {
+        frame->vmta->section.set_name(name);
+        frame->vmta->where = where;
+      }
+      frame->queues.push_back(frame->vmta->section.mutable_queue_defaults());
+    } else {
+      frame->scope = kPool;
+      frame->pool = &draft_.pools[key];
+      if (frame->pool->section.name().empty()) {
+        frame->pool->section.set_name(name);
+        frame->pool->where = where;
+      }
+    }
+  }
+
+  void EnterDomain(const std::string& text, const Location& where, Frame* frame) {
+    const Frame& outer = frames_.back();
+    DomainDrafts& domains = outer.vmta != nullptr   ? outer.vmta->domains
+                            : outer.pool != nullptr ? outer.pool->domains
+                                                    : draft_.domains;
+    frame->scope = kDomain;
+    if (text.starts_with('$')) {
+      const auto macro = draft_.macros.find(absl::AsciiStrToLower(text.substr(1)));
+      if (macro == draft_.macros.end()) {
+        return Say(Severity::kError, where,
+                   absl::StrCat("there is no domain-macro \"", text.substr(1), "\" above"));
+      }
+      for (const std::string& domain : macro->second) {
+        frame->queues.push_back(&domains[{domain, true}]);
+      }
+    } else if (const auto pattern = ParseDomainPattern(text)) {
+      frame->queues.push_back(&domains[{*pattern, false}]);
+    } else {
+      return Say(Severity::kError, where,
+                 absl::StrCat("\"", text.substr(0, 80),
+                              "\" is no domain; *, example.com, *.example.com, [*.]example.com "
+                              "and $macro are"));
+    }
+    frame->skip = false;
+  }
+
+  void Apply(const Statement& statement) {
+    const Frame& frame = frames_.back();
+    const Directive* const directive = FindDirective(frame.scope, statement.name);
+    if (directive == nullptr) return UnknownDirective(statement, frame);
+    if (directive->status == Status::kNotYet || directive->status == Status::kNoEffect) {
+      Say(Severity::kWarning, statement.where,
+          absl::StrCat(statement.name, directive->status == Status::kNotYet
+                                           ? " has no effect in this version"
+                                           : " has no effect and is not needed"));
+    }
+    switch (directive->target) {
+      case Target::kGlobalSettings:
+        Set(*directive, statement, draft_.global.mutable_settings());
+        break;
+      case Target::kQueueSettings:
+        for (auto* settings : frame.queues) {
+          if (!Set(*directive, statement, settings)) break;
+        }
+        break;
+      case Target::kClientSettings:
+        for (auto* settings : frame.clients) {
+          if (!Set(*directive, statement, settings)) break;
+        }
+        break;
+      case Target::kSourceSettings:
+        if (frame.source == nullptr) {
+          return Say(Severity::kError, statement.where,
+                     absl::StrCat(statement.name,
+                                  " is about one outbound address, not a network of clients"));
+        }
+        Set(*directive, statement, frame.source);
+        break;
+      case Target::kVirtualMta:
+        Set(*directive, statement, &frame.vmta->section);
+        break;
+      case Target::kPool:
+        Set(*directive, statement, &frame.pool->section);
+        break;
+      case Target::kCompiler:
+        return ApplyHere(*directive, statement, frame);
+    }
+    if (directive->grammar == Grammar::kTargetName && statement.arguments.size() == 1 &&
+        !statement.arguments[0].text.empty()) {
+      draft_.references.emplace_back(statement.arguments[0].text,
+                                     statement.At(statement.arguments[0]));
+    }
+  }
+
+  bool Set(const Directive& directive, const Statement& statement,
+           google::protobuf::Message* message) {
+    const auto error = SetField(directive, statement.arguments, message);
+    if (!error) return true;
+    const bool at_argument = error->argument < statement.arguments.size();
+    Say(Severity::kError,
+        at_argument ? statement.At(statement.arguments[error->argument]) : statement.where,
+        at_argument ? error->message : absl::StrCat(statement.name, ": ", error->message));
+    return false;
+  }
+
+  void UnknownDirective(const Statement& statement, const Frame& frame) {
+    const std::string name = statement.name.substr(0, 80);
+    const std::string place = frame.scope == kGlobal ? std::string("outside of sections")
+                                                     : absl::StrCat("in <", frame.name, ">");
+    if (const uint32_t scopes = ScopesOf(statement.name); scopes != 0) {
+      std::string where;
+      for (const Scope scope : kAllScopes) {
+        if ((scopes & scope) == 0) continue;
+        absl::StrAppend(&where, where.empty() ? "" : ", ", std::string(ScopeName(scope)));
+      }
+      return Say(Severity::kError, statement.where,
+                 absl::StrCat("\"", name, "\" may not be ", place),
+                 absl::StrCat("it belongs in: ", where));
+    }
+    if (IsForeignDirective(statement.name)) {
+      return Say(Severity::kWarning, statement.where,
+                 absl::StrCat(name, " is not in this version; the line has no effect"));
+    }
+    const auto closest = ClosestName(statement.name, NamesIn(frame.scope));
+    Say(Severity::kError, statement.where, absl::StrCat("unknown directive \"", name, "\" ", place),
+        closest ? absl::StrCat("did you mean \"", *closest, "\"?") : "");
+  }
+
+  // Directives that are not just a field.
+  void ApplyHere(const Directive& directive, const Statement& statement, const Frame& frame) {
+    if (statement.arguments.empty()) {
+      return Say(Severity::kError, statement.where, SyntaxMessage(directive));
+    }
+    const Token& first = statement.arguments[0];
+    const Location where = statement.At(first);
+    if (directive.name == "include") return Include(statement);
+    if (directive.name == "domain-macro") return DefineMacro(statement);
+    if (directive.name == "random-ip") {
+      if (!ParseBool(first.text)) Say(Severity::kError, where, SyntaxMessage(directive));
+      return;
+    }
+    if (directive.name == "virtual-mta") {
+      for (const Token& token : statement.arguments) {
+        for (const std::string& name : SplitList(token.text)) {
+          frame.pool->members.emplace_back(name, statement.At(token));
+        }
+      }
+      return;
+    }
+    if (directive.name == "max-smtp-out") {
+      const auto count = ParseCount(first.text);
+      const bool unlimited = absl::AsciiStrToLower(first.text) == "unlimited";
+      if ((!count && !unlimited) || (count && *count > directive.max)) {
+        return Say(Severity::kError, where, SyntaxMessage(directive));
+      }
+      *frame.source_pool = static_cast<uint32_t>(count.value_or(directive.max));
+      return;
+    }
+    // smtp-source-host and source-pool
+    const auto network = ParseNetwork(first.text);
+    if (!network) return BadNetwork(first.text, where);
+    if (directive.name == "source-pool") {
+      frame.vmta->source_pools.push_back({*network, where});
+      return;
+    }
+    std::string host_name;
+    if (statement.arguments.size() > 1) {
+      const auto name = ParseHostName(statement.arguments[1].text);
+      if (!name || statement.arguments.size() > 2) {
+        return Say(Severity::kError, statement.At(statement.arguments.back()),
+                   SyntaxMessage(directive));
+      }
+      host_name = *name;
+    }
+    if (network->starts_with("0.0.0.0/") || network->starts_with("::/")) {
+      return Say(Severity::kError, where, "a source address is one of this machine's own");
+    }
+    if (!AddSourceHosts(*network, host_name, &frame.vmta->section)) {
+      Say(Severity::kError, where, "more than 1024 source addresses");
+    }
+  }
+
+  void DefineMacro(const Statement& statement) {
+    std::vector<std::string> domains;
+    for (size_t i = 1; i < statement.arguments.size(); ++i) {
+      const Location where = statement.At(statement.arguments[i]);
+      for (const std::string& item : SplitList(statement.arguments[i].text)) {
+        if (item.starts_with('$')) {
+          const auto macro = draft_.macros.find(absl::AsciiStrToLower(item.substr(1)));
+          if (macro == draft_.macros.end()) {
+            return Say(Severity::kError, where,
+                       absl::StrCat("there is no domain-macro \"", item.substr(1), "\" above"));
+          }
+          domains.insert(domains.end(), macro->second.begin(), macro->second.end());
+        } else if (const auto pattern = ParseDomainPattern(item)) {
+          domains.push_back(*pattern);
+        } else {
+          return Say(Severity::kError, where,
+                     absl::StrCat("\"", item.substr(0, 80), "\" is no domain"));
+        }
+        if (domains.size() > kMaxMacroDomains) {
+          return Say(Severity::kError, where, "a domain-macro has at most 10000 domains");
+        }
+      }
+    }
+    if (domains.empty()) {
+      return Say(Severity::kError, statement.where,
+                 "it is written domain-macro NAME DOMAIN,DOMAIN,...");
+    }
+    draft_.macros[absl::AsciiStrToLower(statement.arguments[0].text)] = std::move(domains);
+  }
+
+  void Include(const Statement& statement) {
+    const Token& argument = statement.arguments[0];
+    const Location where = statement.At(argument);
+    if (statement.arguments.size() != 1 || argument.text.empty()) {
+      return Say(Severity::kError, where, "it is written include FILE");
+    }
+    if (argument.text.find("://") != std::string::npos) {
+      return Say(Severity::kError, where, "only files can be included");
+    }
+    std::filesystem::path path(argument.text);
+    if (path.is_relative()) {
+      path = std::filesystem::path(*statement.where.file).parent_path() / path;
+    }
+    const auto column = static_cast<size_t>(argument.column);
+    if (argument.text.find_first_of("*?[") == std::string::npos) {
+      return ReadFile(path.string(), &statement.where, column);
+    }
+    const std::vector<std::string> found = files_.Glob(path.string());
+    if (found.empty()) {
+      return Say(Severity::kWarning, where,
+                 absl::StrCat("no file matches \"", path.string(), "\""));
+    }
+    for (const std::string& file : found) ReadFile(file, &statement.where, column);
+  }
+
+  FileSource& files_;
+  Draft draft_;
+  Compiled compiled_;
+  std::vector<Frame> frames_;
+  std::vector<std::string> open_files_;
+};
+
+}  // namespace
+
+Compiled Compile(const std::vector<std::string>& paths, FileSource& files) {
+  Compiler compiler(files);
+  for (const std::string& path : paths) compiler.ReadFile(path, nullptr, 0);
+  return compiler.Finish();
+}
+
+Compiled CompileText(const std::string& name, std::string_view text, FileSource& files) {
+  Compiler compiler(files);
+  compiler.ReadText(name, text);
+  return compiler.Finish();
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,34 @@
+// Any bytes as a directive file: a snapshot that PolicyView takes, or diagnostics, within bounds.
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "services/base/check.h"
+#include "services/config/compiler.h"
+#include "services/config/policy_view.h"
+
+namespace {
+class NoFiles final : public sluice::config::FileSource {
+ public:
+  absl::StatusOr<std::string> Read(const std::string&) override {
+    return absl::NotFoundError("no files here");
+  }
+  std::vector<std::string> Glob(const std::string&) override { return {}; }
+};
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  NoFiles files;
+  const auto compiled = sluice::config::CompileText(
+      "f", std::string_view(reinterpret_cast<const char*>(data), size), files);
+  SLUICE_CHECK(compiled.diagnostics.size() <= 1'001);
+  for (const auto& diagnostic : compiled.diagnostics) {
+    SLUICE_CHECK(!diagnostic.ToString().empty());
+  }
+  if (!compiled.ok()) return 0;
+  const auto view = sluice::config::PolicyView::Build(compiled.snapshot);
+  SLUICE_CHECK(view.ok());
+  SLUICE_CHECK((*view)->ForQueue("example.com", "default", "") != nullptr);
+  SLUICE_CHECK((*view)->ForClient("127.0.0.1") != nullptr);
+  return 0;
+}

@@ -1,0 +1,256 @@
+#include "services/config/compiler.h"
+
+#include <map>
+
+#include "gtest/gtest.h"
+#include "services/config/policy_view.h"
+#include "services/config/snapshot_hash.h"
+
+namespace sluice::config {
+namespace {
+
+class FakeFiles final : public FileSource {
+ public:
+  std::map<std::string, std::string> files;
+  absl::StatusOr<std::string> Read(const std::string& path) override {
+    const auto found = files.find(path);
+    if (found == files.end()) return absl::NotFoundError("cannot open it");
+    return found->second;
+  }
+  std::vector<std::string> Glob(const std::string& pattern) override {
+    std::vector<std::string> found;
+    for (const auto& [path, text] : files) {
+      if (path.starts_with(pattern.substr(0, pattern.find('*')))) found.push_back(path);
+    }
+    return found;
+  }
+};
+
+Compiled CompileOne(const std::string& text) {
+  FakeFiles files;
+  return CompileText("a.conf", text, files);
+}
+
+std::shared_ptr<const PolicyView> ViewOf(const std::string& text) {
+  const Compiled compiled = CompileOne(text);
+  EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
+  auto view = PolicyView::Build(compiled.snapshot);
+  EXPECT_TRUE(view.ok()) << view.status().message();
+  return *view;
+}
+
+// The first diagnostic of a text that has exactly one.
+std::string Complaint(const std::string& text) {
+  const Compiled compiled = CompileOne(text);
+  EXPECT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);
+  return compiled.diagnostics.empty() ? "" : compiled.diagnostics[0].ToString();
+}
+
+constexpr char kQuickstart[] = R"(
+host-name mx.example.net
+postmaster postmaster@example.net
+max-message-size 50M
+smtp-listener 127.0.0.1:2525
+smtp-listener [::1]:2525
+name-server 127.0.0.1:5353
+
+<source 127.0.0.0/8>
+  always-allow-relaying yes
+  default-virtual-mta marketing
+  process-x-virtual-mta yes
+  process-x-job yes
+</source>
+<virtual-mta news>
+  smtp-source-host 127.0.0.2 news.example.net
+  max-smtp-out 7
+  <domain slow.example>
+    max-smtp-out 1
+  </domain>
+</virtual-mta>
+<virtual-mta Offers>
+  smtp-source-host 127.0.0.3
+</virtual-mta>
+<virtual-mta-pool marketing>
+  virtual-mta news
+  virtual-mta offers
+</virtual-mta-pool>
+<domain *>
+  max-smtp-out 20
+  retry-after 10m,30m,1h
+  bounce-after 4d12h
+</domain>
+<domain slow.example>
+  max-smtp-out 2
+  max-msg-rate 200/s
+  smtp-route relay.example:26, [::1]:27
+</domain>
+)";
+
+TEST(CompilerTest, AFileBecomesSettings) {
+  const auto view = ViewOf(kQuickstart);
+  EXPECT_EQ(view->global().host_name(), "mx.example.net");
+  EXPECT_EQ(view->global().max_message_size(), uint64_t{50} << 20);
+  ASSERT_EQ(view->global().smtp_listeners().values_size(), 2);
+  EXPECT_EQ(view->global().smtp_listeners().values(1), "[::1]:2525");
+  EXPECT_EQ(view->global().name_servers().values(0), "127.0.0.1:5353");
+
+  EXPECT_TRUE(view->ForClient("127.0.0.9")->process_x_job());
+  EXPECT_EQ(view->ForClient("127.0.0.9")->default_virtual_mta(), "marketing");
+  EXPECT_FALSE(view->ForClient("192.0.2.1")->allow_relay());
+
+  ASSERT_NE(view->FindVirtualMta("NEWS"), nullptr);
+  EXPECT_EQ(view->FindVirtualMta("news")->source_hosts(0).host_name(), "news.example.net");
+  EXPECT_EQ(view->FindVirtualMta("news")->max_smtp_out(), 7u);
+  EXPECT_EQ(view->FindVirtualMta("offers")->source_hosts(0).host_name(), "mx.example.net");
+  ASSERT_NE(view->FindPool("marketing"), nullptr);
+  EXPECT_EQ(view->FindPool("marketing")->virtual_mtas(1), "Offers");
+  EXPECT_NE(view->FindVirtualMta("default"), nullptr);
+
+  EXPECT_EQ(view->ForQueue("other.example", "news", "")->retry_after().us_size(), 3);
+  EXPECT_EQ(view->ForQueue("slow.example", "offers", "")->max_smtp_out(), 2u);
+  EXPECT_EQ(view->ForQueue("slow.example", "news", "")->max_smtp_out(), 1u);
+  EXPECT_EQ(view->ForQueue("slow.example", "news", "")->smtp_hosts().values(1), "[::1]:27");
+  EXPECT_EQ(view->ForQueue("slow.example", "news", "")->max_msg_rate().count(), 200u);
+}
+
+TEST(CompilerTest, SameMeaningSameHashWhateverTheOrderAndLineEnds) {
+  const Compiled one = CompileOne("host-name a.test\n<domain b>\nmax-smtp-out 1\n</domain>\n");
+  const Compiled two =
+      CompileOne("\xEF\xBB\xBF<DOMAIN B> # x\r\n  Max-Smtp-Out 1\r\n</domain>\r\nhostname a.test");
+  ASSERT_TRUE(one.ok() && two.ok());
+  EXPECT_EQ(SectionsHash(one.snapshot), SectionsHash(two.snapshot));
+  const Compiled three = CompileOne("host-name a.test\n<domain b>\nmax-smtp-out 2\n</domain>\n");
+  EXPECT_NE(SectionsHash(one.snapshot), SectionsHash(three.snapshot));
+}
+
+TEST(CompilerTest, ErrorsNameThePlaceAndTheRemedy) {
+  EXPECT_EQ(Complaint("host-name a.test\n<domain x>\n  max-smpt-out 5\n</domain>\n"),
+            "a.conf:3:3: error: unknown directive \"max-smpt-out\" in <domain>\n"
+            "    max-smpt-out 5\n"
+            "    ^\n"
+            "  did you mean \"max-smtp-out\"?");
+  EXPECT_EQ(Complaint("retry-after soon\n"),
+            "a.conf:1:13: error: \"soon\" is no value of retry-after; it is written "
+            "TIME,TIME,... (10m,30m,1h)\n"
+            "  retry-after soon\n"
+            "              ^");
+}
+
+TEST(CompilerTest, EveryKindOfMistakeIsAnError) {
+  for (const char* text : {
+           "no-such-directive yes",
+           "<domain x>\n",
+           "</domain>",
+           "<domain x>\n</source>\n</domain>",
+           "<domain x>\n<source 10/8>\n</source>\n</domain>",
+           "<domain a..b>\n</domain>",
+           "<domain>\n</domain>",
+           "<source nowhere>\n</source>",
+           "<source 10.0.0.1/8>\n</source>",
+           "<source 10/8>\nmax-msg-rate 5/s\n</source>",
+           "<nonsense>\n</nonsense>",
+           "<virtual-mta a/b>\n</virtual-mta>",
+           "<virtual-mta a>\nsmtp-source-host 300.1.1.1 x\n</virtual-mta>",
+           "<virtual-mta a>\nsmtp-source-host 0.0.0.0 x\n</virtual-mta>",
+           "<virtual-mta-pool p>\nvirtual-mta nobody\n</virtual-mta-pool>",
+           "<virtual-mta-pool p>\n</virtual-mta-pool>",
+           "default-virtual-mta nobody",
+           "max-smtp-out",
+           "max-smtp-out -1",
+           "default-smtp-port 70000",
+           "max-message-size 1",
+           "smtp-listener somewhere",
+           "postmaster nobody",
+           "dsn-return-default some",
+           "host-name \"\x01\"",
+           "<domain *>\nrequire-starttls yes\n</domain>",
+           "<domain $m>\n</domain>",
+           "domain-macro m",
+           "include",
+           "include missing.conf",
+           "include http://x/y",
+           "host-name \"open",
+       }) {
+    const Compiled compiled = CompileOne(text);
+    EXPECT_FALSE(compiled.ok()) << text;
+    for (const Diagnostic& diagnostic : compiled.diagnostics) {
+      EXPECT_TRUE(diagnostic.ToString().starts_with("a.conf:")) << diagnostic.ToString();
+    }
+  }
+}
+
+TEST(CompilerTest, WhatPowerMtaHasAndWeDoNotIsAWarning) {
+  const Compiled compiled = CompileOne(
+      "run-as-root no\n<acct-file /var/log/a.csv>\n  records d,b\n  <x>\n  </x>\n</acct-file>\n"
+      "<domain *>\nuse-starttls yes\ndkim-sign yes\n</domain>\n");
+  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  EXPECT_EQ(compiled.diagnostics.size(), 4u) << Render(compiled.diagnostics);
+}
+
+TEST(CompilerTest, MacrosRepeatedSectionsAndClearing) {
+  const auto view = ViewOf(
+      "domain-macro big a.test,\n  b.test\ndomain-macro all $big, c.test\n"
+      "<domain $all>\nmax-smtp-out 5\nsmtp-hosts x.test\n</domain>\n"
+      "<domain b.test>\nmax-smtp-out 6\n</domain>\n"
+      "<domain b.test>\nsmtp-hosts \"\"\nbounce-after 1h\n</domain>\n");
+  EXPECT_EQ(view->ForQueue("c.test", "default", "")->max_smtp_out(), 5u);
+  const auto b = view->ForQueue("b.test", "default", "");
+  EXPECT_EQ(b->max_smtp_out(), 6u);
+  EXPECT_EQ(b->smtp_hosts().values_size(), 0);
+  EXPECT_EQ(b->bounce_after_us(), int64_t{3600} * 1'000'000);
+}
+
+TEST(CompilerTest, SourcePoolsAreExpanded) {
+  const auto view = ViewOf(
+      "<source-pool 192.0.2.0/30>\nmax-smtp-out 9\n</source-pool>\n"
+      "<virtual-mta v>\nhost-name out.test\nsource-pool 192.0.2.0/30\n</virtual-mta>\n"
+      "<source 192.0.2.1>\nmax-msg-rate 5/m\n</source>\n<source *>\nsmtp-service yes\n</source>");
+  const auto* const vmta = view->FindVirtualMta("v");
+  ASSERT_EQ(vmta->source_hosts_size(), 4);
+  EXPECT_EQ(vmta->source_hosts(3).ip(), "192.0.2.3");
+  EXPECT_EQ(vmta->source_hosts(3).host_name(), "out.test");
+  EXPECT_EQ(vmta->max_smtp_out(), 9u);
+  EXPECT_EQ(view->ForSource("192.0.2.1")->max_msg_rate().count(), 5u);
+}
+
+TEST(CompilerTest, IncludesReadAsIfWrittenThere) {
+  FakeFiles files;
+  files.files["/etc/a.conf"] = "include conf.d/*.conf\n<domain x.test>\n  include x\n</domain>\n";
+  files.files["/etc/conf.d/1.conf"] = "host-name one.test\n";
+  files.files["/etc/conf.d/2.conf"] = "host-name two.test\n";
+  files.files["/etc/x"] = "max-smtp-out 3\n";
+  const Compiled compiled = Compile({"/etc/a.conf"}, files);
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  EXPECT_EQ(compiled.files.size(), 4u);
+  const auto view = *PolicyView::Build(compiled.snapshot);
+  EXPECT_EQ(view->global().host_name(), "two.test");
+  EXPECT_EQ(view->ForQueue("x.test", "default", "")->max_smtp_out(), 3u);
+}
+
+TEST(CompilerTest, IncludesThatCannotBe) {
+  FakeFiles files;
+  files.files["/etc/a.conf"] = "include b.conf\n";
+  files.files["/etc/b.conf"] = "include ../etc/a.conf\n";
+  Compiled compiled = Compile({"/etc/a.conf"}, files);
+  ASSERT_EQ(compiled.diagnostics.size(), 1u);
+  EXPECT_TRUE(compiled.diagnostics[0].ToString().starts_with("/etc/b.conf:1:9: error: "))
+      << compiled.diagnostics[0].ToString();
+
+  // A section ends in the file in which it began.
+  files.files["/etc/a.conf"] = "<domain x>\ninclude b.conf\n</domain>\n";
+  files.files["/etc/b.conf"] = "</domain>\n";
+  EXPECT_FALSE(Compile({"/etc/a.conf"}, files).ok());
+  compiled = Compile({"/etc/none.conf"}, files);
+  ASSERT_EQ(compiled.diagnostics.size(), 1u);
+  EXPECT_EQ(compiled.diagnostics[0].ToString(), "/etc/none.conf: error: cannot open it");
+
+  // Each includes the next one twice: 2^n files without a bound.
+  for (int i = 0; i < 19; ++i) {
+    const std::string next = "/w/" + std::to_string(i + 1);
+    files.files["/w/" + std::to_string(i)] = "include " + next + "\ninclude " + next + "\n";
+  }
+  EXPECT_FALSE(Compile({"/w/0"}, files).ok());
+}
+
+}  // namespace
+}  // namespace sluice::config

@@ -1,0 +1,191 @@
+#include "services/config/draft.h"
+
+#include <array>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
+#include "services/config/snapshot_hash.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr int kMaxSourceBits = 10;
+constexpr std::string_view kDefaultName = "default";
+
+void WriteDomains(const DomainDrafts& drafts,
+                  google::protobuf::RepeatedPtrField<policy::v1::DomainSection>* domains) {
+  for (const auto& [key, settings] : drafts) {
+    auto* const domain = domains->Add();
+    domain->set_pattern(key.first);
+    domain->set_from_macro(key.second);
+    *domain->mutable_settings() = settings;
+  }
+}
+
+class Finisher {
+ public:
+  Finisher(Draft draft, std::vector<Diagnostic>* diagnostics)
+      : draft_(std::move(draft)), diagnostics_(diagnostics) {
+    for (const auto& [name, vmta] : draft_.vmtas) names_.push_back(name);
+    vmta_count_ = names_.size();
+    for (const auto& [name, pool] : draft_.pools) names_.push_back(name);
+  }
+
+  policy::v1::PolicySnapshot Finish() {
+    CheckNames();
+    if (!draft_.vmtas.contains(std::string(kDefaultName)) &&
+        !draft_.pools.contains(std::string(kDefaultName))) {
+      // Where mail that names nothing goes, unless a directive says otherwise.
+      draft_.vmtas[std::string(kDefaultName)].section.set_name(std::string(kDefaultName));
+    }
+    policy::v1::SectionContent content;
+    *content.mutable_global() = draft_.global;
+    Add("global", std::move(content));
+    // Pools first: they take the names of virtual MTAs as those are declared.
+    for (auto& [name, pool] : draft_.pools) AddPool(name, &pool);
+    for (auto& [name, vmta] : draft_.vmtas) AddVirtualMta(name, &vmta);
+    for (const auto& [key, settings] : draft_.domains) {
+      policy::v1::SectionContent domain;
+      domain.mutable_domain()->set_pattern(key.first);
+      domain.mutable_domain()->set_from_macro(key.second);
+      *domain.mutable_domain()->mutable_settings() = settings;
+      Add(absl::StrCat(key.second ? "macro-domain/" : "domain/", key.first), std::move(domain));
+    }
+    for (const auto& [network, settings] : draft_.clients) {
+      policy::v1::SectionContent client;
+      client.mutable_client()->set_cidr(network);
+      *client.mutable_client()->mutable_settings() = settings;
+      Add(absl::StrCat("client/", network), std::move(client));
+    }
+    for (const auto& [ip, settings] : draft_.sources) {
+      if (settings.ByteSizeLong() == 0) continue;
+      policy::v1::SectionContent source;
+      source.mutable_source()->set_ip(ip);
+      *source.mutable_source()->mutable_settings() = settings;
+      Add(absl::StrCat("source/", ip), std::move(source));
+    }
+    SortSections(&snapshot_);
+    return std::move(snapshot_);
+  }
+
+ private:
+  void Add(std::string name, policy::v1::SectionContent content) {
+    *snapshot_.add_sections() = MakeSection(std::move(name), std::move(content));
+  }
+  void Say(Diagnostic::Severity severity, const Location& where, std::string message,
+           std::string hint = "") {
+    diagnostics_->push_back({severity, where, std::move(message), std::move(hint)});
+  }
+  void Unknown(const char* what, const std::string& name, const Location& where, size_t known) {
+    const auto closest =
+        ClosestName(name, std::vector<std::string_view>(names_.begin(), names_.begin() + known));
+    Say(Diagnostic::Severity::kError, where, absl::StrCat("there is no ", what, " \"", name, "\""),
+        closest ? absl::StrCat("did you mean \"", *closest, "\"?") : "");
+  }
+
+  void CheckNames() {
+    for (const auto& [name, pool] : draft_.pools) {
+      if (draft_.vmtas.contains(name)) {
+        Say(Diagnostic::Severity::kError, pool.where,
+            absl::StrCat("\"", name, "\" is the name of a virtual MTA and of a pool"));
+      }
+      if (pool.members.empty()) {
+        Say(Diagnostic::Severity::kError, pool.where,
+            absl::StrCat("the pool \"", name, "\" has no virtual-mta"));
+      }
+      for (const auto& [member, where] : pool.members) {
+        if (!draft_.vmtas.contains(absl::AsciiStrToLower(member))) {
+          Unknown("virtual MTA", member, where, vmta_count_);
+        }
+      }
+    }
+    for (const auto& [name, where] : draft_.references) {
+      const std::string lower = absl::AsciiStrToLower(name);
+      if (lower != kDefaultName && !draft_.vmtas.contains(lower) && !draft_.pools.contains(lower)) {
+        Unknown("virtual MTA or pool", name, where, names_.size());
+      }
+    }
+  }
+
+  void AddVirtualMta(const std::string& name, VirtualMtaDraft* vmta) {
+    for (const SourcePoolUse& use : vmta->source_pools) {
+      if (!AddSourceHosts(use.network, "", &vmta->section)) {
+        Say(Diagnostic::Severity::kError, use.where, "a source-pool has at most 1024 addresses");
+      }
+      const auto pool = draft_.source_pools.find(use.network);
+      if (pool != draft_.source_pools.end() && !vmta->section.has_max_smtp_out()) {
+        vmta->section.set_max_smtp_out(pool->second);
+      }
+    }
+    const std::string& host_name = vmta->section.host_name().empty()
+                                       ? draft_.global.settings().host_name()
+                                       : vmta->section.host_name();
+    for (auto& host : *vmta->section.mutable_source_hosts()) {
+      if (host.host_name().empty()) host.set_host_name(host_name);
+    }
+    WriteDomains(vmta->domains, vmta->section.mutable_domains());
+    policy::v1::SectionContent content;
+    *content.mutable_virtual_mta() = std::move(vmta->section);
+    Add(absl::StrCat("vmta/", name), std::move(content));
+  }
+
+  void AddPool(const std::string& name, PoolDraft* pool) {
+    std::map<std::string, bool> seen;
+    for (const auto& [member, where] : pool->members) {
+      const std::string lower = absl::AsciiStrToLower(member);
+      const auto vmta = draft_.vmtas.find(lower);
+      if (vmta == draft_.vmtas.end() || !seen.emplace(lower, true).second) continue;
+      pool->section.add_virtual_mtas(vmta->second.section.name());
+    }
+    WriteDomains(pool->domains, pool->section.mutable_domains());
+    policy::v1::SectionContent content;
+    *content.mutable_pool() = std::move(pool->section);
+    Add(absl::StrCat("pool/", name), std::move(content));
+  }
+
+  Draft draft_;
+  std::vector<Diagnostic>* const diagnostics_;
+  std::vector<std::string> names_;  // virtual MTAs, then pools
+  size_t vmta_count_ = 0;
+  policy::v1::PolicySnapshot snapshot_;
+};
+
+}  // namespace
+
+bool AddSourceHosts(std::string_view network, const std::string& host_name,
+                    policy::v1::VirtualMtaSection* section) {
+  const auto cidr = Cidr::Parse(network);
+  if (!cidr) return false;
+  const int host_bits = (cidr->address().is_v4() ? 32 : 128) - cidr->prefix_bits();
+  if (host_bits > kMaxSourceBits) return false;
+  std::map<std::string, policy::v1::SourceHost*> known;
+  for (auto& host : *section->mutable_source_hosts()) known[host.ip()] = &host;
+  for (uint32_t i = 0; i < (uint32_t{1} << host_bits); ++i) {
+    IpAddress ip;
+    if (cidr->address().is_v4()) {
+      ip = IpAddress::V4(cidr->address().v4() | i);
+    } else {
+      std::array<uint8_t, 16> bytes;
+      for (size_t b = 0; b < 16; ++b) {
+        bytes[b] = static_cast<uint8_t>(cidr->address().bytes()[b]);
+      }
+      bytes[14] |= static_cast<uint8_t>(i >> 8);
+      bytes[15] |= static_cast<uint8_t>(i);
+      ip = IpAddress::V6(bytes);
+    }
+    auto*& host = known[ip.ToString()];
+    if (host == nullptr) {
+      host = section->add_source_hosts();
+      host->set_ip(ip.ToString());
+    }
+    if (!host_name.empty()) host->set_host_name(host_name);
+  }
+  return true;
+}
+
+policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics) {
+  return Finisher(std::move(draft), diagnostics).Finish();
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,59 @@
+// The configuration while its files are being read. Private to the compiler.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "services/config/diagnostic.h"
+#include "sluice/policy/v1/snapshot.pb.h"
+
+namespace sluice::config {
+
+// By pattern, and whether a macro named it.
+using DomainDrafts = std::map<std::pair<std::string, bool>, policy::v1::QueueSettings>;
+
+struct SourcePoolUse {
+  std::string network;
+  Location where;
+};
+
+struct VirtualMtaDraft {
+  policy::v1::VirtualMtaSection section;
+  Location where;
+  DomainDrafts domains;
+  std::vector<SourcePoolUse> source_pools;
+};
+
+struct PoolDraft {
+  policy::v1::PoolSection section;
+  Location where;
+  DomainDrafts domains;
+  std::vector<std::pair<std::string, Location>> members;
+};
+
+struct Draft {
+  policy::v1::GlobalSection global;
+  std::map<std::string, VirtualMtaDraft> vmtas;  // by name in lower case
+  std::map<std::string, PoolDraft> pools;
+  DomainDrafts domains;
+  std::map<std::string, policy::v1::ClientSettings> clients;  // by network
+  std::map<std::string, policy::v1::SourceSettings> sources;  // by address
+  std::map<std::string, uint32_t> source_pools;               // network to max-smtp-out
+  std::map<std::string, std::vector<std::string>> macros;
+  // Virtual MTAs or pools that something names, to be looked up when all is read.
+  std::vector<std::pair<std::string, Location>> references;
+};
+
+// Adds the host, or changes the name of the one with that address. `network` is as ParseNetwork
+// gives it, of at most 1,024 addresses; false where it is larger.
+bool AddSourceHosts(std::string_view network, const std::string& host_name,
+                    policy::v1::VirtualMtaSection* section);
+
+// Checks names against each other and writes the sections.
+policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics);
+
+}  // namespace sluice::config
