@@ -156,9 +156,8 @@ TYPED_TEST_P(StreamContract, FramesArriveInOrderWithTheirBodies) {
 TYPED_TEST_P(StreamContract, AboveTheHighWaterTheSenderIsToldAndLaterCalledBack) {
   EXPECT_TRUE(this->Send(1, std::string(kStreamLowWaterBytes, 'x')));
   EXPECT_FALSE(this->Send(2, std::string(kStreamHighWaterBytes + 1, 'y')));
-  ASSERT_TRUE(this->Until([this] {
-    return this->recorder_.writable == 1 && this->recorder_.tokens.size() == 2;
-  }));
+  ASSERT_TRUE(this->Until(
+      [this] { return this->recorder_.writable == 1 && this->recorder_.tokens.size() == 2; }));
   EXPECT_EQ(this->recorder_.details.back(), "4194305y");
   EXPECT_LT(this->stream_->queued_bytes(), kStreamLowWaterBytes);
 }
@@ -216,6 +215,7 @@ TYPED_TEST_P(StreamContract, AStreamThatTheServerDropsEndsWithCancelled) {
 
 TYPED_TEST_P(StreamContract, AStreamThatTheClientDropsEndsWithCancelledAndCallsNobody) {
   this->Send(1, "a");
+  ASSERT_TRUE(this->Until([this] { return this->recorder_.tokens.size() == 1; }));
   this->stream_.reset();
   auto seen = std::make_shared<std::atomic<int>>(0);
   ASSERT_TRUE(this->Until([this, seen] {
@@ -224,7 +224,6 @@ TYPED_TEST_P(StreamContract, AStreamThatTheClientDropsEndsWithCancelledAndCallsN
     return *seen == 1;
   }));
   EXPECT_FALSE(this->recorder_.closed);
-  EXPECT_TRUE(this->recorder_.tokens.empty());
 }
 
 REGISTER_TYPED_TEST_SUITE_P(StreamContract, FramesArriveInOrderWithTheirBodies,

@@ -1,0 +1,280 @@
+#include "services/base/rpc/rpc_server.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/tls_certificate_provider.h>
+#include <grpcpp/security/tls_credentials_options.h>
+#include <grpcpp/server_builder.h>
+
+#include <atomic>
+#include <map>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kMaxMessageBytes = 80 << 20;  // a stream's hard limit, and a frame
+constexpr unsigned kReloadSeconds = 10;
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+std::string Text(const grpc::ByteBuffer& buffer) {
+  std::vector<grpc::Slice> slices;
+  std::string text;
+  if (!buffer.Dump(&slices).ok()) return text;
+  for (const grpc::Slice& slice : slices) {
+    text.append(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  }
+  return text;
+}
+
+grpc::ByteBuffer Buffer(const std::string& text) {
+  grpc::Slice slice(text);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+class ServerCall final : public RawStream, private grpc::ServerGenericBidiReactor {
+ public:
+  ServerCall(Executor& executor, grpc::GenericCallbackServerContext* context)
+      : RawStream(executor, false), context_(context), peer_(context->peer()) {}
+  grpc::ServerGenericBidiReactor* Begin() {
+    self_ = std::static_pointer_cast<ServerCall>(shared_from_this());
+    StartRead(&incoming_);
+    return this;
+  }
+  std::string peer() const override { return peer_; }
+
+ private:
+  void DoRead() override { StartRead(&incoming_); }
+  void DoWrite(const grpc::ByteBuffer& message) override { StartWrite(&message); }
+  void DoFinish(const absl::Status& status) override { Finish(ToGrpc(status)); }
+  void DoCancel() override { FinishNow(absl::CancelledError("the server cancelled the stream")); }
+  void ReadsEnded() override {
+    if (context_->IsCancelled()) return;  // OnCancel says so
+    // The client has closed in good order.
+    Ended(absl::OkStatus());
+    FinishNow(absl::OkStatus());
+  }
+  void OnCancel() override {
+    Ended(absl::CancelledError("the client cancelled the stream, or its connection broke"));
+    FinishNow(absl::CancelledError("cancelled"));
+  }
+  void OnReadDone(bool ok) override { ReadDone(ok, std::exchange(incoming_, {})); }
+  void OnWriteDone(bool ok) override { WriteDone(ok); }
+  void OnDone() override {
+    Ended(absl::CancelledError("the stream is over"));
+    const auto last = std::move(self_);
+  }
+
+  grpc::GenericCallbackServerContext* const context_;
+  const std::string peer_;
+  grpc::ByteBuffer incoming_;
+  std::shared_ptr<ServerCall> self_;
+};
+
+// A unary call, read and answered by hand.
+class UnaryCall final : public grpc::ServerGenericBidiReactor {
+ public:
+  using Handler =
+      std::function<void(const std::string&, std::function<void(absl::Status, std::string)>)>;
+  UnaryCall(Executor& executor, Handler handler)
+      : executor_(executor), handler_(std::move(handler)) {
+    StartRead(&request_);
+  }
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no request came"));
+      return;
+    }
+    executor_.Post([this, bytes = Text(request_)] {
+      handler_(bytes, [this](absl::Status status, std::string response) {
+        if (!status.ok()) {
+          Finish(ToGrpc(status));
+          return;
+        }
+        response_ = Buffer(response);
+        StartWriteAndFinish(&response_, {}, grpc::Status::OK);
+      });
+    });
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  Executor& executor_;
+  const Handler handler_;
+  grpc::ByteBuffer request_;
+  grpc::ByteBuffer response_;
+};
+
+class RefusedCall final : public grpc::ServerGenericBidiReactor {
+ public:
+  explicit RefusedCall(const std::string& method) {
+    Finish(grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
+                        absl::StrCat("this process does not serve ", method)));
+  }
+  void OnDone() override { delete this; }
+};
+
+bool IsLoopback(const std::string& address) {
+  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
+         absl::StartsWith(address, "[::1]:") || absl::StartsWith(address, "localhost:");
+}
+
+std::shared_ptr<grpc::experimental::CertificateProviderInterface> Certificates(const RpcTls& tls) {
+  return std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+      tls.key_file, tls.cert_file, tls.ca_file, kReloadSeconds);
+}
+
+}  // namespace
+
+class RpcServer::Service final : public grpc::CallbackGenericService {
+ public:
+  struct StreamEntry {
+    Executor* executor;
+    OnRawStream on_stream;
+  };
+  struct UnaryEntry {
+    Executor* executor;
+    OnRawUnary on_call;
+  };
+
+  grpc::ServerGenericBidiReactor* CreateReactor(
+      grpc::GenericCallbackServerContext* context) override {
+    if (const auto found = streams.find(context->method()); found != streams.end()) {
+      auto call = std::make_shared<ServerCall>(*found->second.executor, context);
+      grpc::ServerGenericBidiReactor* reactor = call->Begin();
+      found->second.executor->Post(
+          [call = std::move(call), &entry = found->second] { entry.on_stream(call); });
+      return reactor;
+    }
+    if (const auto found = unary.find(context->method()); found != unary.end()) {
+      return new UnaryCall(*found->second.executor, found->second.on_call);
+    }
+    return new RefusedCall(context->method());
+  }
+
+  std::map<std::string, StreamEntry> streams;
+  std::map<std::string, UnaryEntry> unary;
+};
+
+RpcServer::RpcServer(RpcServerOptions options)
+    : options_(std::move(options)), service_(std::make_unique<Service>()) {}
+
+RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(100)); }
+
+void RpcServer::AddRawStream(const std::string& method, Executor& executor, OnRawStream on_stream) {
+  service_->streams[method] = {&executor, std::move(on_stream)};
+}
+
+void RpcServer::AddRawUnary(const std::string& method, Executor& executor, OnRawUnary on_call) {
+  service_->unary[method] = {&executor, std::move(on_call)};
+}
+
+absl::Status RpcServer::Start() {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::ServerBuilder builder;
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (options_.tls.enabled()) {
+    grpc::experimental::TlsServerCredentialsOptions tls(Certificates(options_.tls));
+    tls.watch_root_certs();
+    tls.watch_identity_key_cert_pairs();
+    tls.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    credentials = grpc::experimental::TlsServerCredentials(tls);
+  }
+  std::vector<int> ports(options_.addresses.size(), 0);
+  for (size_t i = 0; i < options_.addresses.size(); ++i) {
+    const std::string& address = options_.addresses[i];
+    if (!options_.tls.enabled() && !options_.allow_insecure && !IsLoopback(address)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("will not serve gRPC on ", address,
+                       " without TLS: give --tls-cert, --tls-key and "
+                       "--tls-ca, or --allow-insecure-rpc"));
+    }
+    builder.AddListeningPort(address, credentials, &ports[i]);
+  }
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+  builder.RegisterCallbackGenericService(service_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr) {
+    std::string all;
+    for (const std::string& each : options_.addresses) absl::StrAppend(&all, " ", each);
+    return absl::AlreadyExistsError(absl::StrCat(
+        "cannot serve gRPC on", all, ": the address is in use, or is not this machine's"));
+  }
+  for (size_t i = 0; i < ports.size(); ++i) {
+    const std::string& address = options_.addresses[i];
+    bound_.push_back(absl::StartsWith(address, "unix:")
+                         ? address
+                         : absl::StrCat(address.substr(0, address.rfind(':')), ":", ports[i]));
+  }
+  SetReady(false);
+  return absl::OkStatus();
+}
+
+void RpcServer::SetReady(bool ready) {
+  if (server_ == nullptr) return;
+  if (auto* health = server_->GetHealthCheckService()) health->SetServingStatus(ready);
+}
+
+void RpcServer::Shutdown(Duration limit) {
+  if (server_ == nullptr) return;
+  server_->Shutdown(std::chrono::system_clock::now() + limit);
+  server_->Wait();
+  server_.reset();
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const RpcTls& tls) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
+  // gRPC's own backoff grows to minutes: a peer that was killed is back sooner.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (tls.enabled()) {
+    grpc::experimental::TlsChannelCredentialsOptions options;
+    options.set_certificate_provider(Certificates(tls));
+    options.watch_root_certs();
+    options.watch_identity_key_cert_pairs();
+    credentials = grpc::experimental::TlsCredentials(options);
+  }
+  return grpc::CreateCustomChannel(address, credentials, arguments);
+}
+
+void CallRawUnary(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                  std::string request, Duration deadline, Executor& executor,
+                  std::function<void(absl::StatusOr<std::string>)> done) {
+  struct Call {
+    explicit Call(std::shared_ptr<grpc::Channel> channel) : stub(std::move(channel)) {}
+    grpc::GenericStub stub;
+    grpc::ClientContext context;
+    grpc::ByteBuffer request;
+    grpc::ByteBuffer response;
+  };
+  auto call = std::make_shared<Call>(channel);
+  call->request = Buffer(request);
+  call->context.set_deadline(std::chrono::system_clock::now() + deadline);
+  call->stub.UnaryCall(
+      &call->context, method, {}, &call->request, &call->response,
+      [call, &executor, done = std::move(done)](const grpc::Status& status) {
+        absl::StatusOr<std::string> result =
+            status.ok() ? absl::StatusOr<std::string>(Text(call->response))
+                        : FromGrpc(status.error_code(), status.error_message());
+        executor.Post([done, result = std::move(result)]() mutable { done(std::move(result)); });
+      });
+}
+
+}  // namespace sluice

@@ -1,0 +1,113 @@
+// A gRPC server of streams and unary calls that are given to actors on their executors, with health
+// and the rules of who may connect.
+#pragma once
+
+#include <grpcpp/channel.h>
+#include <grpcpp/server.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "services/base/rpc/grpc_stream.h"
+#include "services/base/rpc/unary.h"
+
+namespace sluice {
+
+struct RpcTls {
+  std::string cert_file, key_file, ca_file;  // PEM; all or none
+  bool enabled() const { return !cert_file.empty(); }
+};
+
+struct RpcServerOptions {
+  std::vector<std::string> addresses;  // "127.0.0.1:0", "[::1]:7100", "unix:/run/sluice.sock"
+  RpcTls tls;
+  // Other addresses than loopback without TLS.
+  bool allow_insecure = false;
+};
+
+// Thread-safety: Add* before Start, everything else from any thread. Lifetime: services and
+// executors outlive it.
+class RpcServer {
+ public:
+  explicit RpcServer(RpcServerOptions options);
+  ~RpcServer();
+
+  template <class Req, class Resp>
+  void AddStream(const std::string& method, StreamService<Req, Resp>& service) {
+    AddRawStream(method, service.executor(), [&service](std::shared_ptr<RawStream> raw) {
+      service.OnStream(std::make_shared<internal::GrpcStream<Resp, Req>>(std::move(raw)));
+    });
+  }
+  // `handler` runs on `executor`, and calls its Done on any thread.
+  template <class Req, class Resp>
+  void AddUnary(const std::string& method, Executor& executor,
+                std::function<void(Req, Done<Resp>)> handler) {
+    AddRawUnary(method, executor, [handler](const std::string& bytes, RawDone done) {
+      Req request;
+      if (!request.ParseFromString(bytes)) {
+        done(absl::InvalidArgumentError("the request cannot be parsed"), "");
+        return;
+      }
+      handler(std::move(request), [done = std::move(done)](absl::StatusOr<Resp> response) {
+        if (response.ok()) {
+          done(absl::OkStatus(), response->SerializeAsString());
+        } else {
+          done(response.status(), "");
+        }
+      });
+    });
+  }
+
+  // FAILED_PRECONDITION, INVALID_ARGUMENT or ALREADY_EXISTS, with the address and what to do.
+  absl::Status Start();
+  // With the ports that were really taken.
+  const std::vector<std::string>& addresses() const { return bound_; }
+  // grpc.health.v1; true after Start only when told so.
+  void SetReady(bool ready);
+  // Ends: calls under way get `limit` to finish.
+  void Shutdown(Duration limit);
+
+ private:
+  using RawDone = std::function<void(absl::Status, std::string)>;
+  using OnRawStream = std::function<void(std::shared_ptr<RawStream>)>;
+  using OnRawUnary = std::function<void(const std::string&, RawDone)>;
+  class Service;
+
+  void AddRawStream(const std::string& method, Executor& executor, OnRawStream on_stream);
+  void AddRawUnary(const std::string& method, Executor& executor, OnRawUnary on_call);
+
+  const RpcServerOptions options_;
+  std::unique_ptr<Service> service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::vector<std::string> bound_;
+};
+
+// A channel to one service, which reconnects by itself within a second.
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const RpcTls& tls);
+
+// One unary call. `done` runs on `executor`, once, at the latest after `deadline`.
+void CallRawUnary(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                  std::string request, Duration deadline, Executor& executor,
+                  std::function<void(absl::StatusOr<std::string>)> done);
+
+template <class Req, class Resp>
+void CallUnary(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+               const Req& request, Duration deadline, Executor& executor, Done<Resp> done) {
+  auto shared = std::make_shared<Done<Resp>>(std::move(done));
+  CallRawUnary(channel, method, request.SerializeAsString(), deadline, executor,
+               [shared](absl::StatusOr<std::string> bytes) {
+                 Resp response;
+                 if (!bytes.ok()) {
+                   (*shared)(bytes.status());
+                 } else if (!response.ParseFromString(*bytes)) {
+                   (*shared)(absl::InternalError("the response cannot be parsed"));
+                 } else {
+                   (*shared)(std::move(response));
+                 }
+               });
+}
+
+}  // namespace sluice
