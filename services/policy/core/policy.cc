@@ -1,0 +1,240 @@
+#include "services/policy/core/policy.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "services/config/durable_file.h"
+#include "services/config/policy_view.h"
+#include "services/config/snapshot_delta.h"
+#include "services/config/snapshot_hash.h"
+
+namespace sluice::policy {
+namespace {
+
+constexpr std::string_view kControlPrefix = "control/";
+// Versions beyond this are taken for nonsense, not for ours.
+constexpr uint64_t kMaxVersion = uint64_t{1} << 60;
+constexpr size_t kMaxControls = 10'000;
+constexpr size_t kMaxTextBytes = 1'000;
+
+config::Diagnostic ErrorOf(std::string message) {
+  return {config::Diagnostic::Severity::kError, {}, std::move(message), ""};
+}
+
+uint32_t CountChanges(const v1::PolicySnapshot& before, const v1::PolicySnapshot& after) {
+  const auto delta = config::MakeDelta(before, after);
+  return static_cast<uint32_t>(delta.changed_size() + delta.removed_size());
+}
+
+}  // namespace
+
+Policy::Policy(Executor& executor, PolicyOptions options, config::FileSource& files)
+    : executor_(executor),
+      options_(std::move(options)),
+      files_(files),
+      watchers_(executor, snapshot_) {
+  watchers_.set_on_newer([this](uint64_t version) {
+    if (version >= kMaxVersion) return;
+    // Services must not mistake an old version of theirs for ours: go on above it.
+    v1::PolicySnapshot next = snapshot_;
+    next.set_version(version + 1);
+    if (!config::ReplaceFile(snapshot_path(), next.SerializeAsString(), true).ok()) return;
+    const v1::PolicySnapshot before = std::exchange(snapshot_, std::move(next));
+    watchers_.Changed(before);
+  });
+}
+
+Policy::~Policy() {
+  if (expiry_ != 0) executor_.Cancel(expiry_);
+}
+
+std::string Policy::snapshot_path() const {
+  return absl::StrCat(options_.data_dir, "/policy-snapshot.pb");
+}
+
+absl::Status Policy::ReadSnapshot() {
+  const auto bytes = config::ReadWholeFile(snapshot_path());
+  if (absl::IsNotFound(bytes.status())) return absl::OkStatus();
+  if (!bytes.ok()) return bytes.status();
+  v1::PolicySnapshot snapshot;
+  if (!snapshot.ParseFromString(*bytes) || !config::IsIntact(snapshot)) {
+    // To go on without it would silently end every operator's pause.
+    return absl::DataLossError(absl::StrCat(
+        snapshot_path(), " is damaged; move it away to start without the pauses that it keeps"));
+  }
+  snapshot_ = std::move(snapshot);
+  return absl::OkStatus();
+}
+
+LoadResult Policy::Load() {
+  std::error_code error;  // the first write says what is wrong with the folder
+  std::filesystem::create_directories(options_.data_dir, error);
+  if (const absl::Status status = ReadSnapshot(); !status.ok()) {
+    LoadResult result;
+    result.diagnostics.push_back(ErrorOf(std::string(status.message())));
+    return result;
+  }
+  LoadResult result = Compile();
+  if (result.ok) executor_.Post([this] { ScheduleExpiry(); });
+  return result;
+}
+
+LoadResult Policy::Reload() { return Compile(); }
+
+config::Compiled Policy::Check(const std::vector<std::string>& files) const {
+  config::Compiled compiled = config::Compile(files.empty() ? options_.files : files, files_);
+  if (compiled.ok()) {
+    if (const auto view = config::PolicyView::Build(compiled.snapshot); !view.ok()) {
+      compiled.diagnostics.push_back(ErrorOf(std::string(view.status().message())));
+    }
+  }
+  return compiled;
+}
+
+LoadResult Policy::Compile() {
+  LoadResult result;
+  config::Compiled compiled = Check({});
+  const bool good = compiled.ok();
+  result.diagnostics = std::move(compiled.diagnostics);
+  if (!good) return result;
+  std::vector<v1::Section> sections = SectionsWhere(/*control=*/true);
+  for (auto& section : *compiled.snapshot.mutable_sections()) {
+    sections.push_back(std::move(section));
+  }
+  const absl::StatusOr<uint32_t> changes = Publish(std::move(sections));
+  if (!changes.ok()) {
+    result.diagnostics.push_back(ErrorOf(std::string(changes.status().message())));
+    return result;
+  }
+  result.ok = true;
+  result.changed = *changes > 0;
+  result.sections_changed = *changes;
+  return result;
+}
+
+std::vector<v1::Section> Policy::SectionsWhere(bool control) const {
+  std::vector<v1::Section> sections;
+  for (const v1::Section& section : snapshot_.sections()) {
+    if (section.name().starts_with(kControlPrefix) == control) sections.push_back(section);
+  }
+  return sections;
+}
+
+absl::StatusOr<uint32_t> Policy::Publish(std::vector<v1::Section> sections) {
+  v1::PolicySnapshot next;
+  for (v1::Section& section : sections) *next.add_sections() = std::move(section);
+  config::SortSections(&next);
+  const uint32_t changes = CountChanges(snapshot_, next);
+  if (changes == 0 && snapshot_.version() != 0) return 0;
+  next.set_version(snapshot_.version() + 1);
+  next.set_compiled_unix_us(ToUnixMicros(executor_.clock().WallNow()));
+  if (const absl::Status status =
+          config::ReplaceFile(snapshot_path(), next.SerializeAsString(), true);
+      !status.ok()) {
+    return status;
+  }
+  const v1::PolicySnapshot before = std::exchange(snapshot_, std::move(next));
+  watchers_.Changed(before);
+  return std::max<uint32_t>(changes, 1);
+}
+
+std::vector<v1::ControlEntry> Policy::controls() const {
+  std::vector<v1::ControlEntry> entries;
+  for (const v1::Section& section : snapshot_.sections()) {
+    if (section.content().has_control()) entries.push_back(section.content().control());
+  }
+  return entries;
+}
+
+absl::StatusOr<v1::ControlEntry> Policy::AddControl(v1::ControlEntry entry) {
+  const int64_t now_us = ToUnixMicros(executor_.clock().WallNow());
+  if (entry.queue_pattern().empty() && entry.job_id().empty()) {
+    return absl::InvalidArgumentError("a queue pattern or a job is needed; \"*\" is every queue");
+  }
+  if (entry.until_us() != 0 && entry.until_us() <= now_us) {
+    return absl::InvalidArgumentError("the end is in the past");
+  }
+  for (const std::string* text :
+       {&entry.queue_pattern(), &entry.job_id(), &entry.reason(), &entry.author()}) {
+    if (text->size() > kMaxTextBytes) {
+      return absl::InvalidArgumentError("a text is longer than 1000 bytes");
+    }
+  }
+  entry.set_since_us(now_us);
+  entry.clear_id();
+  std::vector<v1::Section> sections;
+  size_t others = 0;
+  bool taken = true;
+  for (const v1::Section& section : snapshot_.sections()) {
+    const v1::ControlEntry& old = section.content().control();
+    if (section.content().has_control() && old.kind() == entry.kind() &&
+        old.queue_pattern() == entry.queue_pattern() && old.job_id() == entry.job_id()) {
+      entry.set_id(old.id());
+      continue;
+    }
+    others += section.content().has_control() ? 1 : 0;
+    sections.push_back(section);
+  }
+  if (others >= kMaxControls) {
+    return absl::ResourceExhaustedError("there are 10000 pauses; resume some, or use patterns");
+  }
+  for (int64_t unique = now_us; entry.id().empty() && taken; ++unique) {
+    const std::string id = absl::StrCat("pause-", unique);
+    taken = std::any_of(sections.begin(), sections.end(), [&](const v1::Section& section) {
+      return section.content().control().id() == id;
+    });
+    if (!taken) entry.set_id(id);
+  }
+  v1::SectionContent content;
+  *content.mutable_control() = entry;
+  sections.push_back(config::MakeSection(absl::StrCat("control/", entry.id()), std::move(content)));
+  if (const auto changes = Publish(std::move(sections)); !changes.ok()) return changes.status();
+  ScheduleExpiry();
+  return entry;
+}
+
+absl::StatusOr<uint32_t> Policy::RemoveControls(
+    absl::AnyInvocable<bool(const v1::ControlEntry&) const> matches) {
+  std::vector<v1::Section> kept;
+  uint32_t removed = 0;
+  for (const v1::Section& section : snapshot_.sections()) {
+    if (section.content().has_control() && matches(section.content().control())) {
+      ++removed;
+    } else {
+      kept.push_back(section);
+    }
+  }
+  if (removed == 0) return 0;
+  if (const auto changes = Publish(std::move(kept)); !changes.ok()) return changes.status();
+  ScheduleExpiry();
+  return removed;
+}
+
+void Policy::ScheduleExpiry() {
+  if (expiry_ != 0) executor_.Cancel(expiry_);
+  expiry_ = 0;
+  int64_t first_us = 0;
+  for (const v1::ControlEntry& entry : controls()) {
+    if (entry.until_us() != 0 && (first_us == 0 || entry.until_us() < first_us)) {
+      first_us = entry.until_us();
+    }
+  }
+  if (first_us == 0) return;
+  const int64_t now_us = ToUnixMicros(executor_.clock().WallNow());
+  // Not in one long wait: the wall clock may be set in between. At least a second, so that a full
+  // disk does not make this a busy loop.
+  const int64_t wait_us =
+      std::clamp<int64_t>(first_us - now_us, 1'000'000, int64_t{60} * 1'000'000);
+  expiry_ = executor_.After(std::chrono::microseconds(wait_us), [this] {
+    expiry_ = 0;
+    const int64_t now = ToUnixMicros(executor_.clock().WallNow());
+    const auto removed = RemoveControls([now](const v1::ControlEntry& entry) {
+      return entry.until_us() != 0 && entry.until_us() <= now;
+    });
+    if (!removed.ok() || *removed == 0) ScheduleExpiry();
+  });
+}
+
+}  // namespace sluice::policy

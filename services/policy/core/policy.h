@@ -1,0 +1,84 @@
+// The policy service's core: directive files and operators' decisions become one versioned
+// snapshot, which every service follows.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "services/base/executor.h"
+#include "services/base/rpc/stream.h"
+#include "services/config/compiler.h"
+#include "services/policy/core/watchers.h"
+#include "sluice/policy/v1/policy_service.pb.h"
+
+namespace sluice::policy {
+
+struct PolicyOptions {
+  // Holds policy-snapshot.pb: the version and the control entries outlive the process.
+  std::string data_dir;
+  // Directive files, read in this order as one.
+  std::vector<std::string> files;
+};
+
+struct LoadResult {
+  // The snapshot in force is that of the files. Otherwise the old one stays in force.
+  bool ok = false;
+  bool changed = false;
+  uint32_t sections_changed = 0;
+  std::vector<config::Diagnostic> diagnostics;  // errors and warnings
+};
+
+// Thread-safety: everything on the executor (before it runs, the constructing thread may call
+// Load). File access blocks. Lifetime: executor and `files` outlive it.
+class Policy {
+ public:
+  Policy(Executor& executor, PolicyOptions options, config::FileSource& files);
+  ~Policy();
+
+  // Reads the last snapshot and the files. Once, before anything else; where not ok, nothing can be
+  // served.
+  LoadResult Load();
+  // Reads the files again. A bad file changes nothing.
+  LoadResult Reload();
+  // Compiles and changes nothing; `files` empty: those of the options.
+  config::Compiled Check(const std::vector<std::string>& files) const;
+
+  StreamService<v1::WatchPolicyRequest, v1::WatchPolicyResponse>& watch() { return watchers_; }
+  const Watchers& watchers() const { return watchers_; }
+  Watchers& watchers() { return watchers_; }
+
+  uint64_t version() const { return snapshot_.version(); }
+  const v1::PolicySnapshot& snapshot() const { return snapshot_; }
+
+  // Control entries, in order of id.
+  std::vector<v1::ControlEntry> controls() const;
+  // Durable and on its way to all services when it returns. An entry with the same queue pattern
+  // and job is replaced and keeps its id; id and since_us are given here. INVALID_ARGUMENT where
+  // the entry names neither, or ended already.
+  absl::StatusOr<v1::ControlEntry> AddControl(v1::ControlEntry entry);
+  // Removes those for which `matches` is true; how many.
+  absl::StatusOr<uint32_t> RemoveControls(
+      absl::AnyInvocable<bool(const v1::ControlEntry&) const> matches);
+
+ private:
+  std::string snapshot_path() const;
+  absl::Status ReadSnapshot();
+  LoadResult Compile();
+  // Gives `sections` the next version, makes it durable and sends it. No change: no new version.
+  absl::StatusOr<uint32_t> Publish(std::vector<v1::Section> sections);
+  std::vector<v1::Section> SectionsWhere(bool control) const;
+  void ScheduleExpiry();
+
+  Executor& executor_;
+  const PolicyOptions options_;
+  config::FileSource& files_;
+  v1::PolicySnapshot snapshot_;
+  Watchers watchers_;
+  TimerId expiry_ = 0;
+};
+
+}  // namespace sluice::policy

@@ -1,0 +1,209 @@
+#include "services/policy/core/policy.h"
+
+#include <stdlib.h>
+
+#include <fstream>
+#include <optional>
+
+#include "gtest/gtest.h"
+#include "services/base/rpc/inproc_stream.h"
+#include "services/base/testing/manual_executor.h"
+#include "services/config/files.h"
+#include "services/config/policy_watcher.h"
+
+namespace sluice::policy {
+namespace {
+
+using std::chrono::seconds;
+
+class PolicyTest : public ::testing::Test {
+ protected:
+  PolicyTest() {
+    std::string folder = ::testing::TempDir() + "/policy.XXXXXX";
+    folder_ = mkdtemp(folder.data());
+    Write("host-name one.test\n<domain a.test>\nmax-smtp-out 1\n</domain>\n");
+  }
+  ~PolicyTest() override {
+    // Each end of a stream goes before its peer's tasks do.
+    watcher_.reset();
+    executor_.RunPosted();
+    policy_.reset();
+    executor_.RunPosted();
+  }
+  void Write(const std::string& text) { std::ofstream(folder_ + "/a.conf") << text; }
+  LoadResult Start() {
+    policy_.emplace(executor_, PolicyOptions{folder_, {folder_ + "/a.conf"}}, files_);
+    LoadResult result = policy_->Load();
+    executor_.RunPosted();
+    return result;
+  }
+  void Watch(const std::string& instance = "q0") {
+    client_.emplace(policy_->watch());
+    config::PolicyWatcherOptions options;
+    options.hello.set_service("queue");
+    options.hello.set_instance(instance);
+    options.snapshot_file = folder_ + "/watcher";
+    watcher_.emplace(executor_, *client_, options,
+                     [this](auto view) { views_.push_back(std::move(view)); });
+    watcher_->Start();
+    executor_.RunPosted();
+  }
+  static v1::ControlEntry Pause(const std::string& pattern, int64_t until_us = 0) {
+    v1::ControlEntry entry;
+    entry.set_kind(v1::ControlEntry::KIND_PAUSE);
+    entry.set_queue_pattern(pattern);
+    entry.set_until_us(until_us);
+    return entry;
+  }
+
+  testing::ManualExecutor executor_;
+  config::DiskFiles files_;
+  std::string folder_;
+  std::optional<Policy> policy_;
+  std::optional<InprocStreamClient<v1::WatchPolicyRequest, v1::WatchPolicyResponse>> client_;
+  std::optional<config::PolicyWatcher> watcher_;
+  std::vector<std::shared_ptr<const config::PolicyView>> views_;
+};
+
+TEST_F(PolicyTest, AServiceGetsTheSnapshotAndItsChanges) {
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  ASSERT_EQ(views_.size(), 1u);
+  EXPECT_EQ(views_[0]->global().host_name(), "one.test");
+  Write("host-name two.test\n<domain a.test>\nmax-smtp-out 1\n</domain>\n");
+  const LoadResult result = policy_->Reload();
+  EXPECT_TRUE(result.ok && result.changed);
+  // The virtual MTA "default" has no address, so the host name is nowhere but in "global".
+  EXPECT_EQ(result.sections_changed, 1u);
+  executor_.RunPosted();
+  ASSERT_EQ(views_.size(), 2u);
+  EXPECT_EQ(views_[1]->global().host_name(), "two.test");
+  EXPECT_EQ(views_[1]->ForQueue("a.test", "default", "")->max_smtp_out(), 1u);
+  const auto states = policy_->watchers().states();
+  ASSERT_EQ(states.size(), 1u);
+  EXPECT_EQ(states[0].instance, "q0");
+  EXPECT_EQ(states[0].acked_version, 2u);
+  EXPECT_TRUE(states[0].connected);
+}
+
+TEST_F(PolicyTest, ABadFileChangesNothing) {
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  Write("host-name two.test\nno-such-directive yes\n");
+  const LoadResult result = policy_->Reload();
+  EXPECT_FALSE(result.ok);
+  EXPECT_NE(config::Render(result.diagnostics).find("a.conf:2:1: error: "), std::string::npos);
+  executor_.RunPosted();
+  EXPECT_EQ(policy_->version(), 1u);
+  EXPECT_EQ(views_.size(), 1u);
+}
+
+TEST_F(PolicyTest, ABadFileAtStartIsNotServed) {
+  Write("no-such-directive yes\n");
+  EXPECT_FALSE(Start().ok);
+  EXPECT_EQ(policy_->version(), 0u);
+}
+
+TEST_F(PolicyTest, UnchangedFilesKeepTheVersionAlsoAfterARestart) {
+  ASSERT_TRUE(Start().ok);
+  EXPECT_FALSE(policy_->Reload().changed);
+  EXPECT_EQ(policy_->version(), 1u);
+  policy_.reset();
+  const LoadResult again = Start();
+  EXPECT_TRUE(again.ok);
+  EXPECT_FALSE(again.changed);
+  EXPECT_EQ(policy_->version(), 1u);
+}
+
+TEST_F(PolicyTest, PausesReachServicesAndOutliveTheProcess) {
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  const auto entry = policy_->AddControl(Pause("a.test/*"));
+  ASSERT_TRUE(entry.ok());
+  executor_.RunPosted();
+  ASSERT_EQ(views_.size(), 2u);
+  EXPECT_NE(views_[1]->FindPause("a.test/default", ""), nullptr);
+  // The same again replaces; a reload keeps it.
+  EXPECT_EQ(policy_->AddControl(Pause("a.test/*"))->id(), entry->id());
+  EXPECT_EQ(policy_->controls().size(), 1u);
+  Write("host-name three.test\n");
+  EXPECT_TRUE(policy_->Reload().ok);
+  watcher_.reset();
+  policy_.reset();
+  executor_.RunPosted();
+  ASSERT_TRUE(Start().ok);
+  ASSERT_EQ(policy_->controls().size(), 1u);
+  Watch();
+  EXPECT_NE(views_.back()->FindPause("a.test/default", ""), nullptr);
+  EXPECT_EQ(*policy_->RemoveControls([](const auto&) { return true; }), 1u);
+  executor_.RunPosted();
+  EXPECT_EQ(views_.back()->FindPause("a.test/default", ""), nullptr);
+}
+
+TEST_F(PolicyTest, PausesEndAtTheirTime) {
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  const int64_t now = ToUnixMicros(executor_.clock().WallNow());
+  EXPECT_FALSE(policy_->AddControl(Pause("a/*", now - 1)).ok());
+  EXPECT_FALSE(policy_->AddControl(Pause("")).ok());
+  ASSERT_TRUE(policy_->AddControl(Pause("a/*", now + 90'000'000)).ok());
+  ASSERT_TRUE(policy_->AddControl(Pause("b/*", now + 500'000'000)).ok());
+  executor_.Advance(seconds(85));
+  EXPECT_EQ(policy_->controls().size(), 2u);
+  executor_.Advance(seconds(10));
+  EXPECT_EQ(policy_->controls().size(), 1u);
+  EXPECT_EQ(views_.back()->FindPause("a/x", ""), nullptr);
+  executor_.Advance(seconds(500));
+  EXPECT_TRUE(policy_->controls().empty());
+}
+
+TEST_F(PolicyTest, ADamagedStateIsNamedNotForgotten) {
+  ASSERT_TRUE(Start().ok);
+  policy_.reset();
+  std::ofstream(folder_ + "/policy-snapshot.pb", std::ios::app) << "garbage";
+  const LoadResult result = Start();
+  EXPECT_FALSE(result.ok);
+  EXPECT_NE(config::Render(result.diagnostics).find("damaged"), std::string::npos);
+}
+
+TEST_F(PolicyTest, LostDataDoesNotMakeVersionsGoBack) {
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(policy_->AddControl(Pause("a" + std::to_string(i))).ok());
+  }
+  executor_.RunPosted();
+  EXPECT_EQ(watcher_->version(), 6u);
+  watcher_.reset();
+  policy_.reset();
+  executor_.RunPosted();
+  ASSERT_EQ(unlink((folder_ + "/policy-snapshot.pb").c_str()), 0);
+  ASSERT_TRUE(Start().ok);
+  EXPECT_EQ(policy_->version(), 1u);
+  Watch();
+  EXPECT_EQ(policy_->version(), 7u);
+  EXPECT_EQ(watcher_->version(), 7u);
+  EXPECT_EQ(views_.back()->FindPause("a1", ""), nullptr);
+}
+
+TEST_F(PolicyTest, WhoWaitsForAcknowledgementsIsCalledOnceAllHaveOrTimeIsUp) {
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  int called = 0;
+  policy_->watchers().WhenAcknowledged(1, seconds(5), [&] { ++called; });
+  EXPECT_EQ(called, 1);
+  ASSERT_TRUE(policy_->AddControl(Pause("a")).ok());
+  policy_->watchers().WhenAcknowledged(2, seconds(5), [&] { ++called; });
+  EXPECT_EQ(called, 1);
+  executor_.RunPosted();
+  EXPECT_EQ(called, 2);
+  policy_->watchers().WhenAcknowledged(99, seconds(5), [&] { ++called; });
+  executor_.Advance(seconds(6));
+  EXPECT_EQ(called, 3);
+  watcher_.reset();
+  executor_.RunPosted();
+  EXPECT_FALSE(policy_->watchers().states()[0].connected);
+}
+
+}  // namespace
+}  // namespace sluice::policy
