@@ -31,6 +31,7 @@ class IngestPart {
 
   ingest::InjectService& inject() { return *inject_; }
   EventLoop& loop() { return threads_[0]->loop(); }
+  LoopThread& first_thread() { return *threads_[0]; }
   std::vector<std::string> addresses() const;
   bool ready() const;
   std::vector<const ingest::Ingest*> ingests() const;

@@ -1,0 +1,3 @@
+#include "services/node/run.h"
+
+int main(int argc, char** argv) { return sluice::node::Run(sluice::node::Role::kIngest, argc, argv); }

@@ -1,0 +1,355 @@
+#include "services/node/daemon.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/rpc/grpc_stream.h"
+#include "services/base/rpc/inproc_stream.h"
+#include "services/config/policy_watcher.h"
+#include "services/ingest/core/ingest_metrics.h"
+#include "services/node/admin_part.h"
+#include "services/node/process.h"
+
+namespace sluice::node {
+namespace {
+
+constexpr char kQueueService[] = "/sluice.queue.v1.QueueService/";
+constexpr char kWatchMethod[] = "/sluice.policy.v1.PolicyService/WatchPolicy";
+
+template <class Req, class Resp>
+std::unique_ptr<StreamClient<Req, Resp>> Remote(const std::shared_ptr<grpc::Channel>& channel,
+                                                const std::string& method) {
+  return std::make_unique<GrpcStreamClient<Req, Resp>>(channel, kQueueService + method);
+}
+
+template <class Req, class Resp>
+std::unique_ptr<StreamClient<Req, Resp>> Local(StreamService<Req, Resp>& service) {
+  return std::make_unique<InprocStreamClient<Req, Resp>>(service);
+}
+
+absl::StatusOr<std::pair<std::string, std::string>> SplitPeer(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", text, "\" is not understood: give NAME=HOST:PORT"));
+  }
+  return std::pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+}  // namespace
+
+// The ways to one shard, for ingest and for delivery.
+struct Daemon::ShardLink {
+  std::string name;
+  std::shared_ptr<grpc::Channel> channel;  // null: in this process
+  std::unique_ptr<StreamClient<queue::v1::EnqueueRequest, queue::v1::EnqueueResponse>> enqueue;
+  std::unique_ptr<StreamClient<queue::v1::UploadRequest, queue::v1::UploadResponse>> upload;
+  std::unique_ptr<StreamClient<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> dispatch;
+  std::unique_ptr<StreamClient<queue::v1::FetchBodyRequest, queue::v1::FetchBodyResponse>> fetch;
+};
+
+struct Daemon::Follower {
+  LoopThread* thread = nullptr;
+  std::unique_ptr<config::WatchPolicyClient> client;
+  std::unique_ptr<config::PolicyWatcher> watcher;
+};
+
+Daemon::Daemon(Options options) : options_(std::move(options)) {}
+
+Daemon::~Daemon() { Stop(); }
+
+absl::Status Daemon::Start() {
+  std::error_code error;
+  std::filesystem::create_directories(options_.data_dir, error);
+  if (error) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("cannot make the data folder ", options_.data_dir, ": ", error.message()));
+  }
+  if (Has(Role::kPolicy)) {
+    if (absl::Status status = StartPolicy(); !status.ok()) return status;
+  } else if (!options_.policy_address.empty()) {
+    policy_channel_ = MakeChannel(options_.policy_address,
+                                  {options_.tls_cert, options_.tls_key, options_.tls_ca});
+  }
+  const std::shared_ptr<const config::PolicyView> view =
+      policy_ != nullptr ? policy_->first_view() : config::PolicyView::Defaults();
+  if (Has(Role::kQueue)) {
+    if (absl::Status status = StartQueue(); !status.ok()) return status;
+    queue_->SetPolicy(view);
+  }
+  for (const std::string& text : options_.shards) {
+    auto peer = SplitPeer(text);
+    if (!peer.ok()) return peer.status();
+    auto link = std::make_unique<ShardLink>();
+    link->name = peer->first;
+    link->channel =
+        MakeChannel(peer->second, {options_.tls_cert, options_.tls_key, options_.tls_ca});
+    link->enqueue =
+        Remote<queue::v1::EnqueueRequest, queue::v1::EnqueueResponse>(link->channel, "Enqueue");
+    link->upload =
+        Remote<queue::v1::UploadRequest, queue::v1::UploadResponse>(link->channel, "Upload");
+    link->dispatch =
+        Remote<queue::v1::DispatchRequest, queue::v1::DispatchResponse>(link->channel, "Dispatch");
+    link->fetch = Remote<queue::v1::FetchBodyRequest, queue::v1::FetchBodyResponse>(link->channel,
+                                                                                    "FetchBody");
+    shards_.push_back(std::move(link));
+  }
+  if (shards_.empty() && (options_.role == Role::kIngest || options_.role == Role::kDelivery)) {
+    return absl::InvalidArgumentError("no queue shard is given: --shard NAME=HOST:PORT");
+  }
+  if (Has(Role::kIngest)) {
+    if (absl::Status status = StartIngest(view); !status.ok()) return status;
+  }
+  if (Has(Role::kDelivery)) {
+    if (absl::Status status = StartDelivery(view); !status.ok()) return status;
+  }
+  if (absl::Status status = StartServer(); !status.ok()) return status;
+  if (absl::Status status = StartMetrics(); !status.ok()) return status;
+  serving_ = true;
+  server_->SetReady(true);
+  return WriteReady();
+}
+
+absl::Status Daemon::StartPolicy() {
+  policy_ = std::make_unique<PolicyPart>(options_);
+  return policy_->Start();
+}
+
+absl::Status Daemon::StartQueue() {
+  queue_ = std::make_unique<QueuePart>(options_);
+  absl::Status status = queue_->Start([this](const absl::Status&) {
+    failed_ = true;
+    // The main thread waits for this: the process ends, and is started again.
+    kill(getpid(), SIGTERM);
+  });
+  if (!status.ok()) return status;
+  Follow("queue", queue_->thread(), [this](std::shared_ptr<const config::PolicyView> view) {
+    queue_->SetPolicy(std::move(view));
+  });
+  if (options_.role != Role::kNode) return absl::OkStatus();
+  auto link = std::make_unique<ShardLink>();
+  link->name = options_.shard;
+  link->enqueue = Local(queue_->shard().enqueue());
+  link->upload = Local(queue_->shard().upload());
+  link->dispatch = Local(queue_->shard().dispatch());
+  link->fetch = Local(queue_->shard().fetch_body());
+  shards_.push_back(std::move(link));
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::StartIngest(const std::shared_ptr<const config::PolicyView>& policy) {
+  std::vector<ingest::ShardEndpoint> endpoints;
+  for (const auto& link : shards_) {
+    endpoints.push_back({link->name, link->enqueue.get(), link->upload.get()});
+  }
+  ingest_ = std::make_unique<IngestPart>(options_, std::move(endpoints));
+  if (absl::Status status = ingest_->Start(policy); !status.ok()) return status;
+  Follow("ingest", ingest_->first_thread(), [this](std::shared_ptr<const config::PolicyView> view) {
+    ingest_->SetPolicy(std::move(view));
+  });
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::StartDelivery(const std::shared_ptr<const config::PolicyView>& policy) {
+  std::vector<delivery::ShardAddress> addresses;
+  for (const auto& link : shards_) {
+    addresses.push_back({link->name, link->dispatch.get(), link->fetch.get()});
+  }
+  delivery_ = std::make_unique<DeliveryPart>(options_, std::move(addresses));
+  if (absl::Status status = delivery_->Start(policy); !status.ok()) return status;
+  Follow("delivery", delivery_->thread(), [this](std::shared_ptr<const config::PolicyView> view) {
+    delivery_->SetPolicy(std::move(view));
+  });
+  return absl::OkStatus();
+}
+
+void Daemon::Follow(const std::string& service, LoopThread& thread,
+                    std::function<void(std::shared_ptr<const config::PolicyView>)> use) {
+  auto follower = std::make_unique<Follower>();
+  follower->thread = &thread;
+  if (policy_ != nullptr) {
+    follower->client = std::make_unique<
+        InprocStreamClient<policy::v1::WatchPolicyRequest, policy::v1::WatchPolicyResponse>>(
+        policy_->policy().watch());
+  } else if (policy_channel_ != nullptr) {
+    follower->client = std::make_unique<
+        GrpcStreamClient<policy::v1::WatchPolicyRequest, policy::v1::WatchPolicyResponse>>(
+        policy_channel_, kWatchMethod);
+  } else {
+    return;
+  }
+  thread.Call([&] {
+    config::PolicyWatcherOptions options;
+    options.hello.set_service(service);
+    options.hello.set_instance(options_.instance);
+    if (policy_ == nullptr) options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
+    follower->watcher = std::make_unique<config::PolicyWatcher>(thread.loop(), *follower->client,
+                                                                std::move(options), std::move(use));
+    follower->watcher->Start();
+  });
+  followers_.push_back(std::move(follower));
+}
+
+absl::Status Daemon::StartServer() {
+  RpcServerOptions options;
+  options.addresses = options_.rpc_listen;
+  if (options.addresses.empty()) options.addresses = {"127.0.0.1:7100"};
+  options.tls = {options_.tls_cert, options_.tls_key, options_.tls_ca};
+  options.allow_insecure = options_.allow_insecure_rpc;
+  server_ = std::make_unique<RpcServer>(std::move(options));
+  if (queue_ != nullptr) {
+    queue::Shard& shard = queue_->shard();
+    server_->AddStream(absl::StrCat(kQueueService, "Enqueue"), shard.enqueue());
+    server_->AddStream(absl::StrCat(kQueueService, "Upload"), shard.upload());
+    server_->AddStream(absl::StrCat(kQueueService, "Dispatch"), shard.dispatch());
+    server_->AddStream(absl::StrCat(kQueueService, "FetchBody"), shard.fetch_body());
+    ServeQueueControl(*server_, queue_->loop(), shard);
+  }
+  if (ingest_ != nullptr) {
+    server_->AddStream("/sluice.ingest.v1.IngestService/InjectStream", ingest_->inject());
+    server_->AddUnary<ingest::v1::InjectRequest, ingest::v1::InjectResponse>(
+        "/sluice.ingest.v1.IngestService/Inject", ingest_->loop(),
+        [this](ingest::v1::InjectRequest request, Done<ingest::v1::InjectResponse> done) {
+          ingest_->inject().Inject(std::move(request), std::move(done));
+        });
+  }
+  if (delivery_ != nullptr) {
+    server_->AddUnary<delivery::v1::GetWorkerStatusRequest, delivery::v1::GetWorkerStatusResponse>(
+        "/sluice.delivery.v1.DeliveryService/GetWorkerStatus", delivery_->loop(),
+        [this](delivery::v1::GetWorkerStatusRequest request,
+               Done<delivery::v1::GetWorkerStatusResponse> done) {
+          done(delivery_->worker().Status(request.with_connections()));
+        });
+  }
+  if (policy_ != nullptr) server_->AddStream(kWatchMethod, policy_->policy().watch());
+  return server_->Start();
+}
+
+absl::Status Daemon::StartMetrics() {
+  if (options_.metrics_listen.empty()) return absl::OkStatus();
+  HttpStatusHandlers handlers;
+  handlers.metrics = [this] { return Metrics(); };
+  handlers.not_ready_reason = [this] { return NotReadyReason(); };
+  auto http = HttpStatus::Open(status_thread_.loop(), options_.metrics_listen, std::move(handlers));
+  if (!http.ok()) return http.status();
+  http_ = *std::move(http);
+  status_thread_.Start();
+  return absl::OkStatus();
+}
+
+std::string Daemon::NotReadyReason() {
+  if (!serving_) return "starting or stopping";
+  if (failed_) return "the spool failed";
+  if (ingest_ != nullptr && !ingest_->ready()) return "no queue shard takes messages";
+  return "";
+}
+
+std::string Daemon::Metrics() {
+  std::string text;
+  auto add = [&text](std::string_view name, std::string_view help, bool gauge, uint64_t value) {
+    const absl::string_view shown(name.data(), name.size());
+    absl::StrAppend(&text, "# HELP ", shown, " ", absl::string_view(help.data(), help.size()),
+                    "\n# TYPE ", shown, gauge ? " gauge\n" : " counter\n", shown, " ", value, "\n");
+  };
+  if (ingest_ != nullptr) {
+    const auto ingests = ingest_->ingests();
+    for (const auto& metric : ingest::ReadMetrics(ingests)) {
+      add(metric.name, metric.help, metric.is_gauge, metric.value);
+    }
+  }
+  if (queue_ != nullptr) {
+    const auto status = queue_->thread().Call([this] {
+      queue::v1::GetShardStatusResponse status;
+      queue_->shard().GetShardStatus({}, [&status](auto response) { status = *response; });
+      return status;
+    });
+    add("sluice_queue_recipients", "Recipients that wait.", true, status.recipients());
+    add("sluice_queue_leased_recipients", "Recipients that workers have.", true,
+        status.leased_recipients());
+    add("sluice_queue_queues", "Queues in memory.", true, status.queues());
+    add("sluice_queue_workers", "Connected delivery workers.", true, status.workers());
+    add("sluice_queue_accepting", "1 while new mail is taken.", true, status.accepting());
+    add("sluice_queue_spool_bytes", "Bytes of the database.", true, status.spool_bytes());
+    add("sluice_queue_accepted_messages_total", "Messages made durable.", false,
+        status.accepted_total());
+    add("sluice_queue_delivered_recipients_total", "Recipients delivered.", false,
+        status.delivered_total());
+    add("sluice_queue_transient_total", "Attempts that ended in a 4xx.", false,
+        status.transient_total());
+    add("sluice_queue_failed_recipients_total", "Recipients that failed for good.", false,
+        status.failed_total());
+    add("sluice_queue_expired_recipients_total", "Recipients that expired.", false,
+        status.expired_total());
+    add("sluice_queue_syncs_total", "Commits with a sync.", false, status.syncs_total());
+    add("sluice_queue_lost_leases_total", "Leases whose worker was lost.", false,
+        status.lost_leases_total());
+    add("sluice_queue_held_recipients", "Recipients held since the start.", true,
+        status.held_recipients());
+    add("sluice_queue_events_dropped_total", "Events dropped unread.", false,
+        status.events_dropped_total());
+  }
+  if (delivery_ != nullptr) {
+    const auto status =
+        delivery_->thread().Call([this] { return delivery_->worker().Status(false); });
+    add("sluice_delivery_connections", "Outbound connections.", true, status.connections_open());
+    add("sluice_delivery_leases", "Groups in work.", true, status.leases_held());
+    add("sluice_delivery_connects_total", "Connections tried.", false, status.connects_total());
+    add("sluice_delivery_connect_failures_total", "Connections that were not made.", false,
+        status.connect_failures_total());
+    add("sluice_delivery_delivered_total", "Recipients delivered.", false,
+        status.delivered_total());
+    add("sluice_delivery_transient_total", "Recipients deferred.", false, status.transient_total());
+    add("sluice_delivery_permanent_total", "Recipients refused.", false, status.permanent_total());
+  }
+  return text;
+}
+
+absl::Status Daemon::WriteReady() {
+  if (options_.ready_file.empty()) return absl::OkStatus();
+  std::vector<std::pair<std::string, std::string>> fields;
+  fields.emplace_back("rpc", server_->addresses()[0]);
+  if (ingest_ != nullptr) fields.emplace_back("smtp", ingest_->addresses()[0]);
+  if (http_ != nullptr) fields.emplace_back("metrics", http_->address());
+  return WriteReadyFile(options_.ready_file, fields);
+}
+
+std::string Daemon::Reload() {
+  if (policy_ == nullptr) return "SIGHUP: this process reads no directive files";
+  return policy_->Reload();
+}
+
+void Daemon::Stop() {
+  serving_ = false;
+  const Duration limit = std::chrono::seconds(options_.stop_timeout_s);
+  if (!options_.ready_file.empty()) unlink(options_.ready_file.c_str());
+  if (server_ != nullptr) server_->SetReady(false);
+  if (ingest_ != nullptr) {
+    ingest_->StopAccepting();
+    ingest_->Drain(limit);
+  }
+  if (delivery_ != nullptr) delivery_->Drain(limit);
+  if (queue_ != nullptr && !failed_) queue_->Drain();
+  for (auto& follower : followers_) {
+    follower->thread->Call([&follower] { follower->watcher.reset(); });
+  }
+  followers_.clear();
+  if (server_ != nullptr) server_->Shutdown(std::chrono::milliseconds(200));
+  status_thread_.Stop();
+  http_.reset();
+  if (ingest_ != nullptr) ingest_->Stop();
+  if (delivery_ != nullptr) delivery_->Stop();
+  if (queue_ != nullptr) queue_->Stop();
+  if (policy_ != nullptr) policy_->Stop();
+  server_.reset();
+  ingest_.reset();
+  delivery_.reset();
+  shards_.clear();
+  queue_.reset();
+  policy_.reset();
+}
+
+}  // namespace sluice::node

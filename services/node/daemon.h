@@ -1,0 +1,71 @@
+// One of the five daemons put together from its parts: which ones, is its role.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "services/base/metrics/http_status.h"
+#include "services/base/rpc/rpc_server.h"
+#include "services/node/delivery_part.h"
+#include "services/node/ingest_part.h"
+#include "services/node/options.h"
+#include "services/node/policy_part.h"
+#include "services/node/queue_part.h"
+
+namespace sluice::node {
+
+// Thread-safety: the main thread.
+class Daemon {
+ public:
+  explicit Daemon(Options options);
+  ~Daemon();
+
+  // Everything serves, or a status with what went wrong, where, and what to do.
+  absl::Status Start();
+  // The directive files again: what came of it, for the log.
+  std::string Reload();
+  // Readiness first, then intake, then transactions under way, at most options.stop_timeout_s.
+  void Stop();
+  // The store failed: the process should end with an error, so that it is started again.
+  bool failed() const { return failed_; }
+
+ private:
+  template <class Req, class Resp>
+  struct Ways;
+  struct ShardLink;
+
+  bool Has(Role role) const { return options_.role == Role::kNode || options_.role == role; }
+  absl::Status StartPolicy();
+  absl::Status StartQueue();
+  absl::Status StartIngest(const std::shared_ptr<const config::PolicyView>& policy);
+  absl::Status StartDelivery(const std::shared_ptr<const config::PolicyView>& policy);
+  absl::Status StartServer();
+  absl::Status StartMetrics();
+  void Follow(const std::string& service, LoopThread& thread,
+              std::function<void(std::shared_ptr<const config::PolicyView>)> use);
+  std::string NotReadyReason();
+  std::string Metrics();
+  absl::Status WriteReady();
+
+  const Options options_;
+  std::unique_ptr<PolicyPart> policy_;
+  std::unique_ptr<QueuePart> queue_;
+  std::vector<std::unique_ptr<ShardLink>> shards_;
+  std::unique_ptr<IngestPart> ingest_;
+  std::unique_ptr<DeliveryPart> delivery_;
+  std::unique_ptr<RpcServer> server_;
+  LoopThread status_thread_{"status"};
+  std::unique_ptr<HttpStatus> http_;
+
+  // Each service's own way to the policy service, on its own loop.
+  struct Follower;
+  std::vector<std::unique_ptr<Follower>> followers_;
+  std::shared_ptr<grpc::Channel> policy_channel_;
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> serving_{false};
+};
+
+}  // namespace sluice::node

@@ -1,0 +1,42 @@
+// The policy service as a running thing: its loop, its files, its admin API.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "services/config/files.h"
+#include "services/config/policy_view.h"
+#include "services/node/loop_thread.h"
+#include "services/node/options.h"
+#include "services/policy/core/policy.h"
+
+namespace sluice::node {
+
+// Thread-safety: the thread that made it.
+class PolicyPart {
+ public:
+  explicit PolicyPart(const Options& options) : options_(options) {}
+  ~PolicyPart();
+
+  // INVALID_ARGUMENT with every diagnostic where the files cannot be used.
+  absl::Status Start();
+  // The diagnostics, or a line that says that it holds.
+  std::string Reload();
+  void Stop() { thread_.Stop(); }
+
+  policy::Policy& policy() { return *policy_; }
+  LoopThread& thread() { return thread_; }
+  // As loaded by Start.
+  std::shared_ptr<const config::PolicyView> first_view() const { return first_view_; }
+
+ private:
+  const Options& options_;
+  LoopThread thread_{"policy"};
+  config::DiskFiles files_;
+  std::unique_ptr<policy::Policy> policy_;
+  std::shared_ptr<const config::PolicyView> first_view_;
+};
+
+}  // namespace sluice::node
