@@ -1,0 +1,118 @@
+// The admin calls that the policy service answers by itself.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "services/policy/core/admin.h"
+
+namespace sluice::policy {
+namespace {
+
+// An RPC's status travels in a header line, which has a bound.
+constexpr size_t kMaxStatusBytes = 4'000;
+constexpr uint32_t kDefaultWaitMs = 5'000;
+constexpr uint32_t kMaxWaitMs = 60'000;
+
+void WriteWatchers(const Watchers& watchers,
+                   google::protobuf::RepeatedPtrField<admin::v1::WatcherStatus>* list) {
+  for (const WatcherState& state : watchers.states()) {
+    auto* const watcher = list->Add();
+    watcher->set_service(state.service);
+    watcher->set_instance(state.instance);
+    watcher->set_acked_version(state.acked_version);
+    watcher->set_error(state.error);
+    watcher->set_connected(state.connected);
+  }
+}
+
+}  // namespace
+
+Admin::Admin(Executor& executor, Policy& policy, AdminPeers& peers, AdminOptions options)
+    : executor_(executor), policy_(policy), peers_(peers), options_(std::move(options)) {}
+
+void Admin::Pause(admin::v1::PauseRequest request, Done<admin::v1::PauseResponse> done) {
+  v1::ControlEntry entry;
+  entry.set_kind(v1::ControlEntry::KIND_PAUSE);
+  // Queue names are in lower case.
+  entry.set_queue_pattern(absl::AsciiStrToLower(request.queue_pattern()));
+  entry.set_job_id(request.job_id());
+  entry.set_reason(request.reason());
+  entry.set_author(request.author());
+  entry.set_until_us(request.until_us());
+  auto added = policy_.AddControl(std::move(entry));
+  if (!added.ok()) return done(added.status());
+  admin::v1::PauseResponse response;
+  *response.mutable_entry() = *std::move(added);
+  response.set_snapshot_version(policy_.version());
+  policy_.watchers().WhenAcknowledged(
+      policy_.version(), options_.control_wait,
+      [done = std::move(done), response = std::move(response)]() mutable {
+        done(std::move(response));
+      });
+}
+
+void Admin::Resume(admin::v1::ResumeRequest request, Done<admin::v1::ResumeResponse> done) {
+  if (request.id().empty() && request.queue_pattern().empty() && request.job_id().empty()) {
+    return done(absl::InvalidArgumentError("an id, a queue pattern or a job is needed"));
+  }
+  const std::string pattern = absl::AsciiStrToLower(request.queue_pattern());
+  const auto removed = policy_.RemoveControls([&](const v1::ControlEntry& entry) {
+    if (!request.id().empty()) return entry.id() == request.id();
+    return entry.queue_pattern() == pattern && entry.job_id() == request.job_id();
+  });
+  if (!removed.ok()) return done(removed.status());
+  admin::v1::ResumeResponse response;
+  response.set_resumed(*removed);
+  response.set_snapshot_version(policy_.version());
+  policy_.watchers().WhenAcknowledged(
+      policy_.version(), options_.control_wait,
+      [done = std::move(done), response = std::move(response)]() mutable {
+        done(std::move(response));
+      });
+}
+
+void Admin::ListPauses(admin::v1::ListPausesRequest, Done<admin::v1::ListPausesResponse> done) {
+  admin::v1::ListPausesResponse response;
+  for (v1::ControlEntry& entry : policy_.controls()) {
+    if (entry.kind() == v1::ControlEntry::KIND_PAUSE) *response.add_entries() = std::move(entry);
+  }
+  done(std::move(response));
+}
+
+void Admin::ReloadConfig(admin::v1::ReloadConfigRequest request,
+                         Done<admin::v1::ReloadConfigResponse> done) {
+  const LoadResult result = policy_.Reload();
+  if (!result.ok) {
+    std::string text = config::Render(result.diagnostics);
+    if (text.size() > kMaxStatusBytes) text = text.substr(0, kMaxStatusBytes) + "...";
+    return done(absl::FailedPreconditionError(text));
+  }
+  admin::v1::ReloadConfigResponse response;
+  response.set_version(policy_.version());
+  response.set_changed(result.changed);
+  response.set_sections_changed(result.sections_changed);
+  for (const config::Diagnostic& warning : result.diagnostics) {
+    response.add_warnings(warning.ToString());
+  }
+  const uint32_t wait_ms =
+      std::min(request.wait_ms() == 0 ? kDefaultWaitMs : request.wait_ms(), kMaxWaitMs);
+  policy_.watchers().WhenAcknowledged(
+      policy_.version(), std::chrono::milliseconds(wait_ms),
+      [this, done = std::move(done), response = std::move(response)]() mutable {
+        WriteWatchers(policy_.watchers(), response.mutable_watchers());
+        done(std::move(response));
+      });
+}
+
+void Admin::CheckConfig(admin::v1::CheckConfigRequest request,
+                        Done<admin::v1::CheckConfigResponse> done) {
+  const config::Compiled compiled = policy_.Check({request.files().begin(), request.files().end()});
+  admin::v1::CheckConfigResponse response;
+  response.set_loads(compiled.ok());
+  for (const config::Diagnostic& diagnostic : compiled.diagnostics) {
+    response.add_diagnostics(diagnostic.ToString());
+  }
+  done(std::move(response));
+}
+
+}  // namespace sluice::policy
