@@ -31,6 +31,11 @@ class FakeShard final : public QueueControlClient {
   std::vector<int64_t> event_times;
   int calls = 0;
 
+  // What kSilent kept back.
+  void AnswerLate() {
+    for (auto& answer : std::exchange(kept_, {})) answer();
+  }
+
   void GetShardStatus(queue::v1::GetShardStatusRequest,
                       Done<queue::v1::GetShardStatusResponse> done) override {
     Answer(std::move(done), [&] {
@@ -208,6 +213,8 @@ TEST_F(AdminTest, StatusNamesWhoDoesNotAnswer) {
   EXPECT_EQ(status->unreachable(0), "s1");
   EXPECT_EQ(status->snapshot_version(), 1u);
   EXPECT_EQ(status->version(), "test");
+  s1_->AnswerLate();
+  executor_.RunPosted();
 }
 
 TEST_F(AdminTest, QueuesAreMergedByNameAndSorted) {
