@@ -107,6 +107,7 @@ absl::Status Daemon::Start() {
   if (Has(Role::kDelivery)) {
     if (absl::Status status = StartDelivery(view); !status.ok()) return status;
   }
+  if (absl::Status status = StartAdmin(); !status.ok()) return status;
   if (absl::Status status = StartServer(); !status.ok()) return status;
   if (absl::Status status = StartMetrics(); !status.ok()) return status;
   serving_ = true;
@@ -194,6 +195,36 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
   followers_.push_back(std::move(follower));
 }
 
+absl::Status Daemon::StartAdmin() {
+  if (policy_ == nullptr) return absl::OkStatus();
+  Executor& executor = policy_->thread().loop();
+  policy::AdminPeers::Shards shards;
+  policy::AdminPeers::Workers workers;
+  if (queue_ != nullptr) shards.push_back(LocalShard(executor, queue_->loop(), queue_->shard()));
+  for (const auto& link : shards_) {
+    if (link->channel != nullptr) {
+      shards.push_back(RemoteShard(executor, link->name, link->channel));
+    }
+  }
+  if (delivery_ != nullptr) {
+    workers.push_back(
+        LocalWorker(executor, delivery_->loop(), delivery_->worker(), options_.instance));
+  }
+  for (const std::string& text : options_.workers) {
+    auto peer = SplitPeer(text);
+    if (!peer.ok()) return peer.status();
+    workers.push_back(RemoteWorker(
+        executor, peer->first,
+        MakeChannel(peer->second, {options_.tls_cert, options_.tls_key, options_.tls_ca})));
+  }
+  peers_ = std::make_unique<policy::FixedPeers>(std::move(shards), std::move(workers));
+  policy::AdminOptions options;
+  options.version = std::string(kVersion);
+  admin_ =
+      std::make_unique<policy::Admin>(executor, policy_->policy(), *peers_, std::move(options));
+  return absl::OkStatus();
+}
+
 absl::Status Daemon::StartServer() {
   RpcServerOptions options;
   options.addresses = options_.rpc_listen;
@@ -225,7 +256,10 @@ absl::Status Daemon::StartServer() {
           done(delivery_->worker().Status(request.with_connections()));
         });
   }
-  if (policy_ != nullptr) server_->AddStream(kWatchMethod, policy_->policy().watch());
+  if (policy_ != nullptr) {
+    server_->AddStream(kWatchMethod, policy_->policy().watch());
+    ServeAdmin(*server_, *admin_);
+  }
   return server_->Start();
 }
 
@@ -345,6 +379,8 @@ void Daemon::Stop() {
   if (queue_ != nullptr) queue_->Stop();
   if (policy_ != nullptr) policy_->Stop();
   server_.reset();
+  admin_.reset();
+  peers_.reset();
   ingest_.reset();
   delivery_.reset();
   shards_.clear();

@@ -14,6 +14,7 @@
 #include "services/node/options.h"
 #include "services/node/policy_part.h"
 #include "services/node/queue_part.h"
+#include "services/policy/core/admin.h"
 
 namespace sluice::node {
 
@@ -42,6 +43,7 @@ class Daemon {
   absl::Status StartQueue();
   absl::Status StartIngest(const std::shared_ptr<const config::PolicyView>& policy);
   absl::Status StartDelivery(const std::shared_ptr<const config::PolicyView>& policy);
+  absl::Status StartAdmin();
   absl::Status StartServer();
   absl::Status StartMetrics();
   void Follow(const std::string& service, LoopThread& thread,
@@ -56,6 +58,8 @@ class Daemon {
   std::vector<std::unique_ptr<ShardLink>> shards_;
   std::unique_ptr<IngestPart> ingest_;
   std::unique_ptr<DeliveryPart> delivery_;
+  std::unique_ptr<policy::FixedPeers> peers_;
+  std::unique_ptr<policy::Admin> admin_;
   std::unique_ptr<RpcServer> server_;
   LoopThread status_thread_{"status"};
   std::unique_ptr<HttpStatus> http_;

@@ -7,8 +7,6 @@
 namespace sluice::node {
 namespace {
 
-constexpr char kVersion[] = "Sluice 0.1.0";
-
 std::string HostName() {
   char name[256] = {};
   return gethostname(name, sizeof(name) - 1) == 0 && name[0] != '\0' ? name : "localhost";

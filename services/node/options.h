@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 
 namespace sluice::node {
+
+inline constexpr std::string_view kVersion = "Sluice 0.1.0";
 
 // Which services a process runs.
 enum class Role : uint8_t { kNode, kIngest, kQueue, kDelivery, kPolicy };

@@ -13,7 +13,9 @@ namespace sluice::queue {
 struct CommitterStats {
   uint64_t syncs = 0;
   uint64_t bytes = 0;
-  Duration last{};  // of the last commit, begin to end
+  // Of the latest commits (at most 256), begin to end.
+  Duration p50{};
+  Duration p99{};
 };
 
 // At most one commit is under way: the shard fills its next batch meanwhile, so one sync serves all

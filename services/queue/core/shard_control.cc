@@ -60,7 +60,8 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   status.set_events_dropped_total(stats_.events_dropped);
   const CommitterStats commits = committer_.stats();
   status.set_syncs_total(commits.syncs);
-  status.set_sync_p50_us(static_cast<uint64_t>(commits.last.count()));
+  status.set_sync_p50_us(static_cast<uint64_t>(commits.p50.count()));
+  status.set_sync_p99_us(static_cast<uint64_t>(commits.p99.count()));
   status.set_snapshot_version(policy_->version());
   status.set_outbox_first_sequence(first_sequence_);
   status.set_outbox_next_sequence(journal_.next_sequence());

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "services/base/check.h"
@@ -33,8 +34,19 @@ void WriterThread::Commit(std::unique_ptr<Batch> batch, Done done) {
 }
 
 CommitterStats WriterThread::stats() const {
-  std::lock_guard lock(mutex_);
-  return stats_;
+  CommitterStats stats;
+  std::array<Duration, 256> latest;
+  {
+    std::lock_guard lock(mutex_);
+    stats = stats_;
+    latest = latest_;
+  }
+  const size_t count = std::min<uint64_t>(stats.syncs, latest.size());
+  if (count == 0) return stats;
+  std::sort(latest.begin(), latest.begin() + static_cast<ptrdiff_t>(count));
+  stats.p50 = latest[count / 2];
+  stats.p99 = latest[count * 99 / 100];
+  return stats;
 }
 
 void WriterThread::Run() {
@@ -53,9 +65,9 @@ void WriterThread::Run() {
     absl::Status status = store_.Commit(*batch, true);
     {
       std::lock_guard lock(mutex_);
+      latest_[stats_.syncs % latest_.size()] = executor_.clock().Now() - begin;
       ++stats_.syncs;
       stats_.bytes += bytes;
-      stats_.last = executor_.clock().Now() - begin;
     }
     executor_.Post(
         [done = std::move(done), status = std::move(status), batch = std::move(batch)]() mutable {

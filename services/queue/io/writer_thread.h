@@ -1,6 +1,7 @@
 // The shard's blocking writer: one thread that commits and syncs.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -32,6 +33,7 @@ class WriterThread final : public Committer {
   Done done_;
   bool stopping_ = false;
   CommitterStats stats_;
+  std::array<Duration, 256> latest_{};  // a ring, by stats_.syncs
   std::thread thread_;
 };
 
