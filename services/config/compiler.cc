@@ -167,7 +167,7 @@ class Compiler {
       const auto network = ParseNetwork(argument.text);
       if (!network) return BadNetwork(argument.text, where);
       frame->scope = kSourcePool;
-      frame->source_pool = &draft_.source_pools.emplace(*network, 1'000'000).first->second;
+      frame->source_pool = &draft_.source_pools.emplace(*network, 0).first->second;
       frame->skip = false;
     } else {
       EnterDomain(argument.text, where, frame);
@@ -369,7 +369,7 @@ class Compiler {
       if ((!count && !unlimited) || (count && *count > directive.max)) {
         return Say(Severity::kError, where, SyntaxMessage(directive));
       }
-      *frame.source_pool = static_cast<uint32_t>(count.value_or(directive.max));
+      *frame.source_pool = static_cast<uint32_t>(count.value_or(0));
       return;
     }
     // smtp-source-host and source-pool

@@ -213,6 +213,12 @@ TEST(CompilerTest, SourcePoolsAreExpanded) {
   EXPECT_EQ(view->ForSource("192.0.2.1")->max_msg_rate().count(), 5u);
 }
 
+TEST(CompilerTest, TheSmtpPortIsAListenerOnEveryAddress) {
+  const auto view = ViewOf("smtp-port 2525\nsmtp-listener 127.0.0.1:25\n");
+  ASSERT_EQ(view->global().smtp_listeners().values_size(), 2);
+  EXPECT_EQ(view->global().smtp_listeners().values(1), "0.0.0.0:2525");
+}
+
 TEST(CompilerTest, IncludesReadAsIfWrittenThere) {
   FakeFiles files;
   files.files["/etc/a.conf"] = "include conf.d/*.conf\n<domain x.test>\n  include x\n</domain>\n";

@@ -39,6 +39,11 @@ class Finisher {
       // Where mail that names nothing goes, unless a directive says otherwise.
       draft_.vmtas[std::string(kDefaultName)].section.set_name(std::string(kDefaultName));
     }
+    auto* const settings = draft_.global.mutable_settings();
+    if (settings->smtp_port() != 0) {
+      settings->mutable_smtp_listeners()->add_values(
+          absl::StrCat("0.0.0.0:", settings->smtp_port()));
+    }
     policy::v1::SectionContent content;
     *content.mutable_global() = draft_.global;
     Add("global", std::move(content));
@@ -114,7 +119,8 @@ class Finisher {
         Say(Diagnostic::Severity::kError, use.where, "a source-pool has at most 1024 addresses");
       }
       const auto pool = draft_.source_pools.find(use.network);
-      if (pool != draft_.source_pools.end() && !vmta->section.has_max_smtp_out()) {
+      if (pool != draft_.source_pools.end() && pool->second != 0 &&
+          !vmta->section.has_max_smtp_out()) {
         vmta->section.set_max_smtp_out(pool->second);
       }
     }
