@@ -59,7 +59,10 @@ Queue& QueueTable::Get(std::string_view domain, std::string_view vmta, std::stri
   if (slot != nullptr) return *slot;
   slot = std::make_unique<Queue>();
   slot->id = ++last_id_;
-  if (last_id_ % kIdStep == 1) batch.Put(Family::kMeta, kLastIdKey, U64Key(last_id_ + kIdStep));
+  if (last_id_ > id_mark_) {
+    id_mark_ = last_id_ + kIdStep;
+    batch.Put(Family::kMeta, kLastIdKey, U64Key(id_mark_));
+  }
   slot->domain = std::string(domain);
   slot->vmta = std::string(vmta);
   slot->pool = std::string(pool);
@@ -99,7 +102,7 @@ void QueueTable::Remove(Queue& queue, Batch& batch) {
 absl::Status QueueTable::Load(const Store& store) {
   std::string mark;
   if (store.Get(Family::kMeta, kLastIdKey, &mark).ok() && mark.size() == 8) {
-    last_id_ = ReadU64(mark, 0);
+    last_id_ = id_mark_ = ReadU64(mark, 0);
   }
   std::vector<std::pair<std::string, std::string>> lanes;
   auto cursor = store.Scan(Family::kQueues, "", "", false);

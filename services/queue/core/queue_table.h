@@ -110,6 +110,7 @@ class QueueTable {
   std::map<std::string, std::unique_ptr<Queue>, std::less<>> by_name_;
   absl::flat_hash_map<uint64_t, Queue*> by_id_;
   uint64_t last_id_ = 0;
+  uint64_t id_mark_ = 0;  // as stored: no id up to here is given again after a restart
 };
 
 }  // namespace sluice::queue
