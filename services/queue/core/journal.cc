@@ -30,10 +30,40 @@ void Journal::WhenDurable(OnDurable done) {
   Schedule();
 }
 
-size_t Journal::pending_bytes() const { return pending_->bytes(); }
+size_t Journal::pending_bytes() const { return pending_->bytes() + closed_bytes_; }
+
+Duration Journal::SyncTime(double quantile) const {
+  const size_t count = std::min(syncs_, sync_us_.size());
+  if (count == 0) return Duration(0);
+  std::vector<uint32_t> sorted(sync_us_.begin(), sync_us_.begin() + static_cast<long>(count));
+  const auto nth = static_cast<size_t>(quantile * static_cast<double>(count - 1));
+  std::nth_element(sorted.begin(), sorted.begin() + static_cast<long>(nth), sorted.end());
+  return Duration(sorted[nth]);
+}
+
+void Journal::Seal() {
+  if (pending_->bytes() >= options_.max_batch_bytes) Close();
+}
+
+void Journal::Close() {
+  closing_ = true;
+  if (on_close_) on_close_();
+  closing_ = false;
+  if (events_.events_size() > 0) {
+    events_.SerializeToString(&event_value_);
+    event_bytes_total_ += event_value_.size();
+    events_total_ += static_cast<uint64_t>(events_.events_size());
+    pending_->Put(Family::kEvents, U64Key(next_sequence_++), event_value_);
+    events_.Clear();
+  }
+  closed_bytes_ += pending_->bytes();
+  closed_.push_back({std::move(pending_), std::move(waiting_)});
+  waiting_.clear();
+  pending_ = spare_ != nullptr ? std::move(spare_) : store_.NewBatch();
+}
 
 void Journal::Schedule() {
-  if (scheduled_) return;
+  if (scheduled_ || closing_) return;
   scheduled_ = true;
   if (committing_) return;  // Finish begins the next one
   const MonotonicTime earliest = last_begin_ + options_.gap;
@@ -41,7 +71,7 @@ void Journal::Schedule() {
     if (!alive.expired()) Begin();
   };
   // Posted, so that all that comes in this turn shares the sync.
-  if (executor_.clock().Now() >= earliest) {
+  if (executor_.clock().Now() >= earliest || !closed_.empty()) {
     executor_.Post(std::move(begin));
   } else {
     executor_.At(earliest, std::move(begin));
@@ -51,27 +81,23 @@ void Journal::Schedule() {
 void Journal::Begin() {
   if (committing_) return;
   scheduled_ = false;
-  std::vector<OnDurable> done = std::move(waiting_);
-  waiting_.clear();
-  if (!failure_.ok()) {
-    for (OnDurable& each : done) each(failure_);
-    return;
+  if (closed_.empty()) Close();
+  Closed next = std::move(closed_.front());
+  closed_.pop_front();
+  closed_bytes_ -= next.batch->bytes();
+  if (!closed_.empty() || pending_->count() > 0 || !waiting_.empty() || events_.events_size() > 0) {
+    scheduled_ = true;
   }
-  if (events_.events_size() > 0) {
-    events_.SerializeToString(&event_value_);
-    event_bytes_total_ += event_value_.size();
-    pending_->Put(Family::kEvents, U64Key(next_sequence_++), event_value_);
-    events_.Clear();
-  }
-  if (pending_->count() == 0) {
-    for (OnDurable& each : done) each(absl::OkStatus());
+  if (!failure_.ok() || next.batch->count() == 0) {
+    next.batch->Clear();
+    spare_ = std::move(next.batch);
+    Tell(next.done, failure_);
     return;
   }
   committing_ = true;
   last_begin_ = executor_.clock().Now();
-  std::unique_ptr<Batch> batch = std::exchange(pending_, std::move(spare_));
-  committer_.Commit(std::move(batch),
-                    [this, alive = std::weak_ptr<bool>(alive_), done = std::move(done)](
+  committer_.Commit(std::move(next.batch),
+                    [this, alive = std::weak_ptr<bool>(alive_), done = std::move(next.done)](
                         absl::Status status, std::unique_ptr<Batch> committed) mutable {
                       if (alive.expired()) return;
                       Finish(status, std::move(committed), std::move(done));
@@ -82,20 +108,26 @@ void Journal::Finish(const absl::Status& status, std::unique_ptr<Batch> batch,
                      std::vector<OnDurable> done) {
   batch->Clear();
   spare_ = std::move(batch);
-  committing_ = false;
-  const std::weak_ptr<bool> alive = alive_;
+  const auto took = (executor_.clock().Now() - last_begin_).count();
+  sync_us_[syncs_++ % sync_us_.size()] =
+      static_cast<uint32_t>(std::clamp<int64_t>(took, 0, UINT32_MAX));
   if (!status.ok()) {
     failure_ = status;
     if (on_failed_) on_failed_(status);
   }
+  Tell(done, status);
+}
+
+void Journal::Tell(std::vector<OnDurable>& done, const absl::Status& status) {
+  committing_ = true;  // what they ask for is scheduled once, below
+  const std::weak_ptr<bool> alive = alive_;
   for (OnDurable& each : done) {
     each(status);
     if (alive.expired()) return;
   }
+  committing_ = false;
+  if (std::exchange(scheduled_, false)) Schedule();
   if (on_idle_ && status.ok()) on_idle_();
-  if (!scheduled_) return;
-  scheduled_ = false;
-  Schedule();
 }
 
 }  // namespace sluice::queue

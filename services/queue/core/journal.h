@@ -2,7 +2,9 @@
 // the next one.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -19,7 +21,7 @@ struct JournalOptions {
   // Least time between the starts of two commits, while there is load: an idle journal starts at
   // once. Measured: one millisecond halves the store's CPU and bytes.
   Duration gap = std::chrono::milliseconds(1);
-  // A batch this large does not wait.
+  // A batch this large is closed (at the next Seal) and does not wait for the gap.
   size_t max_batch_bytes = size_t{8} << 20;
 };
 
@@ -37,6 +39,10 @@ class Journal {
   common::v1::Event& AddEvent();
   // Called when all that was put into the batch so far is durable, in the order of asking.
   void WhenDurable(OnDurable done);
+  // A place between two changes: what comes now may go into another batch than what came before.
+  void Seal();
+  // Called before a batch is closed, while it still takes changes.
+  void set_on_close(absl::AnyInvocable<void()> on_close) { on_close_ = std::move(on_close); }
   // Called between two commits, after the callbacks: the store holds exactly what was committed.
   void set_on_idle(absl::AnyInvocable<void()> on_idle) { on_idle_ = std::move(on_idle); }
   void set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed) {
@@ -46,14 +52,19 @@ class Journal {
   // First record in the outbox's key space that was not used yet.
   void set_next_sequence(uint64_t sequence) { next_sequence_ = sequence; }
   uint64_t next_sequence() const { return next_sequence_; }
-  size_t pending_bytes() const;
+  size_t pending_bytes() const;  // not on the way to the disk yet
+  // Of the last commits, from begin to end; 0 where there was none.
+  Duration SyncTime(double quantile) const;
   uint64_t event_bytes_total() const { return event_bytes_total_; }
+  uint64_t events_total() const { return events_total_; }
   bool failed() const { return !failure_.ok(); }
   bool busy() const { return committing_; }
 
  private:
   void Schedule();
   void Begin();
+  void Close();
+  void Tell(std::vector<OnDurable>& done, const absl::Status& status);
   void Finish(const absl::Status& status, std::unique_ptr<Batch> batch,
               std::vector<OnDurable> done);
 
@@ -61,18 +72,30 @@ class Journal {
   Store& store_;
   Committer& committer_;
   const JournalOptions options_;
+  struct Closed {
+    std::unique_ptr<Batch> batch;
+    std::vector<OnDurable> done;
+  };
+
   std::unique_ptr<Batch> pending_;
   std::unique_ptr<Batch> spare_;
+  std::deque<Closed> closed_;  // full batches, oldest first
+  size_t closed_bytes_ = 0;
+  std::array<uint32_t, 512> sync_us_{};  // a ring
+  size_t syncs_ = 0;
   v1::EventBatch events_;
   std::string event_value_;
   std::vector<OnDurable> waiting_;
   absl::AnyInvocable<void()> on_idle_;
+  absl::AnyInvocable<void()> on_close_;
   absl::AnyInvocable<void(const absl::Status&)> on_failed_;
   uint64_t next_sequence_ = 1;
   uint64_t event_bytes_total_ = 0;
+  uint64_t events_total_ = 0;
   MonotonicTime last_begin_{};
   bool scheduled_ = false;
   bool committing_ = false;
+  bool closing_ = false;
   absl::Status failure_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -93,6 +93,13 @@ std::string IndexKey(IndexKind kind, std::string_view field, uint64_t storage_ke
   return key;
 }
 
+std::string PositionKey(uint64_t storage_key, uint32_t recipient) {
+  std::string key = "p";
+  AppendU64(key, storage_key);
+  AppendU32(key, recipient);
+  return key;
+}
+
 uint64_t LaneOf(std::string_view job_id, uint32_t priority) {
   if (job_id.empty() && (priority == 0 || priority == kDefaultPriority)) return 0;
   // FNV-1a, 64 bits: short, and defined for ever.

@@ -46,6 +46,9 @@ enum class IndexKind : char { kId = 'i', kSender = 's', kRecipient = 'r', kJob =
 std::string IndexPrefix(IndexKind kind, std::string_view field);
 std::string IndexKey(IndexKind kind, std::string_view field, uint64_t storage_key);
 
+// Where a recipient's row is now, once it has moved: p|storage key|recipient -> delivery key.
+std::string PositionKey(uint64_t storage_key, uint32_t recipient);
+
 // The lane of a job and a priority within a queue. Zero is the default lane: no job, default
 // priority. Stable for ever: it is in stored keys.
 uint64_t LaneOf(std::string_view job_id, uint32_t priority);

@@ -3,14 +3,23 @@
 #include <algorithm>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
+#include "services/base/check.h"
 
 namespace sluice::queue {
 namespace {
+
 // Ids are never used twice, also not those of removed queues: the highest one is kept here.
 constexpr char kLastIdKey[] = "last-queue-id";
 // Ids taken at once from the stored mark, so that not every new queue writes it.
 constexpr uint64_t kIdStep = 1024;
+// From this many lanes on they are found by a hash.
+constexpr size_t kLanesInLine = 8;
+// Of a reply kept for its queue.
+constexpr size_t kReplyTextBytes = 512;
+
+// No row of the lane that is neither stored nor leased lies before this.
+DeliveryKey FirstKey(uint64_t queue_id, uint64_t lane) { return {queue_id, lane, 0, 0, 0}; }
+
 }  // namespace
 
 Lane& Queue::LaneOf(uint64_t lane, std::string_view job_id, uint32_t priority) {
@@ -19,26 +28,34 @@ Lane& Queue::LaneOf(uint64_t lane, std::string_view job_id, uint32_t priority) {
   made.id = lane;
   made.job_id = std::string(job_id);
   made.priority = priority == 0 ? kDefaultPriority : priority;
-  made.cursor = made.floor = DeliveryKey{id, lane, 0, 0, 0};
+  made.cursor = made.floor = FirstKey(id, lane);
   made.next_due_us = kNever;
+  if (lane == 0) main_lane = &made;
+  if (lane_index != nullptr) {
+    lane_index->emplace(lane, &made);
+  } else if (lanes.size() > kLanesInLine) {
+    lane_index = std::make_unique<absl::flat_hash_map<uint64_t, Lane*>>();
+    for (Lane& each : lanes) lane_index->emplace(each.id, &each);
+  }
   return made;
 }
 
 Lane* Queue::FindLane(uint64_t lane) {
+  if (lane == 0) return main_lane;
+  if (lane_index != nullptr) {
+    const auto found = lane_index->find(lane);
+    return found == lane_index->end() ? nullptr : found->second;
+  }
   for (Lane& each : lanes) {
     if (each.id == lane) return &each;
   }
   return nullptr;
 }
 
-void Queue::Remember(const common::v1::Reply& reply, int64_t now_us) {
-  if (history == nullptr) history = std::make_unique<History>();
-  history->replies.insert(history->replies.begin(), reply);
-  history->times_us.insert(history->times_us.begin(), now_us);
-  if (history->replies.size() > kKeptReplies) {
-    history->replies.pop_back();
-    history->times_us.pop_back();
-  }
+void Queue::DropLane(Lane& lane) {
+  SLUICE_CHECK(&lane != main_lane);
+  if (lane_index != nullptr) lane_index->erase(lane.id);
+  lanes.remove_if([&lane](const Lane& each) { return &each == &lane; });
 }
 
 Queue* QueueTable::Find(std::string_view name) {
@@ -53,44 +70,92 @@ Queue* QueueTable::FindById(uint64_t id) {
 
 Queue& QueueTable::Get(std::string_view domain, std::string_view vmta, std::string_view pool,
                        Batch& batch) {
-  std::string name(domain);
-  name.append("/").append(vmta);
-  std::unique_ptr<Queue>& slot = by_name_[name];
-  if (slot != nullptr) return *slot;
-  slot = std::make_unique<Queue>();
-  slot->id = ++last_id_;
+  lookup_.assign(domain).append("/").append(vmta);
+  if (Queue* found = Find(lookup_)) return *found;
+  auto made = std::make_unique<Queue>();
+  Queue& queue = *made;
+  queue.id = ++last_id_;
   if (last_id_ > id_mark_) {
     id_mark_ = last_id_ + kIdStep;
     batch.Put(Family::kMeta, kLastIdKey, U64Key(id_mark_));
   }
-  slot->domain = std::string(domain);
-  slot->vmta = std::string(vmta);
-  slot->pool = std::string(pool);
-  slot->name = std::move(name);
-  slot->LaneOf(0, "", 0);
-  by_id_[slot->id] = slot.get();
-  slot->stored_next_due_us = 0;
-  WriteRow(*slot, batch);
-  return *slot;
+  queue.name = lookup_;
+  queue.domain_bytes = static_cast<uint32_t>(domain.size());
+  queue.pool = std::string(pool);
+  queue.LaneOf(0);
+  by_id_[queue.id] = &queue;
+  by_name_.emplace(std::string_view(queue.name), std::move(made));
+  Touch(queue);
+  return queue;
+}
+
+void QueueTable::NoteRow(Queue& queue, Lane& lane, const DeliveryKey& key, int64_t expires_us) {
+  if (key < lane.floor) {
+    lane.floor = key;
+    Touch(queue, lane);
+  }
+  if (key.due_us < queue.stored_next_due_us) {
+    queue.stored_next_due_us = key.due_us;
+    Touch(queue);
+  }
+  queue.expiry_added_us = std::min(queue.expiry_added_us, expires_us);
+  if (expires_us < queue.earliest_expiry_us) {
+    queue.earliest_expiry_us = expires_us;
+    Touch(queue);
+  }
+}
+
+void QueueTable::Touch(Queue& queue) {
+  if (queue.dirty) return;
+  queue.dirty = true;
+  touched_.push_back(&queue);
+}
+
+void QueueTable::Touch(Queue& queue, Lane& lane) {
+  if (lane.id != 0) lane.dirty = true;
+  Touch(queue);
+}
+
+void QueueTable::WriteTouched(Batch& batch) {
+  for (Queue* queue : touched_) {
+    queue->dirty = false;
+    WriteRow(*queue, batch);
+    for (Lane& lane : queue->lanes) {
+      if (!lane.dirty) continue;
+      lane.dirty = false;
+      v1::LaneRow row;
+      row.set_job_id(lane.job_id);
+      row.set_priority(lane.priority);
+      row.set_floor(lane.floor.Encode());
+      batch.Put(Family::kQueues, LaneRowKey(queue->id, lane.id), row.SerializeAsString());
+    }
+  }
+  touched_.clear();
 }
 
 void QueueTable::WriteRow(Queue& queue, Batch& batch) {
+  HistoryOf(queue);  // a rewrite must not lose what only the row has
   v1::QueueRow row;
-  row.set_domain(queue.domain);
-  row.set_vmta(queue.vmta);
+  row.set_domain(std::string(queue.domain()));
+  row.set_vmta(std::string(queue.vmta()));
   row.set_pool(queue.pool);
   row.set_mode(queue.mode);
   row.set_retry_until_us(queue.retry_until_us);
   row.set_retry_step(queue.retry_step);
-  row.set_floor(queue.lanes[0].floor.Encode());
+  row.set_floor(queue.main_lane->floor.Encode());
+  row.set_next_due_us(queue.stored_next_due_us);
+  row.set_earliest_expiry_us(queue.earliest_expiry_us);
   if (queue.history != nullptr) {
     for (const auto& reply : queue.history->replies) *row.add_last_replies() = reply;
     for (int64_t time_us : queue.history->times_us) row.add_last_reply_times_us(time_us);
+    queue.history->unsaved = false;
   }
   batch.Put(Family::kQueues, QueueRowKey(queue.id), row.SerializeAsString());
 }
 
 void QueueTable::Remove(Queue& queue, Batch& batch) {
+  if (queue.dirty) std::erase(touched_, &queue);
+  if (queue.history != nullptr) histories_.erase(queue.history->place);
   batch.Delete(Family::kQueues, QueueRowKey(queue.id));
   for (const Lane& lane : queue.lanes) {
     if (lane.id != 0) batch.Delete(Family::kQueues, LaneRowKey(queue.id, lane.id));
@@ -99,13 +164,77 @@ void QueueTable::Remove(Queue& queue, Batch& batch) {
   by_name_.erase(by_name_.find(queue.name));
 }
 
-absl::Status QueueTable::Load(const Store& store) {
+void QueueTable::RemoveLane(Queue& queue, Lane& lane, Batch& batch) {
+  batch.Delete(Family::kQueues, LaneRowKey(queue.id, lane.id));
+  queue.DropLane(lane);
+}
+
+void QueueTable::Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us) {
+  HistoryOf(queue);
+  if (queue.history == nullptr) {
+    queue.history = std::make_unique<Queue::History>();
+    KeepHistory(queue);
+  }
+  Queue::History& history = *queue.history;
+  history.unsaved = true;
+  common::v1::Reply& kept = *history.replies.insert(history.replies.begin(), reply);
+  if (kept.text().size() > kReplyTextBytes) kept.mutable_text()->resize(kReplyTextBytes);
+  history.times_us.insert(history.times_us.begin(), now_us);
+  if (history.replies.size() > kKeptReplies) {
+    history.replies.pop_back();
+    history.times_us.pop_back();
+  }
+}
+
+const Queue::History* QueueTable::HistoryOf(Queue& queue) {
+  if (queue.history != nullptr) {
+    histories_.splice(histories_.begin(), histories_, queue.history->place);
+  } else if (queue.stored_replies) {
+    std::string value;
+    v1::QueueRow row;
+    queue.stored_replies = false;
+    if (store_.Get(Family::kQueues, QueueRowKey(queue.id), &value).ok() &&
+        row.ParseFromString(value) && row.last_replies_size() > 0) {
+      LoadHistory(queue, row);
+      KeepHistory(queue);
+    }
+  }
+  return queue.history.get();
+}
+
+void QueueTable::LoadHistory(Queue& queue, const v1::QueueRow& row) {
+  queue.history = std::make_unique<Queue::History>();
+  for (int i = 0; i < row.last_replies_size() && i < kKeptReplies; ++i) {
+    queue.history->replies.push_back(row.last_replies(i));
+    queue.history->times_us.push_back(
+        i < row.last_reply_times_us_size() ? row.last_reply_times_us(i) : 0);
+  }
+}
+
+void QueueTable::KeepHistory(Queue& queue) {
+  histories_.push_front(&queue);
+  queue.history->place = histories_.begin();
+  // Leaves one that is written already; those to be written go later.
+  for (size_t tries = 0; histories_.size() > most_histories_ && tries < 2; ++tries) {
+    Queue& oldest = *histories_.back();
+    if (oldest.history->unsaved) {
+      Touch(oldest);
+      histories_.splice(histories_.begin(), histories_, oldest.history->place);
+      continue;
+    }
+    histories_.pop_back();
+    oldest.history.reset();
+    oldest.stored_replies = true;
+  }
+}
+
+absl::Status QueueTable::Load() {
   std::string mark;
-  if (store.Get(Family::kMeta, kLastIdKey, &mark).ok() && mark.size() == 8) {
+  if (store_.Get(Family::kMeta, kLastIdKey, &mark).ok() && mark.size() == 8) {
     last_id_ = id_mark_ = ReadU64(mark, 0);
   }
   std::vector<std::pair<std::string, std::string>> lanes;
-  auto cursor = store.Scan(Family::kQueues, "", "", false);
+  auto cursor = store_.Scan(Family::kQueues, "", "", false);
   for (; cursor->Valid(); cursor->Next()) {
     const std::string_view key = cursor->key();
     if (key.size() == 17 && key[0] == 'L') {
@@ -117,26 +246,25 @@ absl::Status QueueTable::Load(const Store& store) {
         !row.ParseFromArray(cursor->value().data(), static_cast<int>(cursor->value().size()))) {
       return absl::DataLossError("a row of the queues family cannot be read");
     }
-    auto queue = std::make_unique<Queue>();
-    queue->id = ReadU64(key, 1);
-    queue->domain = row.domain();
-    queue->vmta = row.vmta();
-    queue->pool = row.pool();
-    queue->name = row.domain() + "/" + row.vmta();
-    queue->mode = row.mode();
-    queue->retry_until_us = row.retry_until_us();
-    queue->retry_step = row.retry_step();
-    queue->earliest_expiry_us = 0;  // unknown: the sweep will look
-    Lane& lane = queue->LaneOf(0, "", 0);
-    lane.next_due_us = 0;
+    auto made = std::make_unique<Queue>();
+    Queue& queue = *made;
+    queue.id = ReadU64(key, 1);
+    queue.name = row.domain() + "/" + row.vmta();
+    queue.domain_bytes = static_cast<uint32_t>(row.domain().size());
+    queue.pool = row.pool();
+    queue.mode = row.mode();
+    queue.retry_until_us = row.retry_until_us();
+    queue.retry_step = row.retry_step();
+    queue.stored_next_due_us = row.next_due_us();
+    queue.earliest_expiry_us = row.earliest_expiry_us();
+    queue.stored_replies = row.last_replies_size() > 0;
+    Lane& lane = queue.LaneOf(0);
+    lane.next_due_us = row.next_due_us();
+    lane.looked_at = false;
     if (auto floor = DeliveryKey::Decode(row.floor())) lane.cursor = lane.floor = *floor;
-    for (int i = row.last_replies_size() - 1; i >= 0; --i) {
-      queue->Remember(row.last_replies(i),
-                      i < row.last_reply_times_us_size() ? row.last_reply_times_us(i) : 0);
-    }
-    last_id_ = std::max(last_id_, queue->id);
-    by_id_[queue->id] = queue.get();
-    by_name_[queue->name] = std::move(queue);
+    last_id_ = std::max(last_id_, queue.id);
+    by_id_[queue.id] = &queue;
+    by_name_.emplace(std::string_view(queue.name), std::move(made));
   }
   if (!cursor->status().ok()) return cursor->status();
   for (const auto& [key, value] : lanes) {
@@ -145,7 +273,8 @@ absl::Status QueueTable::Load(const Store& store) {
     if (queue == nullptr) continue;  // its queue's row went first
     if (!row.ParseFromString(value)) return absl::DataLossError("a lane row cannot be read");
     Lane& lane = queue->LaneOf(ReadU64(key, 9), row.job_id(), row.priority());
-    lane.next_due_us = 0;
+    lane.next_due_us = queue->stored_next_due_us;
+    lane.looked_at = false;
     if (auto floor = DeliveryKey::Decode(row.floor())) lane.cursor = lane.floor = *floor;
   }
   return absl::OkStatus();

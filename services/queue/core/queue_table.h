@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <set>
@@ -12,9 +13,10 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "services/base/executor.h"
 #include "services/config/policy_view.h"
-#include "services/queue/core/journal.h"
 #include "services/queue/core/key_codec.h"
+#include "services/queue/core/store.h"
 #include "sluice/queue/v1/storage.pb.h"
 
 namespace sluice::queue {
@@ -33,42 +35,51 @@ struct Lane {
   DeliveryKey cursor;
   // Rows out to a worker, or changed by a batch that is not durable yet.
   std::set<DeliveryKey> busy;
-  DeliveryKey floor;  // as stored
+  // As stored, or as it will be with the next batch: no live row at all sorts before this.
+  DeliveryKey floor;
   uint32_t taken_since_floor = 0;
   int64_t next_due_us = 0;  // lower bound of what lies at or behind the cursor; kNever: nothing
   uint64_t recipients = 0;
-  int32_t deficit = 0;  // recipients it may still take in this round
+  int32_t deficit = 0;  // groups that it may still take in this round
   bool paused = false;
+  bool looked_at = true;  // false: next_due_us comes from before a restart, read before believing
+  bool dirty = false;     // its row is to be written
 };
 
 struct Queue {
   uint64_t id = 0;
-  std::string domain;
-  std::string vmta;
+  std::string name;  // domain/vmta
   std::string pool;
-  std::string name;         // domain/vmta
-  std::vector<Lane> lanes;  // [0] is the default lane
-  size_t next_lane = 0;
+  uint32_t domain_bytes = 0;
+  std::list<Lane> lanes;  // the next one to serve is the first
+  Lane* main_lane = nullptr;
+  std::unique_ptr<absl::flat_hash_map<uint64_t, Lane*>> lane_index;  // where there are many
 
   uint64_t recipients = 0;  // queued and leased
-  uint64_t leased = 0;
-  uint32_t pending = 0;  // rows in batches that are not durable
+  uint32_t leased = 0;
+  uint32_t pending = 0;  // changes in batches that are not durable
   uint64_t delivered = 0;
   uint64_t transient = 0;
   uint64_t failed = 0;
+  int64_t active_us = 0;  // when something last came or went
 
   v1::QueueMode mode = v1::QUEUE_MODE_UNSPECIFIED;
-  int64_t retry_until_us = 0;
   uint32_t retry_step = 0;
+  int64_t retry_until_us = 0;
+  // Lower bounds over all live rows, as stored; both only ever move back between two writes.
   int64_t stored_next_due_us = kNever;
   int64_t earliest_expiry_us = kNever;
+  int64_t expiry_added_us = kNever;  // of rows that came since the sweep began with this queue
 
   // Whom it is dispatched to: one worker at a time, so that workers never multiply its limits.
   WorkerSession* session = nullptr;
   uint64_t queue_ref = 0;
   std::string last_worker;
-  bool probing = false;  // retry mode's one connection is under way
   bool in_ready_list = false;
+  bool waiting = false;  // for a worker that can take it
+  bool dirty = false;    // its row is to be written
+  bool paused = false;
+  bool stored_replies = false;  // the row has replies that are not in memory
   TimerId timer = 0;
   int64_t timer_us = 0;
   std::string blocked_limit;
@@ -76,41 +87,71 @@ struct Queue {
 
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   uint64_t settings_version = 0;
-  const policy::v1::ControlEntry* pause = nullptr;
 
   struct History {
     std::vector<common::v1::Reply> replies;  // newest first
     std::vector<int64_t> times_us;
+    std::list<Queue*>::iterator place;
+    bool unsaved = false;
   };
   std::unique_ptr<History> history;
 
-  Lane& LaneOf(uint64_t lane, std::string_view job_id, uint32_t priority);
+  std::string_view domain() const { return std::string_view(name).substr(0, domain_bytes); }
+  std::string_view vmta() const { return std::string_view(name).substr(domain_bytes + 1); }
+  // Makes it where there is none. References stay valid until the lane is dropped.
+  Lane& LaneOf(uint64_t lane, std::string_view job_id = {}, uint32_t priority = 0);
   Lane* FindLane(uint64_t lane);
-  void Remember(const common::v1::Reply& reply, int64_t now_us);
+  void DropLane(Lane& lane);
+  // Moves the lane that was served behind the others.
+  void NextLane() { lanes.splice(lanes.end(), lanes, lanes.begin()); }
 };
 
 // Thread-safety: the shard's executor.
 class QueueTable {
  public:
+  // Replies of queues kept in memory; those of others are in their rows.
+  explicit QueueTable(const Store& store, size_t histories = 2000)
+      : store_(store), most_histories_(histories) {}
+
   Queue* Find(std::string_view name);
   Queue* FindById(uint64_t id);
-  // Makes it, with its row in `batch`, where there is none.
+  // Makes it, with its row in the next batch, where there is none.
   Queue& Get(std::string_view domain, std::string_view vmta, std::string_view pool, Batch& batch);
-  // The row as it should be stored now.
-  void WriteRow(Queue& queue, Batch& batch);
+  // To be called with every row that a batch adds: moves floor and lower bounds back where they
+  // must be, so that a restart finds the row.
+  void NoteRow(Queue& queue, Lane& lane, const DeliveryKey& key, int64_t expires_us);
+  // Its row goes into the next batch.
+  void Touch(Queue& queue);
+  void Touch(Queue& queue, Lane& lane);
+  // Writes the rows that were touched. Called as a batch is closed.
+  void WriteTouched(Batch& batch);
   // Deletes the rows and forgets it.
   void Remove(Queue& queue, Batch& batch);
+  void RemoveLane(Queue& queue, Lane& lane, Batch& batch);
   // Reads all rows. DATA_LOSS names a row that cannot be read.
-  absl::Status Load(const Store& store);
+  absl::Status Load();
 
-  const std::map<std::string, std::unique_ptr<Queue>, std::less<>>& all() const { return by_name_; }
+  void Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us);
+  // nullptr where there are none; read from the row where need be.
+  const Queue::History* HistoryOf(Queue& queue);
+
+  const std::map<std::string_view, std::unique_ptr<Queue>>& all() const { return by_name_; }
   size_t size() const { return by_name_.size(); }
 
  private:
-  std::map<std::string, std::unique_ptr<Queue>, std::less<>> by_name_;
+  void WriteRow(Queue& queue, Batch& batch);
+  void LoadHistory(Queue& queue, const v1::QueueRow& row);
+  void KeepHistory(Queue& queue);
+
+  const Store& store_;
+  const size_t most_histories_;
+  std::map<std::string_view, std::unique_ptr<Queue>> by_name_;  // keys lie in the queues
   absl::flat_hash_map<uint64_t, Queue*> by_id_;
+  std::vector<Queue*> touched_;
+  std::list<Queue*> histories_;  // latest use first
   uint64_t last_id_ = 0;
   uint64_t id_mark_ = 0;  // as stored: no id up to here is given again after a restart
+  std::string lookup_;
 };
 
 }  // namespace sluice::queue

@@ -48,10 +48,7 @@ void Shard::FetchSession::OnClosed(absl::Status) { Erase(shard.fetch_sessions_, 
 
 void WorkerSession::OnClosed(absl::Status) { shard.OnWorkerGone(*this); }
 
-void WorkerSession::OnWritable() {
-  congested = false;
-  shard.FlushLater();
-}
+void WorkerSession::OnWritable() { shard.OnWorkerWritable(*this); }
 
 Shard::Shard(const ShardOptions& options, Executor& executor, Store& store, Committer& committer)
     : options_(options),
@@ -59,6 +56,7 @@ Shard::Shard(const ShardOptions& options, Executor& executor, Store& store, Comm
       store_(store),
       committer_(committer),
       journal_(executor, store, committer, options.journal),
+      queues_(store),
       policy_(config::PolicyView::Defaults()),
       enqueue_service_(
           std::make_unique<Service<v1::EnqueueRequest, v1::EnqueueResponse, EnqueueSession>>(
@@ -75,7 +73,9 @@ Shard::Shard(const ShardOptions& options, Executor& executor, Store& store, Comm
 
 Shard::~Shard() {
   alive_.reset();
-  if (tick_ != 0) executor_.Cancel(tick_);
+  for (TimerId timer : {tick_, index_timer_, sweep_timer_}) {
+    if (timer != 0) executor_.Cancel(timer);
+  }
   for (const auto& [name, queue] : queues_.all()) {
     if (queue->timer != 0) executor_.Cancel(queue->timer);
   }
@@ -83,7 +83,7 @@ Shard::~Shard() {
 
 absl::Status Shard::Start() {
   started_us_ = NowUs();
-  if (absl::Status status = queues_.Load(store_); !status.ok()) return status;
+  if (absl::Status status = queues_.Load(); !status.ok()) return status;
   std::string value;
   if (store_.Get(Family::kMeta, kEpochKey, &value).ok() && value.size() == 8) {
     epoch_ = ReadU64(value, 0);
@@ -96,10 +96,19 @@ absl::Status Shard::Start() {
   journal_.batch().Put(Family::kMeta, kEpochKey, U64Key(epoch_));
 
   auto events = store_.Scan(Family::kEvents, "", "", false);
-  if (events->Valid()) first_sequence_ = ReadU64(events->key(), 0);
   // Records are numbered without gaps within an epoch; a new epoch begins far above the last one.
   journal_.set_next_sequence(epoch_ << 40);
-  if (!events->Valid()) first_sequence_ = epoch_ << 40;
+  first_sequence_ = events->Valid() ? ReadU64(events->key(), 0) : epoch_ << 40;
+  events.reset();
+  LoadOutbox();
+  if (store_.Get(Family::kMeta, kWatermarkKey, &value).ok() && value.size() == 8) {
+    watermark_ = ReadU64(value, 0);
+  } else {
+    auto first = store_.Scan(Family::kMessages, "", "", false);
+    watermark_ = first->Valid() ? ReadU64(first->key(), 0) : static_cast<uint64_t>(started_us_);
+  }
+  durable_watermark_ = watermark_;
+  unknown_below_ = storage_key_mark_;
 
   auto rows = store_.Scan(Family::kLeases, "", "", false);
   for (; rows->Valid(); rows->Next()) {
@@ -107,6 +116,14 @@ absl::Status Shard::Start() {
     if (rows->key().size() != 8 ||
         !row.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
       return absl::DataLossError("a lease row cannot be read");
+    }
+    if (row.taken_back()) {
+      LostLease& lost = lost_[ReadU64(rows->key(), 0)];
+      lost.forget = executor_.clock().Now() + std::chrono::hours(1);
+      for (const std::string& encoded : row.delivery_keys()) {
+        if (const auto key = DeliveryKey::Decode(encoded)) lost.keys.push_back(*key);
+      }
+      continue;
     }
     auto lease = std::make_unique<Lease>();
     lease->id = ReadU64(rows->key(), 0);
@@ -120,8 +137,7 @@ absl::Status Shard::Start() {
       if (queue == nullptr) return absl::DataLossError("a lease names a queue that is not there");
       lease->queue = queue;
       lease->lane = key->lane;
-      Lane& lane = queue->LaneOf(key->lane, "", 0);
-      lane.busy.insert(*key);
+      queue->LaneOf(key->lane).busy.insert(*key);
       lease->keys.push_back(*key);
       ++queue->leased;
     }
@@ -144,13 +160,34 @@ absl::Status Shard::Start() {
     if (on_failed_) on_failed_(status);
   });
   journal_.set_on_idle([this] { CountSome(); });
+  journal_.set_on_close([this] { queues_.WriteTouched(journal_.batch()); });
   counting_ = queues_.size() > 0;
   health_ = store_.Health();
   serving_ = true;
-  RefreshPauses();
-  for (const auto& [name, queue] : queues_.all()) Wake(*queue, NowUs());
+  for (const auto& [name, queue] : queues_.all()) {
+    RefreshPause(*queue);
+    // Looked at before it is believed that there is something to do, some queues a turn.
+    if (queue->stored_next_due_us > NowUs()) {
+      Wake(*queue, queue->stored_next_due_us);
+    } else {
+      start_queue_.push_back(queue->id);
+    }
+  }
+  LookAtSome();
   Tick();
+  AdvanceWatermark();
+  SweepSome();
   return absl::OkStatus();
+}
+
+void Shard::LookAtSome() {
+  constexpr int kQueuesPerTurn = 64;
+  for (int i = 0; i < kQueuesPerTurn && !start_queue_.empty(); ++i) {
+    Queue* queue = queues_.FindById(start_queue_.front());
+    start_queue_.pop_front();
+    if (queue != nullptr) Offer(*queue);
+  }
+  if (!start_queue_.empty()) PostTask([this] { LookAtSome(); });
 }
 
 void Shard::set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed) {
@@ -159,8 +196,17 @@ void Shard::set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_faile
 
 void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
-  RefreshPauses();
-  for (const auto& [name, queue] : queues_.all()) Offer(*queue);
+  if (!serving_) return;
+  std::vector<Queue*> moving;
+  for (const auto& [name, queue] : queues_.all()) {
+    const bool was_paused = queue->paused;
+    bool lanes_moved = false;
+    for (const Lane& lane : queue->lanes) lanes_moved |= lane.paused;
+    RefreshPause(*queue);
+    if (was_paused || lanes_moved) moving.push_back(queue.get());
+  }
+  for (Queue* queue : moving) Offer(*queue);
+  PumpWaitingLater();
 }
 
 void Shard::Drain(absl::AnyInvocable<void()> done) {
@@ -179,47 +225,65 @@ uint64_t Shard::NextStorageKey() {
 
 const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
   if (queue.settings == nullptr || queue.settings_version != policy_->version()) {
-    queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+    auto settings = policy_->ForQueue(queue.domain(), queue.vmta(), queue.pool);
+    if (queue.settings != nullptr &&
+        settings->bounce_after_us() < queue.settings->bounce_after_us()) {
+      queue.earliest_expiry_us = 0;  // the sweep finds out
+      TouchRow(queue);
+    }
+    queue.settings = std::move(settings);
     queue.settings_version = policy_->version();
   }
   return *queue.settings;
 }
 
-void Shard::RefreshPauses() {
-  for (const auto& [name, queue] : queues_.all()) {
-    queue->settings.reset();
-    queue->pause = policy_->FindPause(queue->name, "");
-    for (Lane& lane : queue->lanes) {
-      lane.paused = !lane.job_id.empty() && policy_->FindPause(queue->name, lane.job_id) != nullptr;
-    }
+void Shard::RefreshPause(Queue& queue) {
+  const int64_t now_us = NowUs();
+  const auto* pause = policy_->FindPause(queue.name, "");
+  queue.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > now_us);
+  if (queue.paused && pause->until_us() != 0) Wake(queue, pause->until_us());
+  for (Lane& lane : queue.lanes) {
+    if (lane.job_id.empty()) continue;
+    pause = policy_->FindPause(queue.name, lane.job_id);
+    lane.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > now_us);
+    if (lane.paused && pause->until_us() != 0) Wake(queue, pause->until_us());
   }
 }
 
 // While a restart's count is under way, rows behind its position are not in the counts yet.
 void Shard::CountRow(Queue& queue, const DeliveryKey& key, int change) {
   if (counting_ && key.Encode() >= count_position_) return;
-  Lane& lane = queue.LaneOf(key.lane, "", 0);
-  queue.recipients += static_cast<uint64_t>(static_cast<int64_t>(change));
-  lane.recipients += static_cast<uint64_t>(static_cast<int64_t>(change));
+  const auto difference = static_cast<uint64_t>(static_cast<int64_t>(change));
+  queue.recipients += difference;
+  queue.LaneOf(key.lane).recipients += difference;
+  recipients_ += difference;
 }
 
 void Shard::MoveFloor(Queue& queue, Lane& lane) {
   constexpr uint32_t kRowsBetweenFloors = 256;
   if (lane.taken_since_floor < kRowsBetweenFloors) return;
-  DeliveryKey floor = lane.cursor;
-  if (!lane.busy.empty()) floor = std::min(floor, *lane.busy.begin());
   lane.taken_since_floor = 0;
+  // Not beyond now, though nothing may be due for long: what comes next is due from now on.
+  DeliveryKey floor = std::min(lane.cursor, DeliveryKey{queue.id, lane.id, NowUs(), 0, 0});
+  if (!lane.busy.empty()) floor = std::min(floor, *lane.busy.begin());
   if (floor <= lane.floor) return;
   lane.floor = floor;
-  if (lane.id == 0) {
-    queues_.WriteRow(queue, journal_.batch());
+  int64_t due_us = kNever;
+  for (const Lane& each : queue.lanes) {
+    due_us = std::min(due_us, each.next_due_us);
+    if (!each.busy.empty()) due_us = std::min(due_us, each.busy.begin()->due_us);
+  }
+  queue.stored_next_due_us = due_us;
+  queues_.Touch(queue, lane);
+  journal_.batch();
+}
+
+// A job that is done leaves nothing behind in a queue that lives on.
+void Shard::ForgetLaneWhenEmpty(Queue& queue, Lane& lane) {
+  if (counting_ || lane.id == 0 || lane.recipients > 0 || !lane.busy.empty()) {
     return;
   }
-  v1::LaneRow row;
-  row.set_job_id(lane.job_id);
-  row.set_priority(lane.priority);
-  row.set_floor(floor.Encode());
-  journal_.batch().Put(Family::kQueues, LaneRowKey(queue.id, lane.id), row.SerializeAsString());
+  queues_.RemoveLane(queue, lane, journal_.batch());
 }
 
 void Shard::ForgetWhenEmpty(Queue& queue) {
@@ -257,7 +321,7 @@ common::v1::Event& Shard::NewEvent(common::v1::EventKind kind, const Queue& queu
   event.set_body_size(envelope.body_size());
   *event.mutable_captured_headers() = envelope.captured_headers();
   *event.mutable_metadata() = envelope.metadata();
-  event.set_vmta(queue.vmta);
+  event.set_vmta(std::string(queue.vmta()));
   if (delivery == nullptr) return event;
   event.set_rcpt(delivery->rcpt());
   event.set_rcpt_given(delivery->rcpt_given());

@@ -8,7 +8,9 @@
 #include <cstdint>
 #include <deque>
 #include <list>
+#include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -19,6 +21,7 @@
 #include "services/base/rpc/stream.h"
 #include "services/base/rpc/unary.h"
 #include "services/config/policy_view.h"
+#include "services/queue/core/dispatch_order.h"
 #include "services/queue/core/journal.h"
 #include "services/queue/core/queue_table.h"
 #include "services/queue/core/shard_options.h"
@@ -34,12 +37,14 @@ using DispatchStream = Stream<v1::DispatchResponse, v1::DispatchRequest>;
 using FetchStream = Stream<v1::FetchBodyResponse, v1::FetchBodyRequest>;
 
 struct WalkRow;
+struct Standing;
 
 // A message in memory, shared by the leases that use it.
 struct StoredMessage {
   common::v1::Message envelope;
-  Body body;            // empty where the body is stored in chunks
-  uint32_t chunks = 0;  // of a large body
+  Body body;                // empty where the body is stored in chunks
+  uint32_t chunks = 0;      // of a large body
+  uint32_t recipients = 0;  // as accepted; 0: not known
 };
 
 struct ShardStats {
@@ -117,8 +122,17 @@ class Shard {
     std::vector<common::v1::Delivery> deliveries;  // empty after a restart, until needed
     std::shared_ptr<const StoredMessage> message;  // likewise
     std::set<uint32_t> delete_asked;               // positions an operator wants gone
+    std::set<uint32_t> settled;  // ended otherwise: a late answer of another lease
+    std::string delete_author;
+    std::string delete_reason;
     bool sent = false;
     bool answered = false;  // its end is in a batch
+  };
+
+  // A group that was taken back because its worker was lost. A late `delivered` still counts.
+  struct LostLease {
+    std::vector<DeliveryKey> keys;
+    MonotonicTime forget{};
   };
 
   // Rows that one message adds, to be counted and dispatched once they are durable.
@@ -139,12 +153,13 @@ class Shard {
                   std::vector<common::v1::Delivery> deliveries, uint64_t storage_key,
                   Journal::OnDurable on_durable);
   void RowsAreDurable(std::span<const AddedRow> rows);
-  std::string ChooseVmta(common::v1::Delivery& delivery);
+  void ChooseVmta(common::v1::Delivery& delivery);
+  Lane& LaneFor(Queue& queue, uint64_t lane, const std::string& job_id, uint32_t priority);
   uint64_t NextStorageKey();
 
   // ---- queues
   const policy::v1::QueueSettings& SettingsOf(Queue& queue);
-  void RefreshPauses();
+  void RefreshPause(Queue& queue);
   void CountRow(Queue& queue, const DeliveryKey& key, int change);
   void MoveFloor(Queue& queue, Lane& lane);
   void ForgetWhenEmpty(Queue& queue);
@@ -158,11 +173,26 @@ class Shard {
   void OnWorkerGone(WorkerSession& session);
   // Contact is lost: its queues go to others, its leases wait for it.
   void Detach(WorkerSession& session);
+  void ReleaseAll(WorkerSession& session);
+  void OnWorkerWritable(WorkerSession& session);
   void Announce(Queue& queue);
+  // Looks whether the queue has something to do, and starts it.
   void Offer(Queue& queue);
+  // Reads the first row of lanes whose next due time is only what a restart knew.
+  void LookAt(Queue& queue, Lane& lane);
+  WorkerSession* ChooseWorker(Queue& queue);
+  bool MayServe(const WorkerSession& worker, std::string_view vmta) const;
+  // Until a worker comes that can take it, or one that has too much unanswered goes on.
+  void AwaitWorker(Queue& queue);
+  void PumpWaiting();
+  void PumpWaitingLater();
+  void Answered(WorkerSession& worker, Standing& standing);
   void Release(Queue& queue, bool tell_worker);
   void MarkReady(Queue& queue);
   void RunReady();
+  void RunReadyLater();
+  // Runs `task` after what is posted now, unless the shard is gone by then.
+  void PostTask(absl::AnyInvocable<void()> task);
   // Leases what is due and for what there are credits, at most `budget` groups. True: there is
   // more.
   bool LeaseDue(Queue& queue, int& budget);
@@ -172,7 +202,7 @@ class Shard {
                    std::vector<common::v1::Delivery> deliveries,
                    std::shared_ptr<const StoredMessage> message);
   void SendLease(Lease& lease);
-  void RenewLeases(WorkerSession& session);
+  void RenewLeases(WorkerSession& session, const v1::DispatchRequest& request);
   void CheckLeases();
   // Ends a lease without a result. `lost` counts for the poison rule.
   void TakeBack(Lease& lease, bool lost);
@@ -183,22 +213,39 @@ class Shard {
 
   // ---- results and retry
   void OnResult(WorkerSession& session, v1::GroupResult& result);
+  void OnLateResult(WorkerSession& session, const v1::GroupResult& result);
+  void SettleLate(const DeliveryKey& key, std::shared_ptr<const v1::GroupResult> result);
+  void Acknowledge(const std::string& worker, uint64_t lease_id);
   struct Change;  // what happens to one recipient, gathered for one batch
-  void EndLease(Lease& lease, WorkerSession* acknowledge);
+  void EndLease(Lease& lease, bool acknowledge);
+  void WriteLease(const Lease& lease, bool taken_back);
+  // Puts a delivery's row, at another place or with other content than at first, into the batch.
+  void MoveToRow(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
+                 const common::v1::Message& envelope);
+  void ForgetLaneWhenEmpty(Queue& queue, Lane& lane);
+  void TouchRow(Queue& queue) {
+    queues_.Touch(queue);
+    journal_.batch();
+  }
+  // Not while the wall clock is in doubt.
+  bool MayExpire() const { return executor_.clock().Now() >= expiry_frozen_until_; }
   void Delivered(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
                  const StoredMessage& message, const v1::GroupResult& result,
                  const common::v1::Reply& reply);
-  void Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery delivery,
+  // False where the recipient failed: it expired, or had its last attempt.
+  bool Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery& delivery,
                 const StoredMessage& message, const v1::GroupResult& result,
-                const common::v1::Reply& reply, std::vector<DeliveryKey>* moved);
+                const common::v1::Reply& reply, int64_t now_us, std::vector<DeliveryKey>* moved);
   // Ends a recipient as failed, expired or deleted, with its DSN where one is due.
   void Fail(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
             const StoredMessage& message, common::v1::EventKind kind,
-            const common::v1::Reply& reply, const common::v1::Attempt* attempt);
+            const common::v1::Reply& reply, const common::v1::Attempt* attempt,
+            const std::string& author = {}, const std::string& reason = {});
   void SendDsn(Queue& queue, const common::v1::Delivery& delivery, const StoredMessage& message,
                uint64_t storage_key, const common::v1::Reply& reply, common::v1::EventKind kind);
   void DropRow(const DeliveryKey& key);
-  void OneRecipientLess(uint64_t storage_key, const common::v1::Message& envelope);
+  // So many recipients of a message have ended; the last one takes message and body with it.
+  void RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended);
   void OnQueueFailure(Queue& queue, const v1::QueueFailure& failure);
   void FailDue(Queue& queue, const v1::QueueFailure& failure);
   void LeaveRetryMode(Queue& queue);
@@ -211,19 +258,48 @@ class Shard {
   void FreeWhenDurable(Queue& queue, std::vector<DeliveryKey> old_keys,
                        std::vector<DeliveryKey> new_keys);
 
+  // ---- index
+  // Whether index rows of this message may exist.
+  bool Indexed(uint64_t storage_key) const {
+    return storage_key < watermark_ || storage_key < unknown_below_ ||
+           indexed_.contains(storage_key);
+  }
+  void IndexRow(const common::v1::Message& envelope, const common::v1::Delivery& delivery,
+                const DeliveryKey& key);
+  void UnindexRow(const DeliveryKey& key, const common::v1::Delivery& delivery);
+  void IndexMessage(const common::v1::Message& envelope, uint64_t storage_key);
+  void IndexUntil(uint64_t target);
+  static std::string IndexPrefixOf(const v1::MessageFilter& filter);
+  // Indexes what is older than a minute and still queued, a little at a time.
+  void AdvanceWatermark();
+  void UnindexMessage(const common::v1::Message& envelope, uint64_t storage_key);
+
   // ---- maintenance
+  void LookAtSome();
+  void LoadOutbox();
   void Tick();
   void CountSome();
   void SweepSome();
+  bool SweepQueue(Queue& queue, int& budget);
+  void EvictIdle(Queue& queue);
+  void CloseOutboxSegment();
   void TrimEvents();
+  void WatchWallClock();
 
   // ---- control
+  struct QueueListing;
+  void ListMoreQueues(std::shared_ptr<QueueListing> listing);
   void RunWalk(std::shared_ptr<Walk> walk);
+  bool WalkDeliveries(Walk& walk);
+  bool WalkIndex(Walk& walk, const std::string& prefix);
+  bool WalkRecent(Walk& walk);
+  bool VisitMessage(Walk& walk, uint64_t storage_key, std::string_view positions, uint32_t last);
+  void VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value);
   void FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes);
   void FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown);
   // Writes a row with another key or content, and frees it there once durable.
   void MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey next,
-               const common::v1::Delivery& delivery);
+               const common::v1::Delivery& delivery, const common::v1::Message& envelope);
 
   int64_t NowUs() const { return ToUnixMicros(executor_.clock().WallNow()); }
 
@@ -247,6 +323,7 @@ class Shard {
   uint64_t last_lease_id_ = 0;
   uint64_t next_queue_ref_ = 1;
   uint64_t pool_turn_ = 0;
+  uint64_t recipients_ = 0;
 
   std::list<std::unique_ptr<EnqueueSession>> enqueue_sessions_;
   std::list<std::unique_ptr<UploadSession>> upload_sessions_;
@@ -254,9 +331,17 @@ class Shard {
   std::list<std::unique_ptr<WorkerSession>> workers_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Lease>> leases_;
   absl::flat_hash_map<uint64_t, Queue*> refs_;
-  std::deque<uint64_t> ready_;  // queue ids with credits and mail, in turn
+  absl::flat_hash_map<uint64_t, LostLease> lost_;
+  DispatchOrder order_;  // queues with credits and mail
   bool run_posted_ = false;
+  // Ids of queues that have due mail and no worker, by virtual MTA, in turn.
+  std::map<std::string, std::deque<uint64_t>, std::less<>> waiting_;
+  bool pump_posted_ = false;
   bool flush_posted_ = false;
+  std::deque<uint64_t> start_queue_;  // ids of queues that a restart has not looked at yet
+  TimerId sweep_timer_ = 0;
+  std::string row_value_;  // reused
+  std::string domain_;     // reused
 
   // Outstanding recipients of messages with several, while batches that change them are on the way.
   struct Count {
@@ -289,11 +374,50 @@ class Shard {
 
   bool counting_ = false;
   std::string count_position_;  // rows before it are in the counts
-  std::string sweep_queue_;     // name of the queue that the sweep looks at next
   uint64_t first_sequence_ = 1;
-  uint64_t outbox_bytes_ = 0;
-  uint64_t seen_event_bytes_ = 0;
   TimerId tick_ = 0;
+
+  // Everything that is queued and has a smaller storage key is in the index. Durable.
+  static constexpr char kWatermarkKey[] = "index-watermark";
+  uint64_t watermark_ = 0;          // with what is in the batch
+  uint64_t durable_watermark_ = 0;  // as the store shows it
+  uint64_t indexed_accepted_ = 0;
+  absl::flat_hash_set<uint64_t> ending_;  // messages that the batch on its way removes
+  // Below this (a restart's) it is not known whether a message is indexed.
+  uint64_t unknown_below_ = 0;
+  absl::flat_hash_set<uint64_t> indexed_;  // behind the watermark all the same
+  TimerId index_timer_ = 0;
+
+  // Where the sweep is: the queue's name, and the last row of it that was looked at.
+  struct Sweep {
+    std::string queue;
+    std::string row;
+    int64_t earliest_us = kNever;  // expiry, of the rows of this queue up to there
+    int64_t began_us = 0;
+  };
+  Sweep sweep_;
+
+  // Closed stretches of the outbox, oldest first.
+  struct Segment {
+    uint64_t first = 0;
+    uint64_t next = 0;
+    int64_t last_time_us = 0;
+    uint64_t bytes = 0;
+    uint64_t events = 0;
+  };
+  std::deque<Segment> segments_;
+  uint64_t outbox_bytes_ = 0;  // of all of them
+  uint64_t open_first_ = 0;    // the stretch that is being written
+  int64_t open_since_us_ = 0;
+  uint64_t open_bytes_before_ = 0;
+  uint64_t open_events_before_ = 0;
+  struct EventReading;
+  void ReadMoreEvents(std::shared_ptr<EventReading> reading);
+  void PutSegment(const Segment& segment);
+
+  // Wall clock minus monotonic clock, as last seen; after a step nothing expires for a while.
+  std::optional<int64_t> wall_offset_us_;
+  MonotonicTime expiry_frozen_until_{};
 
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<StreamService<v1::EnqueueRequest, v1::EnqueueResponse>> enqueue_service_;

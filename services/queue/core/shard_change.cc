@@ -40,25 +40,16 @@ absl::Status CheckFilter(const v1::MessageFilter& filter) {
 }  // namespace
 
 void Shard::MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey next,
-                    const common::v1::Delivery& delivery) {
-  Batch& batch = journal_.batch();
-  from.LaneOf(key.lane, "", 0).busy.insert(key);
-  if (key != next) batch.Delete(Family::kDeliveries, key.Encode());
-  batch.Put(Family::kDeliveries, next.Encode(), delivery.SerializeAsString());
-  to.earliest_expiry_us = std::min(to.earliest_expiry_us, ExpiryOf(to, next.storage_key, delivery));
+                    const common::v1::Delivery& delivery, const common::v1::Message& envelope) {
+  from.LaneOf(key.lane).busy.insert(key);
+  if (key != next) DropRow(key);
+  MoveToRow(to, next, delivery, envelope);
   if (&from == &to) {
     FreeWhenDurable(from, {key}, {next});
     return;
   }
-  ++to.pending;
-  journal_.WhenDurable([this, &to, next](const absl::Status& status) {
-    if (status.ok()) {
-      const AddedRow row{&to, next, 0};
-      RowsAreDurable({&row, 1});
-    } else {
-      --to.pending;
-    }
-  });
+  // First the new place, so that no count ever misses it.
+  FreeWhenDurable(to, {}, {next});
   FreeWhenDurable(from, {key}, {});
 }
 
@@ -77,7 +68,10 @@ void Shard::DeleteMessages(v1::DeleteMessagesRequest request,
       for (auto& [id, lease] : leases_) {
         if (lease->queue != row.queue || lease->answered) continue;
         for (size_t i = 0; i < lease->keys.size(); ++i) {
-          if (lease->keys[i] == row.key) lease->delete_asked.insert(static_cast<uint32_t>(i));
+          if (lease->keys[i] != row.key) continue;
+          lease->delete_asked.insert(static_cast<uint32_t>(i));
+          lease->delete_author = request.author();
+          lease->delete_reason = request.reason();
         }
       }
       response->set_leased(response->leased() + 1);
@@ -92,7 +86,8 @@ void Shard::DeleteMessages(v1::DeleteMessagesRequest request,
     reply.set_text(absl::StrCat("removed by ", request.author(), ": ", request.reason()));
     Fail(*row.queue, row.key, row.delivery, *message,
          request.bounce() ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_DELETED, reply,
-         nullptr);
+         nullptr, request.author(), request.reason());
+    RecipientsLess(row.key.storage_key, *message, 1);
     FreeWhenDurable(*row.queue, {row.key}, {});
     response->set_recipients(response->recipients() + 1);
     return true;
@@ -110,7 +105,7 @@ void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResp
     if (!request.pattern().empty() && !config::WildcardMatches(request.pattern(), name)) continue;
     if (queue->mode == v1::QUEUE_MODE_RETRY) {
       queue->retry_until_us = NowUs();
-      queues_.WriteRow(*queue, journal_.batch());
+      TouchRow(*queue);
       response->set_queues(response->queues() + 1);
       Offer(*queue);
     }
@@ -122,6 +117,7 @@ void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResp
   auto walk = std::make_shared<Walk>();
   walk->filter.set_queue_pattern(request.pattern());
   walk->limit = kMostChanges;
+  walk->needs_message = true;
   auto touched = std::make_shared<absl::flat_hash_set<uint64_t>>();
   walk->on_row = [this, touched](const WalkRow& row) {
     const int64_t now_us = NowUs();
@@ -131,7 +127,7 @@ void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResp
     }
     DeliveryKey next = row.key;
     next.due_us = now_us;
-    MoveRow(*row.queue, row.key, *row.queue, next, row.delivery);
+    MoveRow(*row.queue, row.key, *row.queue, next, row.delivery, *row.message);
     touched->insert(row.queue->id);
     return true;
   };
@@ -164,28 +160,22 @@ void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
     if (row.busy) return false;
     common::v1::Delivery delivery = row.delivery;
     if (delivery.first_vmta().empty()) {
-      delivery.set_first_vmta(row.queue->vmta);
+      delivery.set_first_vmta(std::string(row.queue->vmta()));
       delivery.set_first_queue(row.queue->name);
     }
     delivery.set_vmta(is_pool ? "" : request.target());
     if (is_pool) delivery.set_pool(request.target());
     ChooseVmta(delivery);
-    if (delivery.vmta() == row.queue->vmta) return false;
+    if (delivery.vmta() == row.queue->vmta()) return false;
     delivery.mutable_reroute()->set_target(request.target());
     delivery.mutable_reroute()->set_reason(request.reason());
     delivery.mutable_reroute()->set_author(request.author());
     delivery.mutable_reroute()->set_since_us(NowUs());
-    const std::string domain = row.queue->domain;
+    const std::string domain(row.queue->domain());
     Queue& to = queues_.Get(domain, delivery.vmta(), delivery.pool(), journal_.batch());
-    to.pause = policy_->FindPause(to.name, "");
-    const Lane* lane = row.queue->FindLane(row.key.lane);
-    if (to.FindLane(row.key.lane) == nullptr) {
-      Lane& made = to.LaneOf(row.key.lane, lane->job_id, lane->priority);
-      v1::LaneRow stored;
-      stored.set_job_id(made.job_id);
-      stored.set_priority(made.priority);
-      journal_.batch().Put(Family::kQueues, LaneRowKey(to.id, made.id), stored.SerializeAsString());
-    }
+    RefreshPause(to);
+    const Lane& lane = row.queue->LaneOf(row.key.lane);
+    LaneFor(to, lane.id, lane.job_id, lane.priority);
     DeliveryKey next = row.key;
     next.queue_id = to.id;
     common::v1::Event& event =
@@ -193,7 +183,7 @@ void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
     event.set_from_queue(row.queue->name);
     event.set_author(request.author());
     event.set_reason(request.reason());
-    MoveRow(*row.queue, row.key, to, next, delivery);
+    MoveRow(*row.queue, row.key, to, next, delivery, *row.message);
     response->set_recipients(response->recipients() + 1);
     return true;
   };
@@ -226,7 +216,7 @@ void Shard::ReleaseMessages(v1::ReleaseMessagesRequest request,
     NewEvent(common::v1::EVENT_KIND_RELEASED, *row.queue, *row.message, &delivery)
         .set_author(request.author());
     if (stats_.held > 0) --stats_.held;
-    MoveRow(*row.queue, row.key, *row.queue, next, delivery);
+    MoveRow(*row.queue, row.key, *row.queue, next, delivery, *row.message);
     response->set_recipients(response->recipients() + 1);
     return true;
   };

@@ -1,5 +1,6 @@
 // What operators see and change: queues and why they stand, recipients, events.
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "services/config/domain_pattern.h"
@@ -35,9 +36,7 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   v1::GetShardStatusResponse status;
   status.set_shard(options_.name);
   status.set_epoch(epoch_);
-  uint64_t recipients = 0;
-  for (const auto& [name, queue] : queues_.all()) recipients += queue->recipients;
-  status.set_recipients(recipients);
+  status.set_recipients(recipients_);
   status.set_counting(counting_);
   status.set_queues(queues_.size());
   status.set_spool_bytes(health_.live_bytes);
@@ -73,15 +72,18 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
 std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
   const int64_t now_us = NowUs();
   *next_us = 0;
-  if (queue.pause != nullptr) {
-    *next_us = queue.pause->until_us();
-    return absl::StrCat("paused by ", queue.pause->author(), ": ", queue.pause->reason());
+  if (const auto* pause = policy_->FindPause(queue.name, ""); queue.paused && pause != nullptr) {
+    *next_us = pause->until_us();
+    return absl::StrCat("paused by ", pause->author(), ": ", pause->reason());
   }
+  if (!serving_) return "the store failed: the shard must be opened again";
+  if (draining_) return "the shard shuts down";
   if (queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
     *next_us = queue.retry_until_us;
     std::string why = "no MX could be reached";
-    if (queue.history != nullptr && !queue.history->replies.empty()) {
-      absl::StrAppend(&why, ": ", queue.history->replies[0].text());
+    const Queue::History* history = queues_.HistoryOf(queue);
+    if (history != nullptr && !history->replies.empty()) {
+      absl::StrAppend(&why, ": ", history->replies[0].text());
     }
     return why;
   }
@@ -99,11 +101,11 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
     }
     if (queue.session == nullptr) {
       const bool owned = std::any_of(workers_.begin(), workers_.end(), [&queue](const auto& each) {
-        return each->vmtas.contains(queue.vmta);
+        return each->vmtas.contains(queue.vmta());
       });
       if (!owned) {
         return absl::StrCat("no worker is connected that owns a source of virtual MTA ",
-                            queue.vmta);
+                            std::string(queue.vmta()));
       }
       if (queue.leased > 0) {
         return absl::StrCat("contact with worker ", queue.last_worker,
@@ -123,19 +125,21 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
 
 void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
   status->set_name(queue.name);
-  status->set_domain(queue.domain);
-  status->set_vmta(queue.vmta);
+  status->set_domain(std::string(queue.domain()));
+  status->set_vmta(std::string(queue.vmta()));
   status->set_recipients(queue.recipients);
   status->set_leased(queue.leased);
   status->set_mode(std::string(ModeName(queue.mode)));
-  status->set_paused(queue.pause != nullptr);
+  status->set_paused(queue.paused);
   int64_t next_us = 0;
   status->set_reason(ReasonOf(queue, &next_us));
   status->set_next_time_us(next_us);
-  if (queue.pause != nullptr) status->set_author(queue.pause->author());
-  if (queue.history != nullptr) {
-    for (const auto& reply : queue.history->replies) *status->add_last_replies() = reply;
-    for (int64_t time_us : queue.history->times_us) status->add_last_reply_times_us(time_us);
+  if (const auto* pause = policy_->FindPause(queue.name, ""); queue.paused && pause != nullptr) {
+    status->set_author(pause->author());
+  }
+  if (const Queue::History* history = queues_.HistoryOf(queue); history != nullptr) {
+    for (const auto& reply : history->replies) *status->add_last_replies() = reply;
+    for (int64_t time_us : history->times_us) status->add_last_reply_times_us(time_us);
   }
   status->set_shard(options_.name);
   status->set_delivered(queue.delivered);
@@ -154,28 +158,83 @@ void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
   }
 }
 
+// Looks through the queues some thousand a turn, keeping the best `limit` of them.
+struct Shard::QueueListing {
+  v1::ListQueuesRequest request;
+  Done<v1::ListQueuesResponse> done;
+  size_t limit = 0;
+  bool by_name = false;
+  // Where the page before ended: recipients then, as the counts move on while somebody reads.
+  uint64_t after_recipients = std::numeric_limits<uint64_t>::max();
+  std::string position;
+  std::vector<std::pair<uint64_t, std::string>> best;  // a heap; the worst first
+  bool more = false;
+
+  static bool Before(const std::pair<uint64_t, std::string>& a,
+                     const std::pair<uint64_t, std::string>& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  }
+};
+
 void Shard::ListQueues(v1::ListQueuesRequest request, Done<v1::ListQueuesResponse> done) {
-  v1::ListQueuesResponse response;
-  const uint32_t limit = LimitOf(request.limit());
-  std::vector<Queue*> found;
-  for (auto it = queues_.all().upper_bound(request.after()); it != queues_.all().end(); ++it) {
-    Queue& queue = *it->second;
-    if ((request.pattern().empty() || config::WildcardMatches(request.pattern(), queue.name)) &&
-        (!request.paused_only() || queue.pause != nullptr) &&
-        (request.mode().empty() || request.mode() == ModeName(queue.mode)) &&
-        (counting_ || queue.recipients > 0 || queue.pause != nullptr ||
-         queue.mode != v1::QUEUE_MODE_UNSPECIFIED)) {
-      found.push_back(&queue);
+  auto listing = std::make_shared<QueueListing>();
+  listing->limit = LimitOf(request.limit());
+  listing->by_name = request.sort() == "name";
+  if (listing->by_name) {
+    listing->position = request.after();
+  } else if (const Queue* after = queues_.Find(request.after()); after != nullptr) {
+    listing->after_recipients = after->recipients;
+  }
+  listing->request = std::move(request);
+  listing->done = std::move(done);
+  ListMoreQueues(std::move(listing));
+}
+
+void Shard::ListMoreQueues(std::shared_ptr<QueueListing> listing) {
+  constexpr int kQueuesPerTurn = 4000;
+  const v1::ListQueuesRequest& request = listing->request;
+  auto it = queues_.all().upper_bound(listing->position);
+  for (int i = 0; i < kQueuesPerTurn && it != queues_.all().end(); ++i, ++it) {
+    const Queue& queue = *it->second;
+    if (listing->by_name && listing->best.size() == listing->limit) {
+      listing->more = true;
+      it = queues_.all().end();
+      break;
     }
+    if (!request.pattern().empty() && !config::WildcardMatches(request.pattern(), queue.name)) {
+      continue;
+    }
+    if (request.paused_only() && !queue.paused) continue;
+    if (!request.mode().empty() && request.mode() != ModeName(queue.mode)) continue;
+    if (!counting_ && queue.recipients == 0 && !queue.paused &&
+        queue.mode == v1::QUEUE_MODE_UNSPECIFIED) {
+      continue;
+    }
+    std::pair<uint64_t, std::string> entry(listing->by_name ? 0 : queue.recipients, queue.name);
+    if (!listing->by_name && !request.after().empty() &&
+        !QueueListing::Before({listing->after_recipients, request.after()}, entry)) {
+      continue;
+    }
+    listing->best.push_back(std::move(entry));
+    std::push_heap(listing->best.begin(), listing->best.end(), QueueListing::Before);
+    if (listing->best.size() <= listing->limit) continue;
+    std::pop_heap(listing->best.begin(), listing->best.end(), QueueListing::Before);
+    listing->best.pop_back();
+    listing->more = true;
   }
-  if (request.sort() != "name") {
-    std::stable_sort(found.begin(), found.end(),
-                     [](const Queue* a, const Queue* b) { return a->recipients > b->recipients; });
+  if (it != queues_.all().end()) {
+    listing->position = std::string(std::prev(it)->first);
+    PostTask(
+        [this, listing = std::move(listing)]() mutable { ListMoreQueues(std::move(listing)); });
+    return;
   }
-  response.set_more(found.size() > limit);
-  if (found.size() > limit) found.resize(limit);
-  for (Queue* queue : found) FillStatus(*queue, response.add_queues(), false);
-  done(std::move(response));
+  std::sort(listing->best.begin(), listing->best.end(), QueueListing::Before);
+  v1::ListQueuesResponse response;
+  response.set_more(listing->more);
+  for (const auto& [recipients, name] : listing->best) {
+    if (Queue* queue = queues_.Find(name)) FillStatus(*queue, response.add_queues(), false);
+  }
+  listing->done(std::move(response));
 }
 
 void Shard::GetQueue(v1::GetQueueRequest request, Done<v1::GetQueueResponse> done) {
@@ -210,7 +269,7 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
   } else if (row.delivery.has_hold()) {
     shown->set_state("held");
     shown->set_reason(row.delivery.hold().reason());
-  } else if (row.queue->pause != nullptr || row.lane_paused) {
+  } else if (row.queue->paused || row.lane_paused) {
     shown->set_state("paused");
   } else if (row.queue->mode == v1::QUEUE_MODE_RETRY) {
     shown->set_state("retry");
@@ -226,7 +285,10 @@ void Shard::ListMessages(v1::ListMessagesRequest request, Done<v1::ListMessagesR
   auto walk = std::make_shared<Walk>();
   walk->filter = request.filter();
   walk->limit = LimitOf(request.limit());
-  walk->position = request.after();
+  if (!walk->SetPosition(request.after())) {
+    done(absl::InvalidArgumentError("`after` is not what an earlier answer gave"));
+    return;
+  }
   walk->needs_message = true;
   auto response = std::make_shared<v1::ListMessagesResponse>();
   walk->on_row = [this, response](const WalkRow& row) {
@@ -270,36 +332,6 @@ void Shard::GetMessage(v1::GetMessageRequest request, Done<v1::GetMessageRespons
     done(std::move(*response));
   };
   RunWalk(std::move(walk));
-}
-
-void Shard::ReadEvents(v1::ReadEventsRequest request, Done<v1::ReadEventsResponse> done) {
-  constexpr int kRecords = 20'000;
-  v1::ReadEventsResponse response;
-  response.set_first_sequence(first_sequence_);
-  const uint32_t limit = LimitOf(request.limit());
-  const uint64_t from = std::max(request.from_sequence(), first_sequence_);
-  response.set_next_sequence(from);
-  auto rows = store_.Scan(Family::kEvents, U64Key(from), "", false);
-  for (int i = 0; rows->Valid() && i < kRecords; rows->Next(), ++i) {
-    if (response.events_size() >= static_cast<int>(limit)) break;
-    v1::EventBatch record;
-    if (!record.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
-      done(absl::DataLossError("an event record cannot be read"));
-      return;
-    }
-    const uint64_t sequence = ReadU64(rows->key(), 0);
-    response.set_next_sequence(sequence + 1);
-    uint32_t position = 0;
-    for (common::v1::Event& event : *record.mutable_events()) {
-      std::string id = U64Key(sequence);
-      AppendU32(id, position++);
-      event.set_id(id + options_.name);
-      if (!request.message_id().empty() && event.message_id() != request.message_id()) continue;
-      *response.add_events() = std::move(event);
-    }
-  }
-  response.set_more(rows->Valid());
-  done(std::move(response));
 }
 
 }  // namespace sluice::queue

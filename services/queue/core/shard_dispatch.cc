@@ -11,14 +11,30 @@ namespace {
 // A queue with mail and without credits is announced anew after this, so that the worker sees how
 // much waits.
 constexpr Duration kAnnounceEvery = std::chrono::milliseconds(20);
-// Groups leased in one turn of the loop, and of one queue in one turn of its own.
+// Groups leased in one turn of the loop.
 constexpr int kGroupsPerTurn = 256;
-constexpr int kGroupsPerQueue = 16;
+// Queues without a worker that one turn looks at.
+constexpr int kWaitingPerTurn = 256;
+
+// FNV-1a: the same in every process, as shards must agree without talking.
+uint64_t StableHash(std::string_view a, std::string_view b) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (std::string_view part : {a, std::string_view("\0", 1), b}) {
+    for (char c : part) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  return hash ^ (hash >> 29);
+}
 
 }  // namespace
 
+void Shard::PostTask(absl::AnyInvocable<void()> task) {
+  executor_.Post([alive = std::weak_ptr<bool>(alive_), task = std::move(task)]() mutable {
+    if (!alive.expired()) task();
+  });
+}
+
 bool Shard::MayDispatch(const Queue& queue, int64_t now_us) const {
-  return serving_ && !draining_ && queue.pause == nullptr &&
+  return serving_ && !draining_ && !queue.paused &&
          // Retry mode ends with the answer to one group.
          (queue.mode != v1::QUEUE_MODE_RETRY ||
           (queue.retry_until_us <= now_us && queue.leased == 0));
@@ -40,37 +56,49 @@ void Shard::Wake(Queue& queue, int64_t when_us) {
   });
 }
 
-// Looks whether the queue has something to do, and starts it.
+void Shard::LookAt(Queue& queue, Lane& lane) {
+  lane.looked_at = true;
+  const std::string lower = lane.cursor.Encode();
+  auto rows =
+      store_.Scan(Family::kDeliveries, lower, PrefixEnd(std::string_view(lower).substr(0, 16)));
+  for (; rows->Valid(); rows->Next()) {
+    const auto key = DeliveryKey::Decode(rows->key());
+    if (!key || lane.busy.contains(*key)) continue;
+    lane.cursor = *key;
+    lane.next_due_us = key->due_us;
+    return;
+  }
+  if (rows->status().ok()) lane.next_due_us = kNever;
+  ForgetWhenEmpty(queue);
+}
+
 void Shard::Offer(Queue& queue) {
   const int64_t now_us = NowUs();
+  if (queue.paused) RefreshPause(queue);
   if (!MayDispatch(queue, now_us)) {
-    if (queue.pause == nullptr && queue.mode == v1::QUEUE_MODE_RETRY &&
-        queue.retry_until_us > now_us) {
+    if (!queue.paused && queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
       Wake(queue, queue.retry_until_us);
     }
     return;
   }
   int64_t next_us = kNever;
-  for (const Lane& lane : queue.lanes) {
-    if (!lane.paused) next_us = std::min(next_us, lane.next_due_us);
+  for (Lane& lane : queue.lanes) {
+    if (lane.paused) continue;
+    if (!lane.looked_at && lane.next_due_us <= now_us) {
+      const uint64_t id = queue.id;
+      LookAt(queue, lane);
+      if (queues_.FindById(id) == nullptr) return;  // it was empty
+    }
+    next_us = std::min(next_us, lane.next_due_us);
   }
   if (next_us > now_us) {
     Wake(queue, next_us);
     return;
   }
   if (queue.session == nullptr) {
-    // One worker at a time: one that lost contact may still be sending.
-    WorkerSession* best = nullptr;
-    for (const auto& worker : workers_) {
-      if (worker->incarnation == 0 || worker->draining || !worker->vmtas.contains(queue.vmta) ||
-          worker->unanswered >= options_.max_unanswered) {
-        continue;
-      }
-      if (queue.leased > 0 && worker->worker != queue.last_worker) continue;
-      if (best == nullptr || worker->standing.size() < best->standing.size()) best = worker.get();
-    }
+    WorkerSession* best = ChooseWorker(queue);
     if (best == nullptr) {
-      Wake(queue, now_us + 1'000'000);
+      AwaitWorker(queue);
       return;
     }
     queue.session = best;
@@ -96,13 +124,80 @@ void Shard::Offer(Queue& queue) {
   }
 }
 
+// Where a virtual MTA has one source IP, one worker has it, whatever host names the IP goes by: the
+// one that all shards find by themselves among those that are connected (highest random weight).
+bool Shard::MayServe(const WorkerSession& worker, std::string_view vmta) const {
+  if (worker.incarnation == 0 || worker.draining || !worker.vmtas.contains(vmta)) return false;
+  const auto* section = policy_->FindVirtualMta(vmta);
+  if (section == nullptr || section->source_hosts_size() != 1) return true;
+  const std::string& ip = section->source_hosts(0).ip();
+  const uint64_t own = StableHash(ip, worker.worker);
+  for (const auto& other : workers_) {
+    if (other->incarnation != 0 && !other->draining && other->vmtas.contains(vmta) &&
+        StableHash(ip, other->worker) > own) {
+      return false;
+    }
+  }
+  return true;
+}
+
+WorkerSession* Shard::ChooseWorker(Queue& queue) {
+  WorkerSession* best = nullptr;
+  for (const auto& worker : workers_) {
+    if (worker->unanswered >= options_.max_unanswered || !MayServe(*worker, queue.vmta())) continue;
+    // One worker at a time: one that lost contact may still be sending.
+    if (queue.leased > 0 && worker->worker != queue.last_worker) continue;
+    if (best == nullptr || worker->standing.size() < best->standing.size()) best = worker.get();
+  }
+  return best;
+}
+
+void Shard::AwaitWorker(Queue& queue) {
+  if (std::exchange(queue.waiting, true)) return;
+  const auto found = waiting_.find(queue.vmta());
+  auto& line = found != waiting_.end() ? found->second : waiting_[std::string(queue.vmta())];
+  line.push_back(queue.id);
+}
+
+void Shard::PumpWaitingLater() {
+  if (std::exchange(pump_posted_, true)) return;
+  PostTask([this] { PumpWaiting(); });
+}
+
+void Shard::PumpWaiting() {
+  pump_posted_ = false;
+  int budget = kWaitingPerTurn;
+  bool more = false;
+  for (auto& [vmta, line] : waiting_) {
+    for (size_t left = line.size(); left > 0; --left) {
+      const bool room =
+          std::any_of(workers_.begin(), workers_.end(), [this, &vmta = vmta](const auto& worker) {
+            return worker->unanswered < options_.max_unanswered && MayServe(*worker, vmta);
+          });
+      if (!room) break;
+      if (--budget < 0) {
+        more = true;
+        break;
+      }
+      Queue* queue = queues_.FindById(line.front());
+      line.pop_front();
+      if (queue == nullptr || !queue->waiting) continue;
+      queue->waiting = false;
+      Offer(*queue);
+    }
+    if (more) break;
+  }
+  std::erase_if(waiting_, [](const auto& each) { return each.second.empty(); });
+  if (more) PumpWaitingLater();
+}
+
 void Shard::Announce(Queue& queue) {
   WorkerSession& worker = *queue.session;
   worker.standing[queue.queue_ref].announced = executor_.clock().Now();
   v1::ReadyQueue* ready = worker.out.header.add_ready();
   ready->set_queue_ref(queue.queue_ref);
-  ready->set_domain(queue.domain);
-  ready->set_vmta(queue.vmta);
+  ready->set_domain(std::string(queue.domain()));
+  ready->set_vmta(std::string(queue.vmta()));
   ready->set_pool(queue.pool);
   int64_t oldest_us = kNever;
   for (const Lane& lane : queue.lanes) oldest_us = std::min(oldest_us, lane.next_due_us);
@@ -115,6 +210,13 @@ void Shard::Announce(Queue& queue) {
   FlushLater();
 }
 
+// The worker said what it makes of an announcement, so there is room for another one.
+void Shard::Answered(WorkerSession& worker, Standing& standing) {
+  if (std::exchange(standing.answered, true) || worker.unanswered == 0) return;
+  --worker.unanswered;
+  if (!waiting_.empty()) PumpWaitingLater();
+}
+
 // Takes the queue from its worker; what is leased stays leased.
 void Shard::Release(Queue& queue, bool tell_worker) {
   WorkerSession* worker = std::exchange(queue.session, nullptr);
@@ -122,7 +224,7 @@ void Shard::Release(Queue& queue, bool tell_worker) {
   refs_.erase(queue.queue_ref);
   const auto standing = worker->standing.find(queue.queue_ref);
   if (standing != worker->standing.end()) {
-    if (!standing->second.answered && worker->unanswered > 0) --worker->unanswered;
+    Answered(*worker, standing->second);
     worker->standing.erase(standing);
   }
   queue.blocked_limit.clear();
@@ -134,68 +236,55 @@ void Shard::Release(Queue& queue, bool tell_worker) {
 }
 
 void Shard::MarkReady(Queue& queue) {
-  if (!queue.in_ready_list) {
-    queue.in_ready_list = true;
-    ready_.push_back(queue.id);
-  }
-  if (run_posted_) return;
-  run_posted_ = true;
-  executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
-    if (!alive.expired()) RunReady();
-  });
+  order_.Add(queue);
+  RunReadyLater();
 }
 
-// Round robin over the queues that have credits and mail; each takes a few groups a turn.
+void Shard::RunReadyLater() {
+  if (std::exchange(run_posted_, true)) return;
+  PostTask([this] { RunReady(); });
+}
+
 void Shard::RunReady() {
   run_posted_ = false;
   int budget = kGroupsPerTurn;
-  for (size_t turns = ready_.size(); turns > 0 && budget > 0; --turns) {
-    Queue* queue = queues_.FindById(ready_.front());
-    ready_.pop_front();
-    if (queue == nullptr) continue;
-    queue->in_ready_list = false;
-    int own = std::min(budget, kGroupsPerQueue);
-    const int before = own;
-    const bool more = LeaseDue(*queue, own);
-    budget -= before - own;
-    if (more) {
-      MarkReady(*queue);
-    } else {
-      Offer(*queue);  // a timer, or another announcement
-    }
+  while (budget > 0 && !order_.empty()) {
+    const DispatchOrder::Turn turn =
+        order_.Next([this](Queue& queue) { return SettingsOf(queue).queue_priority(); });
+    int groups = std::min(budget, turn.groups);
+    const int before = groups;
+    const bool more = LeaseDue(*turn.queue, groups);
+    const int took = before - groups;
+    budget -= std::max(1, took);
+    order_.Done(*turn.queue, took, more);
+    if (!more) Offer(*turn.queue);  // a timer, or another announcement
   }
-  if (ready_.empty() || run_posted_) return;
-  run_posted_ = true;
-  executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
-    if (!alive.expired()) RunReady();
-  });
+  if (!order_.empty()) RunReadyLater();
 }
 
+// Lanes take turns, each as many groups as its priority weighs.
 bool Shard::LeaseDue(Queue& queue, int& budget) {
   const int64_t now_us = NowUs();
   size_t idle_lanes = 0;
   while (budget > 0 && idle_lanes < queue.lanes.size()) {
-    if (queue.session == nullptr || !MayDispatch(queue, now_us) ||
+    if (queue.session == nullptr || queue.session->congested || !MayDispatch(queue, now_us) ||
         queue.session->standing[queue.queue_ref].groups == 0) {
       return false;
     }
-    if (queue.next_lane >= queue.lanes.size()) queue.next_lane = 0;
-    Lane& lane = queue.lanes[queue.next_lane];
+    Lane& lane = queue.lanes.front();
     if (lane.paused || lane.next_due_us > now_us) {
       lane.deficit = 0;
-      ++queue.next_lane;
+      queue.NextLane();
       ++idle_lanes;
       continue;
     }
-    // Deficit round robin (Shreedhar and Varghese, 1995); the unit is a group, the quantum grows
-    // with the lane's priority.
     if (lane.deficit <= 0) lane.deficit += static_cast<int32_t>(1 + lane.priority / 10);
     const int taken = LeaseFromLane(queue, lane, now_us, std::min(budget, lane.deficit));
     budget -= std::max(1, taken);
     lane.deficit -= taken;
     if (taken > 0) idle_lanes = 0;
-    if (lane.deficit <= 0 || taken == 0) ++queue.next_lane;
-    if (taken == 0 && lane.next_due_us > now_us) ++idle_lanes;
+    if (lane.deficit <= 0 || taken == 0) queue.NextLane();
+    if (taken == 0) ++idle_lanes;
   }
   return budget <= 0;
 }
@@ -211,7 +300,7 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     return;
   }
   for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
-  if (request.renew_all() || request.renewals_size() > 0) RenewLeases(session);
+  if (request.renew_all() || request.renewals_size() > 0) RenewLeases(session, request);
   for (uint64_t id : request.returned_leases()) {
     const auto found = leases_.find(id);
     if (found != leases_.end() && !found->second->answered) TakeBack(*found->second, false);
@@ -220,14 +309,15 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     const auto found = refs_.find(failure.queue_ref());
     if (found != refs_.end()) OnQueueFailure(*found->second, failure);
   }
-  if (request.draining()) session.draining = true;
+  if (request.draining() && !std::exchange(session.draining, true)) {
+    ReleaseAll(session);
+  }
   for (const v1::Blocked& blocked : request.blocked()) {
     const auto found = refs_.find(blocked.queue_ref());
     if (found == refs_.end() || found->second->session != &session) continue;
     found->second->blocked_limit = blocked.limit();
     found->second->blocked_until_us = blocked.until_unix_us();
-    Standing& standing = session.standing[blocked.queue_ref()];
-    if (!std::exchange(standing.answered, true) && session.unanswered > 0) --session.unanswered;
+    Answered(session, session.standing[blocked.queue_ref()]);
   }
   for (const v1::CreditRevoke& revoke : request.revokes()) {
     const auto found = refs_.find(revoke.queue_ref());
@@ -244,7 +334,7 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     if (found == refs_.end() || found->second->session != &session) continue;
     Queue& queue = *found->second;
     Standing& standing = session.standing[credit.queue_ref()];
-    if (!std::exchange(standing.answered, true) && session.unanswered > 0) --session.unanswered;
+    Answered(session, standing);
     standing.groups += credit.groups();
     standing.max_recipients = credit.max_recipients();
     standing.max_bytes = credit.max_bytes();
@@ -302,17 +392,42 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
     // An older incarnation died with it; the same one never got it.
     TakeBack(lease, lease.incarnation != session.incarnation && lease.sent);
   }
-  for (uint64_t id : held) session.out.header.add_lost_leases(id);
-  FlushLater();
-  for (const auto& [name, queue] : queues_.all()) {
-    if (queue->session == nullptr && session.vmtas.contains(queue->vmta)) Offer(*queue);
+  for (const v1::HeldLease& lease : hello.held_leases()) {
+    if (held.contains(lease.lease_id())) session.out.header.add_lost_leases(lease.lease_id());
   }
+  FlushLater();
+  // What it has more right to than another worker goes over to it.
+  for (const auto& other : workers_) {
+    if (other.get() == &session || other->incarnation == 0) continue;
+    std::vector<uint64_t> refs;
+    for (const auto& [ref, standing] : other->standing) refs.push_back(ref);
+    std::sort(refs.begin(), refs.end());
+    for (uint64_t ref : refs) {
+      const auto found = refs_.find(ref);
+      if (found == refs_.end() || MayServe(*other, found->second->vmta())) continue;
+      Queue& queue = *found->second;
+      Release(queue, true);
+      AwaitWorker(queue);
+    }
+  }
+  PumpWaitingLater();
 }
 
-void Shard::Detach(WorkerSession& session) {
+void Shard::ReleaseAll(WorkerSession& session) {
   std::vector<uint64_t> refs;
   for (const auto& [ref, standing] : session.standing) refs.push_back(ref);
   std::sort(refs.begin(), refs.end());
+  for (uint64_t ref : refs) {
+    const auto found = refs_.find(ref);
+    if (found == refs_.end()) continue;
+    Queue& queue = *found->second;
+    Release(queue, session.incarnation != 0);
+    AwaitWorker(queue);
+  }
+  PumpWaitingLater();
+}
+
+void Shard::Detach(WorkerSession& session) {
   for (uint64_t id : session.leases) {
     const auto found = leases_.find(id);
     if (found == leases_.end()) continue;
@@ -321,14 +436,7 @@ void Shard::Detach(WorkerSession& session) {
   }
   session.leases.clear();
   session.incarnation = 0;
-  std::vector<Queue*> queues;
-  for (uint64_t ref : refs) {
-    const auto found = refs_.find(ref);
-    if (found == refs_.end()) continue;
-    queues.push_back(found->second);
-    Release(*found->second, false);
-  }
-  for (Queue* queue : queues) Offer(*queue);
+  ReleaseAll(session);
 }
 
 void Shard::OnWorkerGone(WorkerSession& session) {
@@ -336,12 +444,31 @@ void Shard::OnWorkerGone(WorkerSession& session) {
   workers_.remove_if([&session](const auto& each) { return each.get() == &session; });
 }
 
-void Shard::RenewLeases(WorkerSession& session) {
+void Shard::OnWorkerWritable(WorkerSession& session) {
+  session.congested = false;
+  std::vector<uint64_t> refs;
+  for (const auto& [ref, standing] : session.standing) {
+    if (standing.groups > 0) refs.push_back(ref);
+  }
+  std::sort(refs.begin(), refs.end());
+  for (uint64_t ref : refs) {
+    if (const auto found = refs_.find(ref); found != refs_.end()) MarkReady(*found->second);
+  }
+  FlushLater();
+}
+
+void Shard::RenewLeases(WorkerSession& session, const v1::DispatchRequest& request) {
+  std::vector<uint64_t> ids(request.renewals().begin(), request.renewals().end());
+  if (request.renew_all()) ids.assign(session.leases.begin(), session.leases.end());
+  std::sort(ids.begin(), ids.end());
   const MonotonicTime expires =
       executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
-  for (uint64_t id : session.leases) {
+  for (uint64_t id : ids) {
     const auto found = leases_.find(id);
-    if (found == leases_.end()) continue;
+    if (found == leases_.end() || found->second->session != &session) {
+      session.out.header.add_lost_leases(id);
+      continue;
+    }
     found->second->expires = expires;
     session.out.header.add_renewed_leases(id);
   }

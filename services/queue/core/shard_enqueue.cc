@@ -20,12 +20,33 @@ std::string_view DomainOf(std::string_view address) {
   return at == std::string_view::npos ? std::string_view() : address.substr(at + 1);
 }
 
-std::string LowerCase(std::string_view text) {
-  std::string lower(text);
-  for (char& c : lower) {
+void LowerCase(std::string_view text, std::string* lower) {
+  lower->assign(text);
+  for (char& c : *lower) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
-  return lower;
+}
+
+// Recipients whose first places are in the message's row; a message with more is indexed at once.
+constexpr uint32_t kMostPositions = 64;
+
+struct Group {
+  Queue* queue;
+  Lane* lane;
+  std::vector<uint32_t> members;
+};
+
+void AddToGroup(std::vector<Group>& groups, Queue& queue, Lane& lane, uint32_t member) {
+  // Recipients mostly come sorted by domain; a group that is not found here goes by the queue.
+  constexpr size_t kLookBack = 16;
+  for (size_t back = 0; back < std::min(groups.size(), kLookBack); ++back) {
+    Group& group = groups[groups.size() - 1 - back];
+    if (group.lane != &lane) continue;
+    group.members.push_back(member);
+    return;
+  }
+  if (groups.size() >= 2 * kLookBack) return;
+  groups.push_back({&queue, &lane, {member}});
 }
 
 }  // namespace
@@ -78,6 +99,7 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
     return;
   }
   for (v1::NewMessage& each : *frame.header.mutable_messages()) {
+    journal_.Seal();
     const uint64_t token = each.token();
     common::v1::Message& envelope = *each.mutable_message();
     std::string detail;
@@ -146,7 +168,7 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
       uploads_.erase(each.upload_id());
     } else {
       storage_key = NextStorageKey();
-      message->body = std::move(frame.bodies[each.body_index()]);
+      message->body = frame.bodies[each.body_index()];
       envelope.set_body_size(message->body.size());
     }
     message->envelope = std::move(envelope);
@@ -170,26 +192,36 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
   }
 }
 
-std::string Shard::ChooseVmta(common::v1::Delivery& delivery) {
-  if (!delivery.vmta().empty()) return delivery.vmta();
-  std::string vmta = "default";
-  if (const auto* pool = policy_->FindPool(delivery.pool());
-      pool != nullptr && pool->virtual_mtas_size() > 0) {
-    vmta = pool->virtual_mtas(static_cast<int>(pool_turn_++ % pool->virtual_mtas().size()));
-  }
-  delivery.set_vmta(vmta);
-  return vmta;
+// A pool becomes one of its virtual MTAs, in turn.
+void Shard::ChooseVmta(common::v1::Delivery& delivery) {
+  if (!delivery.vmta().empty()) return;
+  const auto* pool = policy_->FindPool(delivery.pool());
+  delivery.set_vmta(
+      pool == nullptr || pool->virtual_mtas().empty()
+          ? "default"
+          : pool->virtual_mtas(static_cast<int>(pool_turn_++ % pool->virtual_mtas().size())));
+}
+
+Lane& Shard::LaneFor(Queue& queue, uint64_t id, const std::string& job_id, uint32_t priority) {
+  if (Lane* found = queue.FindLane(id)) return *found;
+  Lane& lane = queue.LaneOf(id, job_id, priority);
+  lane.paused = policy_->FindPause(queue.name, job_id) != nullptr;
+  // A lane of that name may have been here before and left deleted rows behind: what comes now
+  // sorts after them, or NoteRow moves this back.
+  lane.floor = lane.cursor = DeliveryKey{queue.id, id, NowUs(), 0, 0};
+  queues_.Touch(queue, lane);
+  return lane;
 }
 
 void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
                        std::vector<common::v1::Delivery> deliveries, uint64_t storage_key,
                        Journal::OnDurable on_durable) {
   Batch& batch = journal_.batch();
-  const common::v1::Message& envelope = message->envelope;
+  common::v1::Message& envelope = message->envelope;
   const std::string key = U64Key(storage_key);
-  batch.Put(Family::kMessages, key, envelope.SerializeAsString());
   if (message->chunks == 0) batch.Put(Family::kBodies, key, message->body.view());
   const auto count = static_cast<uint32_t>(deliveries.size());
+  message->recipients = count;
   if (count > 1) {
     std::string value;
     AppendU32(value, count);
@@ -200,70 +232,85 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
   const int64_t now_us = NowUs();
   std::vector<AddedRow> rows;
   rows.reserve(count);
-  // Recipients by queue and lane, for groups that are born leased.
-  absl::flat_hash_map<std::pair<Queue*, uint64_t>, std::vector<uint32_t>> groups;
+  // Recipients by queue and lane, for groups that are born leased; in the order of appearance.
+  std::vector<Group> groups;
+  std::string positions;
   for (uint32_t i = 0; i < count; ++i) {
     common::v1::Delivery& delivery = deliveries[i];
-    const std::string vmta = ChooseVmta(delivery);
-    const std::string domain = LowerCase(delivery.queue_domain().empty() ? DomainOf(delivery.rcpt())
-                                                                         : delivery.queue_domain());
-    Queue& queue = queues_.Get(domain, vmta, delivery.pool(), batch);
-    if (queue.settings == nullptr) queue.pause = policy_->FindPause(queue.name, "");
+    ChooseVmta(delivery);
+    LowerCase(delivery.queue_domain().empty() ? DomainOf(delivery.rcpt()) : delivery.queue_domain(),
+              &domain_);
+    Queue& queue = queues_.Get(domain_, delivery.vmta(), delivery.pool(), batch);
+    if (queue.settings == nullptr) RefreshPause(queue);
     const uint32_t priority = delivery.priority() != 0 ? delivery.priority() : envelope.priority();
     const uint64_t lane_id = LaneOf(delivery.job_id(), priority);
-    Lane* lane = queue.FindLane(lane_id);
-    if (lane == nullptr) {
-      lane = &queue.LaneOf(lane_id, delivery.job_id(), priority);
-      lane->paused = policy_->FindPause(queue.name, lane->job_id) != nullptr;
-      v1::LaneRow row;
-      row.set_job_id(lane->job_id);
-      row.set_priority(lane->priority);
-      batch.Put(Family::kQueues, LaneRowKey(queue.id, lane_id), row.SerializeAsString());
-    }
+    Lane& lane = LaneFor(queue, lane_id, delivery.job_id(), priority);
     const int64_t start_us = std::max({now_us, envelope.not_before_us(), delivery.not_before_us()});
     const int64_t expires_us = ExpiryOf(queue, storage_key, delivery);
-    queue.earliest_expiry_us = std::min(queue.earliest_expiry_us, expires_us);
     const DeliveryKey row_key{queue.id, lane_id, std::min(start_us, expires_us), storage_key, i};
-    batch.Put(Family::kDeliveries, row_key.Encode(), delivery.SerializeAsString());
+    delivery.SerializeToString(&row_value_);
+    batch.Put(Family::kDeliveries, row_key.Encode(), row_value_);
+    queues_.NoteRow(queue, lane, row_key, expires_us);
+    if (count <= kMostPositions) {
+      AppendU64(positions, queue.id);
+      AppendU64(positions, lane_id);
+      AppendU64(positions, static_cast<uint64_t>(row_key.due_us));
+    }
+    // An upload has its key from its beginning, so the index may have passed it.
+    if (count > kMostPositions || Indexed(storage_key)) IndexRow(envelope, delivery, row_key);
     ++queue.pending;
+    lane.busy.insert(lane.busy.end(), row_key);
     rows.push_back({&queue, row_key, 0});
+    if (queue.mode == v1::QUEUE_MODE_RETRY && SettingsOf(queue).retry_upon_new_mail() &&
+        queue.retry_until_us > now_us) {
+      queue.retry_until_us = now_us;
+      queues_.Touch(queue);
+    }
     // A message for a warm connection leaves with its own commit, where nothing waits before it.
-    if (queue.session != nullptr && start_us <= now_us && lane->next_due_us > now_us &&
-        !lane->paused && !delivery.has_hold() && MayDispatch(queue, now_us) &&
-        queue.session->standing[queue.queue_ref].groups > 0) {
-      groups[{&queue, lane_id}].push_back(i);
+    if (queue.session != nullptr && !queue.session->congested && start_us <= now_us &&
+        lane.next_due_us > now_us && lane.looked_at && !lane.paused && !delivery.has_hold() &&
+        MayDispatch(queue, now_us) && queue.session->standing[queue.queue_ref].groups > 0) {
+      AddToGroup(groups, queue, lane, i);
     }
   }
+  envelope.SerializeToString(&row_value_);
+  if (!positions.empty()) {
+    common::v1::Message tail;
+    tail.set_shard_positions(std::move(positions));
+    tail.AppendToString(&row_value_);  // fields of one message, told in two pieces
+  }
+  batch.Put(Family::kMessages, key, row_value_);
 
   NewEvent(common::v1::EVENT_KIND_RECEIVED, *rows[0].queue, envelope, &deliveries[0])
       .set_rcpt_count(count);
   ++stats_.accepted;
   stats_.accepted_recipients += count;
   std::shared_ptr<const StoredMessage> shared = message;
-  for (auto& [where, members] : groups) {
-    Queue& queue = *where.first;
+  uint32_t leased = 0;
+  for (Group& group : groups) {
+    Queue& queue = *group.queue;
     Standing& standing = queue.session->standing[queue.queue_ref];
+    if (standing.max_bytes != 0 && envelope.body_size() > standing.max_bytes) continue;
     const uint32_t most = std::max<uint32_t>(1, standing.max_recipients != 0
                                                     ? standing.max_recipients
                                                     : SettingsOf(queue).max_rcpt_per_transaction());
-    for (size_t begin = 0; begin < members.size() && standing.groups > 0; begin += most) {
-      if (standing.max_bytes != 0 && envelope.body_size() > standing.max_bytes) break;
+    for (size_t begin = 0; begin < group.members.size() && standing.groups > 0; begin += most) {
       --standing.groups;
       std::vector<DeliveryKey> keys;
-      std::vector<common::v1::Delivery> group;
-      const size_t end = std::min(members.size(), begin + most);
+      std::vector<common::v1::Delivery> members;
+      const size_t end = std::min<size_t>(group.members.size(), begin + most);
       for (size_t m = begin; m < end; ++m) {
-        keys.push_back(rows[members[m]].key);
-        group.push_back(deliveries[members[m]]);
+        keys.push_back(rows[group.members[m]].key);
+        members.push_back(std::move(deliveries[group.members[m]]));
       }
-      Lease& lease = MakeLease(queue, *queue.FindLane(where.second), *queue.session,
-                               std::move(keys), std::move(group), shared);
-      for (size_t m = begin; m < end; ++m) rows[members[m]].lease_id = lease.id;
+      leased += static_cast<uint32_t>(end - begin);
+      const uint64_t lease =
+          MakeLease(queue, *group.lane, *queue.session, std::move(keys), std::move(members), shared)
+              .id;
+      for (size_t m = begin; m < end; ++m) rows[group.members[m]].lease_id = lease;
     }
   }
-  const bool fresh =
-      std::any_of(rows.begin(), rows.end(), [](const AddedRow& row) { return row.lease_id == 0; });
-  if (fresh && message->chunks == 0) KeepFresh(storage_key, shared);
+  if (leased < count && message->chunks == 0) KeepFresh(storage_key, std::move(shared));
   journal_.WhenDurable([this, rows = std::move(rows), storage_key, count,
                         on_durable = std::move(on_durable)](const absl::Status& status) mutable {
     if (count > 1) {
@@ -276,18 +323,22 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
 }
 
 void Shard::RowsAreDurable(std::span<const AddedRow> rows) {
-  Queue* last = nullptr;
   for (const AddedRow& row : rows) {
     Queue& queue = *row.queue;
+    Lane& lane = *queue.FindLane(row.key.lane);
     --queue.pending;
     CountRow(queue, row.key, 1);
     if (row.lease_id == 0) {
-      Lane& lane = *queue.FindLane(row.key.lane);
+      lane.busy.erase(row.key);
       lane.cursor = std::min(lane.cursor, row.key);
       lane.next_due_us = std::min(lane.next_due_us, row.key.due_us);
     }
-    if (&queue != last) Offer(queue);
-    last = &queue;
+    queue.active_us = static_cast<int64_t>(row.key.storage_key);
+  }
+  Queue* last = nullptr;
+  for (const AddedRow& row : rows) {
+    if (row.queue != last && row.lease_id == 0) Offer(*row.queue);
+    last = row.queue;
   }
 }
 

@@ -11,6 +11,8 @@ namespace {
 
 // Rows looked at for one group: those of one message.
 constexpr int kRowsPerScan = 4096;
+// How long a late answer of a worker that was given up still counts.
+constexpr Duration kRememberLost = std::chrono::hours(1);
 
 DeliveryKey Successor(DeliveryKey key) {
   ++key.recipient;  // recipients stay far below 2^32
@@ -28,11 +30,11 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
   const std::string end = DeliveryKey{queue.id, lane.id + 1, 0, 0, 0}.Encode();
   const std::string upper = lane.id == UINT64_MAX ? U64Key(queue.id + 1) : end;
   auto rows = store_.Scan(Family::kDeliveries, lane.cursor.Encode(), upper);
+  lane.looked_at = true;
   const uint32_t most_recipients =
       std::max<uint32_t>(1, SettingsOf(queue).max_rcpt_per_transaction());
   int taken = 0;
   int looked = 0;
-  const uint64_t lane_id = lane.id;
   while (rows->Valid() && taken < most && looked < kRowsPerScan) {
     const auto first = DeliveryKey::Decode(rows->key());
     if (!first) break;
@@ -48,7 +50,7 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
       rows->Next();
       continue;
     }
-    if (ExpiryOf(queue, first->storage_key, delivery) <= now_us) {
+    if (MayExpire() && ExpiryOf(queue, first->storage_key, delivery) <= now_us) {
       lane.cursor = Successor(*first);
       rows->Next();
       Expire(queue, *first, delivery);
@@ -93,8 +95,7 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
     MakeLease(queue, lane, worker, std::move(keys), std::move(group), std::move(message));
   }
   if (!rows->Valid() && rows->status().ok()) {
-    Lane* same = queue.FindLane(lane_id);
-    same->next_due_us = kNever;
+    lane.next_due_us = kNever;
   }
   return taken;
 }
@@ -115,21 +116,15 @@ Shard::Lease& Shard::MakeLease(Queue& queue, Lane& lane, WorkerSession& session,
   lease.keys = std::move(keys);
   lease.deliveries = std::move(deliveries);
   lease.message = std::move(message);
-  v1::LeaseRow row;
-  row.set_worker(lease.worker);
-  row.set_incarnation(lease.incarnation);
-  row.set_storage_key(lease.keys[0].storage_key);
-  for (const DeliveryKey& key : lease.keys) {
-    lane.busy.insert(key);
-    row.add_delivery_keys(key.Encode());
-  }
+  for (const DeliveryKey& key : lease.keys) lane.busy.insert(lane.busy.end(), key);
+  WriteLease(lease, false);
   // Nothing due lies behind the cursor, so the next look may begin behind this row.
   if (lane.next_due_us > lease.keys.back().due_us) {
     lane.cursor = std::max(lane.cursor, Successor(lease.keys.back()));
   }
   lane.taken_since_floor += static_cast<uint32_t>(lease.keys.size());
-  queue.leased += lease.keys.size();
-  journal_.batch().Put(Family::kLeases, U64Key(lease.id), row.SerializeAsString());
+  queue.leased += static_cast<uint32_t>(lease.keys.size());
+  queue.active_us = NowUs();
   session.leases.insert(lease.id);
   leases_.emplace(lease.id, std::move(made));
   journal_.WhenDurable([this, id = lease.id](const absl::Status& status) {
@@ -174,6 +169,7 @@ std::shared_ptr<const StoredMessage> Shard::LoadMessage(uint64_t storage_key) {
       !message->envelope.ParseFromString(value)) {
     return nullptr;
   }
+  message->envelope.clear_shard_positions();
   std::string body;
   if (store_.Get(Family::kBodies, key, &body).ok()) {
     message->body = Body(std::move(body));
@@ -203,58 +199,90 @@ bool Shard::LoadLease(Lease& lease) {
 
 void Shard::TakeBack(Lease& lease, bool lost) {
   Queue& queue = *lease.queue;
-  std::vector<DeliveryKey> new_keys = lease.keys;
-  if (lost) {
-    ++stats_.lost_leases;
-    if (LoadLease(lease)) {
-      for (size_t i = 0; i < lease.keys.size(); ++i) {
-        common::v1::Delivery& delivery = lease.deliveries[i];
-        delivery.set_lost_leases(delivery.lost_leases() + 1);
-        if (delivery.lost_leases() >= options_.lost_leases_held && !delivery.has_hold()) {
-          delivery.mutable_hold()->set_reason("its worker was lost five times while it was sent");
-          delivery.mutable_hold()->set_author("sluice");
-          delivery.mutable_hold()->set_since_us(NowUs());
-          new_keys[i].due_us = ExpiryOf(queue, lease.keys[i].storage_key, delivery);
-          ++stats_.held;
-          NewEvent(common::v1::EVENT_KIND_HELD, queue, lease.message->envelope, &delivery)
-              .set_reason(delivery.hold().reason());
-          journal_.batch().Delete(Family::kDeliveries, lease.keys[i].Encode());
-        }
-        journal_.batch().Put(Family::kDeliveries, new_keys[i].Encode(),
-                             delivery.SerializeAsString());
-      }
+  std::vector<DeliveryKey> old_keys;
+  std::vector<DeliveryKey> new_keys;
+  const bool loaded = lost && LoadLease(lease);
+  uint32_t ended = 0;
+  if (lost) ++stats_.lost_leases;
+  for (size_t i = 0; i < lease.keys.size(); ++i) {
+    const DeliveryKey& key = lease.keys[i];
+    if (lease.settled.contains(static_cast<uint32_t>(i))) continue;
+    if (loaded && lease.delete_asked.contains(static_cast<uint32_t>(i))) {
+      Fail(queue, key, lease.deliveries[i], *lease.message, common::v1::EVENT_KIND_DELETED, {},
+           nullptr, lease.delete_author, lease.delete_reason);
+      ++ended;
+      continue;
     }
+    DeliveryKey next = key;
+    if (loaded) {
+      common::v1::Delivery& delivery = lease.deliveries[i];
+      delivery.set_lost_leases(delivery.lost_leases() + 1);
+      if (delivery.lost_leases() >= options_.lost_leases_held && !delivery.has_hold()) {
+        delivery.mutable_hold()->set_reason("its worker was lost five times while it was sent");
+        delivery.mutable_hold()->set_author("sluice");
+        delivery.mutable_hold()->set_since_us(NowUs());
+        next.due_us = ExpiryOf(queue, key.storage_key, delivery);
+        ++stats_.held;
+        NewEvent(common::v1::EVENT_KIND_HELD, queue, lease.message->envelope, &delivery)
+            .set_reason(delivery.hold().reason());
+        if (next != key) DropRow(key);
+      }
+      MoveToRow(queue, next, delivery, lease.message->envelope);
+    }
+    new_keys.push_back(next);
   }
-  EndLease(lease, nullptr);
-  FreeWhenDurable(queue, lease.keys, std::move(new_keys));
+  if (ended > 0) RecipientsLess(lease.keys[0].storage_key, *lease.message, ended);
+  old_keys = lease.keys;
+  EndLease(lease, false);
+  // A dead process says nothing more; one that only lost contact may.
+  if (lost) {
+    lost_[lease.id] = {old_keys, executor_.clock().Now() + kRememberLost};
+    WriteLease(lease, true);
+  }
+  FreeWhenDurable(queue, std::move(old_keys), std::move(new_keys));
 }
 
-void Shard::EndLease(Lease& lease, WorkerSession* acknowledge) {
+void Shard::WriteLease(const Lease& lease, bool taken_back) {
+  v1::LeaseRow row;
+  row.set_worker(lease.worker);
+  row.set_incarnation(lease.incarnation);
+  row.set_storage_key(lease.keys[0].storage_key);
+  for (const DeliveryKey& key : lease.keys) row.add_delivery_keys(key.Encode());
+  row.set_taken_back(taken_back);
+  journal_.batch().Put(Family::kLeases, U64Key(lease.id), row.SerializeAsString());
+}
+
+void Shard::EndLease(Lease& lease, bool acknowledge) {
   SLUICE_CHECK(!lease.answered);
   lease.answered = true;
   journal_.batch().Delete(Family::kLeases, U64Key(lease.id));
   if (lease.session != nullptr) lease.session->leases.erase(lease.id);
-  const bool acknowledged = acknowledge != nullptr;
-  journal_.WhenDurable([this, id = lease.id, acknowledged](const absl::Status& status) {
-    const auto found = leases_.find(id);
-    if (!status.ok() || found == leases_.end()) return;
-    Lease& lease = *found->second;
-    lease.queue->leased -= lease.keys.size();
-    if (acknowledged) {
-      for (const auto& worker : workers_) {
-        if (worker->worker != lease.worker || worker->incarnation == 0) continue;
-        worker->out.header.add_acknowledged_leases(id);
-        worker->dirty = true;
-        FlushLater();
-      }
-    }
-    leases_.erase(found);
-  });
+  journal_.WhenDurable(
+      [this, id = lease.id, acknowledge,
+       count = static_cast<uint32_t>(lease.keys.size())](const absl::Status& status) {
+        const auto found = leases_.find(id);
+        if (!status.ok() || found == leases_.end()) return;
+        const Lease& lease = *found->second;
+        lease.queue->leased -= count;
+        if (acknowledge) Acknowledge(lease.worker, id);
+        leases_.erase(found);
+      });
+}
+
+void Shard::Acknowledge(const std::string& name, uint64_t lease_id) {
+  for (const auto& worker : workers_) {
+    if (worker->worker != name || worker->incarnation == 0) continue;
+    worker->out.header.add_acknowledged_leases(lease_id);
+    worker->dirty = true;
+    FlushLater();
+  }
 }
 
 void Shard::FreeWhenDurable(Queue& queue, std::vector<DeliveryKey> old_keys,
                             std::vector<DeliveryKey> new_keys) {
   ++queue.pending;
+  queue.active_us = NowUs();
+  for (const DeliveryKey& key : new_keys) queue.LaneOf(key.lane).busy.insert(key);
   journal_.WhenDurable([this, &queue, old_keys = std::move(old_keys),
                         new_keys = std::move(new_keys)](const absl::Status& status) {
     --queue.pending;
@@ -265,14 +293,37 @@ void Shard::FreeWhenDurable(Queue& queue, std::vector<DeliveryKey> old_keys,
     }
     for (const DeliveryKey& key : new_keys) {
       CountRow(queue, key, 1);
-      Lane& lane = queue.LaneOf(key.lane, "", 0);
+      Lane& lane = queue.LaneOf(key.lane);
+      lane.busy.erase(key);
       lane.cursor = std::min(lane.cursor, key);
       lane.next_due_us = std::min(lane.next_due_us, key.due_us);
     }
-    for (Lane& lane : queue.lanes) MoveFloor(queue, lane);
+    uint64_t last_lane = 0;
+    for (const DeliveryKey& key : old_keys) {
+      if (key.lane == last_lane && &key != &old_keys.front()) continue;
+      last_lane = key.lane;
+      Lane* lane = queue.FindLane(key.lane);
+      if (lane == nullptr) continue;
+      MoveFloor(queue, *lane);
+      ForgetLaneWhenEmpty(queue, *lane);
+    }
     Offer(queue);
     ForgetWhenEmpty(queue);
   });
+}
+
+void Shard::MoveToRow(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
+                      const common::v1::Message& envelope) {
+  delivery.SerializeToString(&row_value_);
+  const std::string encoded = key.Encode();
+  journal_.batch().Put(Family::kDeliveries, encoded, row_value_);
+  if (key.storage_key < watermark_) {
+    journal_.batch().Put(Family::kIndex, PositionKey(key.storage_key, key.recipient), encoded);
+  } else {
+    IndexRow(envelope, delivery, key);
+  }
+  journal_.batch().Put(Family::kIndex, PositionKey(key.storage_key, key.recipient), encoded);
+  queues_.NoteRow(queue, queue.LaneOf(key.lane), key, ExpiryOf(queue, key.storage_key, delivery));
 }
 
 void Shard::CheckLeases() {
@@ -291,6 +342,11 @@ void Shard::CheckLeases() {
     }
     TakeBack(lease, true);
   }
+  absl::erase_if(lost_, [this, now](const auto& each) {
+    if (each.second.forget > now) return false;
+    journal_.batch().Delete(Family::kLeases, U64Key(each.first));
+    return true;
+  });
 }
 
 }  // namespace sluice::queue

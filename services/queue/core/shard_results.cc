@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
+#include "services/queue/core/shard_walk.h"
 
 namespace sluice::queue {
 namespace {
@@ -14,6 +15,15 @@ void CutReply(common::v1::Reply& reply) {
   if (reply.text().size() > kMaxReplyTextBytes) reply.mutable_text()->resize(kMaxReplyTextBytes);
 }
 
+// By position; nullptr where the group's outcome holds.
+std::vector<const v1::RecipientResult*> OwnResults(const v1::GroupResult& result, size_t count) {
+  std::vector<const v1::RecipientResult*> own(count, nullptr);
+  for (const v1::RecipientResult& each : result.recipients()) {
+    if (each.position() < count) own[each.position()] = &each;
+  }
+  return own;
+}
+
 bool ReachedRemote(const common::v1::Reply& reply, v1::RecipientOutcome outcome) {
   return outcome == v1::RECIPIENT_OUTCOME_DELIVERED || reply.stage() >= common::v1::STAGE_MAIL;
 }
@@ -21,62 +31,135 @@ bool ReachedRemote(const common::v1::Reply& reply, v1::RecipientOutcome outcome)
 }  // namespace
 
 void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
+  CutReply(*result.mutable_reply());
+  for (v1::RecipientResult& each : *result.mutable_recipients()) CutReply(*each.mutable_reply());
   const auto found = leases_.find(result.lease_id());
   if (found == leases_.end()) {
-    // Told twice: it was recorded, or the lease was taken back and the row went its own way.
-    session.out.header.add_acknowledged_leases(result.lease_id());
-    session.dirty = true;
-    FlushLater();
+    OnLateResult(session, result);
     return;
   }
   Lease& lease = *found->second;
-  if (lease.answered) return;  // acknowledged when durable
+  if (lease.answered) {  // acknowledged when durable
+    if (lost_.contains(lease.id)) OnLateResult(session, result);
+    return;
+  }
   Queue& queue = *lease.queue;
   if (!LoadLease(lease)) {
     TakeBack(lease, false);
     return;
   }
-  CutReply(*result.mutable_reply());
-  std::vector<const v1::RecipientResult*> own(lease.keys.size(), nullptr);
-  for (v1::RecipientResult& each : *result.mutable_recipients()) {
-    CutReply(*each.mutable_reply());
-    if (each.position() < own.size()) own[each.position()] = &each;
-  }
+  // One time for all, so that those deferred together stay together.
+  const int64_t now_us = NowUs();
+  const std::vector<const v1::RecipientResult*> own = OwnResults(result, lease.keys.size());
   std::vector<DeliveryKey> new_keys;
   const common::v1::Reply* remembered = nullptr;
   bool reached = false;
+  uint32_t ended = 0;
   for (size_t i = 0; i < lease.keys.size(); ++i) {
+    const auto position = static_cast<uint32_t>(i);
+    if (lease.settled.contains(position)) continue;
     const v1::RecipientOutcome outcome = own[i] != nullptr ? own[i]->outcome() : result.outcome();
     const common::v1::Reply& reply = own[i] != nullptr ? own[i]->reply() : result.reply();
+    common::v1::Delivery& delivery = lease.deliveries[i];
     reached |= ReachedRemote(reply, outcome);
-    const bool unwanted = lease.delete_asked.contains(static_cast<uint32_t>(i));
-    switch (outcome) {
-      case v1::RECIPIENT_OUTCOME_DELIVERED:
-        Delivered(queue, lease.keys[i], lease.deliveries[i], *lease.message, result, reply);
-        break;
-      case v1::RECIPIENT_OUTCOME_PERMANENT:
-        remembered = &reply;
-        lease.deliveries[i].set_attempts(lease.deliveries[i].attempts() + 1);
-        Fail(queue, lease.keys[i], lease.deliveries[i], *lease.message,
-             common::v1::EVENT_KIND_FAILED, reply, &result.attempt());
-        break;
-      default:
-        if (unwanted) {
-          Fail(queue, lease.keys[i], lease.deliveries[i], *lease.message,
-               common::v1::EVENT_KIND_DELETED, reply, nullptr);
-        } else if (outcome == v1::RECIPIENT_OUTCOME_TRANSIENT) {
-          remembered = &reply;
-          Deferred(queue, lease.keys[i], std::move(lease.deliveries[i]), *lease.message, result,
-                   reply, &new_keys);
-        } else {
-          new_keys.push_back(lease.keys[i]);  // as it was
-        }
+    if (outcome == v1::RECIPIENT_OUTCOME_DELIVERED) {
+      Delivered(queue, lease.keys[i], delivery, *lease.message, result, reply);
+      ++ended;
+    } else if (outcome == v1::RECIPIENT_OUTCOME_PERMANENT) {
+      remembered = &reply;
+      delivery.set_attempts(delivery.attempts() + 1);
+      Fail(queue, lease.keys[i], delivery, *lease.message, common::v1::EVENT_KIND_FAILED, reply,
+           &result.attempt());
+      ++ended;
+    } else if (lease.delete_asked.contains(position)) {
+      Fail(queue, lease.keys[i], delivery, *lease.message, common::v1::EVENT_KIND_DELETED, reply,
+           nullptr, lease.delete_author, lease.delete_reason);
+      ++ended;
+    } else if (outcome == v1::RECIPIENT_OUTCOME_TRANSIENT) {
+      remembered = &reply;
+      if (!Deferred(queue, lease.keys[i], delivery, *lease.message, result, reply, now_us,
+                    &new_keys)) {
+        ++ended;
+      }
+    } else {
+      new_keys.push_back(lease.keys[i]);  // as it was
     }
   }
-  if (remembered != nullptr) queue.Remember(*remembered, NowUs());
+  if (ended > 0) RecipientsLess(lease.keys[0].storage_key, *lease.message, ended);
+  if (remembered != nullptr) queues_.Remember(queue, *remembered, now_us);
   if (reached) LeaveRetryMode(queue);
-  EndLease(lease, &session);
-  FreeWhenDurable(queue, lease.keys, std::move(new_keys));
+  EndLease(lease, true);
+  FreeWhenDurable(queue, std::move(lease.keys), std::move(new_keys));
+}
+
+// An answer to a lease that is over. Told twice, or the group was taken back and went its own way:
+// what was delivered is delivered all the same.
+void Shard::OnLateResult(WorkerSession& session, const v1::GroupResult& result) {
+  const auto found = lost_.find(result.lease_id());
+  if (found == lost_.end()) {
+    Acknowledge(session.worker, result.lease_id());
+    return;
+  }
+  const auto shared = std::make_shared<const v1::GroupResult>(result);
+  const std::vector<const v1::RecipientResult*> own =
+      OwnResults(*shared, found->second.keys.size());
+  for (size_t i = 0; i < own.size(); ++i) {
+    const v1::RecipientOutcome outcome = own[i] != nullptr ? own[i]->outcome() : shared->outcome();
+    if (outcome == v1::RECIPIENT_OUTCOME_DELIVERED) SettleLate(found->second.keys[i], shared);
+  }
+  lost_.erase(found);
+  journal_.batch().Delete(Family::kLeases, U64Key(shared->lease_id()));
+  journal_.WhenDurable(
+      [this, name = session.worker, id = shared->lease_id()](const absl::Status& status) {
+        if (status.ok()) Acknowledge(name, id);
+      });
+}
+
+// Ends a recipient as delivered, wherever it is now: in another lease, where it was, or elsewhere.
+void Shard::SettleLate(const DeliveryKey& key, std::shared_ptr<const v1::GroupResult> result) {
+  for (auto& [id, lease] : leases_) {
+    if (lease->answered || lease->keys[0].storage_key != key.storage_key) continue;
+    for (size_t i = 0; i < lease->keys.size(); ++i) {
+      if (lease->keys[i].recipient != key.recipient) continue;
+      if (!LoadLease(*lease) || !lease->settled.insert(static_cast<uint32_t>(i)).second) return;
+      Delivered(*lease->queue, lease->keys[i], lease->deliveries[i], *lease->message, *result,
+                result->reply());
+      RecipientsLess(key.storage_key, *lease->message, 1);
+      if (lease->session != nullptr) {
+        lease->session->out.header.add_lost_leases(id);
+        lease->session->dirty = true;
+        FlushLater();
+      }
+      return;
+    }
+  }
+  std::string value;
+  common::v1::Message envelope;
+  if (!store_.Get(Family::kMessages, U64Key(key.storage_key), &value).ok() ||
+      !envelope.ParseFromString(value)) {
+    return;  // it ended otherwise
+  }
+  auto walk = std::make_shared<Walk>();
+  walk->filter.set_message_id(envelope.id());
+  walk->limit = 1;
+  walk->on_row = [this, key, result](const WalkRow& row) {
+    if (row.key.storage_key != key.storage_key || row.key.recipient != key.recipient) return false;
+    if (row.busy) {  // it is just being changed: look again when that is done
+      journal_.WhenDurable([this, key, result](const absl::Status& status) {
+        if (status.ok()) SettleLate(key, result);
+      });
+      return true;
+    }
+    const auto message = LoadMessage(key.storage_key);
+    if (message == nullptr) return true;
+    row.queue->LaneOf(row.key.lane).busy.insert(row.key);
+    Delivered(*row.queue, row.key, row.delivery, *message, *result, result->reply());
+    RecipientsLess(key.storage_key, *message, 1);
+    FreeWhenDurable(*row.queue, {row.key}, {});
+    return true;
+  };
+  walk->on_end = [](bool, const std::string&) {};
+  RunWalk(std::move(walk));
 }
 
 void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
@@ -94,27 +177,27 @@ void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::De
   *event.mutable_attempt() = result.attempt();
   if (event.time_first_attempt_us() == 0) event.set_time_first_attempt_us(result.time_us());
   DropRow(key);
-  OneRecipientLess(key.storage_key, message.envelope);
+  UnindexRow(key, delivery);
 }
 
-void Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery delivery,
+bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery& delivery,
                      const StoredMessage& message, const v1::GroupResult& result,
-                     const common::v1::Reply& reply, std::vector<DeliveryKey>* moved) {
-  const int64_t now_us = NowUs();
+                     const common::v1::Reply& reply, int64_t now_us,
+                     std::vector<DeliveryKey>* moved) {
   const auto& settings = SettingsOf(queue);
   delivery.set_attempts(delivery.attempts() + 1);
   if (delivery.first_attempt_us() == 0) delivery.set_first_attempt_us(now_us);
   delivery.set_last_attempt_us(now_us);
   *delivery.mutable_last_reply() = reply;
   const int64_t expires_us = ExpiryOf(queue, key.storage_key, delivery);
-  if (expires_us <= now_us) {
+  if (MayExpire() && expires_us <= now_us) {
     Fail(queue, key, delivery, message, common::v1::EVENT_KIND_EXPIRED, reply, &result.attempt());
-    return;
+    return false;
   }
   if (settings.max_delivery_attempts() > 0 &&
       delivery.attempts() >= settings.max_delivery_attempts()) {
     Fail(queue, key, delivery, message, common::v1::EVENT_KIND_FAILED, reply, &result.attempt());
-    return;
+    return false;
   }
   ++stats_.transient;
   ++queue.transient;
@@ -124,7 +207,7 @@ void Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery 
     wait_us = std::max(wait_us, steps.us(step));
   }
   DeliveryKey next = key;
-  next.due_us = std::min(now_us + wait_us, expires_us);
+  next.due_us = std::max<int64_t>(now_us + 1, std::min(now_us + wait_us, expires_us));
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_TRANSIENT, queue, message.envelope, &delivery);
   event.set_dsn_action("delayed");
@@ -134,22 +217,27 @@ void Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery 
   *event.mutable_reply() = reply;
   *event.mutable_attempt() = result.attempt();
   event.set_retry_us(next.due_us);
-  journal_.batch().Delete(Family::kDeliveries, key.Encode());
-  journal_.batch().Put(Family::kDeliveries, next.Encode(), delivery.SerializeAsString());
+  DropRow(key);
+  MoveToRow(queue, next, delivery, message.envelope);
   moved->push_back(next);
+  return true;
 }
 
 void Shard::Fail(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
                  const StoredMessage& message, common::v1::EventKind kind,
-                 const common::v1::Reply& reply, const common::v1::Attempt* attempt) {
+                 const common::v1::Reply& reply, const common::v1::Attempt* attempt,
+                 const std::string& author, const std::string& reason) {
   common::v1::Event& event = NewEvent(kind, queue, message.envelope, &delivery);
   event.set_stage(reply.stage());
   *event.mutable_reply() = reply;
   event.set_dsn_diagnostic(reply.text());
   event.set_dsn_mta(std::string(reply.host()));
+  event.set_author(author);
+  event.set_reason(reason);
   if (attempt != nullptr) *event.mutable_attempt() = *attempt;
   DropRow(key);
-  OneRecipientLess(key.storage_key, message.envelope);
+  UnindexRow(key, delivery);
+  if (delivery.has_hold() && stats_.held > 0) --stats_.held;
   if (kind == common::v1::EVENT_KIND_DELETED) return;
   ++queue.failed;
   ++(kind == common::v1::EVENT_KIND_EXPIRED ? stats_.expired : stats_.failed);
@@ -164,38 +252,43 @@ void Shard::DropRow(const DeliveryKey& key) {
   journal_.batch().Delete(Family::kDeliveries, key.Encode());
 }
 
-void Shard::OneRecipientLess(uint64_t storage_key, const common::v1::Message& envelope) {
+void Shard::RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended) {
   Batch& batch = journal_.batch();
-  auto found = counts_.find(storage_key);
-  if (found == counts_.end()) {
-    std::string value;
-    if (store_.Get(Family::kMessages, CountKey(storage_key), &value).ok() && value.size() == 4) {
-      found = counts_.emplace(storage_key, Count{ReadU32(value, 0), 0}).first;
-    }
-  }
-  if (found != counts_.end()) {
-    Count& count = found->second;
-    ++count.pending;
-    journal_.WhenDurable([this, storage_key](const absl::Status&) {
-      const auto entry = counts_.find(storage_key);
-      if (entry != counts_.end() && --entry->second.pending == 0) counts_.erase(entry);
-    });
-    if (count.left > 0) --count.left;
-    if (count.left > 0) {
+  if (message.recipients != 1) {
+    auto found = counts_.find(storage_key);
+    if (found == counts_.end()) {
       std::string value;
-      AppendU32(value, count.left);
-      batch.Put(Family::kMessages, CountKey(storage_key), value);
-      return;
+      if (store_.Get(Family::kMessages, CountKey(storage_key), &value).ok() && value.size() == 4) {
+        found = counts_.emplace(storage_key, Count{ReadU32(value, 0), 0}).first;
+      }
     }
-    batch.Delete(Family::kMessages, CountKey(storage_key));
+    if (found != counts_.end()) {
+      Count& count = found->second;
+      ++count.pending;
+      journal_.WhenDurable([this, storage_key](const absl::Status&) {
+        const auto entry = counts_.find(storage_key);
+        if (entry != counts_.end() && --entry->second.pending == 0) counts_.erase(entry);
+      });
+      count.left -= std::min(count.left, ended);
+      if (count.left > 0) {
+        std::string value;
+        AppendU32(value, count.left);
+        batch.Put(Family::kMessages, CountKey(storage_key), value);
+        return;
+      }
+      batch.Delete(Family::kMessages, CountKey(storage_key));
+    }
   }
   const std::string key = U64Key(storage_key);
   batch.Delete(Family::kMessages, key);
-  if (envelope.body_size() <= kMaxInlineBodyBytes) {
+  if (message.chunks == 0) {
     batch.Delete(Family::kBodies, key);
   } else {
-    batch.DeleteRange(Family::kBodies, key, U64Key(storage_key + 1));
+    for (uint32_t chunk = 0; chunk < message.chunks; ++chunk) {
+      batch.Delete(Family::kBodies, BodyChunkKey(storage_key, chunk));
+    }
   }
+  UnindexMessage(message.envelope, storage_key);
   if (const auto fresh = fresh_.find(storage_key); fresh != fresh_.end()) {
     fresh_bytes_ -= fresh->second.bytes;
     fresh_order_.erase(fresh->second.place);
@@ -221,6 +314,7 @@ void Shard::Expire(Queue& queue, const DeliveryKey& key, const common::v1::Deliv
     reply.set_text("message expired before it could be delivered");
   }
   Fail(queue, key, delivery, *message, common::v1::EVENT_KIND_EXPIRED, reply, nullptr);
+  RecipientsLess(key.storage_key, *message, 1);
   FreeWhenDurable(queue, {key}, {});
 }
 
@@ -228,7 +322,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   const int64_t now_us = NowUs();
   common::v1::Reply reply = failure.reply();
   CutReply(reply);
-  queue.Remember(reply, now_us);
+  queues_.Remember(queue, reply, now_us);
   if (failure.permanent()) {
     Release(queue, false);
     FailDue(queue, failure);
@@ -246,7 +340,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   queue.mode = v1::QUEUE_MODE_RETRY;
   ++queue.retry_step;
   queue.retry_until_us = now_us + wait_us;
-  queues_.WriteRow(queue, journal_.batch());
+  TouchRow(queue);
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_QUEUE_TRANSIENT, queue, common::v1::Message(), nullptr);
   *event.mutable_reply() = reply;
@@ -262,7 +356,7 @@ void Shard::LeaveRetryMode(Queue& queue) {
   queue.mode = v1::QUEUE_MODE_UNSPECIFIED;
   queue.retry_step = 0;
   queue.retry_until_us = 0;
-  queues_.WriteRow(queue, journal_.batch());
+  TouchRow(queue);
 }
 
 // No such domain: every recipient that is due fails, a bounded number a turn.
@@ -291,6 +385,7 @@ void Shard::FailDue(Queue& queue, const v1::QueueFailure& failure) {
       delivery.set_attempts(delivery.attempts() + 1);
       Fail(queue, *key, delivery, *message, common::v1::EVENT_KIND_FAILED, failure.reply(),
            &failure.attempt());
+      RecipientsLess(key->storage_key, *message, 1);
     }
     if (!rows->Valid() && rows->status().ok()) lane.next_due_us = now_us + 1'000'000;
   }

@@ -64,7 +64,10 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
     absl::StrAppend(&printable_id, absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
   input.message_id = printable_id;
   input.original = original;
-  input.full = envelope.dsn_return() == common::v1::DSN_RETURN_FULL && message.chunks == 0;
+  const bool full = envelope.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED
+                        ? settings.dsn_return_default() == "full"
+                        : envelope.dsn_return() == common::v1::DSN_RETURN_FULL;
+  input.full = full && message.chunks == 0;
 
   auto dsn = std::make_shared<StoredMessage>();
   dsn->body = Body(mail::BuildDsn(input));
@@ -77,7 +80,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   std::vector<common::v1::Delivery> deliveries(1);
   deliveries[0].set_rcpt(envelope.mail_from());
   deliveries[0].set_rcpt_given(envelope.mail_from());
-  deliveries[0].set_vmta(queue.vmta);
+  deliveries[0].set_vmta(std::string(queue.vmta()));
   AddMessage(std::move(dsn), std::move(deliveries), key, {});
 }
 
@@ -85,8 +88,9 @@ void Shard::Tick() {
   tick_ = executor_.After(kTickEvery, [this] { Tick(); });
   if (!serving_) return;
   health_ = store_.Health();
+  WatchWallClock();
   CheckLeases();
-  SweepSome();
+  CloseOutboxSegment();
   TrimEvents();
   const int64_t bucket = NowUs() / options_.key_bucket.count();
   if (bucket != dropped_key_bucket_) {
@@ -95,6 +99,23 @@ void Shard::Tick() {
                                  U64Key(static_cast<uint64_t>(bucket - 1)));
   }
   if (counting_ && !journal_.busy()) CountSome();
+}
+
+// A step of the wall clock says nothing about the age of mail: expiry waits until it has been quiet
+// for a while, and timers that were set by the old time are set anew.
+void Shard::WatchWallClock() {
+  constexpr int64_t kStepUs = 60'000'000;
+  constexpr Duration kQuiet = std::chrono::minutes(10);
+  const int64_t offset_us = NowUs() - executor_.clock().Now().time_since_epoch().count();
+  const int64_t step_us = offset_us - wall_offset_us_.value_or(offset_us);
+  wall_offset_us_ = offset_us;
+  if (step_us > -kStepUs && step_us < kStepUs) return;
+  expiry_frozen_until_ = executor_.clock().Now() + kQuiet;
+  for (const auto& [name, queue] : queues_.all()) {
+    if (queue->timer != 0) executor_.Cancel(std::exchange(queue->timer, 0));
+    start_queue_.push_back(queue->id);
+  }
+  PostTask([this] { LookAtSome(); });
 }
 
 // After a restart: how many recipients each queue has. Runs between commits, when store and memory
@@ -106,93 +127,125 @@ void Shard::CountSome() {
   for (; rows->Valid() && looked < kRowsPerTurn; rows->Next(), ++looked) {
     const auto key = DeliveryKey::Decode(rows->key());
     Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
-    if (queue == nullptr) continue;
-    ++queue->recipients;
-    ++queue->LaneOf(key->lane, "", 0).recipients;
     count_position_ = rows->key();
     count_position_.push_back('\0');
+    if (queue == nullptr) continue;
+    ++queue->recipients;
+    ++queue->LaneOf(key->lane).recipients;
+    ++recipients_;
+    // The tag of `hold`, where it may be: most rows are not worth a parse.
+    if (rows->value().find("\xb2\x01") == std::string_view::npos) continue;
+    common::v1::Delivery delivery;
+    if (delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size())) &&
+        delivery.has_hold()) {
+      ++stats_.held;
+    }
   }
   if (rows->Valid() || !rows->status().ok()) {
     // Between commits there is a pause of a millisecond or more; with nothing to commit the tick
     // goes on with it.
-    executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
-      if (!alive.expired() && counting_ && !journal_.busy()) CountSome();
+    PostTask([this] {
+      if (!journal_.busy()) CountSome();
     });
     return;
   }
   counting_ = false;
   count_position_.clear();
-  std::vector<Queue*> all;
-  for (const auto& [name, queue] : queues_.all()) all.push_back(queue.get());
-  for (Queue* queue : all) ForgetWhenEmpty(*queue);
 }
 
-// Expiry holds in every state: queues that nobody reads (paused, in retry mode, without a worker)
-// are looked through, a bounded number of rows a turn.
+// Expiry holds in every state: what nobody reads (paused, in retry mode, without a worker) is
+// looked through, a bounded number of rows a turn. On its way this forgets what is empty.
 void Shard::SweepSome() {
-  const int64_t now_us = NowUs();
-  const auto& all = queues_.all();
-  auto it = all.upper_bound(sweep_queue_);
-  int looked = 0;
-  for (size_t visited = 0; visited < all.size() && visited < 10'000 && looked < kRowsPerTurn;
-       ++visited, ++it) {
-    if (it == all.end()) it = all.begin();
+  constexpr int kQueuesPerTurn = 1000;
+  sweep_timer_ = 0;
+  int budget = kRowsPerTurn / 2;
+  bool end = false;
+  for (int visited = 0; serving_ && visited < kQueuesPerTurn && budget > 0; ++visited) {
+    auto it = sweep_.row.empty() ? queues_.all().upper_bound(sweep_.queue)
+                                 : queues_.all().lower_bound(sweep_.queue);
+    if (it == queues_.all().end()) {
+      sweep_ = {};
+      end = true;
+      break;
+    }
     Queue& queue = *it->second;
-    sweep_queue_ = queue.name;
-    if (queue.earliest_expiry_us > now_us ||
-        (queue.session != nullptr && MayDispatch(queue, now_us) && queue.blocked_limit.empty())) {
-      continue;
+    if (queue.name != sweep_.queue) sweep_ = {.queue = queue.name};
+    if (SweepQueue(queue, budget)) {
+      sweep_.row.clear();
+      EvictIdle(queue);
     }
-    int64_t earliest_us = kNever;
-    std::vector<std::pair<DeliveryKey, common::v1::Delivery>> expired;
-    for (Lane& lane : queue.lanes) {
-      const std::string lower = lane.floor.Encode();
-      auto rows = store_.Scan(Family::kDeliveries, lower,
-                              PrefixEnd(std::string_view(lower).substr(0, 16)), false);
-      for (; rows->Valid() && looked < kRowsPerTurn; rows->Next(), ++looked) {
-        const auto key = DeliveryKey::Decode(rows->key());
-        common::v1::Delivery delivery;
-        if (!key || lane.busy.contains(*key) ||
-            !delivery.ParseFromArray(rows->value().data(),
-                                     static_cast<int>(rows->value().size()))) {
-          continue;
-        }
-        const int64_t expires_us = ExpiryOf(queue, key->storage_key, delivery);
-        if (expires_us <= now_us) {
-          expired.emplace_back(*key, std::move(delivery));
-        } else {
-          earliest_us = std::min(earliest_us, expires_us);
-        }
-      }
-      // Not looked at to its end: ask again next time.
-      if (rows->Valid()) earliest_us = 0;
-    }
-    queue.earliest_expiry_us = earliest_us;
-    for (auto& [key, delivery] : expired) Expire(queue, key, delivery);
   }
+  const Duration pause = end || !serving_ ? kTickEvery : Duration(std::chrono::milliseconds(5));
+  sweep_timer_ = executor_.After(pause, [this] { SweepSome(); });
 }
 
-void Shard::TrimEvents() {
-  // One row a commit; looked at in the order of time, oldest first.
-  constexpr int kRecordsPerTurn = 512;
-  const int64_t oldest_us = NowUs() - options_.events_keep.count();
-  auto rows = store_.Scan(Family::kEvents, U64Key(first_sequence_), "", false);
-  uint64_t drop_before = first_sequence_;
-  for (int i = 0; rows->Valid() && i < kRecordsPerTurn; rows->Next(), ++i) {
-    v1::EventBatch record;
-    if (!record.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) break;
-    const bool too_old = !record.events().empty() && record.events(0).time_us() < oldest_us;
-    const bool too_many = outbox_bytes_ > options_.events_keep_bytes;
-    if (!too_old && !too_many) break;
-    outbox_bytes_ -= std::min<uint64_t>(outbox_bytes_, rows->value().size());
-    stats_.events_dropped += static_cast<uint64_t>(record.events_size());
-    drop_before = ReadU64(rows->key(), 0) + 1;
+// True when it is through with this queue.
+bool Shard::SweepQueue(Queue& queue, int& budget) {
+  // A queue that is read finds what expires by itself; whatever it does not find follows.
+  constexpr int64_t kGraceUs = 60'000'000;
+  const int64_t now_us = NowUs();
+  if (queue.settings != nullptr) SettingsOf(queue);  // a new policy may expire mail earlier
+  if (sweep_.row.empty()) {
+    const bool read = queue.session != nullptr && MayDispatch(queue, now_us);
+    if (!MayExpire() || queue.earliest_expiry_us + (read ? kGraceUs : 0) > now_us) return true;
+    sweep_.began_us = now_us;
+    sweep_.earliest_us = kNever;
+    queue.expiry_added_us = kNever;
   }
-  outbox_bytes_ += journal_.event_bytes_total() - seen_event_bytes_;
-  seen_event_bytes_ = journal_.event_bytes_total();
-  if (drop_before == first_sequence_) return;
-  journal_.batch().DeleteRange(Family::kEvents, U64Key(first_sequence_), U64Key(drop_before));
-  first_sequence_ = drop_before;
+  std::vector<const Lane*> lanes;
+  for (const Lane& lane : queue.lanes) lanes.push_back(&lane);
+  std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
+  std::vector<std::pair<DeliveryKey, common::v1::Delivery>> expired;
+  bool through = true;
+  for (const Lane* lane : lanes) {
+    std::string lower = lane->floor.Encode();
+    const std::string upper = PrefixEnd(std::string_view(lower).substr(0, 16));
+    if (!sweep_.row.empty()) {
+      if (sweep_.row >= upper) continue;
+      lower = std::max(lower, sweep_.row + '\0');
+    }
+    auto rows = store_.Scan(Family::kDeliveries, lower, upper, false);
+    for (; rows->Valid() && budget > 0; rows->Next(), --budget) {
+      const auto key = DeliveryKey::Decode(rows->key());
+      common::v1::Delivery delivery;
+      sweep_.row = rows->key();
+      if (!key ||
+          !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+        continue;
+      }
+      const int64_t expires_us = ExpiryOf(queue, key->storage_key, delivery);
+      if (expires_us > now_us) {
+        sweep_.earliest_us = std::min(sweep_.earliest_us, expires_us);
+      } else if (lane->busy.contains(*key)) {
+        sweep_.earliest_us = std::min(sweep_.earliest_us, now_us + kGraceUs);
+      } else {
+        expired.emplace_back(*key, std::move(delivery));
+      }
+    }
+    if (rows->Valid()) {
+      through = false;
+      break;
+    }
+  }
+  for (auto& [key, delivery] : expired) Expire(queue, key, delivery);
+  if (!through) return false;
+  // A walk through a large queue is not begun again before twenty times what it took.
+  queue.earliest_expiry_us =
+      std::max(std::min(sweep_.earliest_us, queue.expiry_added_us),
+               now_us + std::max<int64_t>(1, 20 * (now_us - sweep_.began_us)));
+  TouchRow(queue);
+  return true;
+}
+
+void Shard::EvictIdle(Queue& queue) {
+  constexpr int64_t kIdleUs = 30'000'000;
+  if (counting_ || queue.recipients > 0 || queue.leased > 0 || queue.pending > 0 ||
+      queue.active_us + kIdleUs > NowUs()) {
+    return;
+  }
+  if (queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us <= NowUs()) LeaveRetryMode(queue);
+  Release(queue, true);
+  ForgetWhenEmpty(queue);
 }
 
 }  // namespace sluice::queue

@@ -1,6 +1,7 @@
 // The shard's side of each stream. Private to the shard.
 #pragma once
 
+#include <set>
 #include <string>
 #include <utility>
 
@@ -71,7 +72,7 @@ struct WorkerSession final : DispatchStream::Handler {
   std::shared_ptr<DispatchStream> stream;
   std::string worker;
   uint64_t incarnation = 0;
-  absl::flat_hash_set<std::string> vmtas;
+  std::set<std::string, std::less<>> vmtas;
   bool draining = false;
   bool congested = false;
   size_t unanswered = 0;

@@ -1,96 +1,253 @@
 #include "services/queue/core/shard_walk.h"
 
+#include <algorithm>
+
 #include "services/config/domain_pattern.h"
 
 namespace sluice::queue {
 namespace {
-constexpr int kRowsPerTurn = 2000;
+
+constexpr int kRowsPerTurn = 1000;
+// Of the messages behind the watermark that one turn looks at: storage keys are microseconds, and
+// mail that went straight through leaves deleted rows there.
+constexpr uint64_t kRecentKeysPerTurn = 1'000'000;
+constexpr size_t kPositionBytes = 24;
+
+}  // namespace
+
+std::string IndexedAddress(std::string_view address) {
+  std::string text(address);
+  const size_t at = text.rfind('@');
+  for (size_t i = at == std::string::npos ? text.size() : at; i < text.size(); ++i) {
+    if (text[i] >= 'A' && text[i] <= 'Z') text[i] = static_cast<char>(text[i] - 'A' + 'a');
+  }
+  return text;
+}
 
 bool SameAddress(std::string_view a, std::string_view b) {
-  if (a.size() != b.size()) return false;
-  const size_t at = a.rfind('@');
-  for (size_t i = 0; i < a.size(); ++i) {
-    const bool domain = at != std::string_view::npos && i > at;
-    const auto lower = [domain](char c) {
-      return domain && c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    };
-    if (lower(a[i]) != lower(b[i])) return false;
+  return a.size() == b.size() && IndexedAddress(a) == IndexedAddress(b);
+}
+
+bool Shard::Walk::SetPosition(std::string_view position) {
+  if (position.empty()) return true;
+  if (position.size() < 13) return false;
+  phase = static_cast<Phase>(position[0]);
+  if (phase != Phase::kDeliveries && phase != Phase::kIndex && phase != Phase::kRecent) {
+    return false;
+  }
+  watermark = ReadU64(position, 1);
+  recipient = ReadU32(position, 9);
+  next = std::string(position.substr(13));
+  return true;
+}
+
+std::string Shard::Walk::Position() const {
+  std::string position(1, static_cast<char>(phase));
+  AppendU64(position, watermark);
+  AppendU32(position, recipient);
+  return position + next;
+}
+
+// Where the filter leads: a prefix of the index, or nothing.
+std::string Shard::IndexPrefixOf(const v1::MessageFilter& filter) {
+  if (!filter.message_id().empty()) return IndexPrefix(IndexKind::kId, filter.message_id());
+  if (!filter.rcpt().empty()) {
+    return IndexPrefix(IndexKind::kRecipient, IndexedAddress(filter.rcpt()));
+  }
+  if (!filter.sender().empty()) {
+    return IndexPrefix(IndexKind::kSender, IndexedAddress(filter.sender()));
+  }
+  if (!filter.job_id().empty()) return IndexPrefix(IndexKind::kJob, filter.job_id());
+  return {};
+}
+
+void Shard::RunWalk(std::shared_ptr<Walk> walk) {
+  journal_.Seal();
+  walk->budget = kRowsPerTurn;
+  const std::string prefix = IndexPrefixOf(walk->filter);
+  if (walk->phase == Walk::Phase::kStart) {
+    walk->watermark = durable_watermark_;
+    walk->phase = prefix.empty() ? Walk::Phase::kDeliveries : Walk::Phase::kIndex;
+    walk->next = prefix;
+  }
+  bool through = false;
+  switch (walk->phase) {
+    case Walk::Phase::kDeliveries:
+      through = WalkDeliveries(*walk);
+      break;
+    case Walk::Phase::kIndex:
+      if (WalkIndex(*walk, prefix)) {
+        walk->phase = Walk::Phase::kRecent;
+        walk->next = U64Key(walk->watermark);
+        walk->recipient = 0;
+      }
+      break;
+    default:
+      through = WalkRecent(*walk);
+  }
+  if (through || walk->matched >= walk->limit) {
+    walk->on_end(!through, walk->Position());
+    return;
+  }
+  PostTask([this, walk = std::move(walk)]() mutable { RunWalk(std::move(walk)); });
+}
+
+// Completes the row, and gives it to the walk where it matches.
+void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value) {
+  const v1::MessageFilter& filter = walk.filter;
+  WalkRow row;
+  row.key = key;
+  row.queue = queues_.FindById(key.queue_id);
+  if (row.queue == nullptr ||
+      !row.delivery.ParseFromArray(value.data(), static_cast<int>(value.size())) ||
+      (!filter.queue_pattern().empty() &&
+       !config::WildcardMatches(filter.queue_pattern(), row.queue->name)) ||
+      (!filter.vmta().empty() && filter.vmta() != row.queue->vmta()) ||
+      (!filter.job_id().empty() && filter.job_id() != row.delivery.job_id()) ||
+      (!filter.rcpt().empty() && !SameAddress(filter.rcpt(), row.delivery.rcpt())) ||
+      (filter.held_only() && !row.delivery.has_hold()) ||
+      (filter.older_than_us() != 0 &&
+       NowUs() - static_cast<int64_t>(key.storage_key) <= filter.older_than_us())) {
+    return;
+  }
+  if (walk.needs_message || !filter.message_id().empty() || !filter.sender().empty() ||
+      !filter.envid().empty()) {
+    if (walk.message == nullptr || walk.message_key != key.storage_key) {
+      auto loaded = std::make_shared<common::v1::Message>();
+      std::string text;
+      if (store_.Get(Family::kMessages, U64Key(key.storage_key), &text).ok()) {
+        loaded->ParseFromString(text);
+        loaded->clear_shard_positions();
+      }
+      walk.message = std::move(loaded);
+      walk.message_key = key.storage_key;
+    }
+    const common::v1::Message& message = *walk.message;
+    if ((!filter.message_id().empty() && filter.message_id() != message.id()) ||
+        (!filter.sender().empty() && !SameAddress(filter.sender(), message.mail_from())) ||
+        (!filter.envid().empty() && filter.envid() != message.envid())) {
+      return;
+    }
+    row.message = walk.message;
+  }
+  if (const Lane* lane = row.queue->FindLane(key.lane)) {
+    row.busy = lane->busy.contains(key);
+    row.lane_paused = lane->paused;
+  }
+  if (walk.on_row(row)) ++walk.matched;
+}
+
+bool Shard::WalkDeliveries(Walk& walk) {
+  const v1::MessageFilter& filter = walk.filter;
+  auto rows = store_.Scan(Family::kDeliveries, walk.next, "", false);
+  while (rows->Valid() && walk.budget > 0 && walk.matched < walk.limit) {
+    --walk.budget;
+    const auto key = DeliveryKey::Decode(rows->key());
+    const Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
+    if (queue != nullptr && ((!filter.queue_pattern().empty() &&
+                              !config::WildcardMatches(filter.queue_pattern(), queue->name)) ||
+                             (!filter.vmta().empty() && filter.vmta() != queue->vmta()))) {
+      walk.next = U64Key(key->queue_id + 1);  // all of it at once
+      rows->Seek(walk.next);
+      continue;
+    }
+    walk.next = std::string(rows->key()) + '\0';
+    if (queue != nullptr) VisitRow(walk, *key, rows->value());
+    rows->Next();
+  }
+  return !rows->Valid();
+}
+
+// The recipients of one message from walk.recipient on, by the places of those that moved and, for
+// a message that was not indexed, its own list. True: all were looked at.
+bool Shard::VisitMessage(Walk& walk, uint64_t storage_key, std::string_view positions,
+                         uint32_t last) {
+  std::string value;
+  const auto count = static_cast<uint32_t>(positions.size() / kPositionBytes);
+  for (; walk.recipient < count; ++walk.recipient) {
+    if (walk.budget <= 0 || walk.matched >= walk.limit) return false;
+    --walk.budget;
+    const size_t at = size_t{walk.recipient} * kPositionBytes;
+    DeliveryKey key{ReadU64(positions, at), ReadU64(positions, at + 8),
+                    static_cast<int64_t>(ReadU64(positions, at + 16)), storage_key, walk.recipient};
+    if (!store_.Get(Family::kDeliveries, key.Encode(), &value).ok()) {
+      std::string moved;
+      if (!store_.Get(Family::kIndex, PositionKey(storage_key, walk.recipient), &moved).ok()) {
+        continue;
+      }
+      const auto place = DeliveryKey::Decode(moved);
+      if (!place || !store_.Get(Family::kDeliveries, moved, &value).ok()) continue;
+      key = *place;
+    }
+    VisitRow(walk, key, value);
+  }
+  if (count > 0) return true;
+  auto places = store_.Scan(Family::kIndex, PositionKey(storage_key, walk.recipient),
+                            last == UINT32_MAX ? PrefixEnd("p" + U64Key(storage_key))
+                                               : PositionKey(storage_key, last + 1));
+  for (; places->Valid(); places->Next()) {
+    walk.recipient = ReadU32(places->key(), 9);
+    if (walk.budget <= 0 || walk.matched >= walk.limit) return false;
+    --walk.budget;
+    const auto key = DeliveryKey::Decode(places->value());
+    if (key && store_.Get(Family::kDeliveries, places->value(), &value).ok()) {
+      VisitRow(walk, *key, value);
+    }
   }
   return true;
 }
-}  // namespace
 
-void Shard::RunWalk(std::shared_ptr<Walk> walk) {
-  const v1::MessageFilter& filter = walk->filter;
-  const bool needs_message = walk->needs_message || !filter.message_id().empty() ||
-                             !filter.sender().empty() || !filter.envid().empty();
-  const int64_t now_us = NowUs();
-  int looked = 0;
-  std::string lower = walk->position.empty() ? std::string() : walk->position + '\0';
-  auto rows = store_.Scan(Family::kDeliveries, lower, "", false);
-  std::shared_ptr<const common::v1::Message> message;
-  uint64_t message_key = 0;
-  while (rows->Valid() && looked < kRowsPerTurn && walk->matched < walk->limit) {
-    ++looked;
-    WalkRow row;
-    const auto key = DeliveryKey::Decode(rows->key());
-    row.queue = key ? queues_.FindById(key->queue_id) : nullptr;
-    if (row.queue == nullptr) {
-      walk->position = rows->key();
-      rows->Next();
-      continue;
-    }
-    row.key = *key;
-    const bool wanted_queue = (filter.queue_pattern().empty() ||
-                               config::WildcardMatches(filter.queue_pattern(), row.queue->name)) &&
-                              (filter.vmta().empty() || filter.vmta() == row.queue->vmta);
-    if (!wanted_queue) {  // all of it at once
-      walk->position = DeliveryKey{key->queue_id, UINT64_MAX, -1, UINT64_MAX, UINT32_MAX}.Encode();
-      rows->Seek(walk->position + '\0');
-      continue;
-    }
-    walk->position = rows->key();
-    const bool parsed =
-        row.delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()));
-    rows->Next();
-    if (!parsed) continue;
-    if (!filter.job_id().empty() && filter.job_id() != row.delivery.job_id()) continue;
-    if (!filter.rcpt().empty() && !SameAddress(filter.rcpt(), row.delivery.rcpt())) continue;
-    if (filter.held_only() && !row.delivery.has_hold()) continue;
-    if (filter.older_than_us() != 0 &&
-        now_us - static_cast<int64_t>(row.key.storage_key) <= filter.older_than_us()) {
-      continue;
-    }
-    if (needs_message) {
-      if (message == nullptr || message_key != row.key.storage_key) {
-        auto loaded = std::make_shared<common::v1::Message>();
-        std::string value;
-        message_key = row.key.storage_key;
-        if (store_.Get(Family::kMessages, U64Key(message_key), &value).ok()) {
-          loaded->ParseFromString(value);
-        }
-        message = std::move(loaded);
+bool Shard::WalkIndex(Walk& walk, const std::string& prefix) {
+  auto rows = store_.Scan(Family::kIndex, walk.next, PrefixEnd(prefix), false);
+  for (; rows->Valid(); rows->Next()) {
+    const std::string_view key = rows->key();
+    if (walk.budget <= 0 || walk.matched >= walk.limit) return false;
+    --walk.budget;
+    if (key.size() == prefix.size() + 12) {
+      walk.next = std::string(key);
+      const uint64_t storage_key = ReadU64(key, prefix.size());
+      const uint32_t recipient = ReadU32(key, prefix.size() + 8);
+      if (recipient != UINT32_MAX) walk.recipient = recipient;
+      if (storage_key < walk.watermark && !VisitMessage(walk, storage_key, {}, recipient)) {
+        return false;
       }
-      if (!filter.message_id().empty() && filter.message_id() != message->id()) continue;
-      if (!filter.sender().empty() && !SameAddress(filter.sender(), message->mail_from())) continue;
-      if (!filter.envid().empty() && filter.envid() != message->envid()) continue;
-      row.message = message;
     }
-    if (const Lane* lane = row.queue->FindLane(row.key.lane)) {
-      row.busy = lane->busy.contains(row.key);
-      row.lane_paused = lane->paused;
+    walk.next = std::string(key) + '\0';
+    walk.recipient = 0;
+  }
+  return true;
+}
+
+bool Shard::WalkRecent(Walk& walk) {
+  const uint64_t from = ReadU64(walk.next, 0);
+  const uint64_t until =
+      from +
+      std::max(kRecentKeysPerTurn, (last_storage_key_ - std::min(from, last_storage_key_)) / 64);
+  const v1::MessageFilter& filter = walk.filter;
+  auto rows = store_.Scan(Family::kMessages, walk.next, U64Key(until), false);
+  for (; rows->Valid(); rows->Next()) {
+    if (walk.budget <= 0 || walk.matched >= walk.limit) return false;
+    --walk.budget;
+    if (rows->key().size() != 8) continue;
+    auto message = std::make_shared<common::v1::Message>();
+    if (!message->ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+      continue;
     }
-    if (walk->on_row(row)) ++walk->matched;
+    walk.next = std::string(rows->key());
+    if ((filter.message_id().empty() || filter.message_id() == message->id()) &&
+        (filter.sender().empty() || SameAddress(filter.sender(), message->mail_from()))) {
+      const uint64_t storage_key = ReadU64(rows->key(), 0);
+      const std::string positions = std::move(*message->mutable_shard_positions());
+      message->clear_shard_positions();
+      walk.message = std::move(message);
+      walk.message_key = storage_key;
+      if (!VisitMessage(walk, storage_key, positions, UINT32_MAX)) return false;
+    }
+    walk.next = std::string(rows->key()) + '\0';
+    walk.recipient = 0;
   }
-  const bool more = rows->Valid();
-  if (!more || walk->matched >= walk->limit) {
-    walk->on_end(more, walk->position);
-    return;
-  }
-  rows.reset();
-  executor_.Post([this, alive = std::weak_ptr<bool>(alive_), walk = std::move(walk)]() mutable {
-    if (!alive.expired()) RunWalk(std::move(walk));
-  });
+  walk.next = U64Key(until);
+  return until > last_storage_key_;
 }
 
 }  // namespace sluice::queue

@@ -18,15 +18,35 @@ struct WalkRow {
   bool lane_paused = false;
 };
 
+// Finds recipients by the most telling field of the filter: through the index and, for what came
+// after its watermark, through the messages; else by a walk over the deliveries in the order of
+// their queues.
 struct Shard::Walk {
   v1::MessageFilter filter;
   uint32_t limit = 0;
-  std::string position;  // key of the last row that was looked at; empty: the beginning
   bool needs_message = false;
-  uint32_t matched = 0;
   // False: this row does not count.
   absl::AnyInvocable<bool(const WalkRow&)> on_row;
   absl::AnyInvocable<void(bool more, const std::string& position)> on_end;
+
+  // Where it goes on. False where the text was not made by Position.
+  bool SetPosition(std::string_view position);
+  std::string Position() const;
+
+  enum class Phase : char { kStart = 0, kDeliveries = 'D', kIndex = 'I', kRecent = 'R' };
+  Phase phase = Phase::kStart;
+  std::string next;        // key in the phase's family: the first that was not dealt with
+  uint32_t recipient = 0;  // first one of that message that was not dealt with
+  uint64_t watermark = 0;  // the index is asked below, the messages from here on
+  uint32_t matched = 0;
+  int budget = 0;  // rows to look at in this turn
+  uint64_t message_key = 0;
+  std::shared_ptr<const common::v1::Message> message;
 };
+
+// Whether two addresses are the same: domains whatever their case.
+bool SameAddress(std::string_view a, std::string_view b);
+// How the index writes an address.
+std::string IndexedAddress(std::string_view address);
 
 }  // namespace sluice::queue
