@@ -32,15 +32,6 @@ void Journal::WhenDurable(OnDurable done) {
 
 size_t Journal::pending_bytes() const { return pending_->bytes() + closed_bytes_; }
 
-Duration Journal::SyncTime(double quantile) const {
-  const size_t count = std::min(syncs_, sync_us_.size());
-  if (count == 0) return Duration(0);
-  std::vector<uint32_t> sorted(sync_us_.begin(), sync_us_.begin() + static_cast<long>(count));
-  const auto nth = static_cast<size_t>(quantile * static_cast<double>(count - 1));
-  std::nth_element(sorted.begin(), sorted.begin() + static_cast<long>(nth), sorted.end());
-  return Duration(sorted[nth]);
-}
-
 void Journal::Seal() {
   if (pending_->bytes() >= options_.max_batch_bytes) Close();
 }
@@ -108,9 +99,6 @@ void Journal::Finish(const absl::Status& status, std::unique_ptr<Batch> batch,
                      std::vector<OnDurable> done) {
   batch->Clear();
   spare_ = std::move(batch);
-  const auto took = (executor_.clock().Now() - last_begin_).count();
-  sync_us_[syncs_++ % sync_us_.size()] =
-      static_cast<uint32_t>(std::clamp<int64_t>(took, 0, UINT32_MAX));
   if (!status.ok()) {
     failure_ = status;
     if (on_failed_) on_failed_(status);

@@ -2,7 +2,6 @@
 // the next one.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -53,8 +52,6 @@ class Journal {
   void set_next_sequence(uint64_t sequence) { next_sequence_ = sequence; }
   uint64_t next_sequence() const { return next_sequence_; }
   size_t pending_bytes() const;  // not on the way to the disk yet
-  // Of the last commits, from begin to end; 0 where there was none.
-  Duration SyncTime(double quantile) const;
   uint64_t event_bytes_total() const { return event_bytes_total_; }
   uint64_t events_total() const { return events_total_; }
   bool failed() const { return !failure_.ok(); }
@@ -81,8 +78,6 @@ class Journal {
   std::unique_ptr<Batch> spare_;
   std::deque<Closed> closed_;  // full batches, oldest first
   size_t closed_bytes_ = 0;
-  std::array<uint32_t, 512> sync_us_{};  // a ring
-  size_t syncs_ = 0;
   v1::EventBatch events_;
   std::string event_value_;
   std::vector<OnDurable> waiting_;
