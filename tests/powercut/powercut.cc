@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <string>
@@ -43,8 +44,9 @@ struct Child {
   int pipe = -1;
 };
 
-Child Spawn(const std::string& folder, uint64_t incarnation, uint64_t seed, int messages,
-            bool drain) {
+// What it writes to stderr goes to `errors_path`: RocksDB complains there once the power is gone.
+Child Spawn(const std::string& folder, const std::string& errors_path, uint64_t incarnation,
+            uint64_t seed, int messages, bool drain) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return {};
   const std::vector<std::string> words = {"powercut",
@@ -60,6 +62,8 @@ Child Spawn(const std::string& folder, uint64_t incarnation, uint64_t seed, int 
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[1], 3);
+  posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, errors_path.c_str(),
+                                   O_CREAT | O_WRONLY | O_TRUNC, 0600);
   Child child;
   if (posix_spawn(&child.pid, "/proc/self/exe", &actions, nullptr, argv.data(), environ) != 0) {
     child.pid = -1;
@@ -122,8 +126,8 @@ int Run(const Options& options, const std::string& mount_point) {
       std::fprintf(stderr, "powercut: %s\n", error.c_str());
       return 1;
     }
-    const Child child =
-        Spawn(mount_point + "/spool", incarnation, random(), last ? 0 : options.messages, last);
+    const Child child = Spawn(mount_point + "/spool", mount_point + ".stderr", incarnation,
+                              random(), last ? 0 : options.messages, last);
     if (child.pid < 0) return 1;
     std::string rest;
     if (last) {
@@ -134,7 +138,9 @@ int Run(const Options& options, const std::string& mount_point) {
       const bool early = random() % 4 == 0;
       const uint64_t lines = early ? UINT64_MAX : 1 + random() % 1500;
       const auto time = std::chrono::microseconds(early ? random() % 60'000 : 3'000'000);
-      Listen(child, incarnation, SteadyClock::now() + time, lines, &rest, &ledger);
+      if (Listen(child, incarnation, SteadyClock::now() + time, lines, &rest, &ledger)) {
+        ledger.Add(incarnation, "X the shard ended before the power went");
+      }
       // The power goes before the process: what it promises from here on is not believed to be
       // kept.
       fs.Cut(random() % 3 == 0 ? CutKind::kForget : CutKind::kRandom, random());
@@ -151,6 +157,11 @@ int Run(const Options& options, const std::string& mount_point) {
               static_cast<unsigned long long>(options.seed),
               static_cast<unsigned long long>(fs.syncs()), ledger.Summary().c_str());
   for (const std::string& line : ledger.errors()) std::printf("WRONG: %s\n", line.c_str());
+  if (!ledger.errors().empty()) {
+    std::ifstream errors(mount_point + ".stderr");
+    std::string line;
+    while (std::getline(errors, line)) std::printf("stderr: %s\n", line.c_str());
+  }
   return ledger.errors().empty() ? 0 : 1;
 }
 
@@ -198,6 +209,7 @@ int Main(int argc, char** argv) {
   const int result = Run(options, folder);
   std::error_code ignored;
   std::filesystem::remove(folder, ignored);
+  std::filesystem::remove(folder + ".stderr", ignored);
   return result;
 }
 

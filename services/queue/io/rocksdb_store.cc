@@ -21,6 +21,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
 #include "services/queue/io/ballast.h"
+#include "services/queue/io/durable_folder.h"
 #include "sluice/queue/v1/storage.pb.h"
 
 namespace sluice::queue {
@@ -143,12 +144,8 @@ class RocksdbStore final : public Store {
 
   absl::Status Open(const RocksdbOptions& options) {
     options_ = options;
-    std::error_code error;
-    std::filesystem::create_directories(options.folder, error);
-    if (error) {
-      return absl::PermissionDeniedError(
-          absl::StrCat("cannot make the spool folder ", options.folder, ": ", error.message()));
-    }
+    // RocksDB syncs the names in its folder, but nobody the folder's own.
+    if (absl::Status made = MakeDurableFolder(options.folder); !made.ok()) return made;
     auto cache = rocksdb::NewLRUCache(options.cache_bytes);
     rocksdb::DBOptions db;
     db.create_if_missing = true;

@@ -191,9 +191,9 @@ std::unique_ptr<FuseMount> FuseMount::Make(VolatileFs& fs, const std::string& mo
 }
 
 FuseMount::~FuseMount() {
-  // Ends the loop: its next read of the device says that the file system is gone.
-  umount2(mount_point_.c_str(), MNT_DETACH);
+  // The loop sleeps in a read of the device, which fails when the file system is gone.
   fuse_exit(fuse_);
+  umount2(mount_point_.c_str(), MNT_DETACH);
   thread_.join();
   fuse_destroy(fuse_);
 }
