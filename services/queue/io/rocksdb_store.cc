@@ -11,7 +11,9 @@
 #include <rocksdb/write_batch.h>
 #include <rocksdb/write_buffer_manager.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <mutex>
 #include <utility>
@@ -31,6 +33,14 @@ constexpr std::array<const char*, kFamilyCount> kFamilyNames = {
     "meta", "queues", "messages", "bodies", "deliveries", "leases", "events", "index", "keys"};
 constexpr char kFormatKey[] = "format";
 constexpr uint64_t kGiveUpBallastBelowBytes = uint64_t{64} << 20;
+
+// RocksDB slows writes at one less than max_write_buffer_number unflushed memtables, 20 files in
+// level 0, and 64 GiB that wait for compaction.
+constexpr int kWriteBuffers = 6;
+constexpr uint64_t kMaxImmutableMemtables = 4;
+constexpr uint64_t kMaxLevel0Files = 15;
+constexpr uint64_t kMaxPendingCompactionBytes = uint64_t{48} << 30;
+constexpr char kLevel0Files[] = "rocksdb.num-files-at-level0";
 
 rocksdb::Slice ToSlice(std::string_view text) { return {text.data(), text.size()}; }
 std::string_view ToView(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -99,7 +109,7 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
   rocksdb::ColumnFamilyOptions options;
   options.compression = rocksdb::kNoCompression;
   options.write_buffer_size = size_t{16} << 20;
-  options.max_write_buffer_number = 4;
+  options.max_write_buffer_number = kWriteBuffers;
   rocksdb::BlockBasedTableOptions table;
   table.block_cache = cache;
   table.cache_index_and_filter_blocks = true;
@@ -165,6 +175,16 @@ class RocksdbStore final : public Store {
     for (size_t i = 0; i < kFamilyCount; ++i) {
       descriptors.emplace_back(kFamilyNames[i], FamilyOptions(static_cast<Family>(i), cache));
     }
+    // Families of a newer release: RocksDB wants all of them opened, and we leave them alone.
+    std::vector<std::string> present;
+    if (rocksdb::DB::ListColumnFamilies(db, options.folder, &present).ok()) {
+      for (const std::string& name : present) {
+        const auto known = [&name](const auto& each) { return each.name == name; };
+        if (std::none_of(descriptors.begin(), descriptors.end(), known)) {
+          descriptors.push_back({name, {}});
+        }
+      }
+    }
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
     rocksdb::DB* opened = nullptr;
     const rocksdb::Status status =
@@ -180,8 +200,11 @@ class RocksdbStore final : public Store {
       return failed;
     }
     db_.reset(opened);
+    families_.assign(handles.begin() + 1, handles.begin() + 1 + kFamilyCount);
     db_->DestroyColumnFamilyHandle(handles[0]);
-    families_.assign(handles.begin() + 1, handles.end());
+    for (size_t i = 1 + kFamilyCount; i < handles.size(); ++i) {
+      db_->DestroyColumnFamilyHandle(handles[i]);
+    }
     write_.sync = true;
     if (absl::Status format = CheckFormat(); !format.ok()) return format;
     return ballast_.Open(options.folder, options.ballast_bytes);
@@ -250,12 +273,34 @@ class RocksdbStore final : public Store {
     uint64_t stopped = 0;
     db_->GetIntProperty(rocksdb::DB::Properties::kActualDelayedWriteRate, &delayed_rate);
     db_->GetIntProperty(rocksdb::DB::Properties::kIsWriteStopped, &stopped);
-    health.stalling = delayed_rate != 0 || stopped != 0;
+    health.stalling = delayed_rate != 0 || stopped != 0 || NearlyStalling();
     if (health.stalling) health.detail = "the database is behind with its compactions";
     return health;
   }
 
  private:
+  // Three quarters of what makes RocksDB itself slow down, which would hold up results too.
+  bool NearlyStalling() const {
+    for (rocksdb::ColumnFamilyHandle* family : families_) {
+      uint64_t value = 0;
+      if (db_->GetIntProperty(family, rocksdb::DB::Properties::kNumImmutableMemTable, &value) &&
+          value >= kMaxImmutableMemtables) {
+        return true;
+      }
+      std::string files;
+      if (db_->GetProperty(family, kLevel0Files, &files) &&
+          std::strtoull(files.c_str(), nullptr, 10) >= kMaxLevel0Files) {
+        return true;
+      }
+      if (db_->GetIntProperty(family, rocksdb::DB::Properties::kEstimatePendingCompactionBytes,
+                              &value) &&
+          value >= kMaxPendingCompactionBytes) {
+        return true;
+      }
+    }
+    return false;
+  }
+
   absl::Status CheckFormat() {
     rocksdb::ColumnFamilyHandle* meta = families_[static_cast<size_t>(Family::kMeta)];
     std::string value;

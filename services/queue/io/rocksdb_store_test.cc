@@ -68,6 +68,41 @@ TEST(RocksdbStore, ANewerFormatIsRefusedClearlyAndAnOlderReaderRowIsKept) {
   EXPECT_NE(refused.status().ToString().find("newer"), std::string::npos);
 }
 
+TEST(RocksdbStore, AFamilyOfANewerReleaseIsLeftAlone) {
+  RocksdbHarness harness;
+  harness.opened.reset();
+  std::vector<std::string> names;
+  ASSERT_TRUE(rocksdb::DB::ListColumnFamilies({}, harness.folder, &names).ok());
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (const std::string& name : names) descriptors.push_back({name, {}});
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  rocksdb::DB* db = nullptr;
+  ASSERT_TRUE(rocksdb::DB::Open({}, harness.folder, descriptors, &handles, &db).ok());
+  rocksdb::ColumnFamilyHandle* future = nullptr;
+  ASSERT_TRUE(db->CreateColumnFamily({}, "future", &future).ok());
+  ASSERT_TRUE(db->Put({}, future, "key", "of the future").ok());
+  handles.push_back(future);
+  for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+  delete db;
+
+  harness.Open();
+  auto batch = harness.store().NewBatch();
+  batch->Put(Family::kKeys, "k", "v");
+  ASSERT_TRUE(harness.store().Commit(*batch, true).ok());
+  batch.reset();
+  harness.opened.reset();
+
+  handles.clear();
+  descriptors.push_back({"future", {}});
+  ASSERT_TRUE(rocksdb::DB::Open({}, harness.folder, descriptors, &handles, &db).ok());
+  std::string value;
+  EXPECT_TRUE(db->Get({}, handles.back(), "key", &value).ok());
+  EXPECT_EQ(value, "of the future");
+  for (rocksdb::ColumnFamilyHandle* handle : handles) db->DestroyColumnFamilyHandle(handle);
+  delete db;
+  harness.Open();
+}
+
 TEST(RocksdbStore, TheFasterChecksumIsTheSameChecksum) {
   EXPECT_EQ(rocksdb::crc32c::Extend(0, "123456789", 9), 0xe3069283U);
 }
