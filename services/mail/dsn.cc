@@ -9,7 +9,8 @@
 namespace sluice::mail {
 namespace {
 
-constexpr size_t kMaxFieldBytes = 1000;
+// With its name, a field stays below the 998 bytes of a line.
+constexpr size_t kMaxFieldBytes = 900;
 constexpr size_t kMaxHeaderBytes = 64 * 1024;
 
 // One header field's worth of printable ASCII: other bytes become '?', line breaks become spaces.
@@ -30,6 +31,27 @@ std::string Date(int64_t unix_us) {
   char text[64];
   const size_t size = strftime(text, sizeof(text), "%a, %d %b %Y %H:%M:%S +0000", &time);
   return std::string(text, size);
+}
+
+struct Words {
+  const char* subject;
+  const char* explanation;
+  const char* action;  // RFC 3464 2.3.3
+};
+
+Words WordsOf(DsnKind kind) {
+  switch (kind) {
+    case DsnKind::kDelayed:
+      return {"Delayed mail (still trying)",
+              "Your message has not been delivered yet to this recipient; it will be tried again:",
+              "delayed"};
+    case DsnKind::kDelivered:
+      return {"Mail delivered", "Your message was delivered to this recipient:", "delivered"};
+    case DsnKind::kFailed:
+      break;
+  }
+  return {"Undelivered mail returned to sender",
+          "Your message could not be delivered to this recipient:", "failed"};
 }
 
 bool IsAscii(std::string_view text) {
@@ -57,7 +79,7 @@ std::string BuildDsn(const DsnInput& in) {
       in.postmaster.empty() ? absl::StrCat("postmaster@", host) : Clean(in.postmaster);
   const std::string id = Clean(in.message_id);
   const std::string boundary = absl::StrCat("=_sluice_", id);
-  const bool failed = in.kind == DsnKind::kFailed;
+  const Words words = WordsOf(in.kind);
   const std::string recipient = Clean(in.recipient);
   const std::string_view original =
       in.full ? in.original : HeaderSection(in.original, kMaxHeaderBytes);
@@ -70,21 +92,18 @@ std::string BuildDsn(const DsnInput& in) {
   out.reserve(original.size() + 4096);
   absl::StrAppend(&out, "From: Mail Delivery System <", postmaster, ">\r\n");
   absl::StrAppend(&out, "To: <", Clean(in.sender), ">\r\n");
-  absl::StrAppend(&out, "Subject: ",
-                  failed ? "Undelivered mail returned to sender" : "Delayed mail (still trying)",
-                  "\r\n");
+  absl::StrAppend(&out, "Subject: ", words.subject, "\r\n");
   absl::StrAppend(&out, "Date: ", Date(in.now_unix_us), "\r\n");
   absl::StrAppend(&out, "Message-ID: <", id, "@", host, ">\r\n");
   absl::StrAppend(&out, "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
+  // A multipart says what its parts hold (RFC 2045 6.4).
+  if (!IsAscii(original)) absl::StrAppend(&out, "Content-Transfer-Encoding: 8bit\r\n");
   absl::StrAppend(&out, "Content-Type: multipart/report; report-type=delivery-status;\r\n",
                   "\tboundary=\"", boundary, "\"\r\n\r\n");
 
   absl::StrAppend(&out, "--", boundary, "\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n");
   absl::StrAppend(&out, "This is the mail system at ", host, ".\r\n\r\n");
-  absl::StrAppend(&out, failed
-                            ? "Your message could not be delivered to this recipient:\r\n\r\n"
-                            : "Your message has not been delivered yet to this recipient; it will "
-                              "be tried again:\r\n\r\n");
+  absl::StrAppend(&out, words.explanation, "\r\n\r\n");
   absl::StrAppend(&out, "    <", recipient, ">\r\n");
   if (!diagnostic.empty()) absl::StrAppend(&out, "    ", diagnostic, "\r\n");
 
@@ -98,7 +117,7 @@ std::string BuildDsn(const DsnInput& in) {
     absl::StrAppend(&out, "Original-Recipient: ", Clean(in.original_recipient), "\r\n");
   }
   absl::StrAppend(&out, "Final-Recipient: rfc822; ", recipient, "\r\n");
-  absl::StrAppend(&out, "Action: ", failed ? "failed" : "delayed", "\r\n");
+  absl::StrAppend(&out, "Action: ", words.action, "\r\n");
   absl::StrAppend(&out, "Status: ", Clean(in.status), "\r\n");
   if (!in.remote_mta.empty()) {
     absl::StrAppend(&out, "Remote-MTA: dns; ", Clean(in.remote_mta), "\r\n");
@@ -109,6 +128,10 @@ std::string BuildDsn(const DsnInput& in) {
   }
   if (in.last_attempt_unix_us != 0) {
     absl::StrAppend(&out, "Last-Attempt-Date: ", Date(in.last_attempt_unix_us), "\r\n");
+  }
+
+  if (in.kind == DsnKind::kDelayed && in.retry_until_unix_us != 0) {
+    absl::StrAppend(&out, "Will-Retry-Until: ", Date(in.retry_until_unix_us), "\r\n");
   }
 
   absl::StrAppend(&out, "\r\n--", boundary,

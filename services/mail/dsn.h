@@ -7,7 +7,7 @@
 
 namespace sluice::mail {
 
-enum class DsnKind : uint8_t { kFailed, kDelayed };
+enum class DsnKind : uint8_t { kFailed, kDelayed, kDelivered };
 
 // Everything is text that came from outside: what could break a header is taken out or encoded.
 struct DsnInput {
@@ -24,14 +24,16 @@ struct DsnInput {
   std::string_view remote_mta;          // may be empty
   int64_t arrived_unix_us = 0;
   int64_t last_attempt_unix_us = 0;  // 0: none
+  int64_t retry_until_unix_us = 0;   // kDelayed: when it will be given up; 0: not said
   int64_t now_unix_us = 0;
   std::string_view message_id;  // of the DSN, for its Message-ID and boundary
   std::string_view original;    // the original's bytes, or its first part
   bool full = false;            // the whole original, else its headers only
 };
 
-// CRLF lines, ASCII unless the original is included in full and is not. Never longer than the
-// original and 8 KiB.
+// CRLF lines, none of ours above 998 bytes (RFC 5322 2.1.1); ASCII unless what is included of the
+// original is not: then the notification says 8bit, and must be sent as 8BITMIME. Never longer than
+// the original and 16 KiB.
 std::string BuildDsn(const DsnInput& input);
 
 // The header section of a message, with its last CRLF and without the empty line; at most

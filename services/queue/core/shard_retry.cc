@@ -71,6 +71,10 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
 
   auto dsn = std::make_shared<StoredMessage>();
   dsn->body = Body(mail::BuildDsn(input));
+  const std::string_view text = dsn->body.view();
+  if (std::any_of(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; })) {
+    dsn->envelope.set_body_type(common::v1::BODY_TYPE_8BITMIME);
+  }
   dsn->envelope.set_id(id);
   dsn->envelope.set_parent_id(envelope.id());
   dsn->envelope.set_source_type(common::v1::SOURCE_TYPE_DSN);
