@@ -65,6 +65,8 @@ class PipelineTest : public testing::Test {
         options_,
         std::vector<ingest::ShardEndpoint>{{options_.shard, enqueue_.get(), upload_.get()}});
     ASSERT_TRUE(ingest_->Start(policy_).ok());
+    // Until its streams to the shard are up it answers 451.
+    ASSERT_TRUE(Until([this] { return ingest_->ready(); }));
     delivery_ = std::make_unique<node::DeliveryPart>(
         options_,
         std::vector<delivery::ShardAddress>{{options_.shard, dispatch_.get(), fetch_.get()}});
