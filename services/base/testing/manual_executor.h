@@ -48,15 +48,18 @@ class ManualExecutor final : public Executor {
     }
     clock_.now = end;
   }
+  // Somebody sets the machine's clock.
+  void StepWallClock(Duration step) { clock_.step += step; }
   size_t timers() const { return timers_.size(); }
 
  private:
   struct ManualClock final : Clock {
     MonotonicTime Now() const override { return now; }
     WallTime WallNow() const override {
-      return FromUnixMicros(1'700'000'000'000'000) + now.time_since_epoch();
+      return FromUnixMicros(1'700'000'000'000'000) + now.time_since_epoch() + step;
     }
     MonotonicTime now{std::chrono::hours(1)};
+    Duration step{0};
   };
 
   ManualClock clock_;

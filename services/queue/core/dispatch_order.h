@@ -46,13 +46,19 @@ class DispatchOrder {
     Queue* queue = vmta.queues.front();
     vmta.queues.pop_front();
     queue->in_ready_list = false;
-    return {queue, std::min(vmta.deficit, QueueQuantum(weigh(*queue)))};
+    if (queue->deficit <= 0) queue->deficit += QueueQuantum(weigh(*queue));
+    return {queue, std::min(vmta.deficit, queue->deficit)};
   }
   // `took` groups; `more`: it stands in line again.
   void Done(Queue& queue, int took, bool more) {
     const auto found = vmtas_.find(turns_.front());
-    if (more) {
-      if (!std::exchange(queue.in_ready_list, true)) found->second.queues.push_back(&queue);
+    queue.deficit = more ? queue.deficit - took : 0;
+    if (more && !std::exchange(queue.in_ready_list, true)) {
+      if (queue.deficit > 0) {  // its virtual MTA's turn ended first
+        found->second.queues.push_front(&queue);
+      } else {
+        found->second.queues.push_back(&queue);
+      }
     }
     found->second.deficit -= took;
     if (found->second.queues.empty()) {

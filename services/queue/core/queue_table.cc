@@ -81,7 +81,7 @@ Queue& QueueTable::Get(std::string_view domain, std::string_view vmta, std::stri
   }
   queue.name = lookup_;
   queue.domain_bytes = static_cast<uint32_t>(domain.size());
-  queue.pool = std::string(pool);
+  queue.pool = Shared(pool);
   queue.LaneOf(0);
   by_id_[queue.id] = &queue;
   by_name_.emplace(std::string_view(queue.name), std::move(made));
@@ -138,7 +138,7 @@ void QueueTable::WriteRow(Queue& queue, Batch& batch) {
   v1::QueueRow row;
   row.set_domain(std::string(queue.domain()));
   row.set_vmta(std::string(queue.vmta()));
-  row.set_pool(queue.pool);
+  row.set_pool(*queue.pool);
   row.set_mode(queue.mode);
   row.set_retry_until_us(queue.retry_until_us);
   row.set_retry_step(queue.retry_step);
@@ -167,6 +167,11 @@ void QueueTable::Remove(Queue& queue, Batch& batch) {
 void QueueTable::RemoveLane(Queue& queue, Lane& lane, Batch& batch) {
   batch.Delete(Family::kQueues, LaneRowKey(queue.id, lane.id));
   queue.DropLane(lane);
+}
+
+const std::string* QueueTable::Shared(std::string_view name) {
+  const auto found = shared_.find(name);
+  return found != shared_.end() ? &*found : &*shared_.emplace(name).first;
 }
 
 void QueueTable::Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us) {
@@ -251,7 +256,7 @@ absl::Status QueueTable::Load() {
     queue.id = ReadU64(key, 1);
     queue.name = row.domain() + "/" + row.vmta();
     queue.domain_bytes = static_cast<uint32_t>(row.domain().size());
-    queue.pool = row.pool();
+    queue.pool = Shared(row.pool());
     queue.mode = row.mode();
     queue.retry_until_us = row.retry_until_us();
     queue.retry_step = row.retry_step();

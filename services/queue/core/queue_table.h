@@ -48,8 +48,8 @@ struct Lane {
 
 struct Queue {
   uint64_t id = 0;
-  std::string name;  // domain/vmta
-  std::string pool;
+  std::string name;                   // domain/vmta
+  const std::string* pool = nullptr;  // shared, as last_worker is
   uint32_t domain_bytes = 0;
   std::list<Lane> lanes;  // the next one to serve is the first
   Lane* main_lane = nullptr;
@@ -74,7 +74,8 @@ struct Queue {
   // Whom it is dispatched to: one worker at a time, so that workers never multiply its limits.
   WorkerSession* session = nullptr;
   uint64_t queue_ref = 0;
-  std::string last_worker;
+  const std::string* last_worker = nullptr;  // had it last
+  int deficit = 0;                           // groups that it may still take in its turn
   bool in_ready_list = false;
   bool waiting = false;  // for a worker that can take it
   bool dirty = false;    // its row is to be written
@@ -110,7 +111,7 @@ struct Queue {
 class QueueTable {
  public:
   // Replies of queues kept in memory; those of others are in their rows.
-  explicit QueueTable(const Store& store, size_t histories = 2000)
+  explicit QueueTable(const Store& store, size_t histories = 1000)
       : store_(store), most_histories_(histories) {}
 
   Queue* Find(std::string_view name);
@@ -131,6 +132,9 @@ class QueueTable {
   // Reads all rows. DATA_LOSS names a row that cannot be read.
   absl::Status Load();
 
+  // One copy of a name that many queues share; kept for as long as the table.
+  const std::string* Shared(std::string_view name);
+
   void Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us);
   // nullptr where there are none; read from the row where need be.
   const Queue::History* HistoryOf(Queue& queue);
@@ -149,6 +153,7 @@ class QueueTable {
   absl::flat_hash_map<uint64_t, Queue*> by_id_;
   std::vector<Queue*> touched_;
   std::list<Queue*> histories_;  // latest use first
+  std::set<std::string, std::less<>> shared_;
   uint64_t last_id_ = 0;
   uint64_t id_mark_ = 0;  // as stored: no id up to here is given again after a restart
   std::string lookup_;

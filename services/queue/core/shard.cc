@@ -136,6 +136,7 @@ absl::Status Shard::Start() {
       Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
       if (queue == nullptr) return absl::DataLossError("a lease names a queue that is not there");
       lease->queue = queue;
+      queue->last_worker = queues_.Shared(lease->worker);
       lease->lane = key->lane;
       queue->LaneOf(key->lane).busy.insert(*key);
       lease->keys.push_back(*key);
@@ -225,7 +226,7 @@ uint64_t Shard::NextStorageKey() {
 
 const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
   if (queue.settings == nullptr || queue.settings_version != policy_->version()) {
-    auto settings = policy_->ForQueue(queue.domain(), queue.vmta(), queue.pool);
+    auto settings = policy_->ForQueue(queue.domain(), queue.vmta(), *queue.pool);
     if (queue.settings != nullptr &&
         settings->bounce_after_us() < queue.settings->bounce_after_us()) {
       queue.earliest_expiry_us = 0;  // the sweep finds out

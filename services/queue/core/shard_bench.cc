@@ -117,10 +117,11 @@ int Run(int messages, int domains, bool backlog) {
     }
   }
   executor.Advance(std::chrono::milliseconds(100));
-  std::printf("%s: %d accepted, %d delivered, %.2f us of CPU a message, store and transport of "
-              "the test included\n",
-              backlog ? "backlog" : "fresh", injector.answered, worker.delivered,
-              (CpuSeconds() - cpu) * 1e6 / messages);
+  std::printf(
+      "%s: %d accepted, %d delivered, %.2f us of CPU a message, store and transport of "
+      "the test included\n",
+      backlog ? "backlog" : "fresh", injector.answered, worker.delivered,
+      (CpuSeconds() - cpu) * 1e6 / messages);
   return worker.delivered == messages ? 0 : 1;
 }
 

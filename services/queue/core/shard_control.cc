@@ -107,8 +107,8 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
         return absl::StrCat("no worker is connected that owns a source of virtual MTA ",
                             std::string(queue.vmta()));
       }
-      if (queue.leased > 0) {
-        return absl::StrCat("contact with worker ", queue.last_worker,
+      if (queue.leased > 0 && queue.last_worker != nullptr) {
+        return absl::StrCat("contact with worker ", *queue.last_worker,
                             " is lost while it has mail of this queue");
       }
       return "its workers are at their bounds";
@@ -265,7 +265,7 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
   }
   if (row.busy) {
     shown->set_state("leased");
-    shown->set_worker(row.queue->last_worker);
+    if (row.queue->last_worker != nullptr) shown->set_worker(*row.queue->last_worker);
   } else if (row.delivery.has_hold()) {
     shown->set_state("held");
     shown->set_reason(row.delivery.hold().reason());

@@ -102,7 +102,7 @@ void Shard::Offer(Queue& queue) {
       return;
     }
     queue.session = best;
-    queue.last_worker = best->worker;
+    queue.last_worker = queues_.Shared(best->worker);
     queue.queue_ref = next_queue_ref_++;
     refs_[queue.queue_ref] = &queue;
     best->standing[queue.queue_ref];
@@ -146,7 +146,9 @@ WorkerSession* Shard::ChooseWorker(Queue& queue) {
   for (const auto& worker : workers_) {
     if (worker->unanswered >= options_.max_unanswered || !MayServe(*worker, queue.vmta())) continue;
     // One worker at a time: one that lost contact may still be sending.
-    if (queue.leased > 0 && worker->worker != queue.last_worker) continue;
+    if (queue.leased > 0 && queue.last_worker != nullptr && worker->worker != *queue.last_worker) {
+      continue;
+    }
     if (best == nullptr || worker->standing.size() < best->standing.size()) best = worker.get();
   }
   return best;
@@ -198,7 +200,7 @@ void Shard::Announce(Queue& queue) {
   ready->set_queue_ref(queue.queue_ref);
   ready->set_domain(std::string(queue.domain()));
   ready->set_vmta(std::string(queue.vmta()));
-  ready->set_pool(queue.pool);
+  ready->set_pool(*queue.pool);
   int64_t oldest_us = kNever;
   for (const Lane& lane : queue.lanes) oldest_us = std::min(oldest_us, lane.next_due_us);
   ready->set_oldest_due_us(oldest_us);

@@ -46,13 +46,19 @@ class TestInjector final : public Stream<v1::EnqueueRequest, v1::EnqueueResponse
       auto* delivery = message->add_deliveries()->mutable_delivery();
       delivery->set_rcpt(rcpt);
       delivery->set_rcpt_given(rcpt);
-      delivery->set_vmta("default");
+      delivery->set_vmta(vmta_);
       delivery->set_job_id(job);
     }
     message->set_body_index(0);
     frame.bodies.emplace_back(std::move(body));
     stream_->Send(std::move(frame));
     return last_token_;
+  }
+  uint64_t SendVia(const std::string& vmta, const std::string& rcpt) {
+    vmta_ = vmta;
+    const uint64_t token = Send({rcpt});
+    vmta_ = "default";
+    return token;
   }
   v1::EnqueueResult::Outcome outcome(uint64_t token) {
     const auto found = results.find(token);
@@ -72,6 +78,7 @@ class TestInjector final : public Stream<v1::EnqueueRequest, v1::EnqueueResponse
   InprocStreamClient<v1::EnqueueRequest, v1::EnqueueResponse> client_;
   std::shared_ptr<Stream<v1::EnqueueRequest, v1::EnqueueResponse>> stream_;
   uint64_t last_token_ = 0;
+  std::string vmta_ = "default";
 };
 
 class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse>::Handler {
@@ -81,7 +88,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     std::string body;
   };
   TestWorker(Shard& shard, Executor& executor, std::string name = "w1", uint64_t incarnation = 1,
-             std::vector<uint64_t> held = {})
+             std::vector<uint64_t> held = {}, std::vector<std::string> vmtas = {"default"})
       : client_(shard.dispatch()) {
     stream_ = client_.Open(executor);
     stream_->Start(this);
@@ -89,7 +96,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     auto* hello = frame.header.mutable_hello();
     hello->set_worker(name);
     hello->set_incarnation(incarnation);
-    hello->add_vmtas("default");
+    for (const std::string& vmta : vmtas) hello->add_vmtas(vmta);
     for (uint64_t id : held) hello->add_held_leases()->set_lease_id(id);
     stream_->Send(std::move(frame));
   }
@@ -193,9 +200,10 @@ class ShardFixture : public ::testing::Test {
     return *injector_;
   }
   TestWorker& AddWorker(std::string name = "w1", uint64_t incarnation = 1,
-                        std::vector<uint64_t> held = {}) {
-    workers_.push_back(
-        std::make_unique<TestWorker>(*shard_, executor_, std::move(name), incarnation, held));
+                        std::vector<uint64_t> held = {},
+                        std::vector<std::string> vmtas = {"default"}) {
+    workers_.push_back(std::make_unique<TestWorker>(*shard_, executor_, std::move(name),
+                                                    incarnation, held, vmtas));
     return *workers_.back();
   }
   void Run(Duration time = std::chrono::milliseconds(50)) { executor_.Advance(time); }
