@@ -1,0 +1,147 @@
+#include "services/mail/smtp_client_session.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace sluice::mail {
+namespace {
+
+using enum Verdict;
+
+constexpr std::string_view kHello = "220 mx ready\r\n250-mx\r\n250-PIPELINING\r\n250 SIZE 1000\r\n";
+constexpr std::string_view kPlainHello = "220 mx ready\r\n250 mx\r\n";
+
+// The remote, and the owner of the session: sends the body when it is wanted.
+class Peer : public SmtpClientHandler {
+ public:
+  // The server's bytes are cut after each `step`; 0: not at all.
+  explicit Peer(size_t step, SmtpClientOptions options = {})
+      : session(*this, options), step_(step) {}
+
+  void Server(std::string_view text) {
+    const size_t step = step_ == 0 ? text.size() : step_;
+    for (; !text.empty(); text.remove_prefix(std::min(step, text.size()))) {
+      session.OnBytes(text.substr(0, step));
+    }
+  }
+  void Begin(uint64_t id, std::vector<std::string> recipients) {
+    ClientTransaction transaction;
+    transaction.id = id;
+    transaction.mail_from = "s@x";
+    transaction.recipients = std::move(recipients);
+    session.Begin(std::move(transaction));
+  }
+  // What the session wrote since the last call.
+  std::string Wrote() { return std::exchange(output, {}); }
+  // "1:D/dot/250 1:P/rcpt/550" and so on, since the last call.
+  std::string Results() { return std::exchange(results, {}); }
+
+  void OnOutput(std::string_view text) override { output += text; }
+  void OnReady() override { ++ready; }
+  void OnWantBody(uint64_t id) override {
+    wanted = id;
+    if (send_body) SendBody();
+  }
+  bool SendBody() {
+    return session.SendBody("a\r\n.b\r\n", true, [this](std::string_view text) { output += text; });
+  }
+  bool MayFinish(uint64_t) override { return may_finish; }
+  void OnResult(uint64_t id, std::vector<RecipientVerdict> recipients) override {
+    static constexpr const char* kStages[] = {"hi", "ehlo", "mail", "rcpt", "data", "body", "dot"};
+    for (const RecipientVerdict& each : recipients) {
+      absl::StrAppend(&results, results.empty() ? "" : " ", id, ":",
+                      std::string(1, "DTPN"[static_cast<size_t>(each.verdict)]), "/",
+                      kStages[static_cast<size_t>(each.stage)], "/", each.reply.code);
+      last_text = each.reply.text;
+    }
+  }
+  void OnEnd(const RecipientVerdict& last) override {
+    ++ends;
+    end = last;
+  }
+
+  std::string output, results, last_text;
+  int ready = 0, ends = 0;
+  uint64_t wanted = 0;
+  bool send_body = true, may_finish = true;
+  RecipientVerdict end;
+  SmtpClientSession session;
+
+ private:
+  const size_t step_;
+};
+
+// Every dialogue with the server's bytes all at once, byte by byte, and in other small pieces.
+void Dialogue(const std::function<void(Peer&)>& run, const SmtpClientOptions& options = {}) {
+  for (size_t step : {0, 1, 2, 3, 5, 7}) {
+    SCOPED_TRACE(testing::Message() << "pieces of " << step);
+    Peer peer(step, options);
+    run(peer);
+    EXPECT_LE(peer.ends, 1);
+  }
+}
+
+constexpr std::string_view kOne = "MAIL FROM:<s@x>\r\nRCPT TO:<a@y>\r\nDATA\r\n";
+constexpr std::string_view kTwo = "MAIL FROM:<s@x>\r\nRCPT TO:<a@y>\r\nRCPT TO:<b@y>\r\nDATA\r\n";
+constexpr std::string_view kBody = "a\r\n..b\r\n.\r\n";
+
+TEST(SmtpClientSession, HappyPathPipelined) {
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    EXPECT_EQ(peer.Wrote(), "EHLO localhost\r\n");
+    EXPECT_EQ(peer.ready, 1);
+    EXPECT_EQ(peer.session.peer().max_size, 1000u);
+    peer.Begin(1, {"a@y", "b@y"});
+    EXPECT_EQ(peer.Wrote(), kTwo);
+    peer.Server("250 ok\r\n250 ok\r\n250 ok\r\n354 go\r\n250 2.0.0 taken\r\n");
+    EXPECT_EQ(peer.Wrote(), kBody);
+    EXPECT_EQ(peer.Results(), "1:D/dot/250 1:D/dot/250");
+    peer.session.Quit();
+    EXPECT_EQ(peer.Wrote(), "QUIT\r\n");
+    EXPECT_EQ(peer.ends, 0);
+    peer.Server("221 bye\r\n");
+    EXPECT_EQ(peer.ends, 1);
+  });
+}
+
+TEST(SmtpClientSession, HappyPathStepByStep) {
+  Dialogue([](Peer& peer) {
+    peer.Server(kPlainHello);
+    peer.Begin(1, {"a@y", "b@y"});
+    EXPECT_EQ(peer.Wrote(), "EHLO localhost\r\nMAIL FROM:<s@x>\r\n");
+    peer.Server("250 ok\r\n");
+    EXPECT_EQ(peer.Wrote(), "RCPT TO:<a@y>\r\n");
+    peer.Server("250 ok\r\n");
+    EXPECT_EQ(peer.Wrote(), "RCPT TO:<b@y>\r\n");
+    peer.Server("550 5.1.1 who\r\n");
+    EXPECT_EQ(peer.Wrote(), "DATA\r\n");
+    peer.Server("354 go\r\n");
+    EXPECT_EQ(peer.Wrote(), kBody);
+    EXPECT_EQ(peer.Results(), "");
+    peer.Server("250 ok\r\n");
+    EXPECT_EQ(peer.Results(), "1:D/dot/250 1:P/rcpt/550");
+  });
+}
+
+TEST(SmtpClientSession, HeloFallback) {
+  Dialogue([](Peer& peer) {
+    peer.Server("220 mx\r\n502 what\r\n");
+    EXPECT_EQ(peer.Wrote(), "EHLO localhost\r\nHELO localhost\r\n");
+    EXPECT_EQ(peer.ready, 0);
+    peer.Server("250 mx\r\n");
+    EXPECT_EQ(peer.ready, 1);
+    EXPECT_FALSE(peer.session.peer().esmtp);
+    peer.Begin(1, {"a@y"});
+    EXPECT_EQ(peer.Wrote(), "MAIL FROM:<s@x>\r\n");
+  });
+}
+
+}  // namespace
+}  // namespace sluice::mail
