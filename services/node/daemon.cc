@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <future>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,8 @@
 namespace sluice::node {
 namespace {
 
+// How long a service without any snapshot waits for its first one.
+constexpr Duration kFirstPolicyWait = std::chrono::seconds(5);
 constexpr char kQueueService[] = "/sluice.queue.v1.QueueService/";
 constexpr char kWatchMethod[] = "/sluice.policy.v1.PolicyService/WatchPolicy";
 
@@ -76,7 +79,7 @@ absl::Status Daemon::Start() {
                                   {options_.tls_cert, options_.tls_key, options_.tls_ca});
   }
   const std::shared_ptr<const config::PolicyView> view =
-      policy_ != nullptr ? policy_->first_view() : config::PolicyView::Defaults();
+      policy_ != nullptr ? policy_->first_view() : FirstView();
   if (Has(Role::kQueue)) {
     if (absl::Status status = StartQueue(); !status.ok()) return status;
     queue_->SetPolicy(view);
@@ -113,6 +116,34 @@ absl::Status Daemon::Start() {
   serving_ = true;
   server_->SetReady(true);
   return WriteReady();
+}
+
+std::shared_ptr<const config::PolicyView> Daemon::FirstView() {
+  if (policy_channel_ == nullptr) return config::PolicyView::Defaults();
+  struct First {
+    std::promise<std::shared_ptr<const config::PolicyView>> promise;
+    bool given = false;
+  };
+  auto first = std::make_shared<First>();
+  auto future = first->promise.get_future();
+  const std::string service(RoleName(options_.role).substr(sizeof("sluice-") - 1));
+  LoopThread thread("first-policy");
+  GrpcStreamClient<policy::v1::WatchPolicyRequest, policy::v1::WatchPolicyResponse> client(
+      policy_channel_, kWatchMethod);
+  config::PolicyWatcherOptions options;
+  options.hello.set_service(service);
+  options.hello.set_instance(options_.instance);
+  options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
+  config::PolicyWatcher watcher(thread.loop(), client, std::move(options),
+                                [first](std::shared_ptr<const config::PolicyView> view) {
+                                  if (std::exchange(first->given, true)) return;
+                                  first->promise.set_value(std::move(view));
+                                });
+  watcher.Start();
+  thread.Start();
+  const bool came = future.wait_for(kFirstPolicyWait) == std::future_status::ready;
+  thread.Stop();
+  return came ? future.get() : config::PolicyView::Defaults();
 }
 
 absl::Status Daemon::StartPolicy() {

@@ -40,6 +40,9 @@ class Daemon {
 
   bool Has(Role role) const { return options_.role == Role::kNode || options_.role == role; }
   absl::Status StartPolicy();
+  // What a service starts with: its own copy of the last snapshot, else what policy says within
+  // some seconds, else the defaults.
+  std::shared_ptr<const config::PolicyView> FirstView();
   absl::Status StartQueue();
   absl::Status StartIngest(const std::shared_ptr<const config::PolicyView>& policy);
   absl::Status StartDelivery(const std::shared_ptr<const config::PolicyView>& policy);

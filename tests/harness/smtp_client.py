@@ -222,7 +222,8 @@ class Injector:
             if end.code == 250:
                 self.accepted[token] = end.message_id
                 return True, connection
-            self.refused.add(token)
+            # Sluice says so where its shard was lost under way: the outcome is as unknown as without an answer.
+            (self.unknown if "may be accepted" in end.text else self.refused).add(token)
             return False, connection
         except Closed:
             if sent_data:

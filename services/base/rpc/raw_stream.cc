@@ -70,6 +70,7 @@ void RawStream::Detach() {
   {
     std::lock_guard lock(mutex_);
     detached_ = true;
+    started_ = false;  // nothing is posted any more: the executor may go away
     if (std::exchange(read_paused_, false)) DoRead();
   }
   if (open) DoCancel();
@@ -114,16 +115,15 @@ void RawStream::WriteDone(bool ok) {
     }
     writable = owner_waits_ && out_bytes_ < kStreamLowWaterBytes;
     if (writable) owner_waits_ = false;
+    if (writable && ok && started_) {
+      executor_.Post([self = shared_from_this()] {
+        if (self->handler_ != nullptr && !self->closed_by_us_ && !self->told_closed_) {
+          self->handler_->OnRawWritable();
+        }
+      });
+    }
   }
-  if (!ok) return;
-  if (writable) {
-    executor_.Post([self = shared_from_this()] {
-      if (self->handler_ != nullptr && !self->closed_by_us_ && !self->told_closed_) {
-        self->handler_->OnRawWritable();
-      }
-    });
-  }
-  WriteNext();
+  if (ok) WriteNext();
 }
 
 void RawStream::ReadDone(bool ok, grpc::ByteBuffer message) {
@@ -135,24 +135,22 @@ void RawStream::ReadDone(bool ok, grpc::ByteBuffer message) {
     ReadsEnded();
     return;
   }
-  bool post = false;
   {
     std::lock_guard lock(mutex_);
     in_bytes_ += message.Length();
     in_.push_back(std::move(message));
-    post = started_ && !delivery_posted_;
+    const bool post = started_ && !delivery_posted_;
     delivery_posted_ |= started_;
     const bool read_on = in_bytes_ < kStreamHighWaterBytes || detached_ || ended_;
     read_paused_ = !read_on;
     if (read_on) DoRead();
+    if (post) executor_.Post([self = shared_from_this()] { self->Deliver(); });
   }
-  if (post) executor_.Post([self = shared_from_this()] { self->Deliver(); });
 }
 
 void RawStream::Ended(absl::Status status) { EndOnce(std::move(status)); }
 
 void RawStream::EndOnce(absl::Status status) {
-  bool post = false;
   {
     std::lock_guard lock(mutex_);
     if (ended_) return;
@@ -163,10 +161,10 @@ void RawStream::EndOnce(absl::Status status) {
             : std::move(status);
     out_.clear();
     out_bytes_ = 0;
-    post = started_ && !delivery_posted_;
+    const bool post = started_ && !delivery_posted_;
     delivery_posted_ |= started_;
+    if (post) executor_.Post([self = shared_from_this()] { self->Deliver(); });
   }
-  if (post) executor_.Post([self = shared_from_this()] { self->Deliver(); });
 }
 
 void RawStream::Deliver() {

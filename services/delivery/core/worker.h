@@ -139,6 +139,14 @@ class Worker {
   WorkerStats stats_;
   size_t open_connections_ = 0;
   uint64_t last_connection_id_ = 0;
+  // Shards number their leases each for itself: here each group in work has a number of ours.
+  struct InWork {
+    Link* link;
+    uint64_t lease_id;
+  };
+  absl::flat_hash_map<uint64_t, InWork> in_work_;
+  uint64_t last_work_id_ = 0;
+  void GiveBack(uint64_t work_id);
   bool flush_posted_ = false;
   bool draining_ = false;
   TimerId renew_timer_ = 0;

@@ -47,12 +47,12 @@ std::pair<std::string, uint16_t> SplitHostPort(std::string_view text, uint16_t o
 
 }  // namespace
 
-bool Worker::Conn::MayFinish(uint64_t lease_id) {
-  for (const auto& link : worker.links_) {
-    const auto found = link->held.find(lease_id);
-    if (found != link->held.end()) return worker.executor_.clock().Now() < found->second.until;
-  }
-  return false;
+bool Worker::Conn::MayFinish(uint64_t work_id) {
+  const auto work = worker.in_work_.find(work_id);
+  if (work == worker.in_work_.end()) return false;
+  const auto& held = work->second.link->held;
+  const auto found = held.find(work->second.lease_id);
+  return found != held.end() && worker.executor_.clock().Now() < found->second.until;
 }
 
 Worker::Source* Worker::ChooseSource(Queue& queue) {

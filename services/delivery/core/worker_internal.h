@@ -84,7 +84,7 @@ struct Worker::Queue {
   std::list<std::unique_ptr<Conn>> conns;
   // Leased and waiting for the pacer.
   struct Waiting {
-    uint64_t lease_id;
+    uint64_t work_id;
     Transaction transaction;
   };
   std::deque<Waiting> waiting;

@@ -99,28 +99,30 @@ void Worker::Renew() {
 void Worker::Report(Queue& queue, queue::v1::GroupResult result) {
   result.mutable_attempt()->set_worker(options_.name);
   if (queue.route != nullptr) result.mutable_attempt()->set_site(queue.route->site);
-  for (const auto& link : links_) {
-    const auto found = link->held.find(result.lease_id());
-    if (found == link->held.end()) continue;
-    const uint64_t recipients = found->second.recipients;
-    link->held.erase(found);
-    uint64_t named = 0;
-    auto count = [this](queue::v1::RecipientOutcome outcome, uint64_t n) {
-      if (outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED) stats_.delivered += n;
-      if (outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT) stats_.transient += n;
-      if (outcome == queue::v1::RECIPIENT_OUTCOME_PERMANENT) stats_.permanent += n;
-    };
-    for (const auto& recipient : result.recipients()) {
-      count(recipient.outcome(), 1);
-      ++named;
-    }
-    count(result.outcome(), recipients - std::min(recipients, named));
-    *link->out.header.add_results() = result;
-    link->dirty = true;
-    link->unacknowledged.emplace(result.lease_id(), std::move(result));
-    FlushLater();
-    return;
+  const auto work = in_work_.find(result.lease_id());
+  if (work == in_work_.end()) return;
+  Link& link = *work->second.link;
+  result.set_lease_id(work->second.lease_id);
+  in_work_.erase(work);
+  const auto found = link.held.find(result.lease_id());
+  if (found == link.held.end()) return;
+  const uint64_t recipients = found->second.recipients;
+  link.held.erase(found);
+  uint64_t named = 0;
+  auto count = [this](queue::v1::RecipientOutcome outcome, uint64_t n) {
+    if (outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED) stats_.delivered += n;
+    if (outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT) stats_.transient += n;
+    if (outcome == queue::v1::RECIPIENT_OUTCOME_PERMANENT) stats_.permanent += n;
+  };
+  for (const auto& recipient : result.recipients()) {
+    count(recipient.outcome(), 1);
+    ++named;
   }
+  count(result.outcome(), recipients - std::min(recipients, named));
+  *link.out.header.add_results() = result;
+  link.dirty = true;
+  link.unacknowledged.emplace(result.lease_id(), std::move(result));
+  FlushLater();
 }
 
 void Worker::FlushLater() {

@@ -203,8 +203,11 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
   }
   link.held[id] = Held{&link, queue->name, static_cast<uint64_t>(lease.deliveries_size()),
                        executor_.clock().Now() + link.lease};
+  const uint64_t work_id = ++last_work_id_;
+  in_work_[work_id] = {&link, id};
+  lease.set_lease_id(work_id);
   transaction.lease = std::make_shared<queue::v1::Lease>(std::move(lease));
-  queue->waiting.push_back({id, std::move(transaction)});
+  queue->waiting.push_back({work_id, std::move(transaction)});
   SendPaced(*queue);
 }
 
@@ -221,13 +224,7 @@ void Worker::SendPaced(Queue& queue) {
     }
     if (best == nullptr) {
       // Its connection closed: the shard gives it to somebody else, or to us again.
-      for (const auto& link : links_) {
-        if (link->held.erase(queue.waiting.front().lease_id) == 0) continue;
-        ++stats_.returned;
-        link->out.header.add_returned_leases(queue.waiting.front().lease_id);
-        link->dirty = true;
-      }
-      FlushLater();
+      GiveBack(queue.waiting.front().work_id);
       queue.waiting.pop_front();
       continue;
     }
@@ -246,6 +243,18 @@ void Worker::SendPaced(Queue& queue) {
     queue.waiting.pop_front();
     best->connection->Send(std::move(transaction));
   }
+}
+
+void Worker::GiveBack(uint64_t work_id) {
+  const auto found = in_work_.find(work_id);
+  if (found == in_work_.end()) return;
+  const InWork work = found->second;
+  in_work_.erase(found);
+  work.link->held.erase(work.lease_id);
+  ++stats_.returned;
+  work.link->out.header.add_returned_leases(work.lease_id);
+  work.link->dirty = true;
+  FlushLater();
 }
 
 // Nothing is left of it here: the shards may give it to others.
