@@ -209,6 +209,8 @@ void SmtpClientSession::StartWaiting() {
       if (!each.body_sent || !pipelining()) return;
       continue;
     }
+    // Nothing follows a RSET that is not answered yet; its reply comes back here.
+    if (!pipelining() && !waiting_.empty()) return;
     if (need_rset_) {
       need_rset_ = false;
       waiting_.push_back({Expect::kRset, 0});
@@ -388,7 +390,11 @@ void SmtpClientSession::End(RecipientVerdict last) {
     RecipientVerdict verdict = last;
     // A 5xx that ends the connection (554 at the greeting and the like) says nothing of recipients.
     verdict.verdict = transaction.commands_sent ? Verdict::kTransient : Verdict::kNotAttempted;
-    if (transaction.body_sent) verdict.stage = SmtpStage::kFinalDot;
+    if (transaction.body_sent) {
+      verdict.stage = SmtpStage::kFinalDot;
+    } else if (verdict.stage == SmtpStage::kFinalDot) {
+      verdict.stage = SmtpStage::kMail;  // the final dot was the transaction's before it
+    }
     for (RecipientVerdict& recipient : transaction.recipients) {
       if (transaction.failed) {
         recipient = *transaction.failed;

@@ -143,5 +143,92 @@ TEST(SmtpClientSession, HeloFallback) {
   });
 }
 
+// Both ways: the replies to MAIL, each RCPT, DATA and the final dot, as far as they come.
+TEST(SmtpClientSession, RefusedAtEachStage) {
+  const struct {
+    std::string_view pipelined, plain, results;
+    std::string_view wrote;  // pipelined, behind the commands
+  } kCases[] = {
+      {"250 a\r\n450 later\r\n250 c\r\n354 go\r\n250 in\r\n",
+       "250 a\r\n450 later\r\n250 c\r\n354 go\r\n250 in\r\n", "1:T/rcpt/450 1:D/dot/250", kBody},
+      // All refused: the remote may want a message even so, or not.
+      {"250 a\r\n550 b\r\n451 c\r\n354 go\r\n250 in\r\n", "250 a\r\n550 b\r\n451 c\r\n",
+       "1:P/rcpt/550 1:T/rcpt/451", ".\r\n"},
+      {"250 a\r\n550 b\r\n451 c\r\n354 go\r\n554 no\r\n", "250 a\r\n550 b\r\n451 c\r\n",
+       "1:P/rcpt/550 1:T/rcpt/451", ".\r\n"},
+      {"250 a\r\n550 b\r\n451 c\r\n554 none\r\n", "250 a\r\n550 b\r\n451 c\r\n",
+       "1:P/rcpt/550 1:T/rcpt/451", ""},
+      {"550 a\r\n503 b\r\n503 c\r\n503 d\r\n", "550 a\r\n", "1:P/mail/550 1:P/mail/550", ""},
+      {"451 a\r\n503 b\r\n250 c\r\n354 d\r\n250 e\r\n", "451 a\r\n", "1:T/mail/451 1:T/mail/451",
+       ".\r\n"},
+      {"250 a\r\n250 b\r\n550 c\r\n451 d\r\n", "250 a\r\n250 b\r\n550 c\r\n451 d\r\n",
+       "1:T/data/451 1:P/rcpt/550", ""},
+      {"250 a\r\n250 b\r\n550 c\r\n250 d\r\n", "250 a\r\n250 b\r\n550 c\r\n250 d\r\n",
+       "1:T/data/250 1:P/rcpt/550", ""},
+      {"250 a\r\n250 b\r\n550 c\r\n354 d\r\n452 e\r\n",
+       "250 a\r\n250 b\r\n550 c\r\n354 d\r\n452 e\r\n", "1:T/dot/452 1:P/rcpt/550", kBody},
+      {"250 a\r\n250 b\r\n450 c\r\n354 d\r\n554-e\r\n554 f\r\n",
+       "250 a\r\n250 b\r\n450 c\r\n354 d\r\n554-e\r\n554 f\r\n", "1:P/dot/554 1:T/rcpt/450", kBody},
+  };
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.pipelined);
+    Dialogue([&each](Peer& peer) {
+      peer.Server(kHello);
+      peer.Begin(1, {"a@y", "b@y"});
+      peer.Wrote();
+      peer.Server(each.pipelined);
+      EXPECT_EQ(peer.Results(), each.results);
+      EXPECT_EQ(peer.Wrote(), each.wrote);
+      EXPECT_EQ(peer.ends, 0);
+      // After a transaction without a message the remote may still hold its sender: RSET.
+      peer.Begin(2, {"a@y"});
+      EXPECT_EQ(peer.Wrote(), absl::StrCat(each.wrote.empty() ? "RSET\r\n" : "",
+                                           absl::string_view(kOne.data(), kOne.size())));
+      peer.Server(each.wrote.empty() ? "250 reset\r\n" : "");
+      peer.Server("250 a\r\n250 b\r\n354 go\r\n250 in\r\n");
+      EXPECT_EQ(peer.Results(), "2:D/dot/250");
+    });
+    Dialogue([&each](Peer& peer) {
+      peer.Server(kPlainHello);
+      peer.Begin(1, {"a@y", "b@y"});
+      peer.Server(each.plain);
+      EXPECT_EQ(peer.Results(), each.results);
+      EXPECT_EQ(peer.ends, 0);
+      const bool reset = peer.Wrote().find("a\r\n..b") == std::string::npos;
+      peer.Begin(2, {"a@y"});
+      peer.Begin(3, {"a@y"});  // waits for its turn, and for the answer to RSET
+      if (reset) {
+        EXPECT_EQ(peer.Wrote(), "RSET\r\n");
+        peer.Server("250 reset\r\n");
+      }
+      EXPECT_EQ(peer.Wrote(), "MAIL FROM:<s@x>\r\n");
+      peer.Server("250 a\r\n250 b\r\n354 go\r\n250 in\r\n");
+      EXPECT_EQ(peer.Results(), "2:D/dot/250");
+      peer.Server("250 a\r\n250 b\r\n354 go\r\n250 in\r\n");
+      EXPECT_EQ(peer.Results(), "3:D/dot/250");
+    });
+  }
+}
+
+TEST(SmtpClientSession, SecondTransactionRightBehindTheFinalDot) {
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    peer.Begin(1, {"a@y"});
+    peer.Begin(2, {"a@y", "b@y"});
+    EXPECT_EQ(peer.Wrote(), absl::StrCat("EHLO localhost\r\n", std::string(kOne)));
+    peer.Server("250 a\r\n250 b\r\n354 c\r\n");
+    EXPECT_EQ(peer.Wrote(), absl::StrCat(std::string(kBody), std::string(kTwo)));
+    peer.Server("452 full\r\n250 a\r\n550 b\r\n250 c\r\n354 d\r\n");
+    EXPECT_EQ(peer.Results(), "1:T/dot/452");
+    EXPECT_EQ(peer.Wrote(), kBody);
+    peer.session.Quit();
+    EXPECT_EQ(peer.Wrote(), "");
+    peer.Server("250 e\r\n221 bye\r\n");
+    EXPECT_EQ(peer.Results(), "2:P/rcpt/550 2:D/dot/250");
+    EXPECT_EQ(peer.Wrote(), "QUIT\r\n");
+    EXPECT_EQ(peer.ends, 1);
+  });
+}
+
 }  // namespace
 }  // namespace sluice::mail
