@@ -230,5 +230,122 @@ TEST(SmtpClientSession, SecondTransactionRightBehindTheFinalDot) {
   });
 }
 
+// What the remote said until the connection ended, for a transaction to a@y and b@y, pipelined.
+struct BreakCase {
+  std::string_view said;
+  std::string_view stage;
+  std::string_view results;  // with CODE for the code that ended it: 421, or 0 without a reply
+};
+
+constexpr BreakCase kBreaks[] = {
+    {"", "MAIL", "1:T/mail/CODE 1:T/mail/CODE"},
+    {"250 a\r\n", "RCPT", "1:T/rcpt/CODE 1:T/rcpt/CODE"},
+    {"250 a\r\n550 b\r\n", "RCPT", "1:P/rcpt/550 1:T/rcpt/CODE"},
+    {"550 a\r\n", "RCPT", "1:P/mail/550 1:P/mail/550"},
+    {"250 a\r\n550 b\r\n250 c\r\n", "DATA", "1:P/rcpt/550 1:T/data/CODE"},
+    {"250 a\r\n550 b\r\n250 c\r\n354 d\r\n", "the final dot", "1:P/rcpt/550 1:T/dot/CODE"},
+    {"250 a\r\n550 b\r\n451 c\r\n354 d\r\n", "the final dot", "1:P/rcpt/550 1:T/rcpt/451"},
+};
+
+std::string WithCode(std::string_view results, std::string_view code) {
+  std::string text(results);
+  for (size_t at; (at = text.find("CODE")) != std::string::npos;) text.replace(at, 4, code);
+  return text;
+}
+
+TEST(SmtpClientSession, EndsAtEachStage) {
+  for (const BreakCase& each : kBreaks) {
+    SCOPED_TRACE(each.said);
+    const auto start = [&each](Peer& peer) {
+      peer.Server(kHello);
+      peer.Begin(1, {"a@y", "b@y"});
+      peer.Server(each.said);
+      EXPECT_EQ(peer.ends, 0);
+    };
+    Dialogue([&](Peer& peer) {
+      start(peer);
+      peer.Server("421-4.3.2 going\r\n421 4.3.2 down\r\n250 and more\r\n");
+      EXPECT_EQ(peer.Results(), WithCode(each.results, "421"));
+      EXPECT_EQ(peer.ends, 1);
+      EXPECT_EQ(peer.end.verdict, kTransient);
+      EXPECT_FALSE(peer.end.local);
+      peer.session.OnDisconnect("closed");
+      peer.session.OnTimeout();
+      EXPECT_EQ(peer.Results(), "");
+    });
+    Dialogue([&](Peer& peer) {
+      start(peer);
+      peer.Server("250 half a rep");
+      peer.session.OnDisconnect("reset by peer");
+      EXPECT_EQ(peer.Results(), WithCode(each.results, "0"));
+      EXPECT_EQ(peer.ends, 1);
+      EXPECT_TRUE(peer.end.local);
+      EXPECT_EQ(peer.end.reply.text, "reset by peer");
+      EXPECT_EQ(peer.end.reply.enhanced, "4.4.2");
+    });
+    Dialogue([&](Peer& peer) {
+      start(peer);
+      const int seconds = each.stage == "the final dot" ? 600 : 300;
+      EXPECT_EQ(peer.session.timeout(), std::chrono::seconds(seconds));
+      peer.session.OnTimeout();
+      EXPECT_EQ(peer.Results(), WithCode(each.results, "0"));
+      EXPECT_EQ(peer.end.reply.text, absl::StrCat("timeout: no answer to ", std::string(each.stage),
+                                                  " within ", seconds, " s"));
+    });
+    Dialogue([&](Peer& peer) {
+      start(peer);
+      peer.Server("what is this\r\n");
+      EXPECT_EQ(peer.Results(), WithCode(each.results, "0"));
+      EXPECT_EQ(peer.ends, 1);
+    });
+  }
+}
+
+TEST(SmtpClientSession, EndsBeforeItIsReady) {
+  for (std::string_view said : {"", "220 mx\r\n", "220 mx\r\n500 no\r\n"}) {
+    for (std::string_view last : {"421 busy\r\n", "450 no\r\n", ""}) {
+      Dialogue([&](Peer& peer) {
+        peer.Server(said);
+        if (last.empty()) {
+          const std::string_view what = said.empty() ? "the greeting" : "EHLO";
+          peer.session.OnTimeout();
+          EXPECT_EQ(peer.end.reply.text,
+                    absl::StrCat("timeout: no answer to ", std::string(what), " within 300 s"));
+        } else {
+          peer.Server(last);
+        }
+        EXPECT_EQ(peer.ends, 1);
+        EXPECT_EQ(peer.ready, 0);
+        EXPECT_EQ(peer.end.stage, said.empty() ? SmtpStage::kGreeting : SmtpStage::kEhlo);
+        EXPECT_EQ(peer.end.verdict, kTransient);
+      });
+    }
+  }
+  Dialogue([](Peer& peer) {
+    peer.Server("554 5.7.1 go away\r\n");
+    EXPECT_EQ(peer.end.verdict, kPermanent);
+    EXPECT_EQ(peer.Wrote(), "");
+  });
+}
+
+TEST(SmtpClientSession, TheSecondOneFallsWithTheFirst) {
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    peer.Begin(1, {"a@y"});
+    peer.Begin(2, {"a@y"});
+    peer.Server("250 a\r\n250 b\r\n354 c\r\n");
+    peer.session.OnDisconnect("gone");
+    EXPECT_EQ(peer.Results(), "1:T/dot/0 2:T/mail/0");
+  });
+  Dialogue([](Peer& peer) {
+    peer.Server(kPlainHello);
+    peer.Begin(1, {"a@y"});
+    peer.Begin(2, {"a@y"});
+    peer.Server("250 a\r\n250 b\r\n354 c\r\n");
+    peer.session.OnDisconnect("gone");
+    EXPECT_EQ(peer.Results(), "1:T/dot/0 2:N/mail/0");
+  });
+}
+
 }  // namespace
 }  // namespace sluice::mail
