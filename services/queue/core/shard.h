@@ -179,7 +179,7 @@ class Shard {
   // Looks whether the queue has something to do, and starts it.
   void Offer(Queue& queue);
   // Reads the first row of lanes whose next due time is only what a restart knew.
-  void LookAt(Queue& queue, Lane& lane);
+  void LookAt(Lane& lane);
   WorkerSession* ChooseWorker(Queue& queue);
   bool MayServe(const WorkerSession& worker, std::string_view vmta) const;
   // Until a worker comes that can take it, or one that has too much unanswered goes on.

@@ -56,7 +56,7 @@ void Shard::Wake(Queue& queue, int64_t when_us) {
   });
 }
 
-void Shard::LookAt(Queue& queue, Lane& lane) {
+void Shard::LookAt(Lane& lane) {
   lane.looked_at = true;
   const std::string lower = lane.cursor.Encode();
   auto rows =
@@ -69,7 +69,6 @@ void Shard::LookAt(Queue& queue, Lane& lane) {
     return;
   }
   if (rows->status().ok()) lane.next_due_us = kNever;
-  ForgetWhenEmpty(queue);
 }
 
 void Shard::Offer(Queue& queue) {
@@ -85,9 +84,7 @@ void Shard::Offer(Queue& queue) {
   for (Lane& lane : queue.lanes) {
     if (lane.paused) continue;
     if (!lane.looked_at && lane.next_due_us <= now_us) {
-      const uint64_t id = queue.id;
-      LookAt(queue, lane);
-      if (queues_.FindById(id) == nullptr) return;  // it was empty
+      LookAt(lane);
     }
     next_us = std::min(next_us, lane.next_due_us);
   }

@@ -243,6 +243,9 @@ bool Shard::SweepQueue(Queue& queue, int& budget) {
 
 void Shard::EvictIdle(Queue& queue) {
   constexpr int64_t kIdleUs = 30'000'000;
+  for (auto lane = queue.lanes.begin(); lane != queue.lanes.end();) {
+    ForgetLaneWhenEmpty(queue, *lane++);  // those that were empty while rows were counted
+  }
   if (counting_ || queue.recipients > 0 || queue.leased > 0 || queue.pending > 0 ||
       queue.active_us + kIdleUs > NowUs()) {
     return;
