@@ -88,8 +88,8 @@ void SmtpClientSession::OnBytes(std::string_view bytes) {
 
 void SmtpClientSession::OnReply(SmtpReply reply) {
   if (waiting_.empty()) {
-    // Unasked: most often 421 before the remote closes an idle connection.
-    End(Of(std::move(reply), SmtpStage::kMail));
+    // Unasked: most often 421 before the remote closes an idle connection, or within the body.
+    End(Of(std::move(reply), stage()));
     return;
   }
   const Waiting waiting = waiting_.front();

@@ -347,5 +347,124 @@ TEST(SmtpClientSession, TheSecondOneFallsWithTheFirst) {
   });
 }
 
+TEST(SmtpClientSession, MayFinishFalseKeepsTheFinalDotBack) {
+  Dialogue([](Peer& peer) {
+    peer.may_finish = false;
+    peer.send_body = false;
+    peer.Server(kHello);
+    peer.Begin(1, {"a@y", "b@y"});
+    peer.Server("250 a\r\n250 b\r\n550 c\r\n354 d\r\n");
+    peer.Wrote();
+    EXPECT_EQ(peer.wanted, 1u);
+    EXPECT_EQ(peer.session.stage(), SmtpStage::kBody);
+    EXPECT_EQ(peer.session.timeout(), std::chrono::minutes(3));
+    EXPECT_FALSE(peer.SendBody());
+    EXPECT_EQ(peer.Wrote(), "a\r\n..b\r\n");
+    EXPECT_EQ(peer.Results(), "1:T/body/0 1:P/rcpt/550");
+    EXPECT_EQ(peer.ends, 1);
+    EXPECT_FALSE(peer.SendBody());
+    EXPECT_EQ(peer.Wrote(), "");
+  });
+}
+
+TEST(SmtpClientSession, BreaksOffWithinTheBody) {
+  const std::function<void(Peer&)> kWays[] = {
+      [](Peer& peer) { peer.session.OnDisconnect("gone"); },
+      [](Peer& peer) { peer.session.OnTimeout(); },
+      [](Peer& peer) { peer.session.AbortBody("no body"); },
+      [](Peer& peer) { peer.Server("421 down\r\n"); },
+      // Said before the final dot: about the connection, never the end of the message.
+      [](Peer& peer) { peer.Server("250 taken\r\n"); },
+      [](Peer& peer) { peer.Server("552 too much\r\n"); },
+  };
+  const int kCodes[] = {0, 0, 0, 421, 250, 552};
+  for (size_t way = 0; way < std::size(kWays); ++way) {
+    SCOPED_TRACE(way);
+    Dialogue([&](Peer& peer) {
+      peer.send_body = false;
+      peer.Server(kHello);
+      peer.Begin(1, {"a@y"});
+      peer.Server("250 a\r\n250 b\r\n354 d\r\n");
+      EXPECT_TRUE(peer.session.SendBody("x", false, [](std::string_view) {}));
+      kWays[way](peer);
+      EXPECT_EQ(peer.Results(), absl::StrCat("1:T/body/", kCodes[way]));
+      EXPECT_EQ(peer.ends, 1);
+    });
+  }
+}
+
+TEST(SmtpClientSession, MailParametersOnlyWhereOffered) {
+  const auto mail = [](std::string_view offers, const SmtpClientOptions& options = {}) {
+    std::string wrote;
+    Dialogue(
+        [&](Peer& peer) {
+          peer.Server("220 mx\r\n250-mx\r\n");
+          peer.Server(offers);
+          peer.Wrote();
+          ClientTransaction transaction;
+          transaction.recipients = {"a@y"};
+          transaction.size = 77;
+          transaction.eight_bit = true;
+          transaction.smtputf8 = true;
+          peer.session.Begin(std::move(transaction));
+          wrote = peer.Wrote();
+        },
+        options);
+    return wrote.substr(0, wrote.find("\r\n"));
+  };
+  EXPECT_EQ(mail("250 HELP\r\n"), "MAIL FROM:<>");
+  EXPECT_EQ(mail("250 size\r\n"), "MAIL FROM:<> SIZE=77");
+  EXPECT_EQ(mail("250-SIZE 5\r\n250 PIPELINING\r\n"), "MAIL FROM:<> SIZE=77");
+  EXPECT_EQ(mail("250 8BITMIME\r\n"), "MAIL FROM:<> BODY=8BITMIME");
+  EXPECT_EQ(mail("250 8BITMIMEX\r\n"), "MAIL FROM:<>");
+  EXPECT_EQ(mail("250 SMTPUTF8\r\n"), "MAIL FROM:<> SMTPUTF8");
+  SmtpClientOptions seven_bit;
+  seven_bit.use_8bitmime = false;
+  EXPECT_EQ(mail("250 8BITMIME\r\n", seven_bit), "MAIL FROM:<>");
+  // The first line is the remote's name, whatever it is.
+  Dialogue([](Peer& peer) {
+    peer.Server("220 mx\r\n250 PIPELINING\r\n");
+    EXPECT_FALSE(peer.session.peer().pipelining);
+  });
+}
+
+TEST(SmtpClientSession, PipeliningCanBeTurnedOff) {
+  SmtpClientOptions options;
+  options.use_pipelining = false;
+  Dialogue(
+      [](Peer& peer) {
+        peer.Server(kHello);
+        peer.Wrote();
+        peer.Begin(1, {"a@y"});
+        EXPECT_EQ(peer.Wrote(), "MAIL FROM:<s@x>\r\n");
+      },
+      options);
+}
+
+TEST(SmtpClientSession, QuitAndGoodbyes) {
+  Dialogue([](Peer& peer) {
+    peer.session.Quit();
+    EXPECT_EQ(peer.ends, 1);
+    EXPECT_EQ(peer.Wrote(), "");
+  });
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    peer.Wrote();
+    peer.session.Quit();
+    peer.session.Quit();
+    EXPECT_EQ(peer.Wrote(), "QUIT\r\n");
+    peer.session.OnDisconnect("closed");
+    EXPECT_EQ(peer.ends, 1);
+  });
+  // 421 on an idle connection.
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    peer.Server("421 idle\r\n");
+    EXPECT_EQ(peer.ends, 1);
+    EXPECT_EQ(peer.end.reply.code, 421);
+    EXPECT_EQ(peer.Results(), "");
+  });
+}
+
 }  // namespace
 }  // namespace sluice::mail
