@@ -1,0 +1,109 @@
+#include "tests/simulation/ledger.h"
+
+#include "services/mail/message_id.h"
+
+namespace sluice::simulation {
+namespace {
+constexpr size_t kMostFailuresKept = 20;
+std::string Seconds(MonotonicTime t) {
+  return std::to_string(static_cast<double>(t.time_since_epoch().count()) / 1e6);
+}
+}  // namespace
+
+void Ledger::Fail(std::string what) {
+  if (failures_.size() < kMostFailuresKept) failures_.push_back(std::move(what));
+}
+
+void Ledger::Accepted(const std::string& id, const std::vector<std::string>& rcpts) {
+  if (accepted_.emplace(id, rcpts).second) accepted_recipients_ += rcpts.size();
+}
+
+void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResponse& response) {
+  for (const auto& lease : response.leases()) {
+    leases_[{shard, lease.lease_id()}] = Issued{shard, ++order_, 0};
+    shard_of_[lease.message().id()] = shard;
+    if (log) {
+      log(shard + " leases " + std::to_string(lease.lease_id()) + ": " +
+          mail::FormatMessageId(lease.message().id()) + " to " + lease.deliveries(0).rcpt());
+    }
+  }
+  for (const uint64_t id : response.acknowledged_leases()) {
+    if (log) log(shard + " acknowledges " + std::to_string(id));
+    const auto found = leases_.find({shard, id});
+    if (found != leases_.end() && found->second.acknowledged == 0) {
+      found->second.acknowledged = ++order_;
+    }
+  }
+}
+
+void Ledger::Connected(const std::string& queue, MonotonicTime now) {
+  const uint32_t count = ++connections_[queue];
+  const auto limit = limits.find(queue);
+  if (limit != limits.end() && limit->second.connections > 0 &&
+      count > limit->second.connections) {
+    Fail("max-smtp-out passed: " + queue + " has " + std::to_string(count) + " connections at " +
+         Seconds(now));
+  }
+}
+
+void Ledger::Disconnected(const std::string& queue) { --connections_[queue]; }
+
+void Ledger::Attempted(const std::string& queue, size_t recipients, MonotonicTime now) {
+  const auto limit = limits.find(queue);
+  if (limit == limits.end() || limit->second.recipients == 0) return;
+  std::deque<MonotonicTime>& times = attempts_[queue];
+  for (size_t i = 0; i < recipients; ++i) times.push_back(now);
+  while (now - times.front() >= limit->second.period) times.pop_front();
+  if (times.size() > limit->second.recipients) {
+    Fail("max-msg-rate passed: " + queue + " had " + std::to_string(times.size()) +
+         " attempts within " + std::to_string((now - times.front()).count()) + " us at " +
+         Seconds(now));
+  }
+}
+
+size_t Ledger::Took(const queue::v1::Lease& lease, const std::string& rcpt, MonotonicTime now) {
+  const std::string& id = lease.message().id();
+  if (!lease.message().parent_id().empty()) reports_.insert(lease.message().parent_id());
+  std::vector<size_t>& before = by_recipient_[{id, rcpt}];
+  const std::string& shard = shard_of_[id];
+  const auto current = leases_.find({shard, lease.lease_id()});
+  for (const size_t index : before) {
+    const Taken& earlier = taken_[index];
+    const auto other = leases_.find({shard, earlier.lease});
+    const bool recorded = earlier.reply_seen && other != leases_.end() &&
+                          other->second.acknowledged != 0 && current != leases_.end() &&
+                          other->second.acknowledged < current->second.sent;
+    if (recorded) {
+      Fail("delivered again after its result was recorded: " + mail::FormatMessageId(id) + " to " +
+           rcpt + " at " + Seconds(now));
+    }
+    if (earlier.reply_seen) ++unexplained_;
+  }
+  if (log) {
+    log("site took " + mail::FormatMessageId(id) + " for " + rcpt + " by lease " +
+        std::to_string(lease.lease_id()));
+  }
+  if (!before.empty()) ++duplicates_;
+  before.push_back(taken_.size());
+  taken_.push_back({id, rcpt, lease.lease_id(), false});
+  return taken_.size() - 1;
+}
+
+void Ledger::CheckEnd(bool duplicates_allowed) {
+  for (const auto& [id, rcpts] : accepted_) {
+    for (const std::string& rcpt : rcpts) {
+      if (by_recipient_.contains({id, rcpt})) continue;
+      if (reports_.contains(id)) {
+        ++reported_;
+      } else {
+        Fail("lost: " + mail::FormatMessageId(id) + " to " + rcpt +
+             " was accepted, and neither delivered nor reported");
+      }
+    }
+  }
+  if (!duplicates_allowed && unexplained_ > 0) {
+    Fail(std::to_string(unexplained_) + " duplicates in a run without faults");
+  }
+}
+
+}  // namespace sluice::simulation

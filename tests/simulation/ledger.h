@@ -1,0 +1,90 @@
+// What must hold of every run, checked while it goes: nothing accepted is lost, nothing comes twice
+// without a reason that DESIGN gives, no limit is passed in any window.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "services/base/clock.h"
+#include "sluice/queue/v1/queue_service.pb.h"
+
+namespace sluice::simulation {
+
+struct QueueLimit {
+  uint32_t connections = 0;  // 0: no limit
+  uint64_t recipients = 0;   // in any half-open window of `period`; 0: no limit
+  Duration period{};
+};
+
+// Thread-safety: none.
+class Ledger {
+ public:
+  // Told of every step, for people who look for the cause of a failure.
+  std::function<void(const std::string&)> log;
+
+  // By queue, "domain/vmta"; where none stands there is no limit.
+  std::map<std::string, QueueLimit, std::less<>> limits;
+
+  // ---- what clients know
+  void Accepted(const std::string& id, const std::vector<std::string>& rcpts);
+
+  // ---- what shards say to workers
+  void OnShardSays(const std::string& shard, const queue::v1::DispatchResponse& response);
+
+  // ---- what remote sites see
+  void Connected(const std::string& queue, MonotonicTime now);
+  void Disconnected(const std::string& queue);
+  void Attempted(const std::string& queue, size_t recipients, MonotonicTime now);
+  // The site has taken the message for `rcpt`. Returns a number for ReplySeen.
+  size_t Took(const queue::v1::Lease& lease, const std::string& rcpt, MonotonicTime now);
+  // The worker has read that reply.
+  void ReplySeen(size_t transmission) { taken_[transmission].reply_seen = true; }
+
+  // ---- at the end
+  // `duplicates_allowed` false: no fault could have made one.
+  void CheckEnd(bool duplicates_allowed);
+
+  void Fail(std::string what);
+  const std::vector<std::string>& failures() const { return failures_; }
+  size_t accepted_recipients() const { return accepted_recipients_; }
+  size_t taken() const { return taken_.size(); }
+  size_t duplicates() const { return duplicates_; }
+  size_t failed_with_report() const { return reported_; }
+
+ private:
+  struct Issued {
+    std::string shard;
+    uint64_t sent = 0;
+    uint64_t acknowledged = 0;  // 0: not yet
+  };
+  struct Taken {
+    std::string id;
+    std::string rcpt;
+    uint64_t lease = 0;
+    bool reply_seen = false;
+  };
+
+  uint64_t order_ = 0;
+  std::map<std::string, std::vector<std::string>> accepted_;
+  size_t accepted_recipients_ = 0;
+  std::map<std::pair<std::string, uint64_t>, Issued> leases_;  // shard and id
+  std::map<std::string, std::string> shard_of_;                // message
+  std::vector<Taken> taken_;
+  std::map<std::pair<std::string, std::string>, std::vector<size_t>> by_recipient_;
+  std::set<std::string> reports_;  // messages of which the sender got a DSN
+  std::map<std::string, uint32_t> connections_;
+  std::map<std::string, std::deque<MonotonicTime>> attempts_;
+  size_t duplicates_ = 0;
+  size_t reported_ = 0;
+  size_t unexplained_ = 0;
+  std::vector<std::string> failures_;
+};
+
+}  // namespace sluice::simulation
