@@ -71,6 +71,8 @@ class PipelineTest : public testing::Test {
         options_,
         std::vector<delivery::ShardAddress>{{options_.shard, dispatch_.get(), fetch_.get()}});
     ASSERT_TRUE(delivery_->Start(policy_).ok());
+    // Before its shard has said that it takes messages, a client is told to come again.
+    ASSERT_TRUE(Until([this] { return ingest_->ready(); }));
   }
   void StopServices() {
     if (ingest_ != nullptr) ingest_->Stop();

@@ -42,13 +42,13 @@ class SimCommitter final : public queue::Committer {
     const Duration time = world_.random().Chance(0.02)
                               ? world_.random().Between(milliseconds(10), seconds(2))
                               : world_.random().Between(Duration(100), milliseconds(3));
-    executor_.After(time, [this, alive = std::weak_ptr<bool>(alive_),
-                           done = std::move(done)]() mutable {
-      if (alive.expired()) return;
-      ++stats_.syncs;
-      absl::Status status = store_.Commit(*under_way_, true);
-      done(std::move(status), std::move(under_way_));
-    });
+    executor_.After(time,
+                    [this, alive = std::weak_ptr<bool>(alive_), done = std::move(done)]() mutable {
+                      if (alive.expired()) return;
+                      ++stats_.syncs;
+                      absl::Status status = store_.Commit(*under_way_, true);
+                      done(std::move(status), std::move(under_way_));
+                    });
   }
   queue::CommitterStats stats() const override { return stats_; }
 
@@ -72,7 +72,10 @@ struct ShardNode {
 
 struct WorkerNode {
   WorkerNode(World& world, Internet& internet, std::string name, std::vector<std::string> ips)
-      : name(std::move(name)), ips(std::move(ips)), executor(world), connections(internet, executor) {}
+      : name(std::move(name)),
+        ips(std::move(ips)),
+        executor(world),
+        connections(internet, executor) {}
   std::string name;
   std::vector<std::string> ips;
   uint64_t incarnation = 0;
@@ -251,7 +254,9 @@ class Cluster {
             static_cast<uint32_t>(1 + random.Below(3)));
       }
       if (random.Chance(0.2)) section->mutable_settings()->set_bounce_after_us(60'000'000);
-      for (const char* vmta : {"v1", "v2", "both"}) ledger_.limits[domain + "/" + vmta] = limit;
+      ledger_.limits[domain + "/v1"] = limit;
+      ledger_.limits[domain + "/v2"] = limit;
+      if (options_.shared_limits) ledger_.limits[domain + "/both"] = limit;
     }
     const auto add = [&snapshot](const char* name, std::vector<std::string> ips) {
       auto* vmta = snapshot.add_sections()->mutable_content()->mutable_virtual_mta();
@@ -277,7 +282,8 @@ class Cluster {
     queue::ShardOptions options;
     options.name = node.name;
     options.reserve_bytes = 0;
-    node.shard = std::make_unique<queue::Shard>(options, node.executor, node.store, *node.committer);
+    node.shard =
+        std::make_unique<queue::Shard>(options, node.executor, node.store, *node.committer);
     const absl::Status status = node.shard->Start();
     if (!status.ok()) {
       ledger_.Fail(node.name + " does not start: " + std::string(status.message()));
@@ -321,8 +327,7 @@ class Cluster {
     for (size_t i = 0; i < shards_.size(); ++i) {
       shards.push_back({shards_[i]->name, enqueue_[i].get(), upload_[i].get()});
     }
-    ingest_.ingest =
-        std::make_unique<ingest::Ingest>(ingest_.executor, options, shards, policy_);
+    ingest_.ingest = std::make_unique<ingest::Ingest>(ingest_.executor, options, shards, policy_);
     ingest_.inject = std::make_unique<ingest::InjectService>(*ingest_.ingest);
     ingest_.ingest->Start();
   }
@@ -353,13 +358,11 @@ class Cluster {
       std::string text = "Subject: " + std::to_string(i) + "\r\n\r\n";
       text.append(random.Chance(0.03) ? 300'000 + random.Below(400'000) : random.Below(2000), 'x');
       request.set_content(text + "\r\n");
-      request.set_virtual_mta(random.Chance(0.4)   ? "both"
-                              : random.Chance(0.5) ? "v1"
-                                                   : "v2");
+      request.set_virtual_mta(random.Chance(0.4) ? "both" : random.Chance(0.5) ? "v1" : "v2");
       if (random.Chance(0.2)) request.set_job_id("job" + std::to_string(random.Below(3)));
       request.set_idempotency_key("key" + std::to_string(i));
-      const Duration when = burst ? random.Between(Duration(0), seconds(1))
-                                  : random.Between(Duration(0), busy);
+      const Duration when =
+          burst ? random.Between(Duration(0), seconds(1)) : random.Between(Duration(0), busy);
       world_.At(world_.now() + when, [this, injection] { Inject(injection); });
     }
   }
@@ -374,11 +377,10 @@ class Cluster {
       --open_injections_;
       if (injection->answered || injection->tries > 40) return;
       ++open_injections_;
-      world_.At(world_.now() + world_.random().Between(seconds(1), seconds(30)),
-                [this, injection] {
-                  --open_injections_;
-                  Inject(injection);
-                });
+      world_.At(world_.now() + world_.random().Between(seconds(1), seconds(30)), [this, injection] {
+        --open_injections_;
+        Inject(injection);
+      });
     };
     world_.At(world_.now() + minutes(2), again);
     if (ingest_.inject == nullptr) {

@@ -21,7 +21,9 @@ void Ledger::Accepted(const std::string& id, const std::vector<std::string>& rcp
 void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResponse& response) {
   for (const auto& lease : response.leases()) {
     leases_[{shard, lease.lease_id()}] = Issued{shard, ++order_, 0};
-    shard_of_[lease.message().id()] = shard;
+    for (const auto& delivery : lease.deliveries()) {
+      last_lease_[{lease.message().id(), delivery.rcpt()}] = {shard, lease.lease_id()};
+    }
     if (log) {
       log(shard + " leases " + std::to_string(lease.lease_id()) + ": " +
           mail::FormatMessageId(lease.message().id()) + " to " + lease.deliveries(0).rcpt());
@@ -39,8 +41,7 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
 void Ledger::Connected(const std::string& queue, MonotonicTime now) {
   const uint32_t count = ++connections_[queue];
   const auto limit = limits.find(queue);
-  if (limit != limits.end() && limit->second.connections > 0 &&
-      count > limit->second.connections) {
+  if (limit != limits.end() && limit->second.connections > 0 && count > limit->second.connections) {
     Fail("max-smtp-out passed: " + queue + " has " + std::to_string(count) + " connections at " +
          Seconds(now));
   }
@@ -65,11 +66,12 @@ size_t Ledger::Took(const queue::v1::Lease& lease, const std::string& rcpt, Mono
   const std::string& id = lease.message().id();
   if (!lease.message().parent_id().empty()) reports_.insert(lease.message().parent_id());
   std::vector<size_t>& before = by_recipient_[{id, rcpt}];
-  const std::string& shard = shard_of_[id];
-  const auto current = leases_.find({shard, lease.lease_id()});
+  // Workers number what they send by themselves: it is taken for the last lease of the recipient.
+  const auto& lease_id = last_lease_[{id, rcpt}];
+  const auto current = leases_.find(lease_id);
   for (const size_t index : before) {
     const Taken& earlier = taken_[index];
-    const auto other = leases_.find({shard, earlier.lease});
+    const auto other = leases_.find(earlier.lease);
     const bool recorded = earlier.reply_seen && other != leases_.end() &&
                           other->second.acknowledged != 0 && current != leases_.end() &&
                           other->second.acknowledged < current->second.sent;
@@ -81,11 +83,11 @@ size_t Ledger::Took(const queue::v1::Lease& lease, const std::string& rcpt, Mono
   }
   if (log) {
     log("site took " + mail::FormatMessageId(id) + " for " + rcpt + " by lease " +
-        std::to_string(lease.lease_id()));
+        std::to_string(lease_id.second));
   }
   if (!before.empty()) ++duplicates_;
   before.push_back(taken_.size());
-  taken_.push_back({id, rcpt, lease.lease_id(), false});
+  taken_.push_back({id, rcpt, lease_id, false});
   return taken_.size() - 1;
 }
 

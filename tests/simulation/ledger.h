@@ -67,7 +67,7 @@ class Ledger {
   struct Taken {
     std::string id;
     std::string rcpt;
-    uint64_t lease = 0;
+    std::pair<std::string, uint64_t> lease;
     bool reply_seen = false;
   };
 
@@ -75,7 +75,8 @@ class Ledger {
   std::map<std::string, std::vector<std::string>> accepted_;
   size_t accepted_recipients_ = 0;
   std::map<std::pair<std::string, uint64_t>, Issued> leases_;  // shard and id
-  std::map<std::string, std::string> shard_of_;                // message
+  // Message and recipient, to the last lease of it.
+  std::map<std::pair<std::string, std::string>, std::pair<std::string, uint64_t>> last_lease_;
   std::vector<Taken> taken_;
   std::map<std::pair<std::string, std::string>, std::vector<size_t>> by_recipient_;
   std::set<std::string> reports_;  // messages of which the sender got a DSN

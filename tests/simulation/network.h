@@ -129,18 +129,17 @@ class SimEnd final : public Stream<Out, In>, public std::enable_shared_from_this
       Break(absl::ResourceExhaustedError("the stream's queue is full: the peer does not read"));
       return false;
     }
-    network_.world().At(
-        NextArrival(), [wire = wire_, weak = this->weak_from_this(), peer = peer_, text, size,
-                        bodies = std::move(frame.bodies)]() mutable {
-          if (wire->cut) return;
-          if (const auto self = weak.lock()) self->Arrived(size);
-          const auto other = peer.lock();
-          if (other == nullptr) return;
-          Frame<Out> copy;
-          SLUICE_CHECK(copy.header.ParseFromString(*text));
-          copy.bodies = std::move(bodies);
-          other->Take(std::move(copy));
-        });
+    network_.world().At(NextArrival(), [wire = wire_, weak = this->weak_from_this(), peer = peer_,
+                                        text, size, bodies = std::move(frame.bodies)]() mutable {
+      if (wire->cut) return;
+      if (const auto self = weak.lock()) self->Arrived(size);
+      const auto other = peer.lock();
+      if (other == nullptr) return;
+      Frame<Out> copy;
+      SLUICE_CHECK(copy.header.ParseFromString(*text));
+      copy.bodies = std::move(bodies);
+      other->Take(std::move(copy));
+    });
     waits_ |= queued_ > kStreamHighWaterBytes;
     return queued_ <= kStreamHighWaterBytes;
   }
@@ -181,9 +180,8 @@ class SimEnd final : public Stream<Out, In>, public std::enable_shared_from_this
     });
   }
   MonotonicTime NextArrival() {
-    last_arrival_ =
-        std::max({last_arrival_ + Duration(1), network_.world().now() + network_.Latency(),
-                  wire_->stalled_until});
+    last_arrival_ = std::max({last_arrival_ + Duration(1),
+                              network_.world().now() + network_.Latency(), wire_->stalled_until});
     return last_arrival_;
   }
 

@@ -195,9 +195,8 @@ class SimConnection final : public delivery::Connection {
     auto work = std::exchange(work_, {});
     for (const Transaction& transaction : work) {
       queue::v1::GroupResult result = NewResult(transaction);
-      result.set_outcome(std::exchange(first, false)
-                             ? queue::v1::RECIPIENT_OUTCOME_TRANSIENT
-                             : queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+      result.set_outcome(std::exchange(first, false) ? queue::v1::RECIPIENT_OUTCOME_TRANSIENT
+                                                     : queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
       *result.mutable_reply() = Reply(0, stage, text);
       handler_->OnResult(std::move(result));
       if (alive.expired()) return;

@@ -1,5 +1,5 @@
-// The rest of the Internet: MX records, and receivers that accept, defer, refuse, hang and break off
-// at every stage.
+// The rest of the Internet: MX records, and receivers that accept, defer, refuse, hang and break
+// off at every stage.
 #pragma once
 
 #include <cstdint>

@@ -43,6 +43,12 @@ class RatePacer {
     if (!limited_ || never_) return;
     theoretical_ = std::max(theoretical_, now) + interval_ * static_cast<int64_t>(cells);
   }
+  // As if all that may pass had just passed: what somebody before us sent until `now` is not known.
+  void Exhaust(MonotonicTime now) {
+    theoretical_ = std::max(theoretical_, now + tolerance_ + interval_);
+  }
+  // Whether it would behave as a new one.
+  bool Rested(MonotonicTime now) const { return !limited_ || theoretical_ <= now; }
   // Keeps what was charged when the limit changes: a reload never opens a window anew.
   void TakeOver(const RatePacer& old) { theoretical_ = old.theoretical_; }
 

@@ -34,6 +34,7 @@ Worker::~Worker() {
 }
 
 void Worker::Start() {
+  started_ = executor_.clock().Now();
   if (owned_vmtas_.empty()) SetPolicy(policy_);
   for (const auto& link : links_) {
     if (link->stream == nullptr && link->reconnect == 0) OpenLink(*link);
@@ -68,6 +69,7 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
         pacer = RatePacer(settings->max_msg_rate().count(),
                           Duration(settings->max_msg_rate().period_us()), 1);
         pacer.TakeOver(source->pacer);
+        if (!source->pacer.limited()) pacer.Exhaust(executor_.clock().Now());
       }
       source->pacer = pacer;
     }

@@ -104,8 +104,12 @@ class Worker {
   void OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bodies);
   void Pump(Queue& queue);
   void Grant(Queue& queue);
+  void TakeIdleCredits(Queue& queue);
+  void RevokeCredits(Ref& ref);
   void DropRef(Queue& queue, Link& link, uint64_t ref);
   void LetGo(Queue& queue);
+  void RememberPace(Queue& queue);
+  void FirstPace(Queue& queue);
   void Block(Queue& queue, const std::string& limit, MonotonicTime until);
   void SendPaced(Queue& queue);
   void RefreshQueue(Queue& queue);
@@ -135,6 +139,9 @@ class Worker {
   std::map<std::string, std::unique_ptr<Queue>, std::less<>> queues_;
   std::map<std::string, std::unique_ptr<Source>, std::less<>> sources_;  // by IP
   absl::flat_hash_map<std::string, size_t> vmta_connections_;
+  // Of queues that were let go and that a new one of the same name must not forget.
+  absl::flat_hash_map<std::string, RatePacer> resting_;
+  MonotonicTime started_{};
   std::vector<std::string> owned_vmtas_;
   WorkerStats stats_;
   size_t open_connections_ = 0;

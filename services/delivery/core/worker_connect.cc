@@ -291,12 +291,10 @@ void Worker::SetIdleTimer(Conn& conn) {
     conn.quitting = true;
     for (Ref& ref : queue.refs) {
       if (ref.credits == 0) continue;
-      ref.credits = 0;
-      queue::v1::CreditRevoke* revoke = ref.link->out.header.add_revokes();
-      revoke->set_queue_ref(ref.ref);
-      ref.link->dirty = true;
+      // Not used for so long: nothing is due there, whatever was estimated. It says when there is.
+      ref.due_estimate = 0;
+      RevokeCredits(ref);
     }
-    FlushLater();
     conn.connection->Quit();
     Grant(queue);
   });
@@ -368,12 +366,8 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   for (const auto& each : queue.conns) places += each->free_places();
   if (queue.credits() + queue.waiting.size() > places) {
     for (Ref& ref : queue.refs) {
-      if (ref.credits == 0) continue;
-      ref.credits = 0;
-      ref.link->out.header.add_revokes()->set_queue_ref(ref.ref);
-      ref.link->dirty = true;
+      if (ref.credits > 0) RevokeCredits(ref);
     }
-    FlushLater();
   }
   Pump(queue);
 }

@@ -70,6 +70,9 @@ struct Worker::Ref {
   int64_t oldest_due_us = 0;
   uint32_t due_estimate = 0;
   uint32_t credits = 0;  // granted, and neither used nor revoked
+
+  // Has mail that nobody has promised to take.
+  bool wants() const { return due_estimate > credits; }
 };
 
 struct Worker::Queue {
@@ -117,16 +120,23 @@ struct Worker::Conn final : ConnectionHandler {
   void OnResult(queue::v1::GroupResult result) override {
     worker.OnConnectionResult(*this, std::move(result));
   }
-  bool MayFinish(uint64_t lease_id) override;
+  bool MayFinish(uint64_t work_id) override;
   void OnClosed(ConnectionEnd end) override { worker.OnConnectionClosed(*this, std::move(end)); }
 
   // Places for groups, where it may take any.
   size_t free_places() const {
     if (!ready || quitting) return 0;
-    size_t places = kGroupsPerConnection - std::min(under_way, kGroupsPerConnection);
+    // Where a rate holds, the RCPTs must go out at the moment they are charged for, and not behind
+    // another transaction that takes its time.
+    const size_t most_groups = paced() ? 1 : kGroupsPerConnection;
+    size_t places = most_groups - std::min(under_way, most_groups);
     const uint32_t most = queue.settings->max_msg_per_connection();
     if (most > 0) places = std::min<size_t>(places, most > sent ? most - sent : 0);
     return places;
+  }
+
+  bool paced() const {
+    return queue.pacer.limited() || (source != nullptr && source->pacer.limited());
   }
 
   Worker& worker;

@@ -40,6 +40,10 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     slot->pool = ready.pool();
   }
   Queue& queue = *slot;
+  if (queue.settings == nullptr) {
+    RefreshQueue(queue);
+    FirstPace(queue);
+  }
   RefreshQueue(queue);
   auto known = std::find_if(queue.refs.begin(), queue.refs.end(), [&](const Ref& each) {
     return each.link == &link && each.ref == ready.queue_ref();
@@ -53,6 +57,31 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   known->due_estimate = ready.due_estimate();
   queue.probe = ready.retry_probe();
   Pump(queue);
+}
+
+// What this queue has sent in the last period, as far as can be known: a limit holds over restarts,
+// and from one worker to the next, too.
+void Worker::FirstPace(Queue& queue) {
+  if (!queue.pacer.limited()) return;
+  if (const auto found = resting_.find(queue.name); found != resting_.end()) {
+    queue.pacer.TakeOver(found->second);
+    resting_.erase(found);
+    return;
+  }
+  queue.pacer.Exhaust(started_);
+  const auto* vmta = policy_->FindVirtualMta(queue.vmta);
+  if (vmta == nullptr) return;
+  for (const auto& host : vmta->source_hosts()) {
+    if (Owns(host.ip())) continue;
+    queue.pacer.Exhaust(executor_.clock().Now());  // another worker may have had it
+    return;
+  }
+}
+
+void Worker::RememberPace(Queue& queue) {
+  const MonotonicTime now = executor_.clock().Now();
+  absl::erase_if(resting_, [now](const auto& each) { return each.second.Rested(now); });
+  if (!queue.pacer.Rested(now)) resting_[queue.name] = queue.pacer;
 }
 
 void Worker::DropRef(Queue& queue, Link& link, uint64_t ref) {
@@ -87,13 +116,34 @@ void Worker::Pump(Queue& queue) {
   }
 }
 
+// Standing credits must not keep a place from a shard that has mail for it.
+void Worker::TakeIdleCredits(Queue& queue) {
+  const bool wanted =
+      std::any_of(queue.refs.begin(), queue.refs.end(), [](const Ref& ref) { return ref.wants(); });
+  if (!wanted) return;
+  for (Ref& ref : queue.refs) {
+    if (ref.credits > 0 && ref.due_estimate == 0) RevokeCredits(ref);
+  }
+}
+
+void Worker::RevokeCredits(Ref& ref) {
+  ref.credits = 0;
+  ref.link->out.header.add_revokes()->set_queue_ref(ref.ref);
+  ref.link->dirty = true;
+  FlushLater();
+}
+
 void Worker::Grant(Queue& queue) {
+  if (queue.refs.size() > 1) TakeIdleCredits(queue);
   size_t places = 0;
   for (const auto& conn : queue.conns) places += conn->free_places();
   const size_t promised = queue.credits() + queue.waiting.size();
   if (places <= promised || queue.refs.empty()) return;
   size_t free = places - promised;
   uint32_t recipients = 0;
+  for (const auto& conn : queue.conns) {
+    if (conn->source->pacer.limited()) recipients = 1;
+  }
   if (queue.pacer.limited()) {
     // One recipient at a time, so that each waits for its own moment.
     if (promised > 0) return;
@@ -112,10 +162,13 @@ void Worker::Grant(Queue& queue) {
   }
   queue.blocked.clear();
   while (free > 0) {
-    // The oldest mail first, across shards; a shard is not promised more than it has.
+    // Those that have mail before those that may get some; of these the oldest, across shards.
     Ref* best = nullptr;
     for (Ref& ref : queue.refs) {
-      if (best == nullptr || ref.oldest_due_us < best->oldest_due_us) best = &ref;
+      if (best == nullptr || std::pair(!ref.wants(), ref.oldest_due_us) <
+                                 std::pair(!best->wants(), best->oldest_due_us)) {
+        best = &ref;
+      }
     }
     const uint32_t groups =
         static_cast<uint32_t>(queue.refs.size() == 1 ? free : std::min<size_t>(free, 1));
@@ -270,6 +323,7 @@ void Worker::LetGo(Queue& queue) {
   }
   FlushLater();
   if (queue.timer != 0) executor_.Cancel(queue.timer);
+  RememberPace(queue);
   queues_.erase(queues_.find(queue.name));
 }
 
