@@ -12,7 +12,7 @@ TEST(SimulationTest, InvariantsHoldOnEverySeed) {
   size_t accepted = 0;
   size_t faults = 0;
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
-    const RunReport report = Run({.seed = seed});
+    const RunReport report = simulation::Run({.seed = seed});
     for (const std::string& failure : report.failures) {
       ADD_FAILURE() << "seed " << seed << ": " << failure;
     }
@@ -25,8 +25,8 @@ TEST(SimulationTest, InvariantsHoldOnEverySeed) {
 }
 
 TEST(SimulationTest, ASeedGivesTheSameRunAgain) {
-  const RunReport first = Run({.seed = 77});
-  const RunReport second = Run({.seed = 77});
+  const RunReport first = simulation::Run({.seed = 77});
+  const RunReport second = simulation::Run({.seed = 77});
   EXPECT_EQ(first.steps, second.steps);
   EXPECT_EQ(first.taken, second.taken);
   EXPECT_EQ(first.virtual_seconds, second.virtual_seconds);
