@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 namespace sluice::mail {
@@ -122,6 +123,40 @@ TEST(Dsn, HostileWordsStayInTheirField) {
     ++boundaries;
   }
   EXPECT_EQ(boundaries, 4U);
+}
+
+// The same text in every field: no line more or less, and printable ASCII throughout.
+TEST(Dsn, NoByteFromOutsideBreaksAnyField) {
+  std::string bytes;
+  for (int c = 0; c < 256; ++c) bytes.push_back(static_cast<char>(c));
+  const std::string evil[] = {
+      "x\r\nBcc: <v@z>\r\n\r\nbody", "x\nBcc: v", "x\rBcc: v",
+      "\r\n--=_sluice_01HF5--\r\n",  bytes,       std::string(100'000, '\n'),
+      std::string(100'000, '\xff')};
+  const auto lines = [](std::string_view text) {
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  for (const DsnKind kind : {DsnKind::kFailed, DsnKind::kDelayed, DsnKind::kDelivered}) {
+    for (const std::string& each : evil) {
+      SCOPED_TRACE(each.substr(0, 40));
+      DsnInput in = Failure();
+      in.kind = kind;
+      const auto usual = lines(BuildDsn(in));
+      in.reporting_mta = in.postmaster = in.sender = in.recipient = in.original_recipient = each;
+      in.original_envid = in.status = in.diagnostic = in.remote_mta = each;
+      const std::string dsn = BuildDsn(in);
+      EXPECT_EQ(lines(dsn), usual);
+      EXPECT_LT(dsn.size(), kOriginal.size() + 16 * 1024);
+      for (size_t begin = 0; begin < dsn.size();) {
+        const size_t end = dsn.find("\r\n", begin);
+        ASSERT_NE(end, std::string::npos);
+        const std::string line = dsn.substr(begin, end - begin);
+        EXPECT_FALSE(line.starts_with("Bcc:"));
+        for (char c : line) ASSERT_TRUE((c >= 32 && c < 127) || c == '\t') << line;
+        begin = end + 2;
+      }
+    }
+  }
 }
 
 TEST(Dsn, ItIsBoundedAndItsLinesAreToo) {
