@@ -145,6 +145,146 @@ TEST_F(ShardRulesTest, APausedJobDoesNotStandBeforeOthersAndItsMailStillExpires)
   EXPECT_GE(Status().expired_total(), 3000U);
 }
 
+TEST_F(ShardRulesTest, StepsOfRetryAfterAndTheLastAttempt) {
+  policy::v1::QueueSettings& settings = Defaults();
+  for (int64_t minutes : {5, 20, 60}) {
+    settings.mutable_retry_after()->add_us(minutes * 60'000'000);
+  }
+  settings.set_retry_recipients_after_us(int64_t{600'000'000});
+  settings.set_max_delivery_attempts(4);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  injector().Send({"a@x.example"});
+  Run();
+  // The later of its own step and retry-recipients-after (10 min): 10, 20, 60.
+  size_t attempts = 1;
+  for (int minutes : {10, 20, 60}) {
+    ASSERT_EQ(worker.leases.size(), attempts);
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450,
+                  "later");
+    Run(std::chrono::minutes(minutes) - std::chrono::seconds(1));
+    EXPECT_EQ(worker.leases.size(), attempts) << minutes;
+    Run(std::chrono::seconds(2));
+    ++attempts;
+  }
+  ASSERT_EQ(worker.leases.size(), 4U);
+  worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "no");
+  Run();
+  EXPECT_EQ(Status().failed_total(), 1U);
+  ASSERT_EQ(worker.leases.size(), 5U);
+  EXPECT_EQ(worker.leases[4].lease.message().source_type(), common::v1::SOURCE_TYPE_DSN);
+  EXPECT_EQ(worker.leases[4].lease.deliveries(0).rcpt(), "sender@from.example");
+}
+
+TEST_F(ShardRulesTest, NoDsnWhereThePolicyOrTheSenderWantsNone) {
+  Defaults().set_suppress_local_dsn(true);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  injector().Send({"a@x.example"});
+  Run();
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_PERMANENT, 550, "no");
+  Run();
+  EXPECT_EQ(Status().failed_total(), 1U);
+  EXPECT_EQ(Status().recipients(), 0U);
+}
+
+TEST_F(ShardRulesTest, ReroutedMailGoesByTheOtherVirtualMtaAndTheEventSaysWho) {
+  for (const char* name : {"default", "other"}) {
+    Section(std::string("vmta/") + name).mutable_virtual_mta()->set_name(name);
+  }
+  SetPolicy();
+  injector().Send({"a@x.example", "b@y.example"}, "x", "job-1");
+  Run();
+  v1::RerouteMessagesRequest request;
+  request.mutable_filter()->set_queue_pattern("x.example/*");
+  request.set_target("other");
+  request.set_author("ops");
+  uint64_t moved = 0;
+  shard_->RerouteMessages(request, [&moved](auto response) { moved = response->recipients(); });
+  Run();
+  EXPECT_EQ(moved, 1U);
+  EXPECT_EQ(Queue("x.example/other").recipients(), 1U);
+  EXPECT_EQ(Status().recipients(), 2U);
+  Kill();
+  Open();
+  EXPECT_EQ(Listed(ByRcpt("a@x.example")), 1);
+  TestWorker& worker = AddWorker("w1", 1, {}, {"other"});
+  worker.auto_credit = 1;
+  Run(std::chrono::seconds(2));
+  ASSERT_EQ(worker.leases.size(), 1U);
+  EXPECT_EQ(worker.leases[0].lease.deliveries(0).first_vmta(), "default");
+  v1::ReadEventsResponse events;
+  shard_->ReadEvents({}, [&events](auto response) { events = *response; });
+  bool found = false;
+  for (const auto& event : events.events()) {
+    found |= event.kind() == common::v1::EVENT_KIND_REROUTED && event.author() == "ops" &&
+             event.from_queue() == "x.example/default" && event.queue() == "x.example/other";
+  }
+  EXPECT_TRUE(found);
+}
+
+TEST_F(ShardRulesTest, OneSourceIpBelongsToOneWorker) {
+  auto* vmta = Section("vmta/default").mutable_virtual_mta();
+  vmta->set_name("default");
+  vmta->add_source_hosts()->set_ip("127.0.0.2");
+  SetPolicy();
+  TestWorker& first = AddWorker("w1");
+  TestWorker& second = AddWorker("w2");
+  for (int i = 0; i < 20; ++i) injector().Send({"a@d" + std::to_string(i) + ".example"});
+  Run();
+  EXPECT_EQ(first.announcements + second.announcements, 20);
+  EXPECT_EQ(std::min(first.announcements, second.announcements), 0);
+  // The one that had it goes; the other one takes over.
+  (first.announcements > 0 ? workers_[0] : workers_[1])->Drop();
+  Run(std::chrono::seconds(1));
+  EXPECT_EQ(std::min(first.announcements, second.announcements), 20);
+}
+
+TEST_F(ShardRulesTest, AnUploadThatNoMessageNamesIsRemoved) {
+  struct Handler final : Stream<v1::UploadRequest, v1::UploadResponse>::Handler {
+    void OnFrame(Frame<v1::UploadResponse> frame) override {
+      if (frame.header.has_opened()) id = frame.header.opened().upload_id();
+      if (frame.header.has_progress()) chunks = frame.header.progress().chunks();
+    }
+    void OnClosed(absl::Status) override {}
+    uint64_t id = 0;
+    uint32_t chunks = 0;
+  };
+  auto upload = [this](Handler& handler, bool last) {
+    InprocStreamClient<v1::UploadRequest, v1::UploadResponse> client(shard_->upload());
+    auto stream = client.Open(executor_);
+    stream->Start(&handler);
+    Frame<v1::UploadRequest> open;
+    open.header.mutable_open()->set_token(1);
+    stream->Send(std::move(open));
+    Run();
+    Frame<v1::UploadRequest> chunk;
+    chunk.header.mutable_chunk()->set_upload_id(handler.id);
+    chunk.header.mutable_chunk()->set_last(last);
+    chunk.bodies.emplace_back(std::string(200'000, 'x'));
+    stream->Send(std::move(chunk));
+    Run();
+    return stream;
+  };
+  Handler broken;
+  auto stream = upload(broken, false);
+  EXPECT_EQ(broken.chunks, 1U);
+  EXPECT_EQ(store_.rows(Family::kBodies), 1U);
+  stream.reset();
+  Run();
+  EXPECT_EQ(store_.rows(Family::kBodies), 0U) << "its stream ended without a commit";
+  Handler finished;
+  stream = upload(finished, true);
+  EXPECT_EQ(store_.rows(Family::kBodies), 1U);
+  stream.reset();
+  Kill();
+  Open();
+  Run(std::chrono::seconds(1));
+  EXPECT_EQ(store_.rows(Family::kBodies), 0U) << "a restart finds it by its row";
+}
+
 TEST_F(ShardRulesTest, VirtualMtasTakeTurnsAndPriorityWeighsInEach) {
   for (int i = 0; i < 600; ++i) {
     injector().SendVia("big", "r@a.example");
@@ -355,7 +495,7 @@ TEST_F(ShardRulesTest, AQueueTakesLessThanAKilobyteOfMemory) {
     if (i % 100 == 0) table->WriteTouched(*batch);
   }
   batch->Clear();
-  const size_t bytes = mallinfo2().uordblks - before;
+  [[maybe_unused]] const size_t bytes = mallinfo2().uordblks - before;
 #ifndef SLUICE_SANITIZER
   EXPECT_LT(bytes / kQueues, 1024U);
 #endif
