@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <future>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,7 @@ namespace {
 
 // How long a service without any snapshot waits for its first one.
 constexpr Duration kFirstPolicyWait = std::chrono::seconds(5);
+constexpr Duration kFirstShardWait = std::chrono::seconds(2);
 constexpr char kQueueService[] = "/sluice.queue.v1.QueueService/";
 constexpr char kWatchMethod[] = "/sluice.policy.v1.PolicyService/WatchPolicy";
 
@@ -114,6 +116,14 @@ absl::Status Daemon::Start() {
   if (absl::Status status = StartServer(); !status.ok()) return status;
   if (absl::Status status = StartMetrics(); !status.ok()) return status;
   serving_ = true;
+  if (ingest_ != nullptr) {
+    // Ready means that mail is taken: the streams to the shards are up. Shards that are away do not
+    // keep us from starting.
+    const MonotonicTime end = Clock::Real().Now() + kFirstShardWait;
+    while (!ingest_->ready() && Clock::Real().Now() < end) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+  }
   server_->SetReady(true);
   return WriteReady();
 }
