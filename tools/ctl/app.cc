@@ -111,7 +111,8 @@ class Commands {
     c->add_option("--to", o.to, "envelope recipient, repeatable; %n: the message's number")
         ->required()
         ->expected(1)
-        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->allow_extra_args(false);
     c->add_option("--count", o.count, "messages to make up, or copies of each file")
         ->check(CLI::Range(uint64_t{1}, uint64_t{100'000'000}))
         ->capture_default_str();
@@ -124,7 +125,8 @@ class Commands {
     c->add_option("--priority", o.priority, "1 to 100; 0: not given")->check(CLI::Range(0, 100));
     c->add_option("--metadata", o.metadata, "key=value, repeatable")
         ->expected(1)
-        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->allow_extra_args(false);
     c->add_option("--notify", o.notify, "never, success, failure, delay; separated by commas")
         ->delimiter(',')
         ->check(CLI::IsMember({"never", "success", "failure", "delay"}));

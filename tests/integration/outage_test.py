@@ -1,0 +1,99 @@
+"""Proves what holds while a service is away: injection goes on by the other shard, delivery goes on without policy, mail is refused with a
+4xx and never lost without a shard, and waits without a worker; and each comes back by itself."""
+import unittest
+
+from tests.harness import sluice
+from tests.harness.processes import wait_until
+from tests.harness.reconcile import Balance
+from tests.harness.smtp_client import Injector
+from tests.integration.scenario import ScenarioTest
+
+CONTENT = b"From: <sender@client.test>\r\nSubject: outage\r\n\r\nbody\r\n"
+MESSAGES = 1500
+
+
+class OutageTest(ScenarioTest):
+    def test_one_of_two_shards_dies_during_injection(self):
+        cluster = self.cluster(shards=2)
+        injector = Injector(cluster.address, sluice.SMTP_PORT, MESSAGES, lambda n, t: f"m{n}-{t}@d{n % 5}.test".encode(), lambda token: CONTENT,
+                            stop_after_s=120).start()
+        wait_until(lambda: injector.done() > MESSAGES // 4, "a quarter of the messages")
+        cluster.shards[1].kill()
+        # It stays dead: all the rest must be taken by the other one.
+        injector.join()
+        self.assertEqual(len(injector.accepted), MESSAGES)
+        cluster.shards[1].start()
+        cluster.ctl.wait_empty()
+        balance = Balance(injector.accepted, injector.refused, injector.unknown, self.receiver.recipients())
+        balance.check(doubled_max=80)
+
+    def test_the_admin_api_names_the_dead(self):
+        cluster = self.cluster(shards=2)
+        cluster.shards[1].kill()
+        done = cluster.ctl.run("status", "-o", "json")
+        self.assertEqual(done.returncode, 5, done.stderr)
+        self.assertIn("shard-1", done.stdout)
+
+    def test_without_any_shard_mail_is_refused_for_now(self):
+        cluster = self.cluster()
+        cluster.shards[0].kill()
+
+        def refused():
+            with self.connect(cluster) as connection:
+                if connection.greeting.code // 100 == 4:
+                    return connection.greeting
+                mail, rcpts, data, end = connection.transact(b"a@client.test", [b"u@example.test"], CONTENT)
+                worst = max([mail, *rcpts, data] + ([end] if end else []), key=lambda reply: reply.code if reply.code != 354 else 0)
+                return worst if worst.code >= 400 else None
+        self.assertEqual(wait_until(refused, "refusal").code // 100, 4)
+        done = cluster.ctl.run("inject", "--from", "a@client.test", "--to", "u@example.test")
+        self.assertNotEqual(done.returncode, 0)
+        cluster.shards[0].start()
+        done = cluster.ctl.run("inject", "--from", "a@client.test", "--to", "later@example.test", "--retry", "60s", seconds=90)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        wait_until(lambda: "later@example.test" in self.receiver.recipients(), "delivery")
+        cluster.ctl.wait_empty()
+
+    def test_without_a_worker_mail_waits(self):
+        cluster = self.cluster()
+        cluster.workers[0].kill()
+        message = self.send(cluster, [b"u@example.test"], CONTENT)
+        listed = cluster.ctl.json("messages", "list", ok=(0, 5))["recipients"]
+        self.assertEqual([r["message_id"] for r in listed], [message])
+        self.assertEqual(self.receiver.recipients(), [])
+        cluster.workers[0].start()
+        self.receiver.wait_for(1)
+        cluster.ctl.wait_empty()
+
+    def test_without_policy_everything_goes_on_also_after_a_restart(self):
+        cluster = self.cluster()
+        self.send(cluster, [b"before@example.test"], CONTENT)
+        self.receiver.wait_for(1)
+        cluster.policy.kill()
+        self.send(cluster, [b"during@example.test"], CONTENT)
+        self.receiver.wait_for(2)
+        # From their own last snapshots on disk.
+        for service in (cluster.shards[0], cluster.workers[0], cluster.ingest):
+            service.kill()
+            service.start()
+        self.send(cluster, [b"after@example.test"], CONTENT)
+        self.receiver.wait_for(3)
+        done = cluster.ctl.run("status")
+        self.assertEqual(done.returncode, 3)
+        cluster.policy.start()
+        cluster.ctl.wait_empty()
+
+    def test_sigterm_finishes_what_is_under_way(self):
+        node = self.node()
+        injector = Injector(node.address, sluice.SMTP_PORT, MESSAGES, lambda n, t: f"m{n}-{t}@d{n % 5}.test".encode(), lambda token: CONTENT,
+                            stop_after_s=120).start()
+        wait_until(lambda: injector.done() > MESSAGES // 4, "a quarter of the messages")
+        self.assertEqual(node.service.stop(), 0)
+        node.start()
+        injector.join()
+        node.ctl.wait_empty()
+        Balance(injector.accepted, injector.refused, injector.unknown, self.receiver.recipients()).check(doubled_max=0)
+
+
+if __name__ == "__main__":
+    unittest.main()

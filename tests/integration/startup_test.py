@@ -1,0 +1,85 @@
+"""Proves that what cannot start says why in one line and ends: bad configuration, folder in use, port in use, wrong flags; and that a bad
+file changes nothing when it is read again."""
+import signal
+import socket
+import subprocess
+import unittest
+
+from tests.harness import sluice
+from tests.harness.processes import loopback, program, wait_until
+from tests.integration.scenario import ScenarioTest
+
+CONTENT = b"From: <sender@client.test>\r\nSubject: start\r\n\r\nbody\r\n"
+
+
+class StartupTest(ScenarioTest):
+    def ends(self, node, *said):
+        """The node does not start, and its log says all of `said` in one line."""
+        node.service.start(wait=False)
+        self.assertNotEqual(node.service.wait(60), 0)
+        log = node.service.log_text()
+        self.assertTrue(any(all(word in line for word in said) for line in log.splitlines()), log)
+        self.assertNotIn("CHECK", log)
+
+    def test_bad_configuration(self):
+        node = self.node(extra="no-such-directive yes", start=False)
+        line = next(i for i, text in enumerate(node.config.read_text().splitlines(), 1) if text.startswith("no-such-directive"))
+        self.ends(node, f"{node.config}:{line}", "no-such-directive")
+
+    def test_missing_configuration(self):
+        node = self.node(start=False)
+        node.config.unlink()
+        self.ends(node, str(node.config))
+
+    def test_folder_in_use(self):
+        first = self.node()
+        second = sluice.Node(self.scenario, first.config.read_text(), self.receiver.resolver, name="second", address=loopback(2))
+        second.service.argv[second.service.argv.index(str(second.service.data))] = str(first.service.data)
+        self.ends(second, str(first.service.data), "in use")
+        self.send(first, [b"u@example.test"], CONTENT)
+        self.receiver.wait_for(1)
+
+    def test_port_in_use(self):
+        with socket.create_server((loopback(1), sluice.SMTP_PORT)):
+            self.ends(self.node(start=False), f"{loopback(1)}:{sluice.SMTP_PORT}", "in use")
+
+    def test_rpc_port_in_use(self):
+        with socket.create_server((loopback(1), sluice.RPC_PORT)):
+            self.ends(self.node(start=False, name="rpc"), f"{loopback(1)}:{sluice.RPC_PORT}")
+
+    def test_wrong_flags(self):
+        for argv in (["--data-dir", str(self.scenario.path("x")), "--no-such-flag"], []):
+            done = subprocess.run([program("services/node/sluiced"), *argv], capture_output=True, text=True, timeout=60, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("--help", done.stderr)
+
+    def test_reload_takes_a_good_file_and_refuses_a_bad_one(self):
+        node = self.node()
+        good = node.config.read_text()
+        version = node.ctl.status()["snapshot_version"]
+        node.config.write_text(good + "\nno-such-directive yes\n")
+        done = node.ctl.run("reload")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no-such-directive", done.stderr)
+        self.assertIn(f"{node.config}:", done.stderr)
+        self.assertEqual(node.ctl.status()["snapshot_version"], version)
+        self.send(node, [b"u@example.test"], CONTENT)
+        self.receiver.wait_for(1)
+        node.config.write_text(good + "\n<domain slow.test>\n  max-smtp-out 1\n</domain>\n")
+        self.assertTrue(node.ctl.json("reload")["changed"])
+        self.assertGreater(node.ctl.status()["snapshot_version"], version)
+        node.config.write_text(good)
+        node.service.signal(signal.SIGHUP)
+        wait_until(lambda: node.ctl.status()["snapshot_version"] > version + 1, "reload by SIGHUP")
+
+    def test_only_loopback_may_relay(self):
+        config = sluice.configuration(sluice.default_sources(), self.receiver.port)
+        config = config.replace("<source 127.0.0.0/8>", f"<source {loopback(1)}/32>")
+        node = sluice.Node(self.scenario, config + "\n<source 127.0.0.0/8>\n  always-allow-relaying no\n</source>\n", self.receiver.resolver).start()
+        with self.connect(node, source=loopback(7)) as connection:
+            _, rcpts, _, _ = connection.transact(b"a@client.test", [b"u@example.test"], CONTENT)
+        self.assertEqual(rcpts[0].code // 100, 5, rcpts)
+
+
+if __name__ == "__main__":
+    unittest.main()
