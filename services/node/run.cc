@@ -6,15 +6,19 @@
 #include <string>
 #include <thread>
 
+#include "services/base/log/log.h"
 #include "services/node/daemon.h"
 #include "services/node/process.h"
 
 namespace sluice::node {
 namespace {
 
-void Say(Role role, std::string_view text) {
-  const std::string name(RoleName(role));
-  std::fprintf(stderr, "%s: %.*s\n", name.c_str(), static_cast<int>(text.size()), text.data());
+LogOptions LogOptionsOf(Role role, const Options& options) {
+  LogOptions log;
+  log.service = RoleName(role);
+  log.level = ParseLogLevel(options.log_level).value_or(LogLevel::kInfo);
+  log.json = options.log_json;
+  return log;
 }
 
 }  // namespace
@@ -27,17 +31,24 @@ int Run(Role role, int argc, char** argv) {
     return help ? 0 : 2;
   }
   Signals signals;
+  Log log(LogOptionsOf(role, *options), Clock::Real());
   Daemon daemon(*std::move(options));
   if (absl::Status status = daemon.Start(); !status.ok()) {
-    Say(role, std::string(status.message()));
+    // For the person who started it, whatever the log's form.
+    std::fprintf(stderr, "%s: %s\n", std::string(RoleName(role)).c_str(),
+                 std::string(status.message()).c_str());
     return 1;
   }
-  Say(role, "ready");
-  signals.WaitForStop([&] { Say(role, daemon.Reload()); });
-  Say(role, daemon.failed() ? "the spool failed: stopping" : "stopping");
+  log.Info("ready", "", {{"pid", static_cast<int64_t>(getpid())}});
+  signals.WaitForStop([&] { log.Info("reloaded", daemon.Reload()); });
+  if (daemon.failed()) {
+    log.Error("spool_failed", "the spool failed: stopping");
+  } else {
+    log.Info("stopping", "");
+  }
   std::thread([&signals] { signals.ExitOnNext(); }).detach();
   daemon.Stop();
-  Say(role, "stopped");
+  log.Info("stopped", "");
   std::fflush(nullptr);
   _exit(daemon.failed() ? 1 : 0);
 }
