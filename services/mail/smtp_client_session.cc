@@ -33,6 +33,14 @@ RecipientVerdict Local(std::string_view text, SmtpStage stage, std::string_view 
   return verdict;
 }
 
+// ehlo-keyword of RFC 5321 section 4.1.1.1; what else a remote says there is not worth keeping.
+bool IsKeyword(std::string_view text) {
+  if (text.empty() || !absl::ascii_isalnum(static_cast<unsigned char>(text[0]))) return false;
+  return std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-';
+  });
+}
+
 }  // namespace
 
 SmtpClientSession::Transaction* SmtpClientSession::Find(uint64_t id) {
@@ -166,6 +174,7 @@ void SmtpClientSession::OnEhlo(const SmtpReply& reply) {
     if (std::exchange(first, false)) continue;  // the remote's name
     const size_t space = std::min(line.find(' '), line.size());
     const std::string keyword = absl::AsciiStrToUpper(absl::string_view(line.data(), space));
+    if (!IsKeyword(keyword)) continue;
     if (peer_.keywords.size() < kMaxKeywords) peer_.keywords.push_back(keyword);
     if (keyword == "PIPELINING") peer_.pipelining = true;
     if (keyword == "8BITMIME") peer_.eight_bit_mime = true;

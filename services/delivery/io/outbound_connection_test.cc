@@ -118,6 +118,32 @@ class Recorder final : public ConnectionHandler {
   std::optional<ConnectionEnd> end;
 };
 
+// Chunks on request; counts how many were given and not yet read by the server.
+class CountingChunks final : public ChunkSource {
+ public:
+  CountingChunks(EventLoop& loop, std::vector<Body> chunks, uint32_t* given, uint32_t fail_at)
+      : loop_(loop), chunks_(std::move(chunks)), given_(given), fail_at_(fail_at) {}
+  void Fetch(uint32_t chunk, absl::AnyInvocable<void(absl::StatusOr<Body>)> done) override {
+    loop_.Post(
+        [this, alive = std::weak_ptr<bool>(alive_), chunk, done = std::move(done)]() mutable {
+          if (alive.expired()) return;
+          ++*given_;
+          if (chunk == fail_at_) {
+            done(absl::UnavailableError("the shard went away"));
+          } else {
+            done(chunks_[chunk]);
+          }
+        });
+  }
+
+ private:
+  EventLoop& loop_;
+  const std::vector<Body> chunks_;
+  uint32_t* const given_;
+  const uint32_t fail_at_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
 class OutboundConnectionTest : public testing::Test {
  protected:
   OutboundConnectionTest() : settings_(std::make_shared<policy::v1::QueueSettings>()) {
@@ -147,6 +173,25 @@ class OutboundConnectionTest : public testing::Test {
     for (std::string& each : recipients) lease->add_deliveries()->set_rcpt(std::move(each));
     return {std::move(lease), Body(std::move(text)), nullptr};
   }
+  // `count` chunks of the largest size; all of them together in `whole`.
+  Transaction LargeGroup(uint64_t id, uint32_t count, uint32_t fail_at = UINT32_MAX) {
+    std::vector<Body> chunks;
+    for (uint32_t i = 0; i < count; ++i) {
+      std::string text;
+      while (text.size() + 64 <= kMaxInlineBodyBytes) text.append(62, 'a' + i).append("\r\n");
+      text.resize(kMaxInlineBodyBytes, '\n');
+      whole_ += text;
+      chunks.emplace_back(std::move(text));
+    }
+    auto lease = std::make_shared<queue::v1::Lease>();
+    lease->set_lease_id(id);
+    lease->set_large_body_id(9);
+    lease->set_chunk_count(count);
+    lease->mutable_message()->set_body_size(whole_.size());
+    lease->add_deliveries()->set_rcpt("a@e.net");
+    return {std::move(lease), Body(),
+            std::make_unique<CountingChunks>(loop_, std::move(chunks), &chunks_given_, fail_at)};
+  }
   // Turns of the loop until `done`; false after ten seconds.
   template <typename Predicate>
   bool Until(Predicate done) {
@@ -166,6 +211,8 @@ class OutboundConnectionTest : public testing::Test {
   OutboundConnections factory_{loop_};
   std::shared_ptr<policy::v1::QueueSettings> settings_;
   Recorder recorder_;
+  std::string whole_;
+  uint32_t chunks_given_ = 0;
   std::unique_ptr<Connection> connection_;
 };
 
@@ -295,6 +342,55 @@ TEST_F(OutboundConnectionTest, DestroyedWithinItsCallbacks) {
   ASSERT_TRUE(Until([&] { return server_.peer_closed; }));
   EXPECT_TRUE(recorder_.ready);
   EXPECT_FALSE(recorder_.end.has_value());
+}
+
+TEST_F(OutboundConnectionTest, LargeBodyInBoundedMemory) {
+  constexpr uint32_t kChunks = 60;
+  server_.pause_at_data = true;
+  recorder_.on_ready = [&] { connection_->Send(LargeGroup(1, kChunks)); };
+  Connect();
+  // The kernel takes some megabytes on loopback; then nothing more is fetched.
+  ASSERT_TRUE(Until([&] { return chunks_given_ > 0; }));
+  uint32_t before = 0;
+  int still = 0;
+  ASSERT_TRUE(Until([&] {
+    still = before == chunks_given_ ? still + 1 : 0;
+    before = chunks_given_;
+    return still > 5;
+  }));
+  EXPECT_LT(chunks_given_, kChunks);
+  EXPECT_TRUE(recorder_.results.empty());
+  server_.ResumeReading();
+  ASSERT_TRUE(UntilResults(1));
+  EXPECT_EQ(chunks_given_, kChunks);
+  EXPECT_EQ(recorder_.results[0].outcome(), queue::v1::RECIPIENT_OUTCOME_DELIVERED);
+  ASSERT_EQ(server_.messages.size(), 1u);
+  EXPECT_TRUE(server_.messages[0] == whole_);
+}
+
+TEST_F(OutboundConnectionTest, LostChunkEndsWithoutFinalDot) {
+  recorder_.on_ready = [&] { connection_->Send(LargeGroup(1, 4, 2)); };
+  Connect();
+  ASSERT_TRUE(UntilClosed());
+  ASSERT_EQ(recorder_.results.size(), 1u);
+  EXPECT_EQ(recorder_.results[0].outcome(), queue::v1::RECIPIENT_OUTCOME_TRANSIENT);
+  EXPECT_EQ(recorder_.results[0].reply().stage(), common::v1::STAGE_BODY);
+  EXPECT_EQ(recorder_.results[0].reply().text(), "the shard went away");
+  EXPECT_EQ(chunks_given_, 3u);
+  ASSERT_TRUE(Until([&] { return server_.peer_closed; }));
+  EXPECT_TRUE(server_.messages.empty());
+}
+
+// The extensions are strings of a protobuf message, which must be UTF-8 to be read again.
+TEST_F(OutboundConnectionTest, BytesThatAreNoKeywordAreNotKept) {
+  server_.answers["EHLO"] =
+      "250-mx.example\r\n250-\xff\xfe\r\n250-X_Y\r\n250-\r\n250-x-own 1\r\n250 DSN\r\n";
+  recorder_.on_ready = [&] { connection_->Send(Group(1, "x\r\n", {"a@e.net"})); };
+  Connect();
+  ASSERT_TRUE(UntilResults(1));
+  const auto& kept = recorder_.results[0].attempt().esmtp_extensions();
+  EXPECT_EQ(std::vector<std::string>(kept.begin(), kept.end()),
+            (std::vector<std::string>{"X-OWN", "DSN"}));
 }
 
 }  // namespace
