@@ -21,6 +21,8 @@ constexpr size_t kMaxFiles = 10'000;
 constexpr size_t kMaxDepth = 20;
 constexpr size_t kMaxDiagnostics = 1'000;
 constexpr size_t kMaxMacroDomains = 10'000;
+constexpr char kUnsafeHint[] =
+    "it restricts, and going on without it would not be safe; take the line out to do so";
 
 // A section that is open.
 struct Frame {
@@ -136,6 +138,10 @@ class Compiler {
     static constexpr std::string_view kSections[] = {
         "source", "accepted-connect", "virtual-mta", "virtual-mta-pool", "source-pool", "domain"};
     if (std::find(std::begin(kSections), std::end(kSections), name) == std::end(kSections)) {
+      if (ForeignSectionRestricts(name)) {
+        return Say(Severity::kError, statement.where,
+                   absl::StrCat("<", name, "> is not possible in this version"), kUnsafeHint);
+      }
       if (IsForeignSection(name)) {
         return Say(Severity::kWarning, statement.where,
                    absl::StrCat("<", name, "> is not in this version; the section has no effect"));
@@ -270,6 +276,10 @@ class Compiler {
                                            ? " has no effect in this version"
                                            : " has no effect and is not needed"));
     }
+    if (directive->status == Status::kRefused && Restricts(directive, statement)) {
+      return Say(Severity::kError, statement.where,
+                 absl::StrCat(statement.name, " is not possible in this version"), kUnsafeHint);
+    }
     switch (directive->target) {
       case Target::kGlobalSettings:
         Set(*directive, statement, draft_.global.mutable_settings());
@@ -319,6 +329,12 @@ class Compiler {
     return false;
   }
 
+  // The last argument is the value: source-ip-max-smtp-out has a network before it.
+  static bool Restricts(const Directive* directive, const Statement& statement) {
+    return statement.arguments.empty() ||
+           !AsksForNothing(directive, statement.arguments.back().text);
+  }
+
   void UnknownDirective(const Statement& statement, const Frame& frame) {
     const std::string name = statement.name.substr(0, 80);
     const std::string place = frame.scope == kGlobal ? std::string("outside of sections")
@@ -332,6 +348,10 @@ class Compiler {
       return Say(Severity::kError, statement.where,
                  absl::StrCat("\"", name, "\" may not be ", place),
                  absl::StrCat("it belongs in: ", where));
+    }
+    if (ForeignDirectiveRestricts(statement.name) && Restricts(nullptr, statement)) {
+      return Say(Severity::kError, statement.where,
+                 absl::StrCat(name, " is not possible in this version"), kUnsafeHint);
     }
     if (IsForeignDirective(statement.name)) {
       return Say(Severity::kWarning, statement.where,

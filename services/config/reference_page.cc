@@ -23,7 +23,8 @@ const char* Remark(Status status) {
     case Status::kNotYet:
       return " *Read and kept, without effect in this version; a warning says so.*";
     case Status::kRefused:
-      return " *Not possible in this version: `yes` is an error.*";
+      return " *Not possible in this version: an error, since going on without it would not be "
+             "safe.*";
     case Status::kNoEffect:
       return " *Accepted; a warning says that it is not needed.*";
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "services/config/registry_tables.h"
@@ -207,6 +208,15 @@ std::string DefaultOf(const Directive& directive) {
     default:
       return "";
   }
+}
+
+bool AsksForNothing(const Directive* directive, std::string_view value) {
+  const std::string text = absl::AsciiStrToLower(absl::string_view(value.data(), value.size()));
+  if (text.empty() || text == "no" || text == "false" || text == "unlimited" || text == "never" ||
+      text == "none" || text == "smtp") {
+    return true;
+  }
+  return text == "0" && directive != nullptr && directive->unlimited == 0u;
 }
 
 }  // namespace sluice::config

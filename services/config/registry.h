@@ -58,7 +58,8 @@ enum class Grammar {
 enum class Status {
   kActive,
   kNotYet,    // read and kept; without effect in this version, and a warning says so
-  kRefused,   // cannot be had in this version, and doing without it would be unsafe
+  kRefused,   // cannot be had in this version, and doing without it would be unsafe: an error, save
+              // for a value that asks for nothing
   kNoEffect,  // needs nothing here: what it asks for is always so
 };
 
@@ -98,8 +99,16 @@ std::string SyntaxOf(const Directive& directive);
 std::string DefaultOf(const Directive& directive);
 
 // PowerMTA's directives and sections that this version does not have: a line of theirs is named in
-// a warning and left out.
+// a warning and left out. Where it restricts what is sent or taken, it is an error: going on
+// without it, at full rate, say, is the worst that can happen.
 bool IsForeignDirective(std::string_view name);
 bool IsForeignSection(std::string_view name);
+bool ForeignDirectiveRestricts(std::string_view name);
+bool ForeignSectionRestricts(std::string_view name);
+
+// True where this value of a directive that restricts asks for no restriction: "no", "unlimited",
+// "never", "smtp" for type, 0 where the directive's 0 is no limit. `directive` is nullptr for a
+// foreign one.
+bool AsksForNothing(const Directive* directive, std::string_view value);
 
 }  // namespace sluice::config

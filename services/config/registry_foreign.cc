@@ -34,6 +34,7 @@ bool IsForeignDirective(std::string_view name) {
       "auth-plain",
       "auth-username",
       "authentication-method",
+      "auto-cold-virtual-mta",
       "auto-qualify-domain",
       "await-slot",
       "backoff-max-connect-rate",
@@ -86,6 +87,7 @@ bool IsForeignDirective(std::string_view name) {
       "disabled-source-ip-notify",
       "discard-as-bounce",
       "disconnect-on-transient-error",
+      "dk-sign",
       "dkim-add-body-limit",
       "dkim-add-timestamp",
       "dkim-algorithm",
@@ -158,6 +160,7 @@ bool IsForeignDirective(std::string_view name) {
       "ignore-chunking",
       "immediate-tls",
       "include-headers-from",
+      "ip",
       "ip-connection-limit",
       "iso-times",
       "jobid-prefix",
@@ -224,6 +227,7 @@ bool IsForeignDirective(std::string_view name) {
       "reject-spf-check-temperror",
       "relay-address",
       "relay-debug",
+      "remove-received-headers",
       "replace-smtp-421-service-response",
       "require-starttls-before-auth",
       "reroute-to-virtual-mta",
@@ -278,6 +282,8 @@ bool IsForeignDirective(std::string_view name) {
       "spool-min-free-space",
       "statistics-interval",
       "suppression-lists",
+      "sync-msg-create",
+      "sync-msg-update",
       "thread-max-priority",
       "thread-min-priority",
       "thread-reuse",
@@ -335,9 +341,67 @@ bool IsForeignSection(std::string_view name) {
                                            "bounce-category-patterns",
                                            "schedule",
                                            "limits",
+                                           "mx-rollup-list",
                                            "statistics",
                                            "bind"};
   return names->contains(std::string(name));
+}
+
+bool ForeignDirectiveRestricts(std::string_view name) {
+  // Limits, cold addresses, suppression, TLS, who may submit, and what would make mail leave by
+  // another way than the operator meant.
+  static const auto* const names = new absl::flat_hash_set<std::string>{
+      "adaptive-max-smtp-out",
+      "auto-cold-virtual-mta",
+      "backoff-max-connect-rate",
+      "backoff-max-data-volume-rate",
+      "backoff-max-msg-per-hour",
+      "backoff-max-msg-rate",
+      "backoff-max-smtp-out",
+      "backoff-trigger-pattern",
+      "backoff-upon-all-sources-disabled",
+      "check-spf-inbound",
+      "cold-virtual-mta",
+      "defer-throttle",
+      "error-throttle",
+      "ip",
+      "ip-connection-limit",
+      "max-cold-virtual-mta-msg",
+      "max-connect-rate",
+      "max-data-volume-rate",
+      "max-errors-per-domain",
+      "max-msg-per-hour",
+      "max-smtp-data-volume-rate",
+      "max-smtp-out-per-ip",
+      "max-smtp-out-per-source-ip",
+      "mx-connection-limit",
+      "permanent-bounce-after",
+      "reject-iprev-check-fail",
+      "reject-iprev-check-permerror",
+      "reject-iprev-check-temperror",
+      "require-starttls-before-auth",
+      "smtp-max-auth-failure-rate",
+      "smtp-out-rampup-interval",
+      "smtp-pattern-list",
+      "smtp-proxy-source-host",
+      "source-group",
+      "source-ip-max-connect-rate",
+      "source-ip-max-data-volume-rate",
+      "source-ip-max-msg-rate",
+      "source-ip-max-smtp-out",
+      "sparkpost-sandbox",
+      "suppression-lists",
+      "type",
+      "use-dane",
+      "use-mta-sts",
+      "use-proxy",
+  };
+  return names->contains(std::string(name));
+}
+
+bool ForeignSectionRestricts(std::string_view name) {
+  return name == "bind" || name == "limits" || name == "schedule" || name == "smtp-pattern" ||
+         name == "source-group";
 }
 
 }  // namespace sluice::config

@@ -186,7 +186,7 @@ std::vector<Directive> QueueDirectives() {
        .field = "max_errors_per_connection",
        .grammar = Grammar::kCount,
        .help = "Errors after which a connection is closed; 0 is no limit.",
-       .status = Status::kNotYet,
+       .status = Status::kRefused,
        .unlimited = 0},
       {.name = "mx-connection-attempts",
        .scopes = kEverywhere,

@@ -36,12 +36,6 @@ class Setter {
       case Grammar::kBool: {
         const auto value = ParseBool(text);
         if (!value) return BadValue(text);
-        if (*value && directive_.status == Status::kRefused) {
-          return Fail(absl::StrCat(std::string(directive_.name),
-                                   " is not possible in this version; it would not be safe to "
-                                   "go on without it"),
-                      0);
-        }
         reflection_->SetBool(message_, field_, *value);
         return std::nullopt;
       }
