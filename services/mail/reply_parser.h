@@ -12,7 +12,8 @@ struct SmtpReply {
   std::string enhanced;  // "5.1.1", or empty (RFC 2034)
   std::string text;      // lines joined by "\n", without codes; cut at kMaxReplyTextBytes
 
-  bool positive() const { return code >= 200 && code < 400; }
+  // It is done. 3xx is not: of those only 354 has a meaning, and only after DATA.
+  bool positive() const { return code >= 200 && code < 300; }
   bool transient() const { return code >= 400 && code < 500; }
   bool permanent() const { return code >= 500; }
 };

@@ -1,0 +1,113 @@
+// Any bytes of a server: every transaction gets one verdict for each recipient, in order; mail
+// counts as delivered only by a 2xx to its final dot; nothing is written after the end; and none of
+// it depends on how the bytes are cut or on when the body comes.
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/base/check.h"
+#include "services/mail/smtp_client_session.h"
+
+namespace {
+
+using namespace sluice;        // NOLINT: a fuzzer is its own program
+using namespace sluice::mail;  // NOLINT
+
+constexpr uint64_t kTransactions = 5;
+
+class Handler : public SmtpClientHandler {
+ public:
+  void OnOutput(std::string_view text) override {
+    SLUICE_CHECK(!ended);
+    wrote += text;
+  }
+  void OnReady() override { SLUICE_CHECK(!std::exchange(ready, true)); }
+  void OnWantBody(uint64_t id) override {
+    SLUICE_CHECK(wants == 0 && id == next_result);
+    wants = id;
+  }
+  bool MayFinish(uint64_t id) override {
+    dots = id;
+    return id != denied;
+  }
+  void OnResult(uint64_t id, std::vector<RecipientVerdict> recipients) override {
+    SLUICE_CHECK(id == next_result++ && recipients.size() == id % 3 + 1);
+    verdicts += "result\n";
+    for (const RecipientVerdict& each : recipients) {
+      if (each.verdict == Verdict::kDelivered) {
+        SLUICE_CHECK(dots == id && id != denied && each.stage == SmtpStage::kFinalDot);
+        SLUICE_CHECK(each.reply.code / 100 == 2 && !each.local);
+      }
+      verdicts += std::to_string(static_cast<int>(each.verdict)) +
+                  std::to_string(static_cast<int>(each.stage)) + each.reply.text + "\n";
+      SLUICE_CHECK(each.reply.text.size() <= kMaxReplyTextBytes);
+    }
+    wants = 0;
+  }
+  void OnEnd(const RecipientVerdict& last) override {
+    SLUICE_CHECK(!std::exchange(ended, true));
+    verdicts += "end " + last.reply.text;
+  }
+
+  std::string wrote;
+  std::string verdicts;
+  bool ready = false;
+  bool ended = false;
+  uint64_t wants = 0;
+  uint64_t dots = 0;
+  uint64_t denied = 0;
+  uint64_t next_result = 1;
+};
+
+std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, size_t chunk) {
+  SmtpClientOptions options;
+  options.use_pipelining = (flags & 1) != 0;
+  Handler handler;
+  handler.denied = (flags & 2) != 0 ? 3 : 0;
+  SmtpClientSession session(handler, options);
+  uint64_t begun = 0;
+  const auto act = [&] {
+    while (handler.wants != 0 && !session.ended()) {
+      handler.wants = 0;
+      const auto slice = [&](std::string_view text) { handler.wrote += text; };
+      if (session.SendBody("a\r", false, slice)) session.SendBody("\n.b\r\n", true, slice);
+    }
+    while (handler.ready && !session.ended() && session.under_way() < 2 && begun < kTransactions) {
+      const uint64_t id = ++begun;
+      session.Begin({id, id == 2 ? "" : "f@e.org", std::vector<std::string>(id % 3 + 1, "t@e.net"),
+                     10, true, false});
+    }
+    if (begun == kTransactions && !session.ended() && session.under_way() == 0) session.Quit();
+  };
+  while (!wire.empty() && !session.ended()) {
+    const size_t line = std::min(wire.find('\n'), wire.size() - 1) + 1;
+    const size_t size = std::min(line, chunk);
+    session.OnBytes(wire.substr(0, size));
+    wire.remove_prefix(size);
+    act();
+    SLUICE_CHECK(session.timeout() > Duration::zero());
+  }
+  if (!session.ended()) {
+    if ((flags & 4) != 0) {
+      session.OnTimeout();
+    } else {
+      session.OnDisconnect("gone");
+    }
+  }
+  SLUICE_CHECK(handler.ended && session.under_way() == 0 && handler.next_result == begun + 1);
+  return {std::move(handler.wrote), std::move(handler.verdicts)};
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0 || size > 8000) return 0;
+  const uint8_t flags = data[0];
+  const std::string_view wire(reinterpret_cast<const char*>(data) + 1, size - 1);
+  const auto by_line = Run(wire, flags, wire.size() + 1);
+  SLUICE_CHECK(by_line == Run(wire, flags, 1));
+  SLUICE_CHECK(by_line == Run(wire, flags, flags % 29 + 2));
+  return 0;
+}
