@@ -356,9 +356,11 @@ void Shard::Flush() {
     session->stream->Send(std::exchange(session->out, {}));
   }
   for (auto& worker : workers_) {
-    if (!worker->dirty || worker->congested) continue;
-    worker->dirty = false;
-    worker->congested = !worker->stream->Send(std::exchange(worker->out, {}));
+    while (worker->dirty && !worker->congested) {
+      FillFrame(*worker);
+      worker->dirty = !worker->to_send.empty();
+      worker->congested = !worker->stream->Send(std::exchange(worker->out, {}));
+    }
   }
 }
 

@@ -202,6 +202,8 @@ class Shard {
                    std::vector<common::v1::Delivery> deliveries,
                    std::shared_ptr<const StoredMessage> message);
   void SendLease(Lease& lease);
+  void FillFrame(WorkerSession& worker);
+  void PutIntoFrame(WorkerSession& worker, Lease& lease);
   void RenewLeases(WorkerSession& session, const v1::DispatchRequest& request);
   void CheckLeases();
   // Ends a lease without a result. `lost` counts for the poison rule.

@@ -435,6 +435,10 @@ void Shard::Detach(WorkerSession& session) {
   }
   session.leases.clear();
   session.incarnation = 0;
+  for (uint64_t id : std::exchange(session.to_send, {})) {  // never sent: free at once
+    const auto found = leases_.find(id);
+    if (found != leases_.end() && !found->second->answered) TakeBack(*found->second, false);
+  }
   ReleaseAll(session);
 }
 

@@ -11,6 +11,8 @@ namespace {
 
 // Rows looked at for one group: those of one message.
 constexpr int kRowsPerScan = 4096;
+// A frame of leases is sent when it has this many bytes, so that none is large.
+constexpr size_t kFrameBytes = size_t{1} << 20;
 // How long a late answer of a worker that was given up still counts.
 constexpr Duration kRememberLost = std::chrono::hours(1);
 
@@ -140,8 +142,28 @@ Shard::Lease& Shard::MakeLease(Queue& queue, Lane& lane, WorkerSession& session,
 }
 
 void Shard::SendLease(Lease& lease) {
+  lease.session->to_send.push_back(lease.id);
+  lease.session->dirty = true;
+  FlushLater();
+}
+
+// Leases that wait to be sent, into the worker's next frame, until it is large.
+void Shard::FillFrame(WorkerSession& worker) {
+  size_t bytes = 0;
+  while (!worker.to_send.empty() && bytes < kFrameBytes) {
+    const auto found = leases_.find(worker.to_send.front());
+    worker.to_send.pop_front();
+    if (found == leases_.end() || found->second->answered || found->second->session != &worker) {
+      continue;
+    }
+    PutIntoFrame(worker, *found->second);
+    bytes += found->second->message->body.size() + 256 * (1 + found->second->keys.size());
+  }
+}
+
+void Shard::PutIntoFrame(WorkerSession& worker, Lease& lease) {
   lease.sent = true;
-  WorkerSession& worker = *lease.session;
+  lease.expires = executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
   v1::Lease* sent = worker.out.header.add_leases();
   sent->set_lease_id(lease.id);
   sent->set_queue_ref(lease.queue->session == &worker ? lease.queue->queue_ref : 0);
@@ -154,8 +176,6 @@ void Shard::SendLease(Lease& lease) {
     sent->set_body_index(static_cast<uint32_t>(worker.out.bodies.size()));
     worker.out.bodies.push_back(lease.message->body);
   }
-  worker.dirty = true;
-  FlushLater();
 }
 
 std::shared_ptr<const StoredMessage> Shard::LoadMessage(uint64_t storage_key) {

@@ -1,6 +1,7 @@
 // The shard's side of each stream. Private to the shard.
 #pragma once
 
+#include <deque>
 #include <set>
 #include <string>
 #include <utility>
@@ -79,6 +80,7 @@ struct WorkerSession final : DispatchStream::Handler {
   absl::flat_hash_map<uint64_t, Standing> standing;  // by queue_ref
   absl::flat_hash_set<uint64_t> leases;              // ids it holds
   Frame<v1::DispatchResponse> out;
+  std::deque<uint64_t> to_send;  // ids of durable leases that are not in a frame yet
   bool dirty = false;
 };
 
