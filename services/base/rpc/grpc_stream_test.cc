@@ -1,5 +1,8 @@
 #include "services/base/rpc/grpc_stream.h"
 
+#include <cstdlib>
+#include <filesystem>
+
 #include "services/base/rpc/rpc_server.h"
 #include "services/base/rpc/stream_contract.h"
 #include "sluice/queue/v1/queue_service.grpc.pb.h"
@@ -106,6 +109,84 @@ TEST(Grpc, WhatIsNotLoopbackNeedsTlsAndATakenPortIsNamed) {
   const absl::Status status = second.Start();
   EXPECT_FALSE(status.ok());
   EXPECT_NE(status.ToString().find(first.addresses()[0]), std::string::npos);
+}
+
+// One call of raw bytes; a stream that answers its first message with one is called the same way.
+std::string Ask(const std::string& address, const std::string& method, std::string request) {
+  EventLoop loop;
+  absl::StatusOr<std::string> answer = absl::UnknownError("no answer came");
+  bool done = false;
+  CallRawUnary(MakeChannel(address, {}), method, std::move(request), std::chrono::seconds(10), loop,
+               [&](absl::StatusOr<std::string> result) {
+                 answer = std::move(result);
+                 done = true;
+               });
+  for (int i = 0; i < 1000 && !done; ++i) loop.RunOnce(std::chrono::milliseconds(20));
+  return answer.ok() ? *answer : answer.status().ToString();
+}
+
+TEST(Grpc, ReflectionNamesTheServicesAndKnowsTheirProtos) {
+  RunningLoop running;
+  ContractService service(running.loop);
+  GrpcHarness harness(service);
+  const std::string& address = harness.server.addresses()[0];
+  constexpr char kInfo[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+  // ServerReflectionRequest.list_services = 7, file_containing_symbol = 4.
+  EXPECT_NE(Ask(address, kInfo, "\x3a\x01*").find("sluice.queue.v1.QueueService"),
+            std::string::npos);
+  const std::string symbol = "sluice.queue.v1.QueueService.Enqueue";
+  const std::string file =
+      Ask(address, kInfo, "\x22" + std::string(1, static_cast<char>(symbol.size())) + symbol);
+  EXPECT_NE(file.find("queue_service.proto"), std::string::npos);
+  EXPECT_NE(file.find("EnqueueRequest"), std::string::npos);
+}
+
+TEST(Grpc, HealthFollowsReadiness) {
+  RpcServer server(RpcServerOptions{{"127.0.0.1:0"}, {}, false});
+  ASSERT_TRUE(server.Start().ok());
+  const std::string& address = server.addresses()[0];
+  // HealthCheckResponse.status = 1: NOT_SERVING is 2, SERVING 1.
+  EXPECT_EQ(Ask(address, "/grpc.health.v1.Health/Check", ""), "\x08\x02");
+  server.SetReady(true);
+  EXPECT_EQ(Ask(address, "/grpc.health.v1.Health/Check", ""), "\x08\x01");
+  server.SetReady(false);
+  EXPECT_EQ(Ask(address, "/grpc.health.v1.Health/Check", ""), "\x08\x02");
+}
+
+// A short path: gTest's folder can be longer than a socket's name may be.
+class SocketFolder {
+ public:
+  SocketFolder() { path_ = mkdtemp(pattern_.data()); }
+  ~SocketFolder() { std::filesystem::remove_all(path_); }
+  std::string address() const { return "unix:" + path_ + "/rpc.sock"; }
+
+ private:
+  std::string pattern_ = "/tmp/sluice_rpc_XXXXXX";
+  std::string path_;
+};
+
+TEST(Grpc, OfSeveralAddressesTheTakenOneIsNamed) {
+  RpcServer first(RpcServerOptions{{"127.0.0.1:0"}, {}, false});
+  ASSERT_TRUE(first.Start().ok());
+  const SocketFolder folder;
+  RpcServer second(RpcServerOptions{{folder.address(), first.addresses()[0]}, {}, false});
+  const std::string status = second.Start().ToString();
+  EXPECT_NE(status.find(first.addresses()[0]), std::string::npos) << status;
+  EXPECT_EQ(status.find(folder.address()), std::string::npos) << status;
+}
+
+TEST(Grpc, AUnixSocketServes) {
+  const SocketFolder folder;
+  RpcServer server(RpcServerOptions{{folder.address()}, {}, false});
+  const absl::Status started = server.Start();
+  ASSERT_TRUE(started.ok()) << started;
+  server.SetReady(true);
+  EXPECT_EQ(Ask(server.addresses()[0], "/grpc.health.v1.Health/Check", ""), "\x08\x01");
+}
+
+TEST(Grpc, ASocketPathThatIsTooLongIsRefusedAsSuch) {
+  RpcServer server(RpcServerOptions{{"unix:/tmp/" + std::string(110, 'x')}, {}, false});
+  EXPECT_EQ(server.Start().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -1,15 +1,19 @@
 #include "services/base/rpc/rpc_server.h"
 
 #include <grpcpp/create_channel.h>
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/impl/server_builder_option.h>
+#include <grpcpp/impl/server_initializer.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 #include <grpcpp/server_builder.h>
 
 #include <atomic>
 #include <map>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -19,6 +23,7 @@ namespace {
 
 constexpr int kMaxMessageBytes = 80 << 20;  // a stream's hard limit, and a frame
 constexpr unsigned kReloadSeconds = 10;
+constexpr size_t kMaxUnixPath = 107;  // sockaddr_un
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
@@ -131,6 +136,37 @@ std::shared_ptr<grpc::experimental::CertificateProviderInterface> Certificates(c
       tls.key_file, tls.cert_file, tls.ca_file, kReloadSeconds);
 }
 
+// gRPC's own reflection service lists what was registered by generated services, and ours are
+// behind one generic service. Their descriptors are in the program; only the names are missing.
+class Reflection final : public grpc::reflection::ProtoServerReflectionPlugin {
+ public:
+  explicit Reflection(std::set<std::string> services) : services_(std::move(services)) {}
+  void Finish(grpc::ServerInitializer* server) override {
+    auto* list = const_cast<std::vector<std::string>*>(server->GetServiceList());
+    list->insert(list->end(), services_.begin(), services_.end());
+    ProtoServerReflectionPlugin::Finish(server);
+  }
+
+ private:
+  const std::set<std::string> services_;
+};
+
+class WithReflection final : public grpc::ServerBuilderOption {
+ public:
+  explicit WithReflection(std::set<std::string> services) : services_(std::move(services)) {}
+  void UpdateArguments(grpc::ChannelArguments* /*arguments*/) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    // gRPC's library puts the plain one into every builder.
+    std::erase_if(*plugins, [](const auto& plugin) {
+      return dynamic_cast<grpc::reflection::ProtoServerReflectionPlugin*>(plugin.get()) != nullptr;
+    });
+    plugins->push_back(std::make_unique<Reflection>(services_));
+  }
+
+ private:
+  const std::set<std::string> services_;
+};
+
 }  // namespace
 
 class RpcServer::Service final : public grpc::CallbackGenericService {
@@ -159,6 +195,17 @@ class RpcServer::Service final : public grpc::CallbackGenericService {
     return new RefusedCall(context->method());
   }
 
+  // "sluice.queue.v1.QueueService" for "/sluice.queue.v1.QueueService/Enqueue".
+  std::set<std::string> Names() const {
+    std::set<std::string> names;
+    auto add = [&names](const std::string& method) {
+      names.insert(method.substr(1, method.rfind('/') - 1));
+    };
+    for (const auto& [method, entry] : streams) add(method);
+    for (const auto& [method, entry] : unary) add(method);
+    return names;
+  }
+
   std::map<std::string, StreamEntry> streams;
   std::map<std::string, UnaryEntry> unary;
 };
@@ -177,6 +224,7 @@ void RpcServer::AddRawUnary(const std::string& method, Executor& executor, OnRaw
 }
 
 absl::Status RpcServer::Start() {
+  if (options_.addresses.empty()) return absl::InvalidArgumentError("no address to serve gRPC on");
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
@@ -196,19 +244,27 @@ absl::Status RpcServer::Start() {
                        " without TLS: give --tls-cert, --tls-key and "
                        "--tls-ca, or --allow-insecure-rpc"));
     }
+    if (absl::StartsWith(address, "unix:") && address.size() - 5 > kMaxUnixPath) {
+      return absl::InvalidArgumentError(absl::StrCat("cannot serve gRPC on ", address,
+                                                     ": a socket's path has at most ", kMaxUnixPath,
+                                                     " characters"));
+    }
     builder.AddListeningPort(address, credentials, &ports[i]);
   }
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+  builder.SetOption(std::make_unique<WithReflection>(service_->Names()));
   builder.RegisterCallbackGenericService(service_.get());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) {
-    std::string all;
-    for (const std::string& each : options_.addresses) absl::StrAppend(&all, " ", each);
-    return absl::AlreadyExistsError(absl::StrCat(
-        "cannot serve gRPC on", all, ": the address is in use, or is not this machine's"));
+    // They are taken in order; the first one without a port is the one that failed.
+    size_t failed = 0;
+    while (failed + 1 < ports.size() && ports[failed] > 0) ++failed;
+    return absl::AlreadyExistsError(
+        absl::StrCat("cannot serve gRPC on ", options_.addresses[failed],
+                     ": the address is in use, or is not this machine's"));
   }
   for (size_t i = 0; i < ports.size(); ++i) {
     const std::string& address = options_.addresses[i];

@@ -1,5 +1,5 @@
-// A gRPC server of streams and unary calls that are given to actors on their executors, with health
-// and the rules of who may connect.
+// A gRPC server of streams and unary calls that are given to actors on their executors, with
+// health, reflection and the rules of who may connect.
 #pragma once
 
 #include <grpcpp/channel.h>
