@@ -41,6 +41,11 @@ bool IsKeyword(std::string_view text) {
   });
 }
 
+bool IsAscii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
 }  // namespace
 
 SmtpClientSession::Transaction* SmtpClientSession::Find(uint64_t id) {
@@ -196,7 +201,9 @@ std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const
   if (peer_.eight_bit_mime && given.eight_bit && options_.use_8bitmime) {
     absl::StrAppend(&command, " BODY=8BITMIME");
   }
-  if (peer_.smtputf8 && given.smtputf8) absl::StrAppend(&command, " SMTPUTF8");
+  const bool utf8 = given.smtputf8 || !IsAscii(given.mail_from) ||
+                    !std::all_of(given.recipients.begin(), given.recipients.end(), IsAscii);
+  if (peer_.smtputf8 && utf8) absl::StrAppend(&command, " SMTPUTF8");
   command += "\r\n";
   return command;
 }
@@ -226,6 +233,11 @@ void SmtpClientSession::StartWaiting() {
       Write("RSET\r\n");
       if (!pipelining()) return;
     }
+    if (!Check(each)) {
+      // In its turn: results come in order.
+      if (i == 0) Finish(each);
+      return;
+    }
     SendCommands(each);
     return;
   }
@@ -236,14 +248,48 @@ void SmtpClientSession::StartWaiting() {
   }
 }
 
+std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view address,
+                                                             SmtpStage stage) const {
+  std::string_view text;
+  std::string_view enhanced = "5.6.7";
+  if (std::any_of(address.begin(), address.end(),
+                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+    text = "the address has a control character";
+    enhanced = stage == SmtpStage::kMail ? "5.1.7" : "5.1.3";
+  } else if (!IsAscii(address) && !peer_.smtputf8) {
+    text = "the address is not ASCII, and the remote does not offer SMTPUTF8";
+  } else {
+    return std::nullopt;
+  }
+  RecipientVerdict verdict = Local(text, stage, enhanced);
+  verdict.verdict = Verdict::kPermanent;
+  return verdict;
+}
+
+bool SmtpClientSession::Check(Transaction& transaction) const {
+  transaction.failed = RefusalOf(transaction.given.mail_from, SmtpStage::kMail);
+  if (transaction.failed) return false;
+  bool any = false;
+  for (size_t i = 0; i < transaction.recipients.size(); ++i) {
+    auto refusal = RefusalOf(transaction.given.recipients[i], SmtpStage::kRcpt);
+    if (refusal) {
+      transaction.recipients[i] = *std::move(refusal);
+    } else {
+      any = true;
+    }
+  }
+  return any;
+}
+
 void SmtpClientSession::SendCommands(Transaction& transaction) {
   transaction.commands_sent = true;
   const uint64_t id = transaction.given.id;
   std::string commands = MailCommand(transaction.given);
   waiting_.push_back({Expect::kMail, id});
   if (pipelining()) {
-    for (const std::string& recipient : transaction.given.recipients) {
-      absl::StrAppend(&commands, "RCPT TO:<", recipient, ">\r\n");
+    for (size_t i = 0; i < transaction.recipients.size(); ++i) {
+      if (transaction.recipients[i].verdict == Verdict::kPermanent) continue;
+      absl::StrAppend(&commands, "RCPT TO:<", transaction.given.recipients[i], ">\r\n");
       waiting_.push_back({Expect::kRcpt, id});
     }
     commands += "DATA\r\n";
@@ -252,10 +298,18 @@ void SmtpClientSession::SendCommands(Transaction& transaction) {
   Write(commands);
 }
 
+void SmtpClientSession::PassRefused(Transaction& transaction) {
+  while (transaction.next_rcpt < transaction.recipients.size() &&
+         transaction.recipients[transaction.next_rcpt].verdict == Verdict::kPermanent) {
+    ++transaction.next_rcpt;
+  }
+}
+
 // Without pipelining: the next command, or what follows the last one.
 void SmtpClientSession::SendNextStep(Transaction& transaction) {
   if (pipelining()) return;
   const uint64_t id = transaction.given.id;
+  PassRefused(transaction);
   if (transaction.failed ||
       (transaction.next_rcpt == transaction.recipients.size() && transaction.accepted == 0)) {
     need_rset_ = true;
@@ -277,6 +331,7 @@ void SmtpClientSession::OnMailReply(Transaction& transaction, SmtpReply reply) {
 }
 
 void SmtpClientSession::OnRcptReply(Transaction& transaction, SmtpReply reply) {
+  PassRefused(transaction);
   RecipientVerdict& recipient = transaction.recipients[transaction.next_rcpt++];
   recipient = Of(std::move(reply), SmtpStage::kRcpt);
   if (recipient.verdict == Verdict::kDelivered) ++transaction.accepted;

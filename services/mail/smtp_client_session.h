@@ -120,7 +120,7 @@ class SmtpClientSession {
     ClientTransaction given;
     std::vector<RecipientVerdict> recipients;
     std::optional<RecipientVerdict> failed;  // MAIL or DATA was refused: holds for all
-    size_t next_rcpt = 0;                    // to be answered
+    size_t next_rcpt = 0;                    // to be answered; those refused here are passed over
     size_t accepted = 0;
     bool commands_sent = false;
     bool body_sent = false;
@@ -137,6 +137,11 @@ class SmtpClientSession {
   void OnRcptReply(Transaction& transaction, SmtpReply reply);
   void OnDataReply(Transaction& transaction, SmtpReply reply);
   void OnFinalReply(SmtpReply reply);
+  // What an address can be refused for before it is sent.
+  std::optional<RecipientVerdict> RefusalOf(std::string_view address, SmtpStage stage) const;
+  // Judges the addresses. False where nothing of the transaction can be sent.
+  bool Check(Transaction& transaction) const;
+  static void PassRefused(Transaction& transaction);
   void SendCommands(Transaction& transaction);
   void SendNextStep(Transaction& transaction);
   void StartWaiting();

@@ -21,6 +21,7 @@ class Handler : public SmtpClientHandler {
  public:
   void OnOutput(std::string_view text) override {
     SLUICE_CHECK(!ended);
+    SLUICE_CHECK(text.find('\x01') == text.npos);
     wrote += text;
   }
   void OnReady() override { SLUICE_CHECK(!std::exchange(ready, true)); }

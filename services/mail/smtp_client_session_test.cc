@@ -428,6 +428,47 @@ TEST(SmtpClientSession, MailParametersOnlyWhereOffered) {
   });
 }
 
+TEST(SmtpClientSession, AddressesThatCannotBeSent) {
+  // Without SMTPUTF8 those beyond ASCII are refused here, the others go on.
+  for (const bool pipelining : {true, false}) {
+    Dialogue([&](Peer& peer) {
+      peer.Server(pipelining ? kHello : kPlainHello);
+      peer.Wrote();
+      peer.Begin(1, {"\xc3\xa4@y", "a@y", "b@y\r\nRSET"});
+      peer.Server("250 ok\r\n");
+      peer.Server("250 ok\r\n");
+      peer.Server("354 go\r\n");
+      EXPECT_EQ(peer.Wrote(), absl::StrCat("MAIL FROM:<s@x>\r\nRCPT TO:<a@y>\r\nDATA\r\n",
+                                           absl::string_view(kBody.data(), kBody.size())));
+      peer.Server("250 ok\r\n");
+      EXPECT_EQ(peer.Results(), "1:P/rcpt/0 1:D/dot/250 1:P/rcpt/0");
+      EXPECT_EQ(peer.last_text, "the address has a control character");
+    });
+  }
+  // Nothing is left to send; the next transaction is not held up, and results stay in order.
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    peer.Wrote();
+    peer.Begin(1, {"a@y"});
+    peer.Server("250 ok\r\n250 ok\r\n354 go\r\n");
+    peer.Begin(2, {"\xc3\xa4@y"});
+    EXPECT_EQ(peer.Wrote(), absl::StrCat(absl::string_view(kOne.data(), kOne.size()),
+                                         absl::string_view(kBody.data(), kBody.size())));
+    EXPECT_EQ(peer.Results(), "");
+    peer.Server("250 ok\r\n");
+    EXPECT_EQ(peer.Results(), "1:D/dot/250 2:P/rcpt/0");
+    peer.Begin(3, {"a@y"});
+    EXPECT_EQ(peer.Wrote(), kOne);
+  });
+  // The peer offers it: it is used where an address needs it.
+  Dialogue([](Peer& peer) {
+    peer.Server("220 mx\r\n250-mx\r\n250-PIPELINING\r\n250 SMTPUTF8\r\n");
+    peer.Wrote();
+    peer.Begin(1, {"\xc3\xa4@y"});
+    EXPECT_EQ(peer.Wrote(), "MAIL FROM:<s@x> SMTPUTF8\r\nRCPT TO:<\xc3\xa4@y>\r\nDATA\r\n");
+  });
+}
+
 TEST(SmtpClientSession, PipeliningCanBeTurnedOff) {
   SmtpClientOptions options;
   options.use_pipelining = false;
