@@ -36,6 +36,7 @@ struct Frame {
   std::vector<policy::v1::QueueSettings*> queues;
   std::vector<policy::v1::ClientSettings*> clients;
   policy::v1::SourceSettings* source = nullptr;
+  std::string source_ip;  // with its prefix length
 };
 
 class Compiler {
@@ -206,6 +207,7 @@ class Compiler {
     const bool v4 = network.find(':') == network.npos;
     if (network.ends_with(v4 ? "/32" : "/128")) {
       frame->source = &draft_.sources[network.substr(0, network.find('/'))];
+      frame->source_ip = network;
     }
   }
 
@@ -371,8 +373,19 @@ class Compiler {
     const Location where = statement.At(first);
     if (directive.name == "include") return Include(statement);
     if (directive.name == "domain-macro") return DefineMacro(statement);
-    if (directive.name == "random-ip") {
+    if (directive.grammar == Grammar::kBool) {
       if (!ParseBool(first.text)) Say(Severity::kError, where, SyntaxMessage(directive));
+      return;
+    }
+    if (directive.name == "virtual-mta" && frame.scope == kSource) {
+      if (frame.source_ip.empty()) {
+        return Say(Severity::kError, statement.where,
+                   "virtual-mta is about one outbound address, not a network of clients");
+      }
+      if (statement.arguments.size() != 1) {
+        return Say(Severity::kError, where, SyntaxMessage(directive));
+      }
+      draft_.source_uses.push_back({frame.source_ip, first.text, where});
       return;
     }
     if (directive.name == "virtual-mta") {

@@ -250,6 +250,22 @@ TEST(CompilerTest, SourcePoolsAreExpanded) {
   EXPECT_EQ(view->ForSource("192.0.2.1")->max_msg_rate().count(), 5u);
 }
 
+TEST(CompilerTest, ASourceMayNameItsVirtualMta) {
+  const auto view = ViewOf(
+      "host-name mx.test\n<source 192.0.2.9>\nvirtual-mta News\nmax-smtp-out 3\n</source>\n"
+      "<virtual-mta news>\nsmtp-source-host 192.0.2.8 out.test\n</virtual-mta>\n");
+  const auto* const vmta = view->FindVirtualMta("news");
+  ASSERT_EQ(vmta->source_hosts_size(), 2);
+  EXPECT_EQ(vmta->source_hosts(1).ip(), "192.0.2.9");
+  EXPECT_EQ(vmta->source_hosts(1).host_name(), "mx.test");
+  EXPECT_EQ(view->ForSource("192.0.2.9")->max_smtp_out(), 3u);
+
+  EXPECT_FALSE(CompileOne("<source 192.0.2.9>\nvirtual-mta none\n</source>").ok());
+  EXPECT_FALSE(CompileOne("<virtual-mta v>\n</virtual-mta>\n"
+                          "<source 192.0.2.0/24>\nvirtual-mta v\n</source>")
+                   .ok());
+}
+
 TEST(CompilerTest, TheSmtpPortIsAListenerOnEveryAddress) {
   const auto view = ViewOf("smtp-port 2525\nsmtp-listener 127.0.0.1:25\n");
   ASSERT_EQ(view->global().smtp_listeners().values_size(), 2);

@@ -105,6 +105,14 @@ class Finisher {
         }
       }
     }
+    for (const SourceUse& use : draft_.source_uses) {
+      const auto vmta = draft_.vmtas.find(absl::AsciiStrToLower(use.vmta));
+      if (vmta == draft_.vmtas.end()) {
+        Unknown("virtual MTA", use.vmta, use.where, vmta_count_);
+      } else if (!AddSourceHosts(use.network, "", &vmta->second.section)) {
+        Say(Diagnostic::Severity::kError, use.where, "a virtual MTA has at most 1024 addresses");
+      }
+    }
     for (const auto& [name, where] : draft_.references) {
       const std::string lower = absl::AsciiStrToLower(name);
       if (lower != kDefaultName && !draft_.vmtas.contains(lower) && !draft_.pools.contains(lower)) {

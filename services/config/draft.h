@@ -16,6 +16,13 @@ namespace sluice::config {
 // By pattern, and whether a macro named it.
 using DomainDrafts = std::map<std::pair<std::string, bool>, policy::v1::QueueSettings>;
 
+// <source IP> that names the virtual MTA whose address it is.
+struct SourceUse {
+  std::string network;
+  std::string vmta;
+  Location where;
+};
+
 struct SourcePoolUse {
   std::string network;
   Location where;
@@ -42,7 +49,8 @@ struct Draft {
   DomainDrafts domains;
   std::map<std::string, policy::v1::ClientSettings> clients;  // by network
   std::map<std::string, policy::v1::SourceSettings> sources;  // by address
-  std::map<std::string, uint32_t> source_pools;               // network to max-smtp-out
+  std::vector<SourceUse> source_uses;
+  std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out
   std::map<std::string, std::vector<std::string>> macros;
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;
