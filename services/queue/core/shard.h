@@ -2,7 +2,8 @@
 // actor on one executor; every durable change goes through one journal (group commit), and nothing
 // is promised to anybody before its batch is durable.
 //
-// The code lies in shard_{enqueue,upload,dispatch,lease,results,retry,maintenance,control}.cc.
+// The code lies in shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,
+// change}.cc.
 #pragma once
 
 #include <cstdint>
