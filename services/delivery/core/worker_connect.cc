@@ -83,6 +83,7 @@ Worker::Source* Worker::ChooseSource(Queue& queue) {
 
 void Worker::OpenConnections(Queue& queue, size_t wanted) {
   if (queue.resolving) return;
+  if (queue.useless >= kMostUselessConnections && !queue.conns.empty()) return;
   const MonotonicTime now = executor_.clock().Now();
   if (queue.route == nullptr || queue.route->expires <= now) {
     Resolve(queue);
@@ -309,6 +310,10 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
     ++conn.source->delivered;
   }
   Queue& queue = conn.queue;
+  if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
+    conn.answered = true;
+    queue.useless = 0;
+  }
   Report(queue, std::move(result));
   if (conn.under_way == 0 && !conn.quitting) {
     const uint32_t most = queue.settings->max_msg_per_connection();
@@ -340,11 +345,12 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     } else if (!draining_ && ConnectNext(queue, conn)) {
       return;
     }
-  } else if (conn.delivered == 0 && !conn.quitting) {
+  } else if (!conn.answered && !conn.quitting) {
     queue.last_failure = end.reply;
   }
-  const bool useless = conn.delivered == 0 && !conn.quitting;
+  const bool useless = !conn.answered && !conn.quitting;
   RemoveConn(conn);
+  if (useless) ++queue.useless;
   if (draining_) {
     if (queue.conns.empty()) LetGo(queue);
     CheckDrained();

@@ -1,6 +1,7 @@
 // The worker's parts. Private to the worker.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <string>
 #include <utility>
@@ -12,6 +13,9 @@ namespace sluice::delivery {
 
 // Groups that one connection has at a time: the next one's commands go with the final dot.
 inline constexpr size_t kGroupsPerConnection = 2;
+// After so many connections in a row that gave no answer, no new one is opened; when the last one
+// has ended, the queue fails.
+inline constexpr size_t kMostUselessConnections = 3;
 
 struct Worker::Source {
   std::string ip;  // empty: the system chooses
@@ -44,7 +48,8 @@ struct Worker::Link final
   std::shared_ptr<Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> stream;
   bool greeted = false;  // the shard's hello came
   Duration lease = std::chrono::seconds(60);
-  MonotonicTime renewal_sent{};
+  // When each renewal left that has had no answer yet; the hello is one. Answers come in order.
+  std::deque<MonotonicTime> renewals;
   Duration backoff{};
   TimerId reconnect = 0;
   absl::flat_hash_map<uint64_t, Queue*> refs;
@@ -92,6 +97,8 @@ struct Worker::Queue {
   };
   std::deque<Waiting> waiting;
   bool probe = false;  // retry mode: one connection
+  // Connections that ended without an answer to any message, since the last answer.
+  size_t useless = 0;
   bool resolving = false;
   std::shared_ptr<const MxResult> route;
   std::vector<Target> targets;  // of the route, by preference
@@ -102,6 +109,8 @@ struct Worker::Queue {
   MonotonicTime timer_at{};
   common::v1::Reply last_failure;
 
+  // By its own rate, or by that of a source it has a connection from.
+  inline bool paced() const;
   uint64_t due() const {
     uint64_t sum = 0;
     for (const Ref& ref : refs) sum += ref.due_estimate;
@@ -153,8 +162,15 @@ struct Worker::Conn final : ConnectionHandler {
   size_t under_way = 0;
   uint64_t sent = 0;
   uint64_t delivered = 0;
+  bool answered = false;  // to any message, be it by a refusal
   TimerId idle = 0;
   MonotonicTime opened{};
 };
+
+bool Worker::Queue::paced() const {
+  return pacer.limited() || std::any_of(conns.begin(), conns.end(), [](const auto& conn) {
+           return conn->source->pacer.limited();
+         });
+}
 
 }  // namespace sluice::delivery

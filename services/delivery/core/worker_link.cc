@@ -24,7 +24,8 @@ void Worker::SendHello(Link& link) {
   for (const auto& [id, result] : link.unacknowledged) {
     hello->add_held_leases()->set_lease_id(id);
   }
-  link.renewal_sent = executor_.clock().Now();
+  link.renewals.clear();
+  if (hello->held_leases_size() > 0) link.renewals.push_back(executor_.clock().Now());
   link.stream->Send(std::move(frame));
   // Those that an older stream may have lost.
   link.out = {};
@@ -61,9 +62,14 @@ void Worker::OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame) 
     link.lease = std::chrono::seconds(std::max<uint32_t>(2, response.hello().lease_seconds()));
   }
   for (uint64_t id : response.acknowledged_leases()) link.unacknowledged.erase(id);
-  for (uint64_t id : response.renewed_leases()) {
-    const auto found = link.held.find(id);
-    if (found != link.held.end()) found->second.until = link.renewal_sent + link.lease;
+  if (response.renewed_leases_size() > 0 && !link.renewals.empty()) {
+    // Never counted from a later renewal than the one that this answers: that one may get lost.
+    const MonotonicTime until = link.renewals.front() + link.lease;
+    link.renewals.pop_front();
+    for (uint64_t id : response.renewed_leases()) {
+      const auto found = link.held.find(id);
+      if (found != link.held.end()) found->second.until = std::max(found->second.until, until);
+    }
   }
   for (uint64_t id : response.lost_leases()) {
     // Not to be finished: MayFinish says no. A result that is there already is still welcome.
@@ -87,8 +93,16 @@ void Worker::Renew() {
   Duration next = std::chrono::seconds(20);
   for (const auto& link : links_) {
     next = std::min(next, link->lease / 3);
-    if (!link->greeted || link->held.empty()) continue;
-    link->renewal_sent = executor_.clock().Now();
+    if (!link->greeted || link->held.empty()) {
+      link->renewals.clear();
+      continue;
+    }
+    const MonotonicTime now = executor_.clock().Now();
+    // One that found nothing to renew had no answer, and is worth nothing by now.
+    while (!link->renewals.empty() && link->renewals.front() + link->lease <= now) {
+      link->renewals.pop_front();
+    }
+    link->renewals.push_back(now);
     link->out.header.set_renew_all(true);
     link->dirty = true;
     FlushLater();

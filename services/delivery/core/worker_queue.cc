@@ -160,6 +160,8 @@ void Worker::Grant(Queue& queue) {
       return;
     }
   }
+  // The same where only a source is limited: its pacer holds each group until its moment.
+  if (queue.paced()) recipients = 1;
   queue.blocked.clear();
   while (free > 0) {
     // Those that have mail before those that may get some; of these the oldest, across shards.
@@ -241,6 +243,12 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
   for (const auto& conn : queue->conns) places += conn->free_places();
   if (places <= queue->waiting.size()) {  // the connection went while this was on its way
     give_back();
+    return;
+  }
+  // A credit from before the limit came: in one go they would overfill a window.
+  if (lease.deliveries_size() > 1 && queue->paced()) {
+    give_back();
+    Grant(*queue);
     return;
   }
   Transaction transaction;
