@@ -1,3 +1,5 @@
 #include "services/node/run.h"
 
-int main(int argc, char** argv) { return sluice::node::Run(sluice::node::Role::kIngest, argc, argv); }
+int main(int argc, char** argv) {
+  return sluice::node::Run(sluice::node::Role::kIngest, argc, argv);
+}
