@@ -153,6 +153,40 @@ TEST(Grpc, HealthFollowsReadiness) {
   EXPECT_EQ(Ask(address, "/grpc.health.v1.Health/Check", ""), "\x08\x02");
 }
 
+TEST(Grpc, AServiceThatReadsOnAfterItsCallIsGoneIsToldSo) {
+  EventLoop server_loop;  // stands still at first
+  ContractService service(server_loop);
+  EventLoop loop;
+  struct Closed final : Stream<ContractRequest, ContractResponse>::Handler {
+    void OnFrame(Frame<ContractResponse>) override {}
+    void OnClosed(absl::Status) override {}
+  } closed;
+  {
+    GrpcHarness harness(service);
+    auto stream = harness.client().Open(loop);
+    stream->Start(&closed);
+    // So much that the server's end stops reading until its service has taken some.
+    for (int i = 0; i < 3; ++i) {
+      Frame<ContractRequest> frame;
+      auto* message = frame.header.add_messages();
+      message->set_body_index(0);
+      frame.bodies.emplace_back(std::string(kStreamHighWaterBytes / 2, 'x'));
+      stream->Send(std::move(frame));
+    }
+    for (int i = 0; i < 1000 && stream->queued_bytes() > 0; ++i) {
+      loop.RunOnce(std::chrono::milliseconds(5));
+    }
+    EXPECT_EQ(stream->queued_bytes(), 0U);
+    harness.server.Shutdown(std::chrono::milliseconds(0));
+    for (int i = 0; i < 1000 && service.closed().empty(); ++i) {
+      server_loop.RunOnce(std::chrono::milliseconds(5));
+    }
+  }
+  ASSERT_EQ(service.closed().size(), 1U);
+  EXPECT_EQ(service.closed()[0].code(), absl::StatusCode::kCancelled);
+  service.DropAll();
+}
+
 // A short path: gTest's folder can be longer than a socket's name may be.
 class SocketFolder {
  public:

@@ -71,7 +71,7 @@ void RawStream::Detach() {
     std::lock_guard lock(mutex_);
     detached_ = true;
     started_ = false;  // nothing is posted any more: the executor may go away
-    if (std::exchange(read_paused_, false)) DoRead();
+    ResumeReads();
   }
   if (open) DoCancel();
 }
@@ -94,6 +94,13 @@ void RawStream::WriteNext() {
     finished_ = true;
     DoFinish(finish_status_);
   }
+}
+
+void RawStream::ResumeReads() {
+  if (!std::exchange(read_paused_, false)) return;
+  // Once a server has finished, its call may be gone; a client's waits for a read that fails.
+  if (finished_ && !writes_end_with_reads_) return;
+  DoRead();
 }
 
 bool RawStream::FinishNow(const absl::Status& status) {
@@ -159,8 +166,9 @@ void RawStream::EndOnce(absl::Status status) {
         have_our_status_ && !status.ok() && status.code() != absl::StatusCode::kUnavailable
             ? our_status_
             : std::move(status);
-    out_.clear();
-    out_bytes_ = 0;
+    // gRPC may still hold a pointer to the one that is being written.
+    out_.resize(writing_ ? 1 : 0);
+    out_bytes_ = writing_ ? out_.front().Length() : 0;
     const bool post = started_ && !delivery_posted_;
     delivery_posted_ |= started_;
     if (post) executor_.Post([self = shared_from_this()] { self->Deliver(); });
@@ -178,7 +186,7 @@ void RawStream::Deliver() {
     in_bytes_ = 0;
     ended = ended_;
     status = end_status_;
-    if (std::exchange(read_paused_, false)) DoRead();
+    ResumeReads();
   }
   for (grpc::ByteBuffer& message : messages) {
     if (handler_ == nullptr || told_closed_) return;

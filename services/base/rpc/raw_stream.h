@@ -65,6 +65,7 @@ class RawStream : public std::enable_shared_from_this<RawStream> {
 
  private:
   void WriteNext();
+  void ResumeReads();  // with the lock
   void Deliver();
   void EndOnce(absl::Status status);
 

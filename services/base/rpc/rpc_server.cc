@@ -131,6 +131,26 @@ bool IsLoopback(const std::string& address) {
          absl::StartsWith(address, "[::1]:") || absl::StartsWith(address, "localhost:");
 }
 
+// gRPC ends its callback threads with the last channel or server that used them, and joins itself
+// where a callback drops that last one, as the end of a call may. A channel to nowhere, which has
+// made one call and is never dropped, keeps the threads until the process ends.
+void KeepCallbackThreads() {
+  struct Call {
+    std::shared_ptr<grpc::Channel> channel = grpc::CreateChannel("", nullptr);
+    grpc::GenericStub stub{channel};
+    grpc::ClientContext context;
+    grpc::ByteBuffer request = Buffer("");
+    grpc::ByteBuffer response;
+  };
+  static Call* const kept = [] {
+    auto* call = new Call;
+    call->stub.UnaryCall(&call->context, "/sluice/Nowhere", {}, &call->request, &call->response,
+                         [](const grpc::Status&) {});
+    return call;
+  }();
+  (void)kept;
+}
+
 std::shared_ptr<grpc::experimental::CertificateProviderInterface> Certificates(const RpcTls& tls) {
   return std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
       tls.key_file, tls.cert_file, tls.ca_file, kReloadSeconds);
@@ -289,6 +309,7 @@ void RpcServer::Shutdown(Duration limit) {
 }
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const RpcTls& tls) {
+  KeepCallbackThreads();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);
