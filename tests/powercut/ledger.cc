@@ -25,7 +25,7 @@ void Ledger::Add(uint64_t incarnation, std::string_view line) {
       const size_t space = rest.find(' ');
       const int count = std::stoi(rest.substr(space + 1));
       for (int i = 0; i < count; ++i) {
-        recipients_[rest.substr(0, space) + "." + std::to_string(i)].accepted = true;
+        recipients_[rest.substr(0, space) + "." + std::to_string(i)].accepted = !doubting_;
       }
       break;
     }
@@ -48,6 +48,9 @@ void Ledger::Add(uint64_t incarnation, std::string_view line) {
       break;
     case 'N':
       recipients_[rest].dsn = true;
+      break;
+    case 'B':
+      refusals_.insert(rest.substr(0, rest.find(' ')));
       break;
     case 'Z':
       drained_ = true;

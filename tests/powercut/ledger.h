@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,6 +17,8 @@ class Ledger {
  public:
   // One line of victim.h. The power was cut between calls with different incarnations.
   void Add(uint64_t incarnation, std::string_view line);
+  // Acceptances from here on are not held against the shard: its disk lies.
+  void DoubtAcceptances() { doubting_ = true; }
   // After the last victim said that nothing is queued.
   void CheckComplete();
 
@@ -23,6 +26,8 @@ class Ledger {
   bool drained() const { return drained_; }
   uint64_t opened() const { return opened_; }
   uint64_t lines() const { return lines_; }
+  // Outcomes of messages that were not accepted.
+  const std::set<std::string>& refusals() const { return refusals_; }
   std::string Summary() const;
 
  private:
@@ -38,9 +43,11 @@ class Ledger {
 
   std::map<std::string, Recipient, std::less<>> recipients_;
   std::vector<std::string> errors_;
+  std::set<std::string> refusals_;
   uint64_t opened_ = 0;
   uint64_t lines_ = 0;
   bool drained_ = false;
+  bool doubting_ = false;
 };
 
 }  // namespace sluice::powercut

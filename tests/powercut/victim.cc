@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,12 @@ constexpr int kWindow = 48;  // unanswered messages
 constexpr int kDomains = 7;
 constexpr uint32_t kCredits = 3;  // groups out in each queue
 
+// Tokens with it have large bodies: those of a spool that is to be filled.
+constexpr uint64_t kLargeBit = uint64_t{1} << 60;
+constexpr Duration kRefusedPause = std::chrono::milliseconds(5);
+constexpr uint64_t kReserveBytes = uint64_t{16} << 20;
+constexpr uint64_t kGiveUpBallastBelowBytes = uint64_t{8} << 20;
+
 class Reporter {
  public:
   explicit Reporter(int fd) : fd_(fd) {}
@@ -38,7 +45,8 @@ class Reporter {
 // The text of a message can be told from its recipient alone.
 std::string BodyOf(uint64_t token) {
   std::mt19937_64 random(token);
-  const size_t size = token % 40 == 0 ? 100'000 : 100 + random() % 4000;
+  const bool large = token % 40 == 0 || (token & kLargeBit) != 0;
+  const size_t size = large ? 100'000 : 100 + random() % 4000;
   std::string body = absl::StrCat("Subject: ", token, "\r\n\r\n");
   while (body.size() < size) absl::StrAppend(&body, random(), "\r\n");
   return body;
@@ -49,27 +57,47 @@ class Injector final
  public:
   Injector(queue::Shard& shard, Executor& executor, Reporter& reporter,
            const VictimOptions& options)
-      : client_(shard.enqueue()), reporter_(reporter), options_(options), left_(options.messages) {
+      : client_(shard.enqueue()),
+        executor_(executor),
+        reporter_(reporter),
+        options_(options),
+        left_(options.messages) {
     stream_ = client_.Open(executor);
     stream_->Start(this);
     Fill();
   }
   void OnFrame(Frame<queue::v1::EnqueueResponse> frame) override {
+    bool refused = false;
     for (const auto& result : frame.header.results()) {
+      --unanswered_;
       if (result.outcome() == queue::v1::EnqueueResult::OUTCOME_QUEUED) {
         reporter_.Say(absl::StrCat("A ", result.token(), " ", RecipientsOf(result.token())));
+        continue;
       }
-      --unanswered_;
+      refused = true;
+      if (!refusals_.insert(result.outcome()).second) continue;
+      reporter_.Say(absl::StrCat("B ", queue::v1::EnqueueResult::Outcome_Name(result.outcome()),
+                                 " ", result.detail()));
     }
-    Fill();
+    if (!refused) {
+      Fill();
+    } else if (!pausing_) {
+      pausing_ = true;
+      executor_.After(kRefusedPause, [this] {
+        pausing_ = false;
+        Fill();
+      });
+    }
   }
   void OnClosed(absl::Status) override {}
 
  private:
   static uint32_t RecipientsOf(uint64_t token) { return token % 5 == 0 ? 3 : 1; }
   void Fill() {
+    if (pausing_) return;
     for (; left_ > 0 && unanswered_ < kWindow; --left_, ++unanswered_) {
-      const uint64_t token = (options_.incarnation << 24) + ++last_;
+      const uint64_t token =
+          (options_.hold ? kLargeBit : 0) + (options_.incarnation << 24) + ++last_;
       Frame<queue::v1::EnqueueRequest> frame;
       auto* message = frame.header.add_messages();
       message->set_token(token);
@@ -92,18 +120,21 @@ class Injector final
 
   InprocStreamClient<queue::v1::EnqueueRequest, queue::v1::EnqueueResponse> client_;
   std::shared_ptr<Stream<queue::v1::EnqueueRequest, queue::v1::EnqueueResponse>> stream_;
+  Executor& executor_;
   Reporter& reporter_;
   const VictimOptions& options_;
+  bool pausing_ = false;
   int left_;
   int unanswered_ = 0;
   uint64_t last_ = 0;
+  std::set<int> refusals_;
 };
 
 class Worker final
     : public Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>::Handler {
  public:
   Worker(queue::Shard& shard, Executor& executor, Reporter& reporter, const VictimOptions& options)
-      : client_(shard.dispatch()), reporter_(reporter), random_(options.seed) {
+      : client_(shard.dispatch()), reporter_(reporter), random_(options.seed), hold_(options.hold) {
     stream_ = client_.Open(executor);
     stream_->Start(this);
     Frame<queue::v1::DispatchRequest> frame;
@@ -114,6 +145,7 @@ class Worker final
     stream_->Send(std::move(frame));
   }
   void OnFrame(Frame<queue::v1::DispatchResponse> frame) override {
+    if (hold_) return;
     Frame<queue::v1::DispatchRequest> answer;
     for (const auto& ready : frame.header.ready()) {
       auto* credit = answer.header.add_credits();
@@ -182,6 +214,7 @@ class Worker final
   std::shared_ptr<Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> stream_;
   Reporter& reporter_;
   std::mt19937_64 random_;
+  const bool hold_;
   std::map<uint64_t, std::vector<std::string>> ended_;  // by lease, until acknowledged
 };
 
@@ -205,7 +238,8 @@ int RunVictim(const VictimOptions& options) {
   // Small, so that memtables are flushed, files compacted and logs dropped while the cuts come.
   rocksdb.memtable_bytes = size_t{1} << 20;
   rocksdb.max_wal_bytes = uint64_t{1} << 20;
-  rocksdb.ballast_bytes = 0;
+  rocksdb.ballast_bytes = options.ballast_bytes;
+  rocksdb.give_up_ballast_below_bytes = kGiveUpBallastBelowBytes;
   auto store = queue::OpenRocksdbStore(rocksdb);
   if (!store.ok()) {
     reporter.Say(absl::StrCat("X cannot open: ", store.status().ToString()));
@@ -214,6 +248,7 @@ int RunVictim(const VictimOptions& options) {
   EventLoop loop;
   queue::WriterThread writer(loop, **store);
   queue::ShardOptions shard_options;
+  shard_options.reserve_bytes = kReserveBytes;
   shard_options.lost_leases_held = 1'000'000;  // every cut loses some
   queue::Shard shard(shard_options, loop, **store, writer);
   shard.SetPolicy(QuickRetries());

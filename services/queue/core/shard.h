@@ -316,6 +316,8 @@ class Shard {
   absl::AnyInvocable<void(const absl::Status&)> on_failed_;
   ShardStats stats_;
   StoreHealth health_;
+  // What came in since then takes about twice its size: in the log, then in a file.
+  uint64_t bytes_since_health_ = 0;
   uint64_t epoch_ = 0;
   int64_t started_us_ = 0;
   bool serving_ = false;

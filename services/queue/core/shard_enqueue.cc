@@ -84,7 +84,8 @@ v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
                            options_.spool_limit_bytes);
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
   }
-  if (health_.volume_free_bytes > 0 && health_.volume_free_bytes < options_.reserve_bytes) {
+  if (health_.volume_free_bytes > 0 &&
+      health_.volume_free_bytes < options_.reserve_bytes + 2 * bytes_since_health_) {
     *detail = absl::StrCat("the spool's volume has ", health_.volume_free_bytes, " bytes left, ",
                            options_.reserve_bytes, " are kept in reserve");
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
@@ -220,6 +221,7 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
   common::v1::Message& envelope = message->envelope;
   const std::string key = U64Key(storage_key);
   if (message->chunks == 0) batch.Put(Family::kBodies, key, message->body.view());
+  bytes_since_health_ += message->body.size();
   const auto count = static_cast<uint32_t>(deliveries.size());
   message->recipients = count;
   if (count > 1) {

@@ -92,6 +92,7 @@ void Shard::Tick() {
   tick_ = executor_.After(kTickEvery, [this] { Tick(); });
   if (!serving_) return;
   health_ = store_.Health();
+  bytes_since_health_ = 0;
   WatchWallClock();
   CheckLeases();
   CloseOutboxSegment();

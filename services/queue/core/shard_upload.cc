@@ -82,6 +82,7 @@ void Shard::OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame) {
   Upload& upload = found->second;
   journal_.batch().Put(Family::kBodies, BodyChunkKey(upload.storage_key, upload.chunks),
                        frame.bodies[0].view());
+  bytes_since_health_ += frame.bodies[0].size();
   ++upload.chunks;
   upload.complete = request.chunk().last();
   journal_.WhenDurable([weak = std::weak_ptr<UploadSession*>(session.self), id,

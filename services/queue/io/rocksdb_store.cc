@@ -3,6 +3,7 @@
 #include <rocksdb/cache.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/slice_transform.h>
@@ -13,6 +14,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdarg>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
@@ -32,7 +35,6 @@ namespace {
 constexpr std::array<const char*, kFamilyCount> kFamilyNames = {
     "meta", "queues", "messages", "bodies", "deliveries", "leases", "events", "index", "keys"};
 constexpr char kFormatKey[] = "format";
-constexpr uint64_t kGiveUpBallastBelowBytes = uint64_t{64} << 20;
 
 // RocksDB slows writes at one less than max_write_buffer_number unflushed memtables, 20 files in
 // level 0, and 64 GiB that wait for compaction.
@@ -143,6 +145,21 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
   return options;
 }
 
+class WarningLogger final : public rocksdb::Logger {
+ public:
+  explicit WarningLogger(std::function<void(std::string_view)> on_warning)
+      : rocksdb::Logger(rocksdb::WARN_LEVEL), on_warning_(std::move(on_warning)) {}
+  using rocksdb::Logger::Logv;
+  void Logv(const char* format, va_list arguments) override {
+    if (!on_warning_) return;
+    char text[1024];
+    if (vsnprintf(text, sizeof(text), format, arguments) > 0) on_warning_(text);
+  }
+
+ private:
+  const std::function<void(std::string_view)> on_warning_;
+};
+
 class RocksdbStore final : public Store {
  public:
   ~RocksdbStore() override {
@@ -156,6 +173,7 @@ class RocksdbStore final : public Store {
     options_ = options;
     // RocksDB syncs the names in its folder, but nobody the folder's own.
     if (absl::Status made = MakeDurableFolder(options.folder); !made.ok()) return made;
+    ballast_.Adopt(options.folder, options.give_up_ballast_below_bytes);
     auto cache = rocksdb::NewLRUCache(options.cache_bytes);
     rocksdb::DBOptions db;
     db.create_if_missing = true;
@@ -165,9 +183,7 @@ class RocksdbStore final : public Store {
     db.allow_concurrent_memtable_write = false;
     db.max_open_files = 512;
     db.max_background_jobs = 2;
-    db.info_log_level = rocksdb::WARN_LEVEL;
-    db.keep_log_file_num = 2;
-    db.max_log_file_size = size_t{4} << 20;
+    db.info_log = std::make_shared<WarningLogger>(options.on_warning);
     db.stats_dump_period_sec = 0;
     db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
     std::vector<rocksdb::ColumnFamilyDescriptor> descriptors = {
@@ -187,8 +203,12 @@ class RocksdbStore final : public Store {
     }
     std::vector<rocksdb::ColumnFamilyHandle*> handles;
     rocksdb::DB* opened = nullptr;
-    const rocksdb::Status status =
-        rocksdb::DB::Open(db, options.folder, descriptors, &handles, &opened);
+    rocksdb::Status status = rocksdb::DB::Open(db, options.folder, descriptors, &handles, &opened);
+    // Opening writes what the log holds once more.
+    if (status.IsNoSpace() && ballast_.Release()) {
+      handles.clear();
+      status = rocksdb::DB::Open(db, options.folder, descriptors, &handles, &opened);
+    }
     if (!status.ok()) {
       absl::Status failed =
           ToStatus(status, absl::StrCat("cannot open the spool ", options.folder));
@@ -207,7 +227,7 @@ class RocksdbStore final : public Store {
     }
     write_.sync = true;
     if (absl::Status format = CheckFormat(); !format.ok()) return format;
-    return ballast_.Open(options.folder, options.ballast_bytes);
+    return ballast_.Reserve(options.ballast_bytes);
   }
 
   std::unique_ptr<Batch> NewBatch() override { return std::make_unique<RocksBatch>(families_); }
@@ -251,10 +271,10 @@ class RocksdbStore final : public Store {
     std::error_code error;
     const auto space = std::filesystem::space(options_.folder, error);
     if (!error) {
-      health.volume_free_bytes = space.available;
+      health.volume_free_bytes = std::max<uint64_t>(space.available, 1);  // zero: unknown
       // Enqueues have stopped long before this; results and bounces must still find room.
       std::lock_guard lock(mutex_);
-      if (space.available < kGiveUpBallastBelowBytes) ballast_.Release();
+      ballast_.ReleaseIfFull(space.available);
     }
     uint64_t value = 0;
     if (db_->GetAggregatedIntProperty(rocksdb::DB::Properties::kCurSizeAllMemTables, &value)) {

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "services/queue/core/store.h"
@@ -20,6 +22,11 @@ struct RocksdbOptions {
   // A file kept aside that is given up when the volume is full, so that results, bounces and
   // deletions go on. Zero: none.
   uint64_t ballast_bytes = uint64_t{512} << 20;
+  // It is given up below this much free space; enqueues must have stopped well before.
+  uint64_t give_up_ballast_below_bytes = uint64_t{64} << 20;
+  // Hears RocksDB's own warnings, from any thread. Its log file is not used: it would lie on the
+  // volume that may fail, and Debian's RocksDB aborts when it cannot write to it.
+  std::function<void(std::string_view)> on_warning;
 };
 
 // FAILED_PRECONDITION where another process has the folder, or where the format is too new;
