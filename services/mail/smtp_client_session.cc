@@ -107,7 +107,7 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
   }
   const Waiting waiting = waiting_.front();
   if (reply.code == 421 && waiting.what != Expect::kQuit) {
-    End(Of(std::move(reply), stage()));
+    End(Of(std::move(reply), stage()), true);
     return;
   }
   waiting_.pop_front();
@@ -394,6 +394,7 @@ void SmtpClientSession::OnFinalReply(SmtpReply reply) {
   Transaction& transaction = transactions_.front();
   if (!transaction.empty_body) {
     const RecipientVerdict verdict = Of(std::move(reply), SmtpStage::kFinalDot);
+    if (verdict.verdict == Verdict::kDelivered) delivered_ = true;
     for (RecipientVerdict& recipient : transaction.recipients) {
       if (recipient.verdict == Verdict::kDelivered) recipient = verdict;
     }
@@ -431,7 +432,7 @@ void SmtpClientSession::Quit() {
 
 void SmtpClientSession::OnDisconnect(std::string_view why) {
   if (ended_) return;
-  End(Local(why, stage(), "4.4.2"));
+  End(Local(why, stage(), "4.4.2"), true);
 }
 
 void SmtpClientSession::OnTimeout() {
@@ -445,7 +446,7 @@ void SmtpClientSession::OnTimeout() {
             where, "4.4.2"));
 }
 
-void SmtpClientSession::End(RecipientVerdict last) {
+void SmtpClientSession::End(RecipientVerdict last, bool remote_left) {
   if (std::exchange(ended_, true)) return;
   if (last.verdict == Verdict::kDelivered) last.verdict = Verdict::kTransient;
   while (!transactions_.empty()) {
@@ -453,7 +454,12 @@ void SmtpClientSession::End(RecipientVerdict last) {
     transactions_.pop_front();
     RecipientVerdict verdict = last;
     // A 5xx that ends the connection (554 at the greeting and the like) says nothing of recipients.
-    verdict.verdict = transaction.commands_sent ? Verdict::kTransient : Verdict::kNotAttempted;
+    const bool unheard = remote_left && delivered_ &&
+                         std::any_of(waiting_.begin(), waiting_.end(), [&](const Waiting& each) {
+                           return each.what == Expect::kMail && each.id == transaction.given.id;
+                         });
+    verdict.verdict =
+        transaction.commands_sent && !unheard ? Verdict::kTransient : Verdict::kNotAttempted;
     if (transaction.body_sent) {
       verdict.stage = SmtpStage::kFinalDot;
     } else if (verdict.stage == SmtpStage::kFinalDot) {

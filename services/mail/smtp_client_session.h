@@ -146,7 +146,9 @@ class SmtpClientSession {
   void SendNextStep(Transaction& transaction);
   void StartWaiting();
   void Finish(Transaction& transaction);
-  void End(RecipientVerdict last);
+  // `remote_left`: by 421 or by closing; a transaction whose MAIL had no answer is then not
+  // attempted, if this connection has delivered: remotes limit the messages of a connection.
+  void End(RecipientVerdict last, bool remote_left = false);
   void Write(std::string_view text) { handler_.OnOutput(text); }
   std::string MailCommand(const ClientTransaction& transaction) const;
   Transaction* Find(uint64_t id);
@@ -162,6 +164,7 @@ class SmtpClientSession {
   uint64_t body_of_ = 0;  // transaction whose body is being sent
   bool sending_body_ = false;
   bool need_rset_ = false;
+  bool delivered_ = false;  // some message, on this connection
   bool quit_asked_ = false;
   bool quit_sent_ = false;
   bool ready_ = false;

@@ -469,6 +469,35 @@ TEST(SmtpClientSession, AddressesThatCannotBeSent) {
   });
 }
 
+// Remotes limit the messages of a connection: what they have not looked at goes back as it was.
+TEST(SmtpClientSession, RemoteLeavesBetweenMessages) {
+  const auto run = [](bool first_delivered, const std::function<void(Peer&)>& leave) {
+    std::string results;
+    Dialogue([&](Peer& peer) {
+      peer.Server(kHello);
+      peer.Begin(1, {"a@y"});
+      peer.Server("250 ok\r\n250 ok\r\n354 go\r\n");
+      peer.Begin(2, {"b@y"});
+      peer.Server(first_delivered ? "250 ok\r\n" : "452 full\r\n");
+      peer.Results();
+      leave(peer);
+      results = peer.Results();
+    });
+    return results;
+  };
+  const auto by_421 = [](Peer& peer) { peer.Server("421 enough\r\n"); };
+  const auto by_closing = [](Peer& peer) { peer.session.OnDisconnect("gone"); };
+  const auto later = [](Peer& peer) { peer.Server("250 ok\r\n421 enough\r\n"); };
+  const auto by_silence = [](Peer& peer) { peer.session.OnTimeout(); };
+  EXPECT_EQ(run(true, by_421), "2:N/mail/421");
+  EXPECT_EQ(run(true, by_closing), "2:N/mail/0");
+  EXPECT_EQ(run(true, later), "2:T/rcpt/421");
+  EXPECT_EQ(run(true, by_silence), "2:T/mail/0");
+  // Else a remote that takes nothing would be tried without end.
+  EXPECT_EQ(run(false, by_421), "2:T/mail/421");
+  EXPECT_EQ(run(false, by_closing), "2:T/mail/0");
+}
+
 TEST(SmtpClientSession, PipeliningCanBeTurnedOff) {
   SmtpClientOptions options;
   options.use_pipelining = false;
