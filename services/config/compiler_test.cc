@@ -272,6 +272,28 @@ TEST(CompilerTest, TheSmtpPortIsAListenerOnEveryAddress) {
   EXPECT_EQ(view->global().smtp_listeners().values(1), "0.0.0.0:2525");
 }
 
+TEST(CompilerTest, HostileFilesEndInABoundedDiagnosis) {
+  std::string nested;
+  for (int i = 0; i < 10'000; ++i) nested += "<domain a.test>\n";
+  std::string doubling = "domain-macro m0 a.test,b.test\n";
+  for (int i = 1; i < 40; ++i) {
+    const std::string before = "$m" + std::to_string(i - 1);
+    doubling += "domain-macro m" + std::to_string(i) + " " + before + "," + before + "\n";
+  }
+  std::string mistakes;
+  for (int i = 0; i < 100'000; ++i) mistakes += "no-such-directive\n";
+  for (const std::string& text :
+       {nested, doubling, mistakes, "host-name " + std::string(size_t{2} << 20, 'a') + "\n",
+        "host-name \"" + std::string(size_t{2} << 20, '"'), std::string(100'000, '<'),
+        std::string(100'000, '\0')}) {
+    const Compiled compiled = CompileOne(text);
+    EXPECT_FALSE(compiled.ok());
+    EXPECT_LE(compiled.diagnostics.size(), 1'001u);
+    // Each is shown with its line, which may be long.
+    EXPECT_LE(Render(compiled.diagnostics).size(), size_t{2} << 20);
+  }
+}
+
 TEST(CompilerTest, IncludesReadAsIfWrittenThere) {
   FakeFiles files;
   files.files["/etc/a.conf"] = "include conf.d/*.conf\n<domain x.test>\n  include x\n</domain>\n";
