@@ -74,10 +74,11 @@ def costs(result, meter, messages):
             result["syncs_per_message"] = cost["syncs"] / messages
 
 
-def drained(sink, expected, result):
-    counters, complete = systems.await_drained(sink, expected, STALL_S)
+def drained(sink, expected, result, patience_s=0):
+    stall_s = STALL_S + patience_s
+    counters, complete = systems.await_drained(sink, expected, stall_s)
     if not complete:
-        result["notes"].append(f"only {counters['recipients']} of {expected} recipients arrived, none in the last {STALL_S} s")
+        result["notes"].append(f"only {counters['recipients']} of {expected} recipients arrived, none in the last {stall_s} s")
     return counters
 
 
@@ -135,7 +136,7 @@ def run_storm(profile, system, sink, result):
     _, generated = load(profile, system.target, profile.messages)
     begin = time.time()
     system.release()
-    counters = drained(sink, generated["accepted"], result)
+    counters = drained(sink, generated["accepted"], result, patience_s=2 * profile.retry_after_s)
     time.sleep(SETTLE_S)
     costs(result, meter, generated["accepted"])
     rates(result, generated, counters, begin)

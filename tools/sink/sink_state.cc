@@ -8,7 +8,7 @@ namespace sluice::sink {
 namespace {
 
 constexpr size_t kDomainsMax = 200'000;
-constexpr size_t kGreylistMax = 1'000'000;
+constexpr size_t kGreylistMax = 4'000'000;
 constexpr size_t kLoadsMax = 16;
 constexpr char kOverflowDomain[] = "(others)";
 

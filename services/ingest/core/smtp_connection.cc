@@ -237,6 +237,8 @@ std::optional<mail::ServerReply> SmtpConnection::OnMessageEnd(const MessageFacts
   }
   FillMessage(facts);
   ended_ = true;
+  // The shard keeps it for the worker, and counts what it holds and not what it could hold.
+  if (buffer_.capacity() > buffer_.size() + buffer_.size() / 4 + 512) buffer_.shrink_to_fit();
   submission_->Finish(std::move(message_), std::exchange(buffer_, std::string()));
   return std::nullopt;
 }

@@ -26,6 +26,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
 #include "services/queue/io/ballast.h"
+#include "services/queue/io/blob_reclaimer.h"
 #include "services/queue/io/durable_folder.h"
 #include "sluice/queue/v1/storage.pb.h"
 
@@ -127,8 +128,7 @@ rocksdb::ColumnFamilyOptions FamilyOptions(Family family,
       options.enable_blob_files = true;
       options.min_blob_size = 512;
       options.blob_file_size = uint64_t{64} << 20;
-      options.enable_blob_garbage_collection = true;
-      options.blob_garbage_collection_age_cutoff = 0.5;
+      options.enable_blob_garbage_collection = false;  // BlobReclaimer does it
       options.table_properties_collector_factories.push_back(
           rocksdb::NewCompactOnDeletionCollectorFactory(4096, 1024, 0.5));
       break;
@@ -164,6 +164,7 @@ class RocksdbStore final : public Store {
  public:
   ~RocksdbStore() override {
     if (db_ == nullptr) return;
+    reclaimer_.reset();
     rocksdb::CancelAllBackgroundWork(db_.get(), true);
     for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family);
     db_->Close();
@@ -227,6 +228,8 @@ class RocksdbStore final : public Store {
     }
     write_.sync = true;
     if (absl::Status format = CheckFormat(); !format.ok()) return format;
+    reclaimer_ = std::make_unique<BlobReclaimer>(
+        *db_, *families_[static_cast<size_t>(Family::kBodies)], options.folder, options.reclaim);
     return ballast_.Reserve(options.ballast_bytes);
   }
 
@@ -349,6 +352,7 @@ class RocksdbStore final : public Store {
   RocksdbOptions options_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> families_;
+  std::unique_ptr<BlobReclaimer> reclaimer_;
   rocksdb::WriteOptions write_;
   mutable std::mutex mutex_;
   mutable Ballast ballast_;  // guarded by mutex_

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/queue/core/store.h"
+#include "services/queue/io/blob_reclaimer.h"
 
 namespace sluice::queue {
 
@@ -27,6 +28,7 @@ struct RocksdbOptions {
   // Hears RocksDB's own warnings, from any thread. Its log file is not used: it would lie on the
   // volume that may fail, and Debian's RocksDB aborts when it cannot write to it.
   std::function<void(std::string_view)> on_warning;
+  BlobReclaimerOptions reclaim;
 };
 
 // FAILED_PRECONDITION where another process has the folder, or where the format is too new;
