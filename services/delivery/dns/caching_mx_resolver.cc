@@ -63,7 +63,7 @@ struct CachingMxResolver::Gather {
   uint32_t ttl_s = 0;
   bool any_temporary = false;
   bool authenticated = false;  // the MX records, or their absence
-  bool implicit = false;  // the domain has no MX: it is its own host
+  bool implicit = false;       // the domain has no MX: it is its own host
   MxOutcome host_outcome = MxOutcome::kNoAddress;
   std::string detail;
 };
@@ -190,8 +190,8 @@ void CachingMxResolver::OnMx(const Key& key, DnsAnswer answer) {
   GatherHosts(key, std::move(hosts), answer, false);
 }
 
-void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts,
-                                    const DnsAnswer& mx, bool implicit) {
+void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts, const DnsAnswer& mx,
+                                    bool implicit) {
   auto gather = std::make_shared<Gather>();
   gather->key = key;
   gather->hosts = std::move(hosts);

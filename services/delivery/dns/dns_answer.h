@@ -9,7 +9,15 @@
 
 namespace sluice::delivery {
 
-enum class DnsType : uint16_t { kA = 1, kCname = 5, kSoa = 6, kMx = 15, kTxt = 16, kAaaa = 28, kTlsa = 52 };
+enum class DnsType : uint16_t {
+  kA = 1,
+  kCname = 5,
+  kSoa = 6,
+  kMx = 15,
+  kTxt = 16,
+  kAaaa = 28,
+  kTlsa = 52
+};
 
 enum class DnsStatus : uint8_t {
   kAnswer,    // at least one record of the type that was asked for
