@@ -44,19 +44,26 @@ void PolicyWatcher::SendReport() {
   stream_->Send(std::move(frame));
 }
 
+void PolicyWatcher::Failed(std::string error) {
+  last_error_ = std::move(error);
+  if (options_.log == nullptr) return;
+  options_.log->Error("policy_refused", last_error_,
+                      {{"for", options_.hello.service()}, {"kept_version", snapshot_.version()}});
+}
+
 void PolicyWatcher::ReadFile() {
   const auto bytes = ReadWholeFile(options_.snapshot_file);
   if (!bytes.ok()) {
-    if (!absl::IsNotFound(bytes.status())) last_error_ = std::string(bytes.status().message());
+    if (!absl::IsNotFound(bytes.status())) Failed(std::string(bytes.status().message()));
     return;
   }
   policy::v1::PolicySnapshot snapshot;
   if (!snapshot.ParseFromString(*bytes) || snapshot.version() == 0 || !IsIntact(snapshot)) {
-    last_error_ = absl::StrCat(options_.snapshot_file, " is damaged and was not used");
+    Failed(absl::StrCat(options_.snapshot_file, " is damaged and was not used"));
     return;
   }
   if (const absl::Status status = Use(std::move(snapshot)); !status.ok()) {
-    last_error_ = absl::StrCat(options_.snapshot_file, ": ", status.message());
+    Failed(absl::StrCat(options_.snapshot_file, ": ", status.message()));
   }
 }
 
@@ -76,8 +83,11 @@ void PolicyWatcher::Connect() {
   SendReport();
 }
 
-void PolicyWatcher::OnClosed(absl::Status) {
-  connected_ = false;
+void PolicyWatcher::OnClosed(absl::Status status) {
+  if (std::exchange(connected_, false) && options_.log != nullptr) {
+    options_.log->Warn("policy_lost", std::string(status.message()),
+                       {{"for", options_.hello.service()}, {"kept_version", snapshot_.version()}});
+  }
   stream_.reset();
   retry_ = executor_.After(backoff_, [this] { Connect(); });
   backoff_ = std::min(backoff_ * 2, options_.max_backoff);
@@ -109,7 +119,7 @@ void PolicyWatcher::OnDelta(policy::v1::SnapshotDelta delta) {
   auto snapshot = ApplyDelta(snapshot_, std::move(delta));
   if (!snapshot.ok()) {
     // We and the policy service do not agree on what we have.
-    last_error_ = std::string(snapshot.status().message());
+    Failed(std::string(snapshot.status().message()));
     ask_for_all_ = true;
     stream_->Close(snapshot.status());
     return;
@@ -123,7 +133,7 @@ void PolicyWatcher::OnDelta(policy::v1::SnapshotDelta delta) {
     ask_for_all_ = false;
     last_error_.clear();
   } else {
-    last_error_ = std::string(status.message());
+    Failed(std::string(status.message()));
     frame.header.mutable_ack()->set_error(last_error_);
     // The next delta would begin with what we have just refused.
     ask_for_all_ = true;
@@ -133,7 +143,7 @@ void PolicyWatcher::OnDelta(policy::v1::SnapshotDelta delta) {
   // Not synced: a file that a power cut damages is noticed by its hashes, and it is only a copy.
   const absl::Status written =
       ReplaceFile(options_.snapshot_file, snapshot_.SerializeAsString(), false);
-  if (!written.ok()) last_error_ = std::string(written.message());
+  if (!written.ok()) Failed(std::string(written.message()));
 }
 
 absl::Status PolicyWatcher::Use(policy::v1::PolicySnapshot snapshot) {
@@ -141,6 +151,13 @@ absl::Status PolicyWatcher::Use(policy::v1::PolicySnapshot snapshot) {
   if (!view.ok()) return view.status();
   snapshot_ = std::move(snapshot);
   since_ = executor_.clock().Now();
+  if (options_.log != nullptr) {
+    options_.log->Info("policy_applied", "",
+                       {{"for", options_.hello.service()},
+                        {"version", snapshot_.version()},
+                        {"sections", snapshot_.sections_size()},
+                        {"from", connected_ ? "policy" : "file"}});
+  }
   on_policy_(*std::move(view));
   return absl::OkStatus();
 }

@@ -8,6 +8,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "services/base/executor.h"
+#include "services/base/log/log.h"
 #include "services/base/rpc/stream.h"
 #include "services/config/policy_view.h"
 #include "sluice/policy/v1/policy_service.pb.h"
@@ -25,6 +26,7 @@ struct PolicyWatcherOptions {
   // Between attempts to connect, doubling.
   Duration min_backoff = std::chrono::milliseconds(100);
   Duration max_backoff = std::chrono::seconds(5);
+  Log* log = nullptr;  // outlives the watcher; none: silence
 };
 
 // A snapshot that cannot be used is refused by an ack that says why, and the last good one stays.
@@ -66,6 +68,7 @@ class PolicyWatcher final
   void OnDelta(policy::v1::SnapshotDelta delta);
   absl::Status Use(policy::v1::PolicySnapshot snapshot);
   void SendReport();
+  void Failed(std::string error);
 
   Executor& executor_;
   WatchPolicyClient& client_;

@@ -11,7 +11,5 @@ std::vector<Directive> GlobalDirectives();
 std::vector<Directive> SourceDirectives();
 std::vector<Directive> VirtualMtaDirectives();
 std::vector<Directive> QueueDirectives();
-std::vector<Directive> ListenerDirectives();
-std::vector<Directive> LocalDirectives();
 
 }  // namespace sluice::config

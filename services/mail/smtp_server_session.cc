@@ -39,16 +39,7 @@ bool SmtpServerSession::wants_read() const { return !eof_ && CanProcess(); }
 std::optional<MonotonicTime> SmtpServerSession::deadline() const {
   if (output_.size() > sent_) return activity_ + options_.command_timeout;
   if (question_ != Question::kNone || (stage_ == Stage::kData && body_paused_)) return std::nullopt;
-  return stage_ == Stage::kData ? DataDeadline() : activity_ + options_.command_timeout;
-}
-
-MonotonicTime SmtpServerSession::DataDeadline() const {
-  const MonotonicTime idle = activity_ + options_.data_timeout;
-  if (options_.min_data_bytes_per_second == 0) return idle;
-  // A cap, so that no rate and no size leave the clock's range.
-  const uint64_t earned_s = std::min<uint64_t>(
-      data_bytes_ / options_.min_data_bytes_per_second, 1'000'000'000);
-  return std::min(idle, data_begin_ + kDataRateGrace + std::chrono::seconds(earned_s));
+  return activity_ + (stage_ == Stage::kData ? options_.data_timeout : options_.command_timeout);
 }
 
 void SmtpServerSession::OnBytes(MonotonicTime now, std::string_view bytes) {
@@ -69,8 +60,6 @@ void SmtpServerSession::Process(MonotonicTime now, std::string_view bytes) {
       const size_t taken =
           reader_->Feed(bytes, [this](std::string_view text) { handler_.OnBody(text); });
       bytes.remove_prefix(taken);
-      data_bytes_ += taken;
-      if (body_paused_) data_paused_ = now;
       if (reader_->done()) EndOfData();
       continue;
     }
@@ -224,10 +213,12 @@ void SmtpServerSession::OnMailCommand(std::string_view argument) {
           "The message is larger than " + std::to_string(options_.max_message_bytes) + " bytes");
     return;
   }
+  deferral_.reset();
   Ask(Question::kMail, handler_.OnMail(mail_));
 }
 
 void SmtpServerSession::OnRcptCommand(std::string_view argument) {
+  if (RepeatDeferral()) return;
   if (stage_ != Stage::kMail && stage_ != Stage::kRcpt) {
     Error(503, {5, 5, 1}, "MAIL comes before RCPT");
     return;
@@ -249,6 +240,7 @@ void SmtpServerSession::OnDataCommand(std::string_view argument) {
     Error(501, {5, 5, 4}, "DATA takes no argument");
     return;
   }
+  if (RepeatDeferral()) return;
   if (stage_ == Stage::kMail) {
     // Pipelined after refused recipients: no fault of the client (RFC 2920 3.1).
     Reply(554, {5, 5, 1}, "No valid recipients");
@@ -259,6 +251,19 @@ void SmtpServerSession::OnDataCommand(std::string_view argument) {
     return;
   }
   Ask(Question::kData, handler_.OnData());
+}
+
+// What a client pipelined behind a MAIL that is refused for now is refused for now, too: a 503
+// there has been taken for a verdict on the recipient.
+bool SmtpServerSession::RepeatDeferral() {
+  if (!deferral_) return false;
+  Reply(*deferral_);
+  CountRejection();
+  return true;
+}
+
+void SmtpServerSession::CountRejection() {
+  if (++rejections_ > options_.max_rejections) Fatal(421, {4, 7, 0}, "Too many refused commands");
 }
 
 void SmtpServerSession::Ask(Question question, std::optional<ServerReply> answer) {
@@ -279,6 +284,8 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
       if (accepted) {
         stage_ = Stage::kMail;
         recipients_ = 0;
+      } else if (reply.code < 500 && reply.code != 421) {
+        deferral_ = reply;
       }
       break;
     case Question::kRcpt:
@@ -292,8 +299,6 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
         SLUICE_CHECK(reply.code == 354);
         stage_ = Stage::kData;
         body_paused_ = false;
-        data_begin_ = activity_;
-        data_bytes_ = 0;
         reader_.emplace(DataReader::Limits{options_.max_message_bytes, options_.max_header_bytes});
         return;
       }
@@ -311,8 +316,8 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
     closing_ = true;
   } else if (accepted) {
     rejections_ = 0;
-  } else if (++rejections_ > options_.max_rejections) {
-    Fatal(421, {4, 7, 0}, "Too many refused commands");
+  } else {
+    CountRejection();
   }
 }
 
@@ -370,7 +375,6 @@ void SmtpServerSession::OnVerdict(MonotonicTime now, const ServerReply& reply) {
 void SmtpServerSession::ResumeBody(MonotonicTime now) {
   if (!std::exchange(body_paused_, false)) return;
   activity_ = now;
-  data_begin_ += now - data_paused_;
   ProcessPending(now);
   handler_.OnWake();
 }
@@ -431,6 +435,7 @@ void SmtpServerSession::Fatal(int code, EnhancedCode enhanced, std::string_view 
 }
 
 void SmtpServerSession::ResetTransaction() {
+  deferral_.reset();
   const bool open = in_transaction() || question_ != Question::kNone;
   if (stage_ > Stage::kHello) stage_ = Stage::kHello;
   question_ = Question::kNone;

@@ -14,9 +14,6 @@
 
 namespace sluice::mail {
 
-// What a message may take before its rate counts.
-inline constexpr Duration kDataRateGrace = std::chrono::seconds(30);
-
 struct SmtpServerOptions {
   std::string host_name = "localhost";      // in the greeting and in answers
   std::string greeting = "ESMTP Sluice";    // after the host name in the 220
@@ -31,9 +28,6 @@ struct SmtpServerOptions {
   uint32_t max_line_bytes = 4096;     // a command with CRLF
   Duration command_timeout = std::chrono::minutes(10);
   Duration data_timeout = std::chrono::minutes(10);  // without a byte of the message
-  // A message that comes in more slowly, counted from kDataRateGrace after its 354, ends the
-  // session; 0: as slowly as data_timeout lets it.
-  uint64_t min_data_bytes_per_second = 0;
   CommandExtensions extensions;
 };
 
@@ -129,6 +123,8 @@ class SmtpServerSession {
   void OnRcptCommand(std::string_view argument);
   void OnDataCommand(std::string_view argument);
   void EndOfData();
+  bool RepeatDeferral();
+  void CountRejection();
   void Ask(Question question, std::optional<ServerReply> answer);
   void Answer(Question question, const ServerReply& reply);
   void Reply(int code, EnhancedCode enhanced, std::string_view text) {
@@ -139,7 +135,6 @@ class SmtpServerSession {
   void Error(int code, EnhancedCode enhanced, std::string_view text);
   void Fatal(int code, EnhancedCode enhanced, std::string_view text);
   void ResetTransaction();
-  MonotonicTime DataDeadline() const;
 
   SmtpServerHandler& handler_;
   const SmtpServerOptions& options_;
@@ -154,10 +149,8 @@ class SmtpServerSession {
   uint32_t rejections_ = 0;
   uint32_t idle_commands_ = 0;
   MonotonicTime activity_;
-  MonotonicTime data_begin_;   // of the message's text, later by what we made it wait
-  MonotonicTime data_paused_;  // since when
-  uint64_t data_bytes_ = 0;    // that have come of it
   MailCommand mail_;
+  std::optional<ServerReply> deferral_;  // the 4xx that MAIL got, until the next one or a reset
   RcptCommand rcpt_;
   std::optional<DataReader> reader_;
   std::string output_;

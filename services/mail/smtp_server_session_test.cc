@@ -112,7 +112,7 @@ Transcript ReadTranscript(const std::string& path) {
   return t;
 }
 
-// Writes down what it is asked, and refuses what is called "refuse-…".
+// Writes down what it is asked, and refuses what is called "refuse-…", "later-…".
 class ScriptedHandler : public SmtpServerHandler {
  public:
   enum class Mode { kAtOnce, kLater };
@@ -129,6 +129,7 @@ class ScriptedHandler : public SmtpServerHandler {
     if (!mail.envid.empty()) log_ << " envid=" << mail.envid;
     if (mail.smtp_utf8) log_ << " smtputf8";
     log_ << "\n";
+    if (mail.from.starts_with("later")) return Give({451, {4, 3, 2}, "No queue takes mail"});
     if (mail.from.starts_with("refuse")) return Give({550, {5, 7, 1}, "Not from you"});
     if (mail.from.starts_with("busy")) return Give({421, {4, 3, 2}, "Busy"});
     return Give({250, {2, 1, 0}, "Sender OK"});

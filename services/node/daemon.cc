@@ -228,6 +228,7 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
     config::PolicyWatcherOptions options;
     options.hello.set_service(service);
     options.hello.set_instance(options_.instance);
+    options.log = options_.log;
     if (policy_ == nullptr) options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
     follower->watcher = std::make_unique<config::PolicyWatcher>(thread.loop(), *follower->client,
                                                                 std::move(options), std::move(use));

@@ -44,6 +44,7 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   connections_ = std::make_unique<delivery::OutboundConnections>(thread_.loop());
   delivery::WorkerOptions worker;
   worker.name = options_.instance;
+  worker.log = options_.log;
   // Grows with every start: the wall clock, in milliseconds.
   worker.incarnation = static_cast<uint64_t>(ToUnixMicros(Clock::Real().WallNow()) / 1000);
   worker.addresses = options_.source_ips.empty() ? MachineAddresses() : options_.source_ips;

@@ -15,6 +15,7 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   const uint32_t loops =
       options_.ingest_threads > 0 ? options_.ingest_threads : std::max(1U, AvailableCpus() / 2);
   ingest::IngestOptions ingest_options;
+  ingest_options.log = options_.log;
   ingest_options.smtp.host_name = policy->global().host_name();
   std::vector<ingest::IngestLoop> on_loops;
   for (uint32_t i = 0; i < loops; ++i) {

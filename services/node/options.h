@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "services/base/log/log.h"
 
 namespace sluice::node {
 
@@ -30,6 +31,7 @@ struct Options {
   std::string metrics_listen;  // HTTP /metrics, /healthz, /readyz
   std::string log_level = "info";
   bool log_json = false;
+  Log* log = nullptr;  // not a flag: the process's log, for all parts; none: silence
   std::string tls_cert, tls_key, tls_ca;  // mTLS between services
   bool allow_insecure_rpc = false;        // non-loopback without TLS
   uint32_t stop_timeout_s = 30;

@@ -13,12 +13,18 @@ absl::Status QueuePart::Start(absl::AnyInvocable<void(const absl::Status&)> on_f
   queue::RocksdbOptions rocksdb;
   rocksdb.folder = options_.data_dir + "/spool";
   rocksdb.ballast_bytes = options_.ballast_bytes;
+  if (options_.log != nullptr) {
+    rocksdb.on_warning = [log = options_.log](std::string_view text) {
+      log->Warn("rocksdb", text);
+    };
+  }
   auto store = queue::OpenRocksdbStore(rocksdb);
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
   writer_ = std::make_unique<queue::WriterThread>(thread_.loop(), *store_);
   queue::ShardOptions shard;
   shard.name = options_.shard;
+  shard.log = options_.log;
   shard.journal.gap = Duration(options_.sync_gap_us);
   shard.spool_limit_bytes = options_.spool_limit_bytes;
   shard_ = std::make_unique<queue::Shard>(shard, thread_.loop(), *store_, *writer_);

@@ -32,6 +32,7 @@ int Run(Role role, int argc, char** argv) {
   }
   Signals signals;
   Log log(LogOptionsOf(role, *options), Clock::Real());
+  options->log = &log;
   Daemon daemon(*std::move(options));
   if (absl::Status status = daemon.Start(); !status.ok()) {
     // For the person who started it, whatever the log's form.

@@ -85,7 +85,10 @@ class DiskTest : public testing::Test {
     folder_ = testing::TempDir() + "/diskXXXXXX";
     ASSERT_NE(mkdtemp(folder_.data()), nullptr);
     disk_ = std::make_unique<Disk>(folder_, kDiskMebibytes);
-    if (!disk_->made()) GTEST_SKIP() << "no loop mounts here (needs root and loop devices)";
+    if (!disk_->made()) {
+      std::printf("SKIPPED: no loop mounts here (needs root, loop devices and e2fsprogs)\n");
+      GTEST_SKIP();
+    }
   }
   void TearDown() override {
     disk_.reset();

@@ -26,11 +26,14 @@ class OutageTest(ScenarioTest):
         cluster.ctl.wait_empty()
         balance = Balance(injector.accepted, injector.refused, injector.unknown, self.receiver.recipients())
         balance.check(doubled_max=80)
+        log = cluster.ingest.log_text()
+        for event in ("shard_connected", "shard_lost", "policy_applied"):
+            self.assertRegex(log, f"event={event} .*(shard-1|ingest)")
 
     def test_the_admin_api_names_the_dead(self):
         cluster = self.cluster(shards=2)
         cluster.shards[1].kill()
-        done = cluster.ctl.run("status", "-o", "json")
+        done = cluster.ctl.run("-o", "json", "status")
         self.assertEqual(done.returncode, 5, done.stderr)
         self.assertIn("shard-1", done.stdout)
 
@@ -46,6 +49,7 @@ class OutageTest(ScenarioTest):
                 worst = max([mail, *rcpts, data] + ([end] if end else []), key=lambda reply: reply.code if reply.code != 354 else 0)
                 return worst if worst.code >= 400 else None
         self.assertEqual(wait_until(refused, "refusal").code // 100, 4)
+        self.assertRegex(cluster.ingest.log_text(), "level=warn .*event=injection_deferred .*client=127.0.0.1 code=451")
         done = cluster.ctl.run("inject", "--from", "a@client.test", "--to", "u@example.test")
         self.assertNotEqual(done.returncode, 0)
         cluster.shards[0].start()

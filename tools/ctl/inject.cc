@@ -198,12 +198,11 @@ std::vector<uint64_t> StreamOut(Client& client, const Messages& messages,
       break;
     }
   }
+  stream->WritesDone();
   {
     std::unique_lock lock(mutex);
     if (!wait_below(lock, 1)) silent = silent || !broken;
   }
-  // Sluice's streams end as a whole when one side closes: not before the last answer.
-  stream->WritesDone();
   if (silent) context.TryCancel();
   reader.join();
   status = stream->Finish();

@@ -143,7 +143,7 @@ void Log::Write(LogLevel level, std::string_view event, std::string_view message
   AppendField(line, json, "event", event, false);
   if (!message.empty()) AppendField(line, json, "message", message, false);
   for (const LogField& field : fields) {
-    AppendField(line, json, field.key, field.text, field.raw);
+    if (!field.text.empty()) AppendField(line, json, field.key, field.text, field.raw);
   }
   if (dropped > 0) AppendField(line, json, "suppressed", std::to_string(dropped), true);
   if (json) line += '}';

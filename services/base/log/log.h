@@ -57,7 +57,7 @@ class Log {
 
   bool enabled(LogLevel level) const;
   // `event`: what happened, as a fixed identifier such as "policy_reloaded"; the unit of the rate
-  // limit. `message`: for people; may be empty.
+  // limit. `message`: for people; may be empty. Fields without text are left out.
   void Write(LogLevel level, std::string_view event, std::string_view message,
              std::initializer_list<LogField> fields = {});
   void Info(std::string_view event, std::string_view message,

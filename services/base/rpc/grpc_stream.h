@@ -67,6 +67,7 @@ class GrpcStream final : public Stream<Out, In>, private RawStreamHandler {
     user_->OnFrame(std::move(frame));
   }
   void OnRawWritable() override { user_->OnWritable(); }
+  bool OnRawClientDone() override { return user_->OnClientDone(); }
   void OnRawClosed(absl::Status status) override { user_->OnClosed(std::move(status)); }
 
   std::shared_ptr<RawStream> raw_;

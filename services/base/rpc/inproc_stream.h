@@ -43,12 +43,13 @@ class InprocEnd final : public Stream<Out, In>,
   using Handler = typename Stream<Out, In>::Handler;
   using Peer = InprocEnd<In, Out>;
 
-  InprocEnd(Executor& executor, std::shared_ptr<InprocLane<Out>> out,
+  InprocEnd(Executor& executor, bool serving, std::shared_ptr<InprocLane<Out>> out,
             std::shared_ptr<InprocLane<In>> in)
-      : executor_(executor), out_(std::move(out)), in_(std::move(in)) {}
+      : executor_(executor), serving_(serving), out_(std::move(out)), in_(std::move(in)) {}
 
   ~InprocEnd() override {
-    if (!finished_) EndOutput(absl::CancelledError("the other end dropped the stream"), false);
+    if (finished_ || closed_) return;
+    EndOutput(absl::CancelledError("the other end dropped the stream"), false);
   }
 
   void set_peer(std::weak_ptr<Peer> peer, Executor& executor) {
@@ -92,6 +93,7 @@ class InprocEnd final : public Stream<Out, In>,
 
   void Close(absl::Status status) override {
     if (finished_ || closed_) return;
+    if (client_done_) FinishAlone(status);
     EndOutput(std::move(status), false);
   }
 
@@ -136,6 +138,22 @@ class InprocEnd final : public Stream<Out, In>,
       });
     }
     if (!closing || finished_) return;
+    if (serving_ && closing->ok() && !closed_) {
+      client_done_ = true;
+      const bool goes_on = handler_->OnClientDone();
+      if (self.use_count() == 1 || finished_) return;
+      if (goes_on) {
+        bool cancelled = false;
+        {
+          // Taken: what the client may say from now on is that it cancels.
+          std::lock_guard lock(in_->mutex);
+          if (in_->closing && in_->closing->ok()) in_->closing.reset();
+          cancelled = in_->closing.has_value();
+        }
+        if (cancelled) Drain(self);
+        return;
+      }
+    }
     peer_executor_->Post([peer = peer_, status = *closing] {
       if (auto end = peer.lock()) end->Finish(status);
     });
@@ -158,6 +176,17 @@ class InprocEnd final : public Stream<Out, In>,
     });
   }
 
+  // Where the client is gone, nobody else ends this end.
+  void FinishAlone(const absl::Status& status) {
+    peer_executor_->Post(
+        [peer = peer_, self = this->weak_from_this(), &executor = executor_, status] {
+          if (!peer.expired()) return;
+          executor.Post([self, status] {
+            if (auto end = self.lock()) end->Finish(status);
+          });
+        });
+  }
+
   void EndOutput(absl::Status status, bool drop_queued) {
     closed_ = true;
     bool wake = false;
@@ -167,7 +196,9 @@ class InprocEnd final : public Stream<Out, In>,
         out_->frames.clear();
         out_->bytes = 0;
       }
-      if (!out_->closing) out_->closing = std::move(status);
+      if (!out_->closing || (drop_queued && out_->closing->ok())) {
+        out_->closing = std::move(status);
+      }
       wake = out_->receiving && !std::exchange(out_->scheduled, out_->receiving);
     }
     if (wake) WakePeer();
@@ -187,13 +218,15 @@ class InprocEnd final : public Stream<Out, In>,
   }
 
   Executor& executor_;
+  const bool serving_;
   std::shared_ptr<InprocLane<Out>> out_;
   std::shared_ptr<InprocLane<In>> in_;
   std::weak_ptr<Peer> peer_;
   Executor* peer_executor_ = nullptr;
   Handler* handler_ = nullptr;
-  bool closed_ = false;    // by us: nothing more is sent
-  bool finished_ = false;  // OnClosed was called
+  bool closed_ = false;       // by us: nothing more is sent
+  bool client_done_ = false;  // the client has closed, and the handler will
+  bool finished_ = false;     // OnClosed was called
 };
 
 }  // namespace internal
@@ -208,9 +241,10 @@ class InprocStreamClient final : public StreamClient<Request, Response> {
   std::shared_ptr<Stream<Request, Response>> Open(Executor& executor) override {
     auto up = std::make_shared<internal::InprocLane<Request>>();
     auto down = std::make_shared<internal::InprocLane<Response>>();
-    auto client = std::make_shared<internal::InprocEnd<Request, Response>>(executor, up, down);
-    auto server =
-        std::make_shared<internal::InprocEnd<Response, Request>>(service_.executor(), down, up);
+    auto client =
+        std::make_shared<internal::InprocEnd<Request, Response>>(executor, false, up, down);
+    auto server = std::make_shared<internal::InprocEnd<Response, Request>>(service_.executor(),
+                                                                           true, down, up);
     client->set_peer(server, service_.executor());
     server->set_peer(client, executor);
     service_.executor().Post([&service = service_, server = std::move(server)]() mutable {

@@ -15,7 +15,7 @@ void RawStream::Start(RawStreamHandler* handler) {
   handler_ = handler;
   std::lock_guard lock(mutex_);
   started_ = true;
-  if ((in_.empty() && !ended_) || delivery_posted_) return;
+  if ((in_.empty() && !ended_ && !client_done_) || delivery_posted_) return;
   delivery_posted_ = true;
   executor_.Post([self = shared_from_this()] { self->Deliver(); });
 }
@@ -50,8 +50,9 @@ void RawStream::Close(absl::Status status) {
     std::lock_guard lock(mutex_);
     finishing_ = true;
     finish_status_ = status;
+    // How a client's call ends after its own good close is the server's word.
+    have_our_status_ = !writes_end_with_reads_ || !status.ok();
     our_status_ = std::move(status);
-    have_our_status_ = true;
   }
   WriteNext();
 }
@@ -155,6 +156,14 @@ void RawStream::ReadDone(bool ok, grpc::ByteBuffer message) {
   }
 }
 
+void RawStream::ClientDone() {
+  std::lock_guard lock(mutex_);
+  client_done_ = true;
+  const bool post = started_ && !delivery_posted_;
+  delivery_posted_ |= started_;
+  if (post) executor_.Post([self = shared_from_this()] { self->Deliver(); });
+}
+
 void RawStream::Ended(absl::Status status) { EndOnce(std::move(status)); }
 
 void RawStream::EndOnce(absl::Status status) {
@@ -178,6 +187,7 @@ void RawStream::EndOnce(absl::Status status) {
 void RawStream::Deliver() {
   std::vector<grpc::ByteBuffer> messages;
   bool ended = false;
+  bool client_done = false;
   absl::Status status;
   {
     std::lock_guard lock(mutex_);
@@ -186,13 +196,18 @@ void RawStream::Deliver() {
     in_bytes_ = 0;
     ended = ended_;
     status = end_status_;
+    client_done = client_done_;
     ResumeReads();
   }
   for (grpc::ByteBuffer& message : messages) {
     if (handler_ == nullptr || told_closed_) return;
     handler_->OnRawMessage(std::move(message));
   }
-  if (!ended || handler_ == nullptr || told_closed_) return;
+  if (handler_ == nullptr || told_closed_) return;
+  if (client_done && !ended && !std::exchange(told_client_done_, true)) {
+    if (!handler_->OnRawClientDone()) Close(absl::OkStatus());
+  }
+  if (!ended) return;
   told_closed_ = true;
   handler_->OnRawClosed(status);
 }

@@ -20,6 +20,7 @@ class RawStreamHandler {
  public:
   virtual void OnRawMessage(grpc::ByteBuffer message) = 0;
   virtual void OnRawWritable() = 0;
+  virtual bool OnRawClientDone() = 0;
   virtual void OnRawClosed(absl::Status status) = 0;
 
  protected:
@@ -60,6 +61,8 @@ class RawStream : public std::enable_shared_from_this<RawStream> {
   virtual void DoCancel() = 0;
   // No further read succeeds.
   virtual void ReadsEnded() = 0;
+  // A server's: the client has closed in good order, which its owner is told after all messages.
+  void ClientDone();
   // Ends our side with `status` without waiting for what is queued. Once; false where it was ended.
   bool FinishNow(const absl::Status& status);
 
@@ -74,6 +77,7 @@ class RawStream : public std::enable_shared_from_this<RawStream> {
   RawStreamHandler* handler_ = nullptr;  // executor only
   bool closed_by_us_ = false;            // executor only
   bool told_closed_ = false;             // executor only
+  bool told_client_done_ = false;        // executor only
 
   mutable std::mutex mutex_;
   std::deque<grpc::ByteBuffer> out_;
@@ -92,6 +96,7 @@ class RawStream : public std::enable_shared_from_this<RawStream> {
   bool delivery_posted_ = false;
   bool read_paused_ = false;
   bool reads_ended_ = false;
+  bool client_done_ = false;
   bool started_ = false;
   bool detached_ = false;
 };

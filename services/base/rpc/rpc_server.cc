@@ -17,13 +17,13 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
 
 namespace sluice {
 namespace {
 
 constexpr int kMaxMessageBytes = 80 << 20;  // a stream's hard limit, and a frame
-constexpr unsigned kReloadSeconds = 10;
-constexpr size_t kMaxUnixPath = 107;  // sockaddr_un
+constexpr size_t kMaxUnixPath = 107;        // sockaddr_un
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
@@ -62,9 +62,7 @@ class ServerCall final : public RawStream, private grpc::ServerGenericBidiReacto
   void DoCancel() override { FinishNow(absl::CancelledError("the server cancelled the stream")); }
   void ReadsEnded() override {
     if (context_->IsCancelled()) return;  // OnCancel says so
-    // The client has closed in good order.
-    Ended(absl::OkStatus());
-    FinishNow(absl::OkStatus());
+    ClientDone();
   }
   void OnCancel() override {
     Ended(absl::CancelledError("the client cancelled the stream, or its connection broke"));
@@ -83,7 +81,8 @@ class ServerCall final : public RawStream, private grpc::ServerGenericBidiReacto
   std::shared_ptr<ServerCall> self_;
 };
 
-// A unary call, read and answered by hand.
+// A unary call, read and answered by hand. It ends with the answer or with the client's going away,
+// whichever comes first: an actor that answers late, or never, holds no call and no server.
 class UnaryCall final : public grpc::ServerGenericBidiReactor {
  public:
   using Handler =
@@ -92,13 +91,22 @@ class UnaryCall final : public grpc::ServerGenericBidiReactor {
       : executor_(executor), handler_(std::move(handler)) {
     StartRead(&request_);
   }
+  void OnCancel() override {
+    if (!over_->exchange(true)) {
+      Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the call was cancelled"));
+    }
+  }
   void OnReadDone(bool ok) override {
     if (!ok) {
+      if (over_->exchange(true)) return;
       Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no request came"));
       return;
     }
-    executor_.Post([this, bytes = Text(request_)] {
-      handler_(bytes, [this](absl::Status status, std::string response) {
+    // `this` may be gone when these run; what they need of it lives on with them.
+    executor_.Post([this, over = over_, handler = handler_, bytes = Text(request_)] {
+      if (*over) return;
+      handler(bytes, [this, over](absl::Status status, std::string response) {
+        if (over->exchange(true)) return;
         if (!status.ok()) {
           Finish(ToGrpc(status));
           return;
@@ -113,6 +121,7 @@ class UnaryCall final : public grpc::ServerGenericBidiReactor {
  private:
   Executor& executor_;
   const Handler handler_;
+  const std::shared_ptr<std::atomic<bool>> over_ = std::make_shared<std::atomic<bool>>(false);
   grpc::ByteBuffer request_;
   grpc::ByteBuffer response_;
 };
@@ -127,8 +136,10 @@ class RefusedCall final : public grpc::ServerGenericBidiReactor {
 };
 
 bool IsLoopback(const std::string& address) {
-  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "127.") ||
-         absl::StartsWith(address, "[::1]:") || absl::StartsWith(address, "localhost:");
+  // A name that only begins like a loopback address resolves to anything.
+  const std::optional<Endpoint> endpoint = Endpoint::Parse(address);
+  if (endpoint) return endpoint->ip.IsLoopback();
+  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "localhost:");
 }
 
 // gRPC ends its callback threads with the last channel or server that used them, and joins itself
@@ -153,7 +164,7 @@ void KeepCallbackThreads() {
 
 std::shared_ptr<grpc::experimental::CertificateProviderInterface> Certificates(const RpcTls& tls) {
   return std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
-      tls.key_file, tls.cert_file, tls.ca_file, kReloadSeconds);
+      tls.key_file, tls.cert_file, tls.ca_file, tls.reload_seconds);
 }
 
 // gRPC's own reflection service lists what was registered by generated services, and ours are

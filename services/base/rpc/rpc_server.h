@@ -18,6 +18,7 @@ namespace sluice {
 
 struct RpcTls {
   std::string cert_file, key_file, ca_file;  // PEM; all or none
+  unsigned reload_seconds = 10;              // how often the files are looked at for new ones
   bool enabled() const { return !cert_file.empty(); }
 };
 
@@ -67,7 +68,7 @@ class RpcServer {
   const std::vector<std::string>& addresses() const { return bound_; }
   // grpc.health.v1; true after Start only when told so.
   void SetReady(bool ready);
-  // Ends: calls under way get `limit` to finish.
+  // Ends: calls under way get `limit` to finish, then they are cancelled, whatever their actors do.
   void Shutdown(Duration limit);
 
  private:

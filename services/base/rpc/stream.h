@@ -42,6 +42,10 @@ class Stream {
    public:
     virtual ~Handler() = default;
     virtual void OnFrame(Frame<In> frame) = 0;
+    // Serving side only: the client has closed with OK. It sends nothing more, and takes what it is
+    // still owed. True: this handler answers, and then calls Close itself. False: the stream closes
+    // with OK, after what is queued now was sent.
+    virtual bool OnClientDone() { return false; }
     // What was queued fell below kStreamLowWaterBytes after Send had returned false.
     virtual void OnWritable() {}
     // The stream is over: OK where the peer closed in good order, UNAVAILABLE where the connection
@@ -63,7 +67,8 @@ class Stream {
   virtual bool Send(Frame<Out> frame) = 0;
 
   // Ends the stream after what is queued was sent; the peer's OnClosed gets `status`, ours follows
-  // with the same.
+  // with the same. OK from the calling side ends its own direction only (gRPC's WritesDone): frames
+  // come until the server has closed, with the server's status.
   virtual void Close(absl::Status status) = 0;
 
   // Ends the stream now, dropping what is queued; both ends get CANCELLED.

@@ -47,6 +47,7 @@ class ContractService final : public StreamService<ContractRequest, ContractResp
         if (order == "fail") stream->Close(absl::PermissionDeniedError("not for you"));
         if (order == "cancel") stream->Cancel();
         if (order == "drop") stream.reset();
+        if (order == "hold") hold = true;
         return;
       }
       Frame<ContractResponse> answer;
@@ -57,11 +58,37 @@ class ContractService final : public StreamService<ContractRequest, ContractResp
         result->set_detail(std::to_string(body.size()) +
                            (body.empty() ? "" : std::string(1, body.back())));
       }
-      stream->Send(std::move(answer));
+      if (hold) {
+        held.push_back(std::move(answer));
+      } else {
+        stream->Send(std::move(answer));
+      }
     }
+    // What is held goes out one by one, long after the client has closed.
+    bool OnClientDone() override {
+      if (!hold) return false;
+      Release();
+      return true;
+    }
+    void Release() {
+      service->executor_.After(std::chrono::milliseconds(1), [this, alive = alive] {
+        if (!*alive) return;
+        if (held.empty()) {
+          stream->Close(absl::AlreadyExistsError("all was answered"));
+          return;
+        }
+        stream->Send(std::move(held.front()));
+        held.erase(held.begin());
+        Release();
+      });
+    }
+    ~Session() override { *alive = false; }
     void OnClosed(absl::Status status) override { service->closed_.push_back(std::move(status)); }
     std::shared_ptr<ServerStream> stream;
     ContractService* service = nullptr;
+    bool hold = false;
+    std::vector<Frame<ContractResponse>> held;
+    std::shared_ptr<bool> alive = std::make_shared<bool>(true);
   };
 
   Executor& executor_;
@@ -113,6 +140,16 @@ class StreamContract : public testing::Test {
     const MonotonicTime end = loop_.clock().Now() + std::chrono::seconds(20);
     while (!condition() && loop_.clock().Now() < end) loop_.RunOnce(std::chrono::milliseconds(20));
     return condition();
+  }
+  // One stream has ended at the server, in this way.
+  bool ServerClosedWith(absl::StatusCode code) {
+    auto seen = std::make_shared<std::atomic<int>>(-1);
+    return Until([this, seen, code] {
+      server_loop_.Post([this, seen] {
+        if (!service_.closed().empty()) *seen = static_cast<int>(service_.closed()[0].code());
+      });
+      return *seen == static_cast<int>(code);
+    });
   }
   bool Send(uint64_t token, std::string body) {
     Frame<ContractRequest> frame;
@@ -178,6 +215,37 @@ TYPED_TEST_P(StreamContract, CloseComesAfterWhatWasSent) {
   EXPECT_TRUE(this->Send(3, "dropped"));
 }
 
+TYPED_TEST_P(StreamContract, AClientThatHasClosedStillGetsItsAnswersAndTheServersStatus) {
+  this->Order("hold");
+  for (uint64_t token = 1; token <= 20; ++token) this->Send(token, "a");
+  this->stream_->Close(absl::OkStatus());
+  ASSERT_TRUE(this->Until([this] { return this->recorder_.closed.has_value(); }));
+  EXPECT_EQ(this->recorder_.closed->code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(this->recorder_.closed->message(), "all was answered");
+  EXPECT_EQ(this->recorder_.tokens.size(), 20U);
+  ASSERT_TRUE(this->ServerClosedWith(absl::StatusCode::kAlreadyExists));
+}
+
+TYPED_TEST_P(StreamContract, AClientThatHasClosedMayCancel) {
+  this->Order("hold");
+  for (uint64_t token = 1; token <= 2000; ++token) this->Send(token, "a");
+  this->stream_->Close(absl::OkStatus());
+  ASSERT_TRUE(this->Until([this] { return !this->recorder_.tokens.empty(); }));
+  this->stream_->Cancel();
+  ASSERT_TRUE(this->Until([this] { return this->recorder_.closed.has_value(); }));
+  EXPECT_EQ(this->recorder_.closed->code(), absl::StatusCode::kCancelled);
+  ASSERT_TRUE(this->ServerClosedWith(absl::StatusCode::kCancelled));
+}
+
+TYPED_TEST_P(StreamContract, AServerThatGoesOnForAClientThatHasLeftComesToItsEnd) {
+  this->Order("hold");
+  for (uint64_t token = 1; token <= 20; ++token) this->Send(token, "a");
+  this->stream_->Close(absl::OkStatus());
+  this->stream_.reset();
+  ASSERT_TRUE(this->ServerClosedWith(absl::StatusCode::kAlreadyExists));
+  EXPECT_FALSE(this->recorder_.closed);
+}
+
 TYPED_TEST_P(StreamContract, TheServersStatusReachesTheClient) {
   this->Send(1, "a");
   this->Order("fail");
@@ -229,6 +297,9 @@ TYPED_TEST_P(StreamContract, AStreamThatTheClientDropsEndsWithCancelledAndCallsN
 REGISTER_TYPED_TEST_SUITE_P(StreamContract, FramesArriveInOrderWithTheirBodies,
                             AboveTheHighWaterTheSenderIsToldAndLaterCalledBack,
                             PastTheHardLimitTheStreamBreaks, CloseComesAfterWhatWasSent,
+                            AClientThatHasClosedStillGetsItsAnswersAndTheServersStatus,
+                            AClientThatHasClosedMayCancel,
+                            AServerThatGoesOnForAClientThatHasLeftComesToItsEnd,
                             TheServersStatusReachesTheClient, TheServersGoodCloseIsOk,
                             CancelEndsBoth, TheServersCancelReachesTheClient,
                             AStreamThatTheServerDropsEndsWithCancelled,

@@ -17,6 +17,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "services/base/executor.h"
+#include "services/base/log/log.h"
 #include "services/base/rpc/stream.h"
 #include "services/config/policy_view.h"
 #include "services/delivery/core/connection.h"
@@ -38,6 +39,7 @@ struct WorkerOptions {
   // False: every loopback address also counts as owned.
   bool only_listed = false;
   size_t max_connections = 20'000;
+  Log* log = nullptr;  // outlives the worker; none: silence
   Duration reconnect_min = std::chrono::milliseconds(50);
   Duration reconnect_max = std::chrono::seconds(5);
 };

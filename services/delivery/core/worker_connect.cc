@@ -341,6 +341,10 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     if (queue.last_failure.ip().empty()) queue.last_failure.set_ip(conn.address);
     if (end.source_missing) {
       conn.source->suspended = absl::StrCat("this machine lacks ", conn.source->ip);
+      if (options_.log != nullptr) {
+        options_.log->Warn("source_suspended", conn.source->suspended,
+                           {{"source", conn.source->ip}});
+      }
       conn.source->suspended_until = executor_.clock().Now() + kSuspendSource;
     } else if (!draining_ && ConnectNext(queue, conn)) {
       return;

@@ -168,8 +168,6 @@ std::string_view DnsTypeName(DnsType type) {
       return "SOA";
     case DnsType::kMx:
       return "MX";
-    case DnsType::kTxt:
-      return "TXT";
     case DnsType::kAaaa:
       return "AAAA";
     case DnsType::kTlsa:
@@ -235,7 +233,6 @@ DnsAnswer ParseDnsAnswer(std::string_view message, std::string_view name, DnsTyp
     }
     if (!answer.records.empty()) {
       answer.status = DnsStatus::kAnswer;
-      answer.canonical = std::move(owner);
       return answer;
     }
     if (alias == nullptr) break;
@@ -246,7 +243,6 @@ DnsAnswer ParseDnsAnswer(std::string_view message, std::string_view name, DnsTyp
   }
 
   answer.status = rcode == 3 ? DnsStatus::kNxDomain : DnsStatus::kNoData;
-  answer.canonical = std::move(owner);
   uint32_t negative_ttl_s = kDefaultNegativeTtlSeconds;
   for (int i = 0; i < authorities && i < kMaxRecordsRead; ++i) {
     RawRecord record;

@@ -28,10 +28,12 @@ Ingest::Ingest(Executor& executor, const IngestOptions& options,
       options_(WithRandom(options)),
       shards_(options_.random ^ 0x9e3779b97f4a7c15),
       ids_(options_.random) {
+  ShardClientOptions shard_options = options_.shard;
+  if (shard_options.log == nullptr) shard_options.log = options_.log;
   for (const ShardEndpoint& shard : shards) {
     SLUICE_CHECK(shard.enqueue != nullptr && shard.upload != nullptr);
     auto client = std::make_unique<ShardClient>(shard.name, executor, *shard.enqueue, *shard.upload,
-                                                options.shard);
+                                                shard_options);
     client->set_on_change([this] { UpdateReady(); });
     shards_.Add(std::move(client));
   }
@@ -47,29 +49,18 @@ void Ingest::Start() {
 
 void Ingest::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
-  const std::string& host_name = policy_->global().host_name();
-  tables_ = std::make_shared<PolicyTables>(*policy_,
-                                           host_name.empty() ? options_.smtp.host_name : host_name);
   ++policy_generation_;
   profiles_.clear();
 }
 
-std::shared_ptr<const ClientProfile> Ingest::ProfileFor(
-    std::string_view client_ip, std::string_view listener,
-    const std::vector<std::string>& user_sources) {
-  std::vector<std::string> sources;
-  const auto* const at = listener.empty() ? nullptr : policy_->FindListener(listener);
-  if (at != nullptr && !at->source().empty()) sources.push_back(at->source());
-  sources.insert(sources.end(), user_sources.begin(), user_sources.end());
-  std::shared_ptr<const policy::v1::ClientSettings> settings =
-      sources.empty() ? policy_->ForClient(client_ip) : policy_->ForClientOf(client_ip, sources);
+std::shared_ptr<const ClientProfile> Ingest::ProfileFor(std::string_view client_ip) {
+  std::shared_ptr<const policy::v1::ClientSettings> settings = policy_->ForClient(client_ip);
   const auto it = profiles_.find(settings.get());
   if (it != profiles_.end()) return it->second;
   if (profiles_.size() >= kMaxProfiles) profiles_.clear();
   const policy::v1::ClientSettings* const key = settings.get();
   // The profile keeps the settings alive, so that the key stays theirs.
-  return profiles_
-      .emplace(key, ClientProfile::Make(policy_, std::move(settings), options_.smtp, tables_))
+  return profiles_.emplace(key, ClientProfile::Make(policy_, std::move(settings), options_.smtp))
       .first->second;
 }
 
@@ -90,6 +81,16 @@ bool Ingest::MayGrow(uint64_t bytes) {
   if (body_bytes() + bytes <= 2 * options_.max_body_bytes) return true;
   counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
   return false;
+}
+
+void Ingest::NoteRefusal(std::string_view step, std::string_view client, int code,
+                         std::string_view text) {
+  if (options_.log == nullptr) return;
+  // What is turned away for now is the cluster's trouble; what is refused is the client's.
+  const bool for_now = code < 500;
+  options_.log->Write(for_now ? LogLevel::kWarn : LogLevel::kInfo,
+                      for_now ? "injection_deferred" : "injection_refused", text,
+                      {{"step", step}, {"client", client}, {"code", code}});
 }
 
 void Ingest::Count(const SubmitResult& result, size_t recipients, uint64_t bytes) {

@@ -86,6 +86,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
                            status.code() == absl::StatusCode::kUnavailable;
     (transient ? counters.messages_deferred : counters.messages_refused)
         .fetch_add(1, std::memory_order_relaxed);
+    ingest_.NoteRefusal("Inject", "gRPC", transient ? 451 : 554, std::string(status.message()));
     Finish(status);
   }
 
@@ -135,17 +136,14 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     }
     ControlFields control;
     const size_t cut = ReadHeader(*profile, text_begin, header_end, content_, message, control);
+    message.set_header_size(header_end - cut);
     if (!request_.virtual_mta().empty()) control.virtual_mta = request_.virtual_mta();
     if (!request_.job_id().empty()) control.job_id = request_.job_id();
     if (!request_.envid().empty()) control.envid = request_.envid();
-    RouteChoice choice;
-    if (auto refusal = ChooseRoute(*profile, control, message.mail_from(), choice)) {
+    Route route;
+    if (auto refusal = ChooseRoute(*profile, control.virtual_mta, route)) {
       return StatusFor(*refusal);
     }
-    const size_t added =
-        AddHeaderFields(*profile, control, choice, mail::FormatMessageId(message.id()),
-                        ingest_.wall_now(), text_begin, content_, message_);
-    message.set_header_size(header_end - cut + added);
     message.set_source_type(common::v1::SOURCE_TYPE_GRPC);
     message.set_time_queued_us(ToUnixMicros(ingest_.wall_now()));
     message.set_dsn_return(request_.dsn_return());
@@ -154,7 +152,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     message.set_idempotency_key(request_.idempotency_key());
     message.mutable_metadata()->swap(*request_.mutable_metadata());
     message.set_body_size(content_.size());
-    CompleteEnvelope(*profile, choice, control, message_);
+    CompleteEnvelope(*profile, route, control, message_);
     recipients_ = static_cast<size_t>(message_.deliveries_size());
     body_size_ = content_.size();
 
@@ -231,14 +229,12 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
       }
       utf8 |= mailbox.is_utf8;
       const std::string address = mailbox.Canonical();
-      auto refusal = profile.RefuseRecipient(address);
-      if (!refusal) {
-        refusal = AddRecipient(profile, address, recipient.notify(), recipient.orcpt(), message_);
-      }
-      if (refusal) {
+      if (auto refusal =
+              profile.RefuseRecipient(std::string_view(address).substr(address.rfind('@') + 1))) {
         return absl::PermissionDeniedError("recipients[" + std::to_string(i) +
                                            "].address: " + refusal->text);
       }
+      AddRecipient(profile, address, recipient.notify(), recipient.orcpt(), message_);
     }
     if (utf8) message.set_smtputf8(true);
     return absl::OkStatus();
@@ -263,6 +259,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     ingest_.Count(result, recipients_, body_size_);
     const absl::Status status = StatusFor(result);
     if (!status.ok()) {
+      ingest_.NoteRefusal("Inject", "gRPC", ReplyFor(result).code, std::string(status.message()));
       Finish(status);
       return;
     }
@@ -315,6 +312,10 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
                       if (*alive) Answer(token, std::move(result));
                     });
   }
+  bool OnClientDone() override {
+    client_done_ = true;
+    return unanswered_ != 0;
+  }
   void OnClosed(absl::Status) override { service_.Remove(this); }
 
  private:
@@ -330,7 +331,12 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
       frame.header.set_detail(std::string(result.status().message()));
     }
     stream_->Send(std::move(frame));
-    if (draining_ && unanswered_ == 0) stream_->Close(absl::UnavailableError("shutting down"));
+    if (unanswered_ != 0) return;
+    if (client_done_) {
+      stream_->Close(absl::OkStatus());
+    } else if (draining_) {
+      stream_->Close(absl::UnavailableError("shutting down"));
+    }
   }
 
   void OnDrain() override {
@@ -341,6 +347,7 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
   InjectService& service_;
   std::shared_ptr<ServerStream> stream_;
   uint64_t unanswered_ = 0;
+  bool client_done_ = false;
   bool draining_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

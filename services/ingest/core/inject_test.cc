@@ -311,6 +311,30 @@ TEST_F(InjectTest, OverAnInProcessStream) {
   EXPECT_TRUE(drained);
 }
 
+TEST_F(InjectTest, AClientThatHasSentAllGetsEveryAnswerBeforeTheEnd) {
+  Start();
+  shard().answers = false;
+  InprocStreamClient<v1::InjectStreamRequest, v1::InjectStreamResponse> client(*service_);
+  ClientEnd end;
+  auto stream = client.Open(executor_);
+  stream->Start(&end);
+  for (uint64_t token = 1; token <= 5; ++token) {
+    Frame<v1::InjectStreamRequest> frame;
+    frame.header.set_token(token);
+    *frame.header.mutable_message() = Request();
+    stream->Send(std::move(frame));
+  }
+  stream->Close(absl::OkStatus());
+  executor_.Advance(std::chrono::seconds(1));
+  EXPECT_TRUE(end.received.empty());
+  EXPECT_FALSE(end.closed);
+  shard().AnswerAll();
+  executor_.Advance(std::chrono::seconds(1));
+  EXPECT_EQ(end.received.size(), 5u);
+  ASSERT_TRUE(end.closed);
+  EXPECT_TRUE(end.closed->ok()) << *end.closed;
+}
+
 TEST_F(InjectTest, StreamClosedBeforeTheAnswer) {
   Start();
   shard().answers = false;

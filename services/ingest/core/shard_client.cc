@@ -164,12 +164,21 @@ void ShardClient::OnEnqueueWritable() {
 
 void ShardClient::OnEnqueueFrame(const queue::v1::EnqueueResponse& response) {
   const bool was_healthy = healthy();
-  spoke_ = true;
+  const bool was_accepting = accepting_;
+  if (!std::exchange(spoke_, true) && options_.log != nullptr) {
+    options_.log->Info("shard_connected", "",
+                       {{"shard", name_}, {"peer", enqueue_stream_->peer()}});
+  }
   backoff_ = Duration(0);
   if (response.has_load()) {
     accepting_ = response.load().accepting();
     not_accepting_reason_ = response.load().not_accepting_reason();
     shard_queued_bytes_ = response.load().queued_batches_bytes();
+    if (was_accepting != accepting_ && options_.log != nullptr) {
+      options_.log->Write(accepting_ ? LogLevel::kInfo : LogLevel::kWarn,
+                          accepting_ ? "shard_accepts" : "shard_refuses", not_accepting_reason_,
+                          {{"shard", name_}});
+    }
     if (!accepting_) AskAgain();
   }
   if (was_healthy != healthy()) Changed();
@@ -181,6 +190,10 @@ void ShardClient::OnEnqueueFrame(const queue::v1::EnqueueResponse& response) {
 void ShardClient::OnEnqueueClosed(const absl::Status& status) {
   last_error_ = "connection to shard " + name_ + " lost: " + std::string(status.message());
   enqueue_stream_.reset();
+  if (spoke_ && options_.log != nullptr) {
+    options_.log->Warn("shard_lost", std::string(status.message()),
+                       {{"shard", name_}, {"unanswered", pending_.size()}});
+  }
   if (proving_timer_ != 0) executor_.Cancel(std::exchange(proving_timer_, 0));
   shard_queued_bytes_ = 0;
   ConnectLater();

@@ -13,6 +13,7 @@
 #include "absl/functional/any_invocable.h"
 #include "services/base/body.h"
 #include "services/base/executor.h"
+#include "services/base/log/log.h"
 #include "services/base/rpc/stream.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
@@ -109,6 +110,7 @@ struct ShardClientOptions {
   // A shard that takes nothing is asked again this often.
   Duration ask_again = std::chrono::milliseconds(250);
   size_t max_frame_bytes = 1024 * 1024;
+  Log* log = nullptr;  // outlives the client; none: silence
 };
 
 // Thread-safety: none; everything on the executor. Lifetime: clients and executor outlive it;

@@ -41,6 +41,7 @@ void Journal::Close() {
   if (on_close_) on_close_();
   closing_ = false;
   if (events_.events_size() > 0) {
+    if (on_events_) on_events_(events_);
     events_.SerializeToString(&event_value_);
     event_bytes_total_ += event_value_.size();
     events_total_ += static_cast<uint64_t>(events_.events_size());

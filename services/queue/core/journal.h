@@ -42,6 +42,10 @@ class Journal {
   void Seal();
   // Called before a batch is closed, while it still takes changes.
   void set_on_close(absl::AnyInvocable<void()> on_close) { on_close_ = std::move(on_close); }
+  // Called with the events of each batch when it is closed.
+  void set_on_events(absl::AnyInvocable<void(const v1::EventBatch&)> on_events) {
+    on_events_ = std::move(on_events);
+  }
   // Called between two commits, after the callbacks: the store holds exactly what was committed.
   void set_on_idle(absl::AnyInvocable<void()> on_idle) { on_idle_ = std::move(on_idle); }
   void set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed) {
@@ -83,6 +87,7 @@ class Journal {
   std::vector<OnDurable> waiting_;
   absl::AnyInvocable<void()> on_idle_;
   absl::AnyInvocable<void()> on_close_;
+  absl::AnyInvocable<void(const v1::EventBatch&)> on_events_;
   absl::AnyInvocable<void(const absl::Status&)> on_failed_;
   uint64_t next_sequence_ = 1;
   uint64_t event_bytes_total_ = 0;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
+#include "services/queue/core/event_log.h"
 #include "services/queue/core/shard_sessions.h"
 
 namespace sluice::queue {
@@ -158,8 +159,22 @@ absl::Status Shard::Start() {
 
   journal_.set_on_failed([this](const absl::Status& status) {
     serving_ = false;
+    if (options_.log != nullptr) {
+      options_.log->Error("store_failed", std::string(status.message()),
+                          {{"shard", options_.name}});
+    }
     if (on_failed_) on_failed_(status);
   });
+  if (options_.log != nullptr) {
+    journal_.set_on_events([log = options_.log](const v1::EventBatch& batch) {
+      for (const common::v1::Event& event : batch.events()) LogEvent(*log, event);
+    });
+    options_.log->Info("shard_started", "",
+                       {{"shard", options_.name},
+                        {"epoch", epoch_},
+                        {"queues", queues_.size()},
+                        {"leases", leases_.size()}});
+  }
   journal_.set_on_idle([this] { CountSome(); });
   journal_.set_on_close([this] { queues_.WriteTouched(journal_.batch()); });
   counting_ = queues_.size() > 0;
@@ -212,6 +227,10 @@ void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
 
 void Shard::Drain(absl::AnyInvocable<void()> done) {
   draining_ = true;
+  if (options_.log != nullptr) {
+    options_.log->Info("shard_drains", "no more mail and no more leases",
+                       {{"shard", options_.name}, {"recipients", recipients_}});
+  }
   journal_.WhenDurable([done = std::move(done)](const absl::Status&) mutable { done(); });
 }
 

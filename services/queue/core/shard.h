@@ -144,8 +144,6 @@ class Shard {
   };
 
   // ---- enqueue
-  // Of the options and of max-queue-size the smaller one that is set; 0: none.
-  uint64_t SpoolLimit() const;
   v1::EnqueueResult::Outcome Refusal(std::string* detail);
   void OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame);
   void OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame);
@@ -289,6 +287,7 @@ class Shard {
   void EvictIdle(Queue& queue);
   void CloseOutboxSegment();
   void TrimEvents();
+  void NoteIntake();
   void WatchWallClock();
 
   // ---- control
@@ -324,6 +323,7 @@ class Shard {
   int64_t started_us_ = 0;
   bool serving_ = false;
   bool draining_ = false;
+  bool intake_refused_ = false;  // as the log was told
 
   uint64_t last_storage_key_ = 0;
   uint64_t storage_key_mark_ = 0;

@@ -353,6 +353,14 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
   session.incarnation = hello.incarnation();
   session.vmtas.clear();
   session.vmtas.insert(hello.vmtas().begin(), hello.vmtas().end());
+  if (options_.log != nullptr) {
+    options_.log->Info("worker_connected", "",
+                       {{"shard", options_.name},
+                        {"worker", session.worker},
+                        {"peer", session.stream->peer()},
+                        {"vmtas", session.vmtas.size()},
+                        {"held_leases", hello.held_leases_size()}});
+  }
   // The same worker on an older stream: that one is over.
   for (const auto& other : workers_) {
     if (other.get() == &session || other->worker != session.worker) continue;
@@ -443,6 +451,11 @@ void Shard::Detach(WorkerSession& session) {
 }
 
 void Shard::OnWorkerGone(WorkerSession& session) {
+  if (options_.log != nullptr && !session.worker.empty()) {
+    options_.log->Info(
+        "worker_gone", "",
+        {{"shard", options_.name}, {"worker", session.worker}, {"leases", session.leases.size()}});
+  }
   Detach(session);
   workers_.remove_if([&session](const auto& each) { return each.get() == &session; });
 }

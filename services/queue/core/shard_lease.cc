@@ -223,7 +223,15 @@ void Shard::TakeBack(Lease& lease, bool lost) {
   std::vector<DeliveryKey> new_keys;
   const bool loaded = lost && LoadLease(lease);
   uint32_t ended = 0;
-  if (lost) ++stats_.lost_leases;
+  if (lost) {
+    ++stats_.lost_leases;
+    if (options_.log != nullptr) {
+      options_.log->Warn("lease_lost", "its recipients are tried again",
+                         {{"queue", queue.name},
+                          {"worker", lease.worker},
+                          {"recipients", lease.keys.size() - lease.settled.size()}});
+    }
+  }
   for (size_t i = 0; i < lease.keys.size(); ++i) {
     const DeliveryKey& key = lease.keys[i];
     if (lease.settled.contains(static_cast<uint32_t>(i))) continue;

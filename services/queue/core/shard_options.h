@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <string>
 
+#include "services/base/log/log.h"
 #include "services/queue/core/journal.h"
 
 namespace sluice::queue {
 
 struct ShardOptions {
   std::string name = "shard-0";
+  Log* log = nullptr;  // outlives the shard; none: silence
   JournalOptions journal;
   // A worker's lease of a group, renewed by its stream.
   Duration lease = std::chrono::seconds(60);

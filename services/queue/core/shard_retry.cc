@@ -93,6 +93,7 @@ void Shard::Tick() {
   if (!serving_) return;
   health_ = store_.Health();
   bytes_since_health_ = 0;
+  NoteIntake();
   WatchWallClock();
   CheckLeases();
   CloseOutboxSegment();
@@ -104,6 +105,19 @@ void Shard::Tick() {
                                  U64Key(static_cast<uint64_t>(bucket - 1)));
   }
   if (counting_ && !journal_.busy()) CountSome();
+}
+
+// Tells an operator that mail is turned away, and when it is taken again.
+void Shard::NoteIntake() {
+  if (options_.log == nullptr) return;
+  std::string reason;
+  const bool refuses = Refusal(&reason) != v1::EnqueueResult::OUTCOME_UNSPECIFIED;
+  if (refuses == std::exchange(intake_refused_, refuses)) return;
+  if (refuses) {
+    options_.log->Warn("intake_stopped", reason, {{"shard", options_.name}});
+  } else {
+    options_.log->Info("intake_resumed", "", {{"shard", options_.name}});
+  }
 }
 
 // A step of the wall clock says nothing about the age of mail: expiry waits until it has been quiet

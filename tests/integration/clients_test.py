@@ -1,0 +1,126 @@
+"""Proves that Sluice takes mail from programs that others wrote, swaks, curl, msmtp, Postfix's smtp-source, Python's smtplib, and that
+aiosmtpd takes what it sends."""
+import asyncio
+import email.message
+import shutil
+import smtplib
+import subprocess
+import threading
+import unittest
+
+from tests.harness import sluice
+from tests.harness.processes import wait_until
+from tests.integration.scenario import ScenarioTest
+
+try:
+    from aiosmtpd.smtp import SMTP
+except ImportError:
+    SMTP = None
+
+CONTENT = b"From: <sender@client.test>\r\nSubject: by a program\r\n\r\n.dot\r\n\r\n..two\r\n"
+
+
+class ClientsTest(ScenarioTest):
+    def program(self, name):
+        self.needs(None if shutil.which(name) else f"{name} is not installed")
+        return name
+
+    def run_ok(self, argv, stdin=b""):
+        done = subprocess.run([str(a) for a in argv], input=stdin, capture_output=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, (argv, done.stdout, done.stderr))
+
+    def took(self, *recipients):
+        """Both recipients have CONTENT as it was given."""
+        wait_until(lambda: sorted(self.receiver.recipients()) == sorted(recipients), "delivery")
+        for transaction in self.receiver.taken():
+            self.assert_content(transaction.content, CONTENT)
+            self.assertEqual(transaction.mail_from, "sender@client.test")
+
+    def test_curl(self):
+        node = self.node()
+        self.run_ok([self.program("curl"), "--silent", "--show-error", f"smtp://{node.address}:{sluice.SMTP_PORT}/curl.test", "--mail-from",
+                     "sender@client.test", "--mail-rcpt", "one@example.test", "--mail-rcpt", "two@example.test", "--upload-file", "-"],
+                    CONTENT)
+        self.took("one@example.test", "two@example.test")
+
+    def test_msmtp(self):
+        node = self.node()
+        # Mail from a pipe has line feeds alone.
+        self.run_ok([self.program("msmtp"), f"--host={node.address}", f"--port={sluice.SMTP_PORT}", "--tls=off", "--auth=off",
+                     "--domain=msmtp.test", "--from=sender@client.test", "--file=/dev/null", "--set-date-header=off", "--set-msgid-header=off",
+                     "one@example.test", "two@example.test"], CONTENT.replace(b"\r\n", b"\n"))
+        self.took("one@example.test", "two@example.test")
+
+    def test_smtp_source(self):
+        node = self.node()
+        self.run_ok([self.program("smtp-source"), "-s", 10, "-m", 200, "-r", 2, "-l", 4000, "-f", "sender@client.test", "-t", "u@example.test",
+                     f"inet:{node.address}:{sluice.SMTP_PORT}"])
+        wait_until(lambda: len(self.receiver.recipients()) == 400, "400 recipients")
+        node.ctl.wait_empty()
+
+    def test_swaks(self):
+        self.program("swaks")
+        node = self.node()
+        done = subprocess.run(["swaks", "--server", f"{node.address}:{sluice.SMTP_PORT}", "--from", "sender@client.test",
+                               "--to", "one@example.test,two@example.test", "--header", "Subject: by swaks", "--body", ".dot\n",
+                               "--pipeline", "--helo", "swaks.test"], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        taken = self.receiver.wait_for(2)
+        self.assertEqual({r for t in taken for r in t.recipients}, {"one@example.test", "two@example.test"})
+        self.assertIn(b"Subject: by swaks\r\n", taken[0].content)
+        self.assertIn(b"\r\n.dot\r\n", taken[0].content)
+
+    def test_smtplib(self):
+        node = self.node()
+        message = email.message.EmailMessage()
+        message["From"], message["To"], message["Subject"] = "sender@client.test", "u@example.test", "Grüße"
+        message.set_content("Zeile\n.dot\n")
+        with smtplib.SMTP(node.address, sluice.SMTP_PORT, timeout=60) as client:
+            client.ehlo("smtplib.test")
+            for keyword in ("pipelining", "8bitmime", "enhancedstatuscodes", "size"):
+                self.assertTrue(client.has_extn(keyword), client.esmtp_features)
+            self.assertEqual(client.send_message(message), {})
+            self.assertEqual(client.noop()[0], 250)
+            self.assertEqual(client.vrfy("u")[0], 252)
+            self.assertEqual(client.docmd("HELP")[0], 214)
+            self.assertEqual(client.docmd("WHAT")[0], 500)
+            with self.assertRaises(smtplib.SMTPSenderRefused):
+                client.sendmail("sender@client.test", ["u@example.test"], "x", mail_options=["SIZE=99999999999"])
+        transaction = self.receiver.wait_for(1)[0]
+        self.assertEqual(transaction.recipients, ("u@example.test",))
+        self.assertIn("Subject: =?utf-8?".encode(), transaction.content)
+
+    def test_aiosmtpd(self):
+        self.needs(None if SMTP else "python3-aiosmtpd is not installed")
+        taken = []
+
+        class Handler:
+            async def handle_DATA(self, server, session, envelope):
+                taken.append((session.peer[0], session.host_name, envelope.mail_from, envelope.rcpt_tos, envelope.content))
+                return "250 taken"
+        loop = asyncio.new_event_loop()
+        address, port = self.receiver.address, 2528
+        server = loop.run_until_complete(loop.create_server(lambda: SMTP(Handler(), loop=loop, decode_data=False), address, port))
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+
+        def stop():
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            server.close()
+        self.addCleanup(stop)
+        self.receiver.port = port
+        node = self.node()
+        done = node.ctl.run("inject", "-", "--from", "sender@client.test", "--to", "a@example.test", "--to", "b@example.test",
+                            stdin=b"Subject: x\r\n\r\n.dot\r\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        wait_until(lambda: sum(len(t[3]) for t in taken) == 2, "delivery to aiosmtpd")
+        for peer, ehlo, sender, _, content in taken:
+            self.assertIn((peer, ehlo), sluice.default_sources().values())
+            self.assertEqual(sender, "sender@client.test")
+            self.assertTrue(content.endswith(b"Subject: x\r\n\r\n.dot\r\n"), content)
+        node.ctl.wait_empty()
+
+
+if __name__ == "__main__":
+    unittest.main()
