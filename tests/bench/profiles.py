@@ -17,12 +17,13 @@ class Profile:
     # The receiver.
     rules: tuple = ()
     round_trip_ms: int = 0
+    deferred: float = 0  # share of attempts, as `rules` say
     # Limits of the sender under test.
     connections_per_domain: int = 0   # 0: what each system does by default for its own (outbound_connections for Sluice)
     outbound_connections: int = 40
     recipients_per_message: int = 1000
     retry_after_s: int = 1
-    # flow: accept and deliver at one time. backlog: accept all, then deliver. storm: all refused once, then due together.
+    # flow: accept and deliver at one time. backlog: accept all, then deliver. storm: all refused once within a minute, then due within one.
     # fairness: a held big load is released, small messages beside it. restart: kill -9 with everything queued.
     kind: str = "flow"
     small_messages: int = 0
@@ -37,8 +38,8 @@ PROFILES = {p.name: p for p in (
     Profile("100k", "100 KiB, 40 persistent sessions", messages=10_000, size=102_400),
     Profile("connect", "10 KiB, a connection per message", messages=30_000, per_connection=1),
     Profile("zipf", "10 KiB, Zipf over 50,000 domains", messages=60_000, domains=50_000, zipf=1.0),
-    Profile("far", "10 KiB, remote round trip 50 ms, 5 % 4xx, 20 connections a domain", messages=20_000, domains=10, round_trip_ms=50,
-            rules=("* defer=5%",), connections_per_domain=20, systems=("postfix-tuned", "sluiced", "services")),
+    Profile("far", "10 KiB, remote round trip 50 ms, 5 % 4xx, 20 connections a domain", messages=100_000, domains=10, round_trip_ms=50,
+            rules=("* defer=5%",), deferred=0.05, connections_per_domain=20, systems=("postfix-tuned", "sluiced", "services")),
     Profile("backlog", "draining a backlog of one million, 10 KiB", messages=1_000_000, kind="backlog", quick_divisor=50,
             systems=("postfix-tuned", "sluiced", "services")),
     Profile("storm", "deferral storm: one million due in one minute, 1 KiB", messages=1_000_000, size=1024, kind="storm", retry_after_s=60,

@@ -192,12 +192,14 @@ class PostfixTuned(Postfix):
     tuned = True
 
 
-def sluice_configuration(profile):
+def sluice_configuration(profile, rate=""):
+    """`rate`: a max-msg-rate of the queue, as the language writes it."""
     sources = {f"v{i + 1}": (loopback(n), f"out{i + 1}.bench.test") for i, n in enumerate(SOURCES)}
     # One virtual MTA, so that a profile with one domain has one queue with all its connections.
     limit = profile.connections_per_domain or profile.outbound_connections
     return sluice.configuration(dict(list(sources.items())[:1]), SINK_SMTP_PORT, domain_extra="\n".join([
-        f"  max-smtp-out {limit}", f"  max-rcpt-per-message {profile.recipients_per_message}"])).replace(
+        f"  max-smtp-out {limit}", f"  max-rcpt-per-message {profile.recipients_per_message}",
+        f"  max-msg-rate {rate}" if rate else ""])).replace(
             "retry-after 1s", f"retry-after {profile.retry_after_s}s").replace(
                 "retry-recipients-after 1s", f"retry-recipients-after {profile.retry_after_s}s")
 
@@ -210,6 +212,7 @@ class Sluiced:
     sheds_backlog = True
 
     def __init__(self, scenario, sink, profile):
+        self.profile = profile
         self.node = sluice.Node(scenario, sluice_configuration(profile), sink.resolver)
         self.ctl = self.node.ctl
         self.target = f"{self.node.address}:{sluice.SMTP_PORT}"
@@ -232,6 +235,14 @@ class Sluiced:
 
     def release(self):
         self._ctl("resume", "*/*")
+
+    def config(self):
+        return self.node.config
+
+    def limit_rate(self, rate):
+        """Every queue's max-msg-rate from now on; empty: none."""
+        self.config().write_text(sluice_configuration(self.profile, rate), encoding="utf-8")
+        self._ctl("reload")
 
     def kill(self):
         """kill -9 of everything at once."""
@@ -260,6 +271,7 @@ class Services(Sluiced):
     title = "four services"
 
     def __init__(self, scenario, sink, profile):  # pylint: disable=super-init-not-called
+        self.profile = profile
         self.cluster = sluice.Cluster(scenario, sluice_configuration(profile), sink.resolver, workers={"worker-0": [loopback(SOURCES[0])]})
         self.ctl = self.cluster.ctl
         self.target = f"{self.cluster.address}:{sluice.SMTP_PORT}"
@@ -273,6 +285,9 @@ class Services(Sluiced):
 
     def spool(self):
         return self.cluster.shards[0].data
+
+    def config(self):
+        return self.cluster.config
 
 
 class SmtpSink:
