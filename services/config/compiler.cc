@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/compiler_ingress.h"
 #include "services/config/draft.h"
 #include "services/config/lexer.h"
 #include "services/config/registry.h"
@@ -36,6 +37,9 @@ struct Frame {
   std::vector<policy::v1::QueueSettings*> queues;
   std::vector<policy::v1::ClientSettings*> clients;
   policy::v1::SourceSettings* source = nullptr;
+  ListenerDraft* listener = nullptr;
+  policy::v1::PatternListSection* pattern_list = nullptr;
+  policy::v1::SourceGroupSection* source_group = nullptr;
   std::string source_ip;  // with its prefix length
 };
 
@@ -137,7 +141,8 @@ class Compiler {
     const Frame& outer = frames_.back();
     const std::string& name = statement.name;
     static constexpr std::string_view kSections[] = {
-        "source", "accepted-connect", "virtual-mta", "virtual-mta-pool", "source-pool", "domain"};
+        "source", "accepted-connect", "virtual-mta",  "virtual-mta-pool", "source-pool",
+        "domain", "smtp-listener",    "pattern-list", "source-group"};
     if (std::find(std::begin(kSections), std::end(kSections), name) == std::end(kSections)) {
       if (ForeignSectionRestricts(name)) {
         return Say(Severity::kError, statement.where,
@@ -159,9 +164,12 @@ class Compiler {
     if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) {
       return Say(Severity::kError, statement.where,
                  absl::StrCat("<", name, "> needs one name, as in <", name, " ",
-                              name == "domain"              ? "example.com"
-                              : name.starts_with("virtual") ? "news"
-                                                            : "192.0.2.0/24",
+                              name == "domain"          ? "example.com"
+                              : name == "smtp-listener" ? "192.0.2.1:25"
+                              : name.starts_with("virtual") || name.starts_with("pattern") ||
+                                      name == "source-group"
+                                  ? "news"
+                                  : "192.0.2.0/24",
                               ">"));
     }
     const Token& argument = statement.arguments[0];
@@ -176,9 +184,44 @@ class Compiler {
       frame->scope = kSourcePool;
       frame->source_pool = &draft_.source_pools.emplace(*network, 0).first->second;
       frame->skip = false;
-    } else {
+    } else if (name == "domain") {
       EnterDomain(argument.text, where, frame);
+    } else {
+      EnterIngress(argument.text, where, frame);
     }
+  }
+
+  void EnterIngress(const std::string& text, const Location& where, Frame* frame) {
+    if (frame->name == "smtp-listener") {
+      frame->scope = kListener;
+      frame->listener = EnterListener(text, where, &draft_);
+      if (frame->listener == nullptr) {
+        return Say(Severity::kError, where,
+                   absl::StrCat("\"", text, "\" is no address; it is written 192.0.2.1:25"));
+      }
+    } else if (!IsSectionName(text)) {
+      return BadName(text, where);
+    } else if (frame->name == "pattern-list") {
+      frame->scope = kPatternList;
+      frame->pattern_list = &draft_.pattern_lists[absl::AsciiStrToLower(text)];
+      frame->pattern_list->set_name(text);
+    } else {
+      frame->scope = kSourceGroup;
+      frame->source_group = &draft_.source_groups[absl::AsciiStrToLower(text)];
+      frame->source_group->set_name(text);
+    }
+    frame->skip = false;
+  }
+
+  static bool IsSectionName(const std::string& name) {
+    return name.size() <= 200 && std::all_of(name.begin(), name.end(), [](char c) {
+             return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
+           });
+  }
+  void BadName(const std::string& name, const Location& where) {
+    Say(Severity::kError, where,
+        absl::StrCat("\"", name.substr(0, 80),
+                     "\" is no name; letters, digits, \"-\", \"_\" and \".\" are"));
   }
 
   void BadNetwork(const std::string& text, const Location& where) {
@@ -188,15 +231,17 @@ class Compiler {
 
   void EnterSource(const std::string& text, const Location& where, Frame* frame) {
     std::vector<std::string> networks;
-    if (text.starts_with('{')) {
-      return Say(
-          Severity::kWarning, where,
-          absl::StrCat("<source ", text, "> is not in this version; the section has no effect"));
-    }
     if (text == "*" || text == "0/0") {
       networks = {"0.0.0.0/0", "::/0"};
     } else if (auto network = ParseNetwork(text)) {
       networks.push_back(*std::move(network));
+    } else if (const auto source = ParseSourceName(text); source && frame->name == "source") {
+      NamedSourceDraft& named = draft_.named_sources[*source];
+      named.where = where;
+      frame->scope = kSource;
+      frame->skip = false;
+      frame->clients.push_back(&named.settings);
+      return;
     } else {
       return BadNetwork(text, where);
     }
@@ -214,14 +259,7 @@ class Compiler {
   void EnterNamed(const std::string& section, const std::string& text, const Location& where,
                   Frame* frame) {
     const std::string name = text == "{default}" ? "default" : text;
-    const bool good = name.size() <= 200 && std::all_of(name.begin(), name.end(), [](char c) {
-                        return absl::ascii_isalnum(c) || c == '-' || c == '_' || c == '.';
-                      });
-    if (!good) {
-      return Say(Severity::kError, where,
-                 absl::StrCat("\"", name.substr(0, 80),
-                              "\" is no name; letters, digits, \"-\", \"_\" and \".\" are"));
-    }
+    if (!IsSectionName(name)) return BadName(name, where);
     const std::string key = absl::AsciiStrToLower(name);
     frame->skip = false;
     if (section == "virtual-mta") {
@@ -282,7 +320,15 @@ class Compiler {
       return Say(Severity::kError, statement.where,
                  absl::StrCat(statement.name, " is not possible in this version"), kUnsafeHint);
     }
+    if (directive->name == "smtp-listener")
+      return Add(AddListenerLine(statement, &draft_), statement);
     switch (directive->target) {
+      case Target::kListenerSettings:
+        Set(*directive, statement, &frame.listener->settings);
+        break;
+      case Target::kSourceGroup:
+        Set(*directive, statement, frame.source_group);
+        break;
       case Target::kGlobalSettings:
         Set(*directive, statement, draft_.global.mutable_settings());
         break;
@@ -318,6 +364,19 @@ class Compiler {
       draft_.references.emplace_back(statement.arguments[0].text,
                                      statement.At(statement.arguments[0]));
     }
+    if (directive->grammar == Grammar::kSectionName && statement.arguments.size() == 1 &&
+        !statement.arguments[0].text.empty()) {
+      draft_.section_uses.push_back({std::string(directive->choices), statement.arguments[0].text,
+                                     statement.At(statement.arguments[0])});
+    }
+  }
+
+  void Add(const std::optional<LineError>& error, const Statement& statement) {
+    if (!error) return;
+    const bool at_argument = error->argument < statement.arguments.size();
+    Say(Severity::kError,
+        at_argument ? statement.At(statement.arguments[error->argument]) : statement.where,
+        error->message);
   }
 
   bool Set(const Directive& directive, const Statement& statement,
@@ -372,6 +431,14 @@ class Compiler {
     const Token& first = statement.arguments[0];
     const Location where = statement.At(first);
     if (directive.name == "include") return Include(statement);
+    if (directive.grammar == Grammar::kPattern) {
+      return Add(AddPatternRule(statement, &draft_, frame.pattern_list), statement);
+    }
+    if (directive.name == "alias") return Add(AddAlias(statement, &draft_), statement);
+    if (directive.name == "relay-address") {
+      return Add(AddRelayAddress(statement, &draft_), statement);
+    }
+    if (directive.name == "pickup") return Add(AddPickup(statement, &draft_), statement);
     if (directive.name == "domain-macro") return DefineMacro(statement);
     if (directive.grammar == Grammar::kBool) {
       if (!ParseBool(first.text)) Say(Severity::kError, where, SyntaxMessage(directive));

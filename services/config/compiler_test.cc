@@ -190,7 +190,6 @@ TEST(CompilerTest, WhatPowerMtaHasAndWeDoNotIsAWarning) {
 TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
   for (const char* text : {
            "max-smtp-out 2000",
-           "max-queue-size 10G",
            "mx-connection-limit mx.test 5",
            "permanent-bounce-after 7d",
            "ip 192.0.2.1 domain = example.com;",

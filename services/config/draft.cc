@@ -1,6 +1,7 @@
 #include "services/config/draft.h"
 
 #include <array>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -34,6 +35,7 @@ class Finisher {
 
   policy::v1::PolicySnapshot Finish() {
     CheckNames();
+    CheckSectionUses();
     if (!draft_.vmtas.contains(std::string(kDefaultName)) &&
         !draft_.pools.contains(std::string(kDefaultName))) {
       // Where mail that names nothing goes, unless a directive says otherwise.
@@ -63,6 +65,7 @@ class Finisher {
       *client.mutable_client()->mutable_settings() = settings;
       Add(absl::StrCat("client/", network), std::move(client));
     }
+    AddIngress();
     for (const auto& [ip, settings] : draft_.sources) {
       if (settings.ByteSizeLong() == 0) continue;
       policy::v1::SectionContent source;
@@ -75,6 +78,56 @@ class Finisher {
   }
 
  private:
+  void AddIngress() {
+    for (const auto& [name, source] : draft_.named_sources) {
+      policy::v1::SectionContent client;
+      client.mutable_client()->set_name(name);
+      *client.mutable_client()->mutable_settings() = source.settings;
+      Add(absl::StrCat("named-source/", name), std::move(client));
+    }
+    for (const auto& [address, listener] : draft_.listeners) {
+      if (listener.settings.ByteSizeLong() == 0) continue;
+      policy::v1::SectionContent content;
+      content.mutable_listener()->set_address(address);
+      *content.mutable_listener()->mutable_settings() = listener.settings;
+      Add(absl::StrCat("listener/", address), std::move(content));
+    }
+    for (const auto& [name, list] : draft_.pattern_lists) {
+      policy::v1::SectionContent content;
+      *content.mutable_pattern_list() = list;
+      Add(absl::StrCat("pattern-list/", name), std::move(content));
+    }
+    for (const auto& [name, group] : draft_.source_groups) {
+      policy::v1::SectionContent content;
+      *content.mutable_source_group() = group;
+      Add(absl::StrCat("source-group/", name), std::move(content));
+    }
+  }
+
+  // Sections that lines name must be there, and a named source is of no use where nothing names it:
+  // it is likely a network that was written wrong.
+  void CheckSectionUses() {
+    std::set<std::string> used = {"{auth}", "{pickup}"};
+    for (const SectionUse& use : draft_.section_uses) {
+      const std::string lower = absl::AsciiStrToLower(use.name);
+      if (use.kind == "source") used.insert(lower);
+      const bool known = use.kind == "source"         ? draft_.named_sources.contains(lower)
+                         : use.kind == "pattern-list" ? draft_.pattern_lists.contains(lower)
+                                                      : draft_.source_groups.contains(lower);
+      if (known || lower == "{auth}" || lower == "{pickup}") continue;
+      Say(Diagnostic::Severity::kError, use.where,
+          absl::StrCat("there is no <", use.kind, " ", use.name, ">"));
+    }
+    for (const auto& [name, source] : draft_.named_sources) {
+      if (used.contains(name)) continue;
+      const bool braces = name.front() == '{';
+      Say(braces ? Diagnostic::Severity::kWarning : Diagnostic::Severity::kError, source.where,
+          absl::StrCat("\"", name, "\" is no network",
+                       braces ? ", and" : "; it is written 192.0.2.0/24 or 192.0.2.1, and",
+                       " no listener or user names this source"));
+    }
+  }
+
   void Add(std::string name, policy::v1::SectionContent content) {
     *snapshot_.add_sections() = MakeSection(std::move(name), std::move(content));
   }

@@ -42,6 +42,23 @@ struct PoolDraft {
   std::vector<std::pair<std::string, Location>> members;
 };
 
+struct ListenerDraft {
+  policy::v1::ListenerSettings settings;
+  Location where;
+};
+
+// A line that names a section, to be looked up when all is read.
+struct SectionUse {
+  std::string kind;  // source, pattern-list, source-group
+  std::string name;
+  Location where;
+};
+
+struct NamedSourceDraft {
+  policy::v1::ClientSettings settings;
+  Location where;
+};
+
 struct Draft {
   policy::v1::GlobalSection global;
   std::map<std::string, VirtualMtaDraft> vmtas;  // by name in lower case
@@ -49,6 +66,11 @@ struct Draft {
   DomainDrafts domains;
   std::map<std::string, policy::v1::ClientSettings> clients;  // by network
   std::map<std::string, policy::v1::SourceSettings> sources;  // by address
+  std::map<std::string, NamedSourceDraft> named_sources;      // by name in lower case
+  std::map<std::string, ListenerDraft> listeners;             // by ip:port
+  std::map<std::string, policy::v1::PatternListSection> pattern_lists;
+  std::map<std::string, policy::v1::SourceGroupSection> source_groups;
+  std::vector<SectionUse> section_uses;
   std::vector<SourceUse> source_uses;
   std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out
   std::map<std::string, std::vector<std::string>> macros;

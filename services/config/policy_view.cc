@@ -129,7 +129,20 @@ class SnapshotView final : public PolicyView {
         case policy::v1::SectionContent::kDomain:
           domains_.Add(content.domain());
           break;
+        case policy::v1::SectionContent::kListener:
+          listeners_[content.listener().address()] = &content.listener().settings();
+          break;
+        case policy::v1::SectionContent::kPatternList:
+          pattern_lists_[Lower(content.pattern_list().name())] = &content.pattern_list();
+          break;
+        case policy::v1::SectionContent::kSourceGroup:
+          source_groups_.push_back(&content.source_group());
+          break;
         case policy::v1::SectionContent::kClient: {
+          if (!content.client().name().empty()) {
+            named_sources_[Lower(content.client().name())] = &content.client().settings();
+            break;
+          }
           const auto cidr = Cidr::Parse(content.client().cidr());
           if (!cidr) {
             return absl::InvalidArgumentError(absl::StrCat(
@@ -185,15 +198,49 @@ class SnapshotView final : public PolicyView {
 
   std::shared_ptr<const ClientSettings> ForClient(std::string_view ip) const override {
     const auto address = IpAddress::Parse(ip);
-    return client_cache_.Get(std::string(ip), [&](ClientSettings* settings) {
-      *settings = DefaultClientSettings();
-      if (address && address->IsLoopback()) settings->set_allow_relay(true);
-      OverlaySettings(client_defaults_, settings);
-      if (!address) return;
-      for (const auto& [cidr, said] : clients_) {
-        if (cidr.Contains(*address)) OverlaySettings(*said, settings);
+    return client_cache_.Get(std::string(ip),
+                             [&](ClientSettings* settings) { MergeClient(address, settings); });
+  }
+
+  std::shared_ptr<const ClientSettings> ForClientOf(
+      std::string_view ip, const std::vector<std::string>& sources) const override {
+    if (sources.empty()) return ForClient(ip);
+    const auto address = IpAddress::Parse(ip);
+    std::string key(ip);
+    for (const std::string& source : sources) {
+      // No name has a line end.
+      key += '\n';
+      key += Lower(source);
+    }
+    return client_cache_.Get(key, [&](ClientSettings* settings) {
+      MergeClient(address, settings);
+      for (const std::string& source : sources) {
+        const auto found = named_sources_.find(Lower(source));
+        if (found == named_sources_.end()) continue;
+        OverlaySettings(*found->second, settings);
+        if (found->second->has_max_smtp_in()) settings->set_max_smtp_in_scope(Lower(source));
       }
     });
+  }
+
+  const policy::v1::ListenerSettings* FindListener(std::string_view address) const override {
+    if (listeners_.empty()) return nullptr;
+    const auto find = [this](std::string key) {
+      const auto found = listeners_.find(key);
+      return found == listeners_.end() ? nullptr : found->second;
+    };
+    if (const auto* own = find(std::string(address))) return own;
+    const std::string port(address.substr(std::min(address.rfind(':'), address.size())));
+    const auto* const every = address.starts_with('[') ? nullptr : find("0.0.0.0" + port);
+    // One that listens on all of IPv6 takes IPv4 too.
+    return every != nullptr ? every : find("[::]" + port);
+  }
+  const policy::v1::PatternListSection* FindPatternList(std::string_view name) const override {
+    const auto found = pattern_lists_.find(Lower(name));
+    return found == pattern_lists_.end() ? nullptr : found->second;
+  }
+  const std::vector<const policy::v1::SourceGroupSection*>& source_groups() const override {
+    return source_groups_;
   }
 
   std::shared_ptr<const SourceSettings> ForSource(std::string_view ip) const override {
@@ -233,6 +280,18 @@ class SnapshotView final : public PolicyView {
   const std::vector<const ControlEntry*>& controls() const override { return controls_; }
 
  private:
+  void MergeClient(const std::optional<IpAddress>& address, ClientSettings* settings) const {
+    *settings = DefaultClientSettings();
+    if (address && address->IsLoopback()) settings->set_allow_relay(true);
+    OverlaySettings(client_defaults_, settings);
+    if (!address) return;
+    for (const auto& [cidr, said] : clients_) {
+      if (!cidr.Contains(*address)) continue;
+      OverlaySettings(*said, settings);
+      if (said->has_max_smtp_in()) settings->set_max_smtp_in_scope(cidr.ToString());
+    }
+  }
+
   struct Named {
     const policy::v1::VirtualMtaSection* vmta = nullptr;
     const policy::v1::PoolSection* pool = nullptr;
@@ -250,6 +309,10 @@ class SnapshotView final : public PolicyView {
   DomainTable domains_;
   std::vector<std::pair<Cidr, const ClientSettings*>> clients_;  // from general to particular
   absl::flat_hash_map<std::string, const SourceSettings*> sources_;
+  absl::flat_hash_map<std::string, const ClientSettings*> named_sources_;
+  absl::flat_hash_map<std::string, const policy::v1::ListenerSettings*> listeners_;
+  absl::flat_hash_map<std::string, const policy::v1::PatternListSection*> pattern_lists_;
+  std::vector<const policy::v1::SourceGroupSection*> source_groups_;
   std::vector<const ControlEntry*> controls_;
   mutable Cache<std::string, QueueSettings> queues_;
   mutable Cache<std::string, ClientSettings> client_cache_;

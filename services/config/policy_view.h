@@ -40,6 +40,12 @@ class PolicyView {
   // `ip` as text, IPv4 or IPv6; IPv4-mapped is IPv4. The more particular network wins.
   virtual std::shared_ptr<const policy::v1::ClientSettings> ForClient(
       std::string_view ip) const = 0;
+  // The same with the named sources laid over it, in order: the listener's, "{auth}", the user's.
+  // A name that is not there says nothing.
+  virtual std::shared_ptr<const policy::v1::ClientSettings> ForClientOf(
+      std::string_view ip, const std::vector<std::string>&) const {
+    return ForClient(ip);
+  }
 
   virtual std::shared_ptr<const policy::v1::SourceSettings> ForSource(
       std::string_view ip) const = 0;
@@ -48,6 +54,19 @@ class PolicyView {
   virtual const policy::v1::VirtualMtaSection* FindVirtualMta(std::string_view name) const = 0;
   virtual const policy::v1::PoolSection* FindPool(std::string_view name) const = 0;
   virtual const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const = 0;
+
+  // nullptr where there is none. `address` is ip:port of this end of a connection: a listener on
+  // every address of the family holds for it where it has none of its own.
+  virtual const policy::v1::ListenerSettings* FindListener(std::string_view) const {
+    return nullptr;
+  }
+  virtual const policy::v1::PatternListSection* FindPatternList(std::string_view) const {
+    return nullptr;
+  }
+  virtual const std::vector<const policy::v1::SourceGroupSection*>& source_groups() const {
+    static const std::vector<const policy::v1::SourceGroupSection*> none;
+    return none;
+  }
 
   // The operator's pause that holds for this queue ("domain/vmta") and job, or nullptr. job empty:
   // whole-queue pauses only.

@@ -36,7 +36,8 @@ const char* Heading(Scope scope) {
     case kGlobal:
       return "Outside of sections";
     case kSource:
-      return "`<source NETWORK>`, `<accepted-connect NETWORK>`: clients, and outbound addresses";
+      return "`<source NETWORK | NAME>`, `<accepted-connect NETWORK>`: clients, and outbound "
+             "addresses";
     case kVirtualMta:
       return "`<virtual-mta NAME>`";
     case kPool:
@@ -45,6 +46,12 @@ const char* Heading(Scope scope) {
       return "`<source-pool NETWORK>`";
     case kDomain:
       return "`<domain PATTERN>`: how mail of a queue is sent";
+    case kListener:
+      return "`<smtp-listener IP:PORT>`: an address that takes SMTP connections";
+    case kPatternList:
+      return "`<pattern-list NAME>`: the first line that matches chooses the virtual MTA";
+    case kSourceGroup:
+      return "`<source-group NAME>`: client networks that share a limit";
   }
   return "";
 }

@@ -19,7 +19,8 @@ struct Registry {
   absl::flat_hash_map<std::pair<uint32_t, std::string>, const Directive*> by_name;
 
   Registry() {
-    for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives}) {
+    for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
+                      ListenerDirectives, LocalDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
     }
     for (const Directive& directive : directives) {
@@ -93,6 +94,12 @@ std::string_view ScopeName(Scope scope) {
       return "<source-pool>";
     case kDomain:
       return "<domain>";
+    case kListener:
+      return "<smtp-listener>";
+    case kPatternList:
+      return "<pattern-list>";
+    case kSourceGroup:
+      return "<source-group>";
   }
   return "";
 }
@@ -157,6 +164,8 @@ std::string SyntaxOf(const Directive& directive) {
       return directive.name == "domain-macro" ? "NAME DOMAIN,DOMAIN,..." : "DOMAIN ...";
     case Grammar::kWords:
       return "NAME ...";
+    case Grammar::kTexts:
+      return "TEXT";
     case Grammar::kEmail:
       return "ADDRESS";
     case Grammar::kQueueName:
@@ -165,6 +174,17 @@ std::string SyntaxOf(const Directive& directive) {
       return "VIRTUAL-MTA | POOL";
     case Grammar::kSourceHost:
       return "IP [HOSTNAME]";
+    case Grammar::kSectionName:
+      return "NAME";
+    case Grammar::kPattern:
+      return directive.name == "header" ? "NAME /REGEX/ virtual-mta=NAME"
+                                        : "/REGEX/ virtual-mta=NAME";
+    case Grammar::kAddressPair:
+      return "ADDRESS ADDRESS";
+    case Grammar::kFolderPair:
+      return "FOLDER BAD-FOLDER";
+    case Grammar::kAddressRule:
+      return "ADDRESS | /REGEX/";
   }
   if (directive.unlimited) {
     absl::StrAppend(&syntax, directive.grammar == Grammar::kDuration ? " | never" : " | unlimited");

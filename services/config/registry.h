@@ -13,13 +13,17 @@ namespace sluice::config {
 // Where a directive may be written. Values are bits.
 enum Scope : uint32_t {
   kGlobal = 1,
-  kSource = 2,       // <source CIDR>, <accepted-connect CIDR>
-  kVirtualMta = 4,   // <virtual-mta NAME>
-  kPool = 8,         // <virtual-mta-pool NAME>
-  kSourcePool = 16,  // <source-pool CIDR>
-  kDomain = 32,      // <domain PATTERN>, also inside virtual MTAs and pools
+  kSource = 2,             // <source CIDR>, <accepted-connect CIDR>
+  kVirtualMta = 4,         // <virtual-mta NAME>
+  kPool = 8,               // <virtual-mta-pool NAME>
+  kSourcePool = 16,        // <source-pool CIDR>
+  kDomain = 32,            // <domain PATTERN>, also inside virtual MTAs and pools
+  kListener = 1 << 10,     // <smtp-listener IP:PORT>
+  kPatternList = 1 << 11,  // <pattern-list NAME>
+  kSourceGroup = 1 << 12,  // <source-group NAME>
 };
-inline constexpr Scope kAllScopes[] = {kGlobal, kSource, kVirtualMta, kPool, kSourcePool, kDomain};
+inline constexpr Scope kAllScopes[] = {kGlobal, kSource,   kVirtualMta,  kPool,       kSourcePool,
+                                       kDomain, kListener, kPatternList, kSourceGroup};
 // "global", "<source>", ...
 std::string_view ScopeName(Scope scope);
 
@@ -31,7 +35,9 @@ enum class Target {
   kSourceSettings,  // <source IP> as an outbound address
   kVirtualMta,      // VirtualMtaSection
   kPool,            // PoolSection
-  kCompiler,        // no field: the compiler knows what to do
+  kListenerSettings,
+  kSourceGroup,  // SourceGroupSection
+  kCompiler,     // no field: the compiler knows what to do
 };
 
 enum class Grammar {
@@ -49,10 +55,16 @@ enum class Grammar {
   kHostPorts,  // host[:port], several
   kDomains,    // domains, several
   kWords,      // words, several
+  kTexts,      // one text a line, several lines
   kEmail,
-  kQueueName,   // domain or domain/vmta
-  kTargetName,  // a virtual MTA or pool that exists
-  kSourceHost,  // IP and host name
+  kQueueName,    // domain or domain/vmta
+  kTargetName,   // a virtual MTA or pool that exists
+  kSectionName,  // a section of the kind that `choices` says: source, pattern-list, source-group
+  kPattern,      // lines of a <pattern-list>
+  kAddressPair,  // alias
+  kFolderPair,   // pickup
+  kAddressRule,  // address or /regex/
+  kSourceHost,   // IP and host name
 };
 
 enum class Status {

@@ -25,6 +25,10 @@ const google::protobuf::Descriptor* DescriptorOf(Target target) {
       return policy::v1::VirtualMtaSection::descriptor();
     case Target::kPool:
       return policy::v1::PoolSection::descriptor();
+    case Target::kListenerSettings:
+      return policy::v1::ListenerSettings::descriptor();
+    case Target::kSourceGroup:
+      return policy::v1::SourceGroupSection::descriptor();
     case Target::kCompiler:
       return nullptr;
   }
@@ -54,13 +58,19 @@ bool Fits(Grammar grammar, const Field& field) {
     case Grammar::kEmail:
     case Grammar::kQueueName:
     case Grammar::kTargetName:
+    case Grammar::kSectionName:
       return field.cpp_type() == Field::CPPTYPE_STRING;
     case Grammar::kIpPorts:
     case Grammar::kHostPorts:
     case Grammar::kDomains:
     case Grammar::kWords:
+    case Grammar::kTexts:
       return message == "StringList";
     case Grammar::kSourceHost:
+    case Grammar::kPattern:
+    case Grammar::kAddressPair:
+    case Grammar::kFolderPair:
+    case Grammar::kAddressRule:
       return false;
   }
   return false;

@@ -64,6 +64,7 @@ class Setter {
       case Grammar::kHostPorts:
       case Grammar::kDomains:
       case Grammar::kWords:
+      case Grammar::kTexts:
         return SetList(text);
       default:
         return SetText(std::move(text));
@@ -101,7 +102,8 @@ class Setter {
       return std::nullopt;
     }
     if (directive_.grammar == Grammar::kHostPorts || directive_.grammar == Grammar::kDomains ||
-        directive_.grammar == Grammar::kWords || directive_.grammar == Grammar::kIpPorts) {
+        directive_.grammar == Grammar::kWords || directive_.grammar == Grammar::kIpPorts ||
+        directive_.grammar == Grammar::kTexts) {
       Sub<policy::v1::StringList>()->clear_values();
       return std::nullopt;
     }
@@ -149,9 +151,19 @@ class Setter {
     }
   }
 
+  // What is put into SMTP replies and headers stays on its line.
+  static bool HasControls(std::string_view text) {
+    return std::any_of(text.begin(), text.end(),
+                       [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+  }
+
   std::optional<ValueError> SetList(std::string_view text) {
+    if (directive_.grammar == Grammar::kTexts && HasControls(text)) {
+      return Fail("control characters are not allowed here", 0);
+    }
     std::vector<std::string> items;
-    for (const std::string& item : SplitList(text)) {
+    const bool whole = directive_.grammar == Grammar::kTexts;
+    for (const std::string& item : whole ? std::vector{std::string(text)} : SplitList(text)) {
       auto parsed = ParseItem(item);
       if (!parsed) return BadValue(item);
       items.push_back(*std::move(parsed));
@@ -168,12 +180,7 @@ class Setter {
   }
 
   std::optional<ValueError> SetText(std::string text) {
-    // What is put into SMTP replies and headers stays on its line.
-    for (const char c : text) {
-      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
-        return Fail("control characters are not allowed here", 0);
-      }
-    }
+    if (HasControls(text)) return Fail("control characters are not allowed here", 0);
     std::optional<std::string> value = text;
     switch (directive_.grammar) {
       case Grammar::kHostName:
@@ -213,6 +220,7 @@ class Setter {
         break;
       }
       case Grammar::kTargetName:
+      case Grammar::kSectionName:
         if (arguments_.size() != 1) value.reset();
         break;
       default:

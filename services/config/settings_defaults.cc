@@ -45,6 +45,8 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_allow_private_destinations(false);
     s->set_use_starttls(false);
     s->set_require_starttls(false);
+    s->set_type("smtp");
+    s->set_file_format("newfile-plain");
     return s;
   }();
   return *settings;
@@ -75,6 +77,16 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_allow_submission(false);
     s->set_smtp_service(true);
     s->set_hide_message_source(false);
+    s->set_smtp_min_data_rate(0);
+    s->set_smtp_tarpit_delay_us(0);
+    s->set_smtp_tarpit_after(3);
+    s->set_too_many_rcpts_fails_message(false);
+    s->set_add_message_id_header(false);
+    s->set_add_date_header("no");
+    s->set_remove_received_headers(false);
+    s->set_add_x_virtual_mta_header(false);
+    s->set_allow_empty_x_virtual_mta(false);
+    s->set_disconnect_on_transient_error(false);
     return s;
   }();
   return *settings;

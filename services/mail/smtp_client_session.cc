@@ -6,12 +6,14 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "services/base/check.h"
 
 namespace sluice::mail {
 namespace {
 
 constexpr size_t kMaxKeywords = 64;
+constexpr size_t kMaxMechanisms = 16;
 
 RecipientVerdict Of(SmtpReply reply, SmtpStage stage) {
   RecipientVerdict verdict;
@@ -64,6 +66,8 @@ SmtpStage SmtpClientSession::stage() const {
     case Expect::kEhlo:
     case Expect::kHelo:
       return SmtpStage::kEhlo;
+    case Expect::kAuth:
+      return SmtpStage::kAuth;
     case Expect::kRcpt:
       return SmtpStage::kRcpt;
     case Expect::kData:
@@ -124,8 +128,7 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
     case Expect::kEhlo:
       if (reply.positive()) {
         OnEhlo(reply);
-        ready_ = true;
-        handler_.OnReady();
+        Ready();
       } else if (reply.permanent()) {
         waiting_.push_back({Expect::kHelo, 0});
         Write(absl::StrCat("HELO ", options_.ehlo_name, "\r\n"));
@@ -138,8 +141,10 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
         End(Of(std::move(reply), SmtpStage::kEhlo));
         return;
       }
-      ready_ = true;
-      handler_.OnReady();
+      Ready();
+      return;
+    case Expect::kAuth:
+      OnAuthReply(std::move(reply));
       return;
     case Expect::kRset:
       if (!reply.positive())
@@ -187,11 +192,54 @@ void SmtpClientSession::OnEhlo(const SmtpReply& reply) {
     if (keyword == "DSN") peer_.dsn = true;
     if (keyword == "STARTTLS") peer_.starttls = true;
     if (keyword == "CHUNKING") peer_.chunking = true;
+    if (keyword == "AUTH") {
+      const absl::string_view names(line.data() + space, line.size() - space);
+      for (absl::string_view name : absl::StrSplit(names, ' ', absl::SkipEmpty())) {
+        if (peer_.auth.size() < kMaxMechanisms) peer_.auth.push_back(absl::AsciiStrToUpper(name));
+      }
+    }
     if (keyword == "SIZE") {
       peer_.size = true;
       const std::string_view value = line.substr(std::min(line.size(), space + 1));
       std::from_chars(value.data(), value.data() + value.size(), peer_.max_size);
     }
+  }
+}
+
+void SmtpClientSession::Ready() {
+  if (!options_.auth || auth_) {
+    ready_ = true;
+    handler_.OnReady();
+    return;
+  }
+  auto sasl = ChooseSaslClient(peer_.auth, *options_.auth,
+                               options_.encrypted || options_.auth_in_clear, options_.auth_nonce);
+  if (sasl == nullptr) {
+    End(Local(peer_.auth.empty() ? "the remote offers no AUTH, and auth-username is set"
+                                 : "the remote offers no AUTH mechanism that may be used here",
+              SmtpStage::kAuth, "4.7.0"));
+    return;
+  }
+  auth_.emplace(std::move(sasl));
+  waiting_.push_back({Expect::kAuth, 0});
+  Write(auth_->Command());
+}
+
+void SmtpClientSession::OnAuthReply(SmtpReply reply) {
+  switch (auth_->OnReply(reply)) {
+    case SmtpAuthExchange::Step::kSend:
+      waiting_.push_back({Expect::kAuth, 0});
+      Write(auth_->TakeOutput());
+      return;
+    case SmtpAuthExchange::Step::kDone:
+      Ready();
+      return;
+    case SmtpAuthExchange::Step::kFailed:
+      End(Of(std::move(reply), SmtpStage::kAuth));
+      return;
+    case SmtpAuthExchange::Step::kBroken:
+      End(Local(auth_->problem(), SmtpStage::kAuth, "4.7.0"));
+      return;
   }
 }
 
@@ -438,7 +486,7 @@ void SmtpClientSession::OnDisconnect(std::string_view why) {
 void SmtpClientSession::OnTimeout() {
   if (ended_) return;
   static constexpr std::string_view kNames[] = {
-      "the greeting", "EHLO", "MAIL", "RCPT", "DATA", "the message", "the final dot"};
+      "the greeting", "EHLO", "MAIL", "RCPT", "DATA", "the message", "the final dot", "AUTH"};
   const SmtpStage where = stage();
   const std::string_view name = kNames[static_cast<size_t>(where)];
   End(Local(absl::StrCat("timeout: no answer to ", absl::string_view(name.data(), name.size()),

@@ -12,6 +12,7 @@
 #include "services/base/clock.h"
 #include "services/mail/dot_stuffer.h"
 #include "services/mail/reply_parser.h"
+#include "services/mail/smtp_auth_exchange.h"
 
 namespace sluice::mail {
 
@@ -23,9 +24,16 @@ struct SmtpClientOptions {
   Duration command_timeout = std::chrono::minutes(5);
   Duration data_timeout = std::chrono::minutes(3);  // without progress of the body
   Duration final_timeout = std::chrono::minutes(10);
+  // Authenticates before any mail; where that cannot be done the session ends.
+  std::optional<SaslCredentials> auth;
+  // PLAIN and LOGIN are sent although nothing encrypts them.
+  bool auth_in_clear = false;
+  // The bytes of the session travel in TLS from the start.
+  bool encrypted = false;
+  std::string auth_nonce;  // sasl_client.h
 };
 
-enum class SmtpStage : uint8_t { kGreeting, kEhlo, kMail, kRcpt, kData, kBody, kFinalDot };
+enum class SmtpStage : uint8_t { kGreeting, kEhlo, kMail, kRcpt, kData, kBody, kFinalDot, kAuth };
 
 struct ClientTransaction {
   uint64_t id = 0;
@@ -57,6 +65,7 @@ struct PeerCapabilities {
   bool starttls = false;
   bool chunking = false;
   std::vector<std::string> keywords;  // at most 64
+  std::vector<std::string> auth;      // mechanisms, upper case; at most 16
 };
 
 // Called within OnBytes, Begin, OnDisconnect and OnTimeout; none may call back but SendBody.
@@ -109,6 +118,7 @@ class SmtpClientSession {
     kGreeting,
     kEhlo,
     kHelo,
+    kAuth,
     kRset,
     kMail,
     kRcpt,
@@ -133,6 +143,9 @@ class SmtpClientSession {
 
   void OnReply(SmtpReply reply);
   void OnEhlo(const SmtpReply& reply);
+  // EHLO or HELO is done: authenticates, or says OnReady.
+  void Ready();
+  void OnAuthReply(SmtpReply reply);
   void OnMailReply(Transaction& transaction, SmtpReply reply);
   void OnRcptReply(Transaction& transaction, SmtpReply reply);
   void OnDataReply(Transaction& transaction, SmtpReply reply);
@@ -161,6 +174,7 @@ class SmtpClientSession {
   std::deque<Waiting> waiting_{{Expect::kGreeting, 0}};
   std::deque<Transaction> transactions_;
   DotStuffer stuffer_;
+  std::optional<SmtpAuthExchange> auth_;
   uint64_t body_of_ = 0;  // transaction whose body is being sent
   bool sending_body_ = false;
   bool need_rset_ = false;

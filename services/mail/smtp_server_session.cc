@@ -39,7 +39,16 @@ bool SmtpServerSession::wants_read() const { return !eof_ && CanProcess(); }
 std::optional<MonotonicTime> SmtpServerSession::deadline() const {
   if (output_.size() > sent_) return activity_ + options_.command_timeout;
   if (question_ != Question::kNone || (stage_ == Stage::kData && body_paused_)) return std::nullopt;
-  return activity_ + (stage_ == Stage::kData ? options_.data_timeout : options_.command_timeout);
+  return stage_ == Stage::kData ? DataDeadline() : activity_ + options_.command_timeout;
+}
+
+MonotonicTime SmtpServerSession::DataDeadline() const {
+  const MonotonicTime idle = activity_ + options_.data_timeout;
+  if (options_.min_data_bytes_per_second == 0) return idle;
+  // A cap, so that no rate and no size leave the clock's range.
+  const uint64_t earned_s = std::min<uint64_t>(
+      data_bytes_ / options_.min_data_bytes_per_second, 1'000'000'000);
+  return std::min(idle, data_begin_ + kDataRateGrace + std::chrono::seconds(earned_s));
 }
 
 void SmtpServerSession::OnBytes(MonotonicTime now, std::string_view bytes) {
@@ -60,6 +69,8 @@ void SmtpServerSession::Process(MonotonicTime now, std::string_view bytes) {
       const size_t taken =
           reader_->Feed(bytes, [this](std::string_view text) { handler_.OnBody(text); });
       bytes.remove_prefix(taken);
+      data_bytes_ += taken;
+      if (body_paused_) data_paused_ = now;
       if (reader_->done()) EndOfData();
       continue;
     }
@@ -299,6 +310,8 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
         SLUICE_CHECK(reply.code == 354);
         stage_ = Stage::kData;
         body_paused_ = false;
+        data_begin_ = activity_;
+        data_bytes_ = 0;
         reader_.emplace(DataReader::Limits{options_.max_message_bytes, options_.max_header_bytes});
         return;
       }
@@ -375,6 +388,7 @@ void SmtpServerSession::OnVerdict(MonotonicTime now, const ServerReply& reply) {
 void SmtpServerSession::ResumeBody(MonotonicTime now) {
   if (!std::exchange(body_paused_, false)) return;
   activity_ = now;
+  data_begin_ += now - data_paused_;
   ProcessPending(now);
   handler_.OnWake();
 }

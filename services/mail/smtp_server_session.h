@@ -14,6 +14,9 @@
 
 namespace sluice::mail {
 
+// What a message may take before its rate counts.
+inline constexpr Duration kDataRateGrace = std::chrono::seconds(30);
+
 struct SmtpServerOptions {
   std::string host_name = "localhost";      // in the greeting and in answers
   std::string greeting = "ESMTP Sluice";    // after the host name in the 220
@@ -28,6 +31,9 @@ struct SmtpServerOptions {
   uint32_t max_line_bytes = 4096;     // a command with CRLF
   Duration command_timeout = std::chrono::minutes(10);
   Duration data_timeout = std::chrono::minutes(10);  // without a byte of the message
+  // A message that comes in more slowly, counted from kDataRateGrace after its 354, ends the
+  // session; 0: as slowly as data_timeout lets it.
+  uint64_t min_data_bytes_per_second = 0;
   CommandExtensions extensions;
 };
 
@@ -135,6 +141,7 @@ class SmtpServerSession {
   void Error(int code, EnhancedCode enhanced, std::string_view text);
   void Fatal(int code, EnhancedCode enhanced, std::string_view text);
   void ResetTransaction();
+  MonotonicTime DataDeadline() const;
 
   SmtpServerHandler& handler_;
   const SmtpServerOptions& options_;
@@ -149,6 +156,9 @@ class SmtpServerSession {
   uint32_t rejections_ = 0;
   uint32_t idle_commands_ = 0;
   MonotonicTime activity_;
+  MonotonicTime data_begin_;   // of the message's text, later by what we made it wait
+  MonotonicTime data_paused_;  // since when
+  uint64_t data_bytes_ = 0;    // that have come of it
   MailCommand mail_;
   std::optional<ServerReply> deferral_;  // the 4xx that MAIL got, until the next one or a reset
   RcptCommand rcpt_;

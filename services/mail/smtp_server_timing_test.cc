@@ -194,5 +194,39 @@ TEST_F(SmtpServerTimingTest, LineTooLongEndsTheSessionAtOnce) {
   EXPECT_TRUE(session_.closing());
 }
 
+TEST_F(SmtpServerTimingTest, AMessageHasToComeInAtItsLeastRate) {
+  options_.min_data_bytes_per_second = 10;
+  ToData();
+  const MonotonicTime start = now_;
+  EXPECT_EQ(session_.deadline(), start + kDataRateGrace);
+  now_ += seconds(20);
+  Say(std::string(98, 'x') + "\r\n");
+  EXPECT_EQ(session_.deadline(), start + kDataRateGrace + seconds(10));
+  // What comes fast keeps the usual deadline.
+  Say(std::string(9'998, 'x') + "\r\n");
+  EXPECT_EQ(session_.deadline(), now_ + minutes(3));
+  now_ = *session_.deadline();
+  Say("y\r\n");
+  now_ = start + kDataRateGrace + seconds(1010);
+  session_.OnTimer(now_);
+  EXPECT_TRUE(Take().starts_with("421 4.4.2"));
+  EXPECT_TRUE(session_.closing());
+  EXPECT_EQ(handler_.resets, 1);
+}
+
+TEST_F(SmtpServerTimingTest, WhatWeMakeTheClientWaitIsNotHeldAgainstIt) {
+  options_.min_data_bytes_per_second = 10;
+  ToData();
+  const MonotonicTime start = now_;
+  handler_.session = &session_;
+  now_ += seconds(5);
+  Say("Subject: 1\r\n");
+  EXPECT_EQ(session_.deadline(), std::nullopt);
+  now_ += minutes(5);
+  handler_.session = nullptr;
+  session_.ResumeBody(now_);
+  EXPECT_EQ(session_.deadline(), start + minutes(5) + kDataRateGrace + seconds(1));
+}
+
 }  // namespace
 }  // namespace sluice::mail

@@ -62,7 +62,8 @@ struct CachingMxResolver::Gather {
   size_t missing = 0;
   uint32_t ttl_s = 0;
   bool any_temporary = false;
-  bool implicit = false;  // the domain has no MX: it is its own host
+  bool authenticated = false;  // the MX records, or their absence
+  bool implicit = false;       // the domain has no MX: it is its own host
   MxOutcome host_outcome = MxOutcome::kNoAddress;
   std::string detail;
 };
@@ -163,7 +164,7 @@ void CachingMxResolver::OnMx(const Key& key, DnsAnswer answer) {
       return;
     case DnsStatus::kNoData:
       // RFC 5321 section 5.1: no MX means that the domain is its own host.
-      GatherHosts(key, {MxHost{name, 0, {}}}, answer.ttl_s, true);
+      GatherHosts(key, {MxHost{name, 0, {}}}, answer, true);
       return;
     case DnsStatus::kAnswer:
       break;
@@ -186,15 +187,16 @@ void CachingMxResolver::OnMx(const Key& key, DnsAnswer answer) {
   std::stable_sort(hosts.begin(), hosts.end(),
                    [](const MxHost& a, const MxHost& b) { return a.preference < b.preference; });
   if (hosts.size() > options_.max_mx_hosts) hosts.resize(options_.max_mx_hosts);
-  GatherHosts(key, std::move(hosts), answer.ttl_s, false);
+  GatherHosts(key, std::move(hosts), answer, false);
 }
 
-void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts, uint32_t ttl_s,
+void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts, const DnsAnswer& mx,
                                     bool implicit) {
   auto gather = std::make_shared<Gather>();
   gather->key = key;
   gather->hosts = std::move(hosts);
-  gather->ttl_s = ttl_s;
+  gather->ttl_s = mx.ttl_s;
+  gather->authenticated = mx.authenticated;
   gather->implicit = implicit;
   // One more than there are, so that answers from the cache cannot finish it before all are asked.
   gather->missing = gather->hosts.size() + 1;
@@ -227,6 +229,7 @@ void CachingMxResolver::FinishGather(const std::shared_ptr<Gather>& gather) {
     result.outcome = MxOutcome::kFound;
     result.hosts = std::move(gather->hosts);
     result.site = SiteOf(result.hosts);
+    result.authenticated = gather->authenticated;
   } else if (gather->any_temporary) {
     result.outcome = MxOutcome::kTemporary;
     result.detail = std::move(gather->detail);

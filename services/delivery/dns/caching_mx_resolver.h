@@ -57,7 +57,7 @@ class CachingMxResolver final : public MxResolver {
   void StartMx(const Key& key);
   void StartHost(const Key& key);
   void OnMx(const Key& key, DnsAnswer answer);
-  void GatherHosts(const Key& key, std::vector<MxHost> hosts, uint32_t ttl_s, bool implicit);
+  void GatherHosts(const Key& key, std::vector<MxHost> hosts, const DnsAnswer& mx, bool implicit);
   void FinishGather(const std::shared_ptr<Gather>& gather);
   void Finish(const Key& key, MxResult result, uint32_t ttl_s);
   void Touch(Entry& entry);

@@ -1,10 +1,12 @@
 #include "services/delivery/dns/cares_client.h"
 
 #include <ares.h>
+#include <netinet/in.h>
 #include <sys/time.h>
 
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <mutex>
+#include <random>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -29,7 +31,11 @@ struct Question {
   std::string name;
   DnsType type;
   DnsClient::Done done;
+  bool trusted;  // the answer's AD bit means what it says
 };
+
+constexpr size_t kFlagsByte = 3;
+constexpr unsigned char kAuthenticData = 0x20;
 
 // c-ares gives the bytes of the answer also where its own status is "no such name".
 void OnAnswer(void* argument, int status, int /*timeouts*/, unsigned char* bytes, int length) {
@@ -40,6 +46,7 @@ void OnAnswer(void* argument, int status, int /*timeouts*/, unsigned char* bytes
     answer = ParseDnsAnswer(
         std::string_view(reinterpret_cast<const char*>(bytes), static_cast<size_t>(length)),
         question->name, question->type);
+    answer.authenticated &= question->trusted;
   } else if (status == ARES_EBADNAME) {
     answer.status = DnsStatus::kNxDomain;  // no such name can exist
     answer.ttl_s = kDefaultNegativeTtlSeconds;
@@ -85,12 +92,25 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
                          ares_strerror(status), ")"));
       }
     }
+    trusted_ = OnlyLoopbackServers();
     return absl::OkStatus();
   }
 
   void Query(const std::string& name, DnsType type, Done done) {
-    auto question = std::make_unique<Question>(Question{name, type, std::move(done)});
-    ares_query(channel_, name.c_str(), 1, static_cast<int>(type), OnAnswer, question.release());
+    auto question = std::make_unique<Question>(Question{name, type, std::move(done), trusted_});
+    unsigned char* query = nullptr;
+    int length = 0;
+    const uint16_t id = static_cast<uint16_t>(random_());
+    const int status = ares_create_query(name.c_str(), 1, static_cast<int>(type), id, 1, &query,
+                                         &length, kEdnsBytes);
+    if (status != ARES_SUCCESS) {
+      OnAnswer(question.release(), status, 0, nullptr, 0);
+      return;
+    }
+    // Asks a resolver to say whether the answer is authentic (RFC 6840 section 5.7).
+    query[kFlagsByte] |= kAuthenticData;
+    ares_send(channel_, query, length, OnAnswer, question.release());
+    ares_free_string(query);
     ArmTimer();
   }
 
@@ -114,6 +134,19 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
     bool reading = false;
     bool writing = false;
   };
+
+  bool OnlyLoopbackServers() const {
+    ares_addr_port_node* servers = nullptr;
+    if (ares_get_servers_ports(channel_, &servers) != ARES_SUCCESS) return false;
+    bool only = servers != nullptr;
+    for (const auto* each = servers; each != nullptr; each = each->next) {
+      only &= each->family == AF_INET
+                  ? (ntohl(each->addr.addr4.s_addr) >> 24) == IN_LOOPBACKNET
+                  : IN6_IS_ADDR_LOOPBACK(reinterpret_cast<const in6_addr*>(&each->addr.addr6));
+    }
+    ares_free_data(servers);
+    return only;
+  }
 
   void OnSocketState(ares_socket_t fd, bool readable, bool writable) {
     auto it = sockets_.find(fd);
@@ -180,6 +213,8 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
   Executor& executor_;
   boost::asio::io_context& io_;
   ares_channel channel_ = nullptr;
+  bool trusted_ = false;  // all servers are on loopback
+  std::random_device random_;
   TimerId timer_ = 0;
   absl::flat_hash_map<ares_socket_t, std::shared_ptr<Socket>> sockets_;
 };

@@ -20,6 +20,8 @@ struct CaresOptions {
   bool rotate = false;  // spread over the servers
 };
 
+// An answer is `authenticated` only where every server is on loopback, and set the AD bit: on the
+// way from any other place the bit could be anybody's (RFC 7672 section 2.1.1).
 class CaresClient final : public DnsClient {
  public:
   // INVALID_ARGUMENT names a server that cannot be parsed. `executor` runs on `io`'s thread.

@@ -168,6 +168,8 @@ std::string_view DnsTypeName(DnsType type) {
       return "SOA";
     case DnsType::kMx:
       return "MX";
+    case DnsType::kTxt:
+      return "TXT";
     case DnsType::kAaaa:
       return "AAAA";
     case DnsType::kTlsa:
@@ -233,6 +235,7 @@ DnsAnswer ParseDnsAnswer(std::string_view message, std::string_view name, DnsTyp
     }
     if (!answer.records.empty()) {
       answer.status = DnsStatus::kAnswer;
+      answer.canonical = std::move(owner);
       return answer;
     }
     if (alias == nullptr) break;
@@ -243,6 +246,7 @@ DnsAnswer ParseDnsAnswer(std::string_view message, std::string_view name, DnsTyp
   }
 
   answer.status = rcode == 3 ? DnsStatus::kNxDomain : DnsStatus::kNoData;
+  answer.canonical = std::move(owner);
   uint32_t negative_ttl_s = kDefaultNegativeTtlSeconds;
   for (int i = 0; i < authorities && i < kMaxRecordsRead; ++i) {
     RawRecord record;

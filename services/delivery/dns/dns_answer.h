@@ -9,7 +9,15 @@
 
 namespace sluice::delivery {
 
-enum class DnsType : uint16_t { kA = 1, kCname = 5, kSoa = 6, kMx = 15, kAaaa = 28, kTlsa = 52 };
+enum class DnsType : uint16_t {
+  kA = 1,
+  kCname = 5,
+  kSoa = 6,
+  kMx = 15,
+  kTxt = 16,
+  kAaaa = 28,
+  kTlsa = 52
+};
 
 enum class DnsStatus : uint8_t {
   kAnswer,    // at least one record of the type that was asked for
@@ -34,8 +42,10 @@ struct DnsAnswer {
   std::vector<DnsRecord> records;  // at most kMaxDnsRecords
   // How long this may be believed: the least TTL on the way, or the zone's negative TTL (RFC 2308).
   uint32_t ttl_s = 0;
-  bool authenticated =
-      false;           // AD bit; worth something from a validating resolver on loopback only
+  // AD bit; worth something from a validating resolver on loopback only.
+  bool authenticated = false;
+  // The name at the end of the aliases, lower case; kFailed has none.
+  std::string canonical;
   std::string detail;  // for people, where status is kFailed
 };
 

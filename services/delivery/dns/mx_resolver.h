@@ -43,6 +43,9 @@ struct MxResult {
   // The addresses came from DNS (and not from a literal or a route, which are consent to private
   // addresses).
   bool from_dns = true;
+  // A validating resolver on loopback vouches for the MX records, or for their absence. DANE may
+  // then be looked up for the hosts (RFC 7672 section 2.2.1).
+  bool authenticated = false;
 };
 
 // Thread-safety: one executor. Lifetime: outlives the lookups that it was asked for; callbacks of a

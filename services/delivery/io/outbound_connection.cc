@@ -25,6 +25,8 @@ common::v1::Stage ToStage(SmtpStage stage) {
       return common::v1::STAGE_GREETING;
     case SmtpStage::kEhlo:
       return common::v1::STAGE_EHLO;
+    case SmtpStage::kAuth:
+      return common::v1::STAGE_AUTH;
     case SmtpStage::kMail:
       return common::v1::STAGE_MAIL;
     case SmtpStage::kRcpt:

@@ -9,12 +9,6 @@ namespace {
 
 constexpr std::string_view kDefaultVirtualMta = "default";
 
-std::optional<Route> Lookup(const config::PolicyView& policy, std::string_view name) {
-  if (const auto* vmta = policy.FindVirtualMta(name)) return Route{vmta->name(), ""};
-  if (const auto* pool = policy.FindPool(name)) return Route{"", pool->name()};
-  return std::nullopt;
-}
-
 uint64_t SmallerLimit(uint64_t a, uint64_t b) {
   if (a == 0 || b == 0) return std::max(a, b);
   return std::min(a, b);
@@ -26,6 +20,16 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
     std::shared_ptr<const config::PolicyView> policy,
     std::shared_ptr<const policy::v1::ClientSettings> settings,
     const mail::SmtpServerOptions& base) {
+  const std::string& host_name = policy->global().host_name();
+  auto tables =
+      std::make_shared<PolicyTables>(*policy, host_name.empty() ? base.host_name : host_name);
+  return Make(std::move(policy), std::move(settings), base, std::move(tables));
+}
+
+std::shared_ptr<const ClientProfile> ClientProfile::Make(
+    std::shared_ptr<const config::PolicyView> policy,
+    std::shared_ptr<const policy::v1::ClientSettings> settings, const mail::SmtpServerOptions& base,
+    std::shared_ptr<PolicyTables> tables) {
   auto profile = std::make_shared<ClientProfile>();
   const policy::v1::GlobalSettings& global = policy->global();
   const policy::v1::ClientSettings& client = *settings;
@@ -37,6 +41,11 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   if (client.has_max_rcpt_per_message() && client.max_rcpt_per_message() != 0) {
     profile->smtp.max_recipients = client.max_rcpt_per_message();
   }
+  if (client.too_many_rcpts_fails_message()) {
+    profile->max_recipients = profile->smtp.max_recipients;
+    profile->smtp.max_recipients = 0;
+  }
+  profile->smtp.min_data_bytes_per_second = client.smtp_min_data_rate();
   if (client.has_max_message_hops()) profile->smtp.max_hops = client.max_message_hops();
   if (client.smtp_command_timeout_us() > 0) {
     profile->smtp.command_timeout = Duration(client.smtp_command_timeout_us());
@@ -46,25 +55,35 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   }
   profile->may_relay = client.allow_relay() || client.allow_submission();
   profile->edits_header = client.process_x_virtual_mta() || client.process_x_job() ||
-                          client.process_x_envid() || client.remove_header().values_size() != 0;
+                          client.process_x_envid() || client.remove_header().values_size() != 0 ||
+                          client.remove_received_headers() || client.add_x_virtual_mta_header() ||
+                          client.add_date_header() == "override";
+  profile->dates_override = client.add_date_header() == "override";
+  profile->adds_header = client.add_message_id_header() || client.add_x_virtual_mta_header() ||
+                         client.add_date_header() == "yes" || profile->dates_override;
+  if (!client.pattern_list().empty()) {
+    profile->patterns = tables->FindPatternList(client.pattern_list());
+  }
+  profile->tables = std::move(tables);
   const std::string_view name = client.default_virtual_mta().empty()
                                     ? kDefaultVirtualMta
                                     : std::string_view(client.default_virtual_mta());
   // The compiler checks names; one that is not there can only be the built-in default.
   profile->default_route =
-      Lookup(*policy, name).value_or(Route{std::string(kDefaultVirtualMta), ""});
+      LookupRoute(*policy, name).value_or(Route{std::string(kDefaultVirtualMta), ""});
   profile->policy = std::move(policy);
   profile->settings = std::move(settings);
   return profile;
 }
 
 std::optional<Route> ClientProfile::FindRoute(std::string_view name) const {
-  if (std::optional<Route> route = Lookup(*policy, name)) return route;
+  if (std::optional<Route> route = LookupRoute(*policy, name)) return route;
   if (!settings->has_reject_invalid_virtual_mta() || settings->reject_invalid_virtual_mta()) {
     return std::nullopt;
   }
   if (!policy->global().invalid_virtual_mta_fallback().empty()) {
-    if (auto route = Lookup(*policy, policy->global().invalid_virtual_mta_fallback())) return route;
+    if (auto route = LookupRoute(*policy, policy->global().invalid_virtual_mta_fallback()))
+      return route;
   }
   return default_route;
 }
@@ -76,10 +95,9 @@ std::optional<mail::ServerReply> ClientProfile::RefuseSender() const {
   return std::nullopt;
 }
 
-std::optional<mail::ServerReply> ClientProfile::RefuseRecipient(std::string_view domain) const {
-  if (may_relay || domain.empty()) return std::nullopt;
-  for (const std::string& relay : policy->global().relay_domains().values()) {
-    if (mail::HeaderNameEquals(domain, relay)) return std::nullopt;
+std::optional<mail::ServerReply> ClientProfile::RefuseRecipient(std::string_view address) const {
+  if (may_relay || address.find('@') == std::string_view::npos || tables->RelaysTo(address)) {
+    return std::nullopt;
   }
   return mail::ServerReply{550, {5, 7, 1}, "Relaying denied"};
 }

@@ -9,28 +9,35 @@
 #include <vector>
 
 #include "services/config/policy_view.h"
+#include "services/ingest/core/policy_tables.h"
+#include "services/ingest/core/route.h"
 #include "services/mail/server_reply.h"
 #include "services/mail/smtp_server_session.h"
 
 namespace sluice::ingest {
 
-// Where a delivery goes out: exactly one of the two is set.
-struct Route {
-  std::string vmta;
-  std::string pool;
-};
-
 // Thread-safety: immutable.
 struct ClientProfile {
   std::shared_ptr<const config::PolicyView> policy;
   std::shared_ptr<const policy::v1::ClientSettings> settings;
+  std::shared_ptr<const PolicyTables> tables;
+  std::shared_ptr<const PatternList> patterns;  // nullptr: none
   mail::SmtpServerOptions smtp;
   bool may_relay = false;
   bool edits_header = false;  // some field may have to be taken out
+  bool adds_header = false;   // some field may have to be put in
+  bool dates_override = false;
+  uint32_t max_recipients = 0;  // where more make the whole message fail; 0: smtp.max_recipients
   Route default_route;
 
   // With the size limits of client and global settings: the smaller one that is set.
   // `base` brings what policy does not say.
+  // `tables` are those of `policy`.
+  static std::shared_ptr<const ClientProfile> Make(
+      std::shared_ptr<const config::PolicyView> policy,
+      std::shared_ptr<const policy::v1::ClientSettings> settings,
+      const mail::SmtpServerOptions& base, std::shared_ptr<PolicyTables> tables);
+  // For one profile alone.
   static std::shared_ptr<const ClientProfile> Make(
       std::shared_ptr<const config::PolicyView> policy,
       std::shared_ptr<const policy::v1::ClientSettings> settings,
@@ -42,8 +49,8 @@ struct ClientProfile {
 
   // Nothing: mail from this client is welcome. Asked at MAIL.
   std::optional<mail::ServerReply> RefuseSender() const;
-  // Asked at RCPT, `domain` in lower case; empty for Postmaster.
-  std::optional<mail::ServerReply> RefuseRecipient(std::string_view domain) const;
+  // Asked at RCPT; `address` is canonical, without a domain for Postmaster.
+  std::optional<mail::ServerReply> RefuseRecipient(std::string_view address) const;
 };
 
 }  // namespace sluice::ingest

@@ -1,4 +1,5 @@
-// How many clients are connected: in all, and from each client network that has a limit of its own.
+// How many clients are connected: in all, from each client network that has a limit of its own, and
+// from each source group.
 #pragma once
 
 #include <cstdint>
@@ -28,16 +29,16 @@ class ConnectionLimits {
     friend class ConnectionLimits;
     void Release();
     ConnectionLimits* limits_ = nullptr;
-    // The network is known by its settings, which stay alive so that nothing else gets their
-    // address.
-    std::shared_ptr<const policy::v1::ClientSettings> network_;
+    std::string network_;  // the section that has the limit; empty: none
+    std::string group_;    // in lower case; empty: none
   };
 
   // `max_connections`: what the process can hold, whatever policy says.
   explicit ConnectionLimits(uint64_t max_connections) : max_connections_(max_connections) {}
 
-  // The refusal, where total-max-smtp-in, the network's max-smtp-in or the process's own limit is
-  // reached. After a reload the connections that stand count for the settings they came under.
+  // The refusal, where total-max-smtp-in, the network's max-smtp-in, the group's or the process's
+  // own limit is reached. What groups have reserved and do not use counts as taken for all others.
+  // After a reload the connections that stand count for the sections that they came under.
   std::optional<mail::ServerReply> Take(const ClientProfile& profile, Slot& slot);
 
   uint64_t connections() const;
@@ -45,9 +46,9 @@ class ConnectionLimits {
  private:
   const uint64_t max_connections_;
   mutable std::mutex mutex_;
-  uint64_t total_ = 0;  // guarded by mutex_
-  absl::flat_hash_map<const policy::v1::ClientSettings*, uint64_t>
-      by_network_;  // guarded by mutex_
+  uint64_t total_ = 0;                                     // guarded by mutex_
+  absl::flat_hash_map<std::string, uint64_t> by_network_;  // guarded by mutex_
+  absl::flat_hash_map<std::string, uint64_t> by_group_;    // guarded by mutex_
 };
 
 }  // namespace sluice::ingest

@@ -34,8 +34,47 @@ TEST(ConnectionLimits, TotalNetworkAndProcess) {
   moved = ConnectionLimits::Slot();
   EXPECT_EQ(limits.connections(), 2u);
 
+  // A limit of one network does not count another's clients, nor is it lost by a reload.
+  auto reloaded = std::make_shared<FakePolicy>();
+  reloaded->loopback->set_max_smtp_in(2);
+  const auto local_again = ClientProfile::Make(reloaded, reloaded->loopback, {});
+  EXPECT_FALSE(limits.Take(*local_again, d));
+  EXPECT_TRUE(limits.Take(*local_again, moved));
+  reloaded->others->set_max_smtp_in(2);
+  reloaded->others->set_max_smtp_in_scope("192.0.2.0/24");
+  EXPECT_FALSE(limits.Take(*ClientProfile::Make(reloaded, reloaded->others, {}), moved));
+  d = ConnectionLimits::Slot();
+
   ConnectionLimits none(0);
   EXPECT_TRUE(none.Take(*others, d));
+}
+
+TEST(ConnectionLimits, GroupsShareTheirLimitAndKeepWhatIsReserved) {
+  auto policy = std::make_shared<FakePolicy>();
+  policy->global_settings.set_total_max_smtp_in(4);
+  policy::v1::SourceGroupSection group;
+  group.set_name("Partners");
+  group.set_max_smtp_in(3);
+  group.set_reserved_smtp_in(2);
+  policy->groups.push_back(&group);
+  policy->loopback->set_source_group("partners");
+  const auto partner = ClientProfile::Make(policy, policy->loopback, {});
+  const auto other = ClientProfile::Make(policy, policy->others, {});
+  ConnectionLimits limits(100);
+  ConnectionLimits::Slot slots[6];
+  EXPECT_FALSE(limits.Take(*other, slots[0]));
+  EXPECT_FALSE(limits.Take(*other, slots[1]));
+  // Two of four are the group's.
+  EXPECT_EQ(limits.Take(*other, slots[2])->enhanced, (mail::EnhancedCode{4, 3, 2}));
+  EXPECT_FALSE(limits.Take(*partner, slots[2]));
+  EXPECT_FALSE(limits.Take(*partner, slots[3]));
+  EXPECT_EQ(limits.Take(*partner, slots[4])->enhanced, (mail::EnhancedCode{4, 3, 2}));
+  slots[0] = ConnectionLimits::Slot();
+  EXPECT_FALSE(limits.Take(*partner, slots[4]));
+  slots[1] = ConnectionLimits::Slot();
+  // Its own limit comes before the total.
+  EXPECT_EQ(limits.Take(*partner, slots[5])->enhanced, (mail::EnhancedCode{4, 7, 0}));
+  EXPECT_FALSE(limits.Take(*other, slots[5]));
 }
 
 }  // namespace

@@ -77,6 +77,7 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
   const policy::v1::ClientSettings& client = *profile.settings;
   const std::string_view header(buffer.data() + begin, end - begin);
   std::array<bool, kCaptured.size()> captured{};
+  const bool matches_header = profile.patterns != nullptr && profile.patterns->has_headers();
   std::vector<std::pair<size_t, size_t>> cuts;  // in `header`
   mail::HeaderFieldReader reader(header);
   for (mail::HeaderField field; reader.Next(field);) {
@@ -88,19 +89,32 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
       if (i == 0) message.set_header_from(mail::FirstAddress(value));
       Capture(kCaptured[i], std::move(value), message);
     }
-    if (!profile.edits_header) continue;
-    bool cut = Contains(client.remove_header(), field.name);
     const auto is = [&](std::string_view name) { return mail::HeaderNameEquals(field.name, name); };
+    if (matches_header && profile.patterns->WantsHeader(field.name)) {
+      control.header_line = profile.patterns->MatchHeader(
+          field.name, mail::UnfoldHeaderValue(field.value, kMaxCapturedBytes), control.header_line);
+    }
+    const bool date = profile.adds_header && is("Date");
+    if (!profile.edits_header) {
+      control.has_date |= date;
+      continue;
+    }
+    bool cut = Contains(client.remove_header(), field.name);
+    cut |= date && profile.dates_override;
+    control.has_date |= date && !cut;
+    cut |= client.remove_received_headers() && is("Received");
+    cut |= client.add_x_virtual_mta_header() && is("X-Virtual-MTA");
     if (client.process_x_virtual_mta() && is("X-Virtual-MTA")) {
       std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
       Capture("X-Virtual-MTA", value, message);
-      if (!control.virtual_mta) control.virtual_mta = std::move(value);
+      const bool none = value.empty() && client.allow_empty_x_virtual_mta();
+      if (!control.virtual_mta && !none) control.virtual_mta = std::move(value);
       cut |= !client.retain_x_virtual_mta();
     } else if (client.process_x_job() &&
                is(client.jobid_header().empty() ? "X-Job" : client.jobid_header())) {
       std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
       Capture(field.name, value, message);
-      if (control.job_id.empty()) control.job_id = std::move(value);
+      if (control.job_id.empty() && !value.empty()) control.job_id = client.jobid_prefix() + value;
       cut |= !client.retain_x_job();
     } else if (client.process_x_envid() && is("X-Envid")) {
       std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
@@ -110,6 +124,8 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
     }
     if (cut) cuts.emplace_back(field.begin, field.end);
   }
+  // Message-ID, unless it is one of those that are taken out.
+  control.has_message_id = captured[3] && !Contains(client.remove_header(), kCaptured[3]);
   if (cuts.empty()) return 0;
   // One pass from the first cut to the end of the buffer.
   size_t to = begin + cuts.front().first;
@@ -124,40 +140,100 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
   return removed;
 }
 
+const Route& RouteChoice::For(std::string_view rcpt) const {
+  if (lines == nullptr) return route;
+  const size_t matched = lines->MatchRecipient(rcpt, line);
+  return matched == PatternList::kNone ? route : lines->route(matched);
+}
+
 std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
-                                             const std::optional<std::string>& wanted,
-                                             Route& route) {
-  if (!wanted) {
-    route = profile.default_route;
+                                             const ControlFields& control,
+                                             std::string_view mail_from, RouteChoice& choice) {
+  choice = {profile.default_route, nullptr, PatternList::kNone};
+  if (control.virtual_mta) {
+    const std::string& wanted = *control.virtual_mta;
+    std::optional<Route> found = profile.FindRoute(wanted);
+    if (!found) {
+      return mail::ServerReply{554, {5, 7, 1}, "There is no virtual MTA \"" + wanted + "\""};
+    }
+    choice.route = *std::move(found);
     return std::nullopt;
   }
-  std::optional<Route> found = profile.FindRoute(*wanted);
-  if (!found) {
-    return mail::ServerReply{554, {5, 7, 1}, "There is no virtual MTA \"" + *wanted + "\""};
-  }
-  route = *std::move(found);
+  if (profile.patterns == nullptr) return std::nullopt;
+  choice.line = profile.patterns->MatchSender(mail_from, control.header_line);
+  if (choice.line != PatternList::kNone) choice.route = profile.patterns->route(choice.line);
+  if (profile.patterns->has_recipients()) choice.lines = profile.patterns;
   return std::nullopt;
 }
 
-void AddRecipient(const ClientProfile& profile, std::string_view address, uint32_t notify,
-                  std::string_view orcpt, queue::v1::NewMessage& message) {
+size_t AddHeaderFields(const ClientProfile& profile, const ControlFields& control,
+                       const RouteChoice& choice, std::string_view id, WallTime now, size_t begin,
+                       std::string& buffer, queue::v1::NewMessage& message) {
+  if (!profile.adds_header) return 0;
+  const policy::v1::ClientSettings& client = *profile.settings;
+  std::string fields;
+  if (client.add_message_id_header() && !control.has_message_id) {
+    std::string value = "<";
+    value += id;
+    value += "@" + profile.smtp.host_name + ">";
+    fields += "Message-ID: " + value + "\r\n";
+    Capture("Message-ID", std::move(value), *message.mutable_message());
+  }
+  if (!control.has_date && (profile.dates_override || client.add_date_header() == "yes")) {
+    fields += "Date: " + FormatDate(ToUnixMicros(now) / 1'000'000) + "\r\n";
+  }
+  if (client.add_x_virtual_mta_header() && message.deliveries_size() != 0) {
+    // A message whose recipients go different ways has no single answer.
+    const Route& route = choice.For(message.deliveries(0).delivery().rcpt());
+    const bool same = choice.lines == nullptr ||
+                      std::all_of(message.deliveries().begin(), message.deliveries().end(),
+                                  [&](const queue::v1::NewDelivery& each) {
+                                    return choice.For(each.delivery().rcpt()) == route;
+                                  });
+    if (same) {
+      fields += "X-Virtual-MTA: " + (route.pool.empty() ? route.vmta : route.pool) + "\r\n";
+    }
+  }
+  buffer.insert(begin, fields);
+  return fields.size();
+}
+
+std::optional<mail::ServerReply> AddRecipient(const ClientProfile& profile,
+                                              std::string_view address, uint32_t notify,
+                                              std::string_view orcpt,
+                                              queue::v1::NewMessage& message) {
+  std::string rcpt(address);
+  if (profile.tables->has_aliases()) {
+    std::optional<std::string> resolved = profile.tables->Resolve(address);
+    if (!resolved) return mail::ServerReply{550, {5, 4, 6}, "The aliases of this address loop"};
+    rcpt = *std::move(resolved);
+  }
+  // A quoted local part may hold "@"; the domain never does.
+  if (rcpt.rfind('@') == std::string::npos) {
+    rcpt += '@';
+    rcpt += profile.smtp.host_name;
+  }
   common::v1::Delivery* const delivery = message.add_deliveries()->mutable_delivery();
   delivery->set_rcpt_given(address.data(), address.size());
-  std::string* const rcpt = delivery->mutable_rcpt();
-  rcpt->assign(address);
-  // A quoted local part may hold "@"; the domain never does.
-  if (address.rfind('@') == std::string_view::npos) {
-    *rcpt += '@';
-    *rcpt += profile.smtp.host_name;
-  }
+  delivery->set_rcpt(std::move(rcpt));
   if (notify == 0 && profile.settings->suppress_local_dsn()) notify = mail::kNotifyNever;
   if (notify != 0) delivery->set_notify(notify);
   if (!orcpt.empty()) delivery->set_orcpt(orcpt.data(), orcpt.size());
+  return std::nullopt;
 }
 
-void CompleteEnvelope(const ClientProfile& profile, const Route& route,
+void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
                       const ControlFields& control, queue::v1::NewMessage& new_message) {
   common::v1::Message& message = *new_message.mutable_message();
+  if (!profile.settings->bcc().empty()) {
+    common::v1::Delivery* const copy = new_message.add_deliveries()->mutable_delivery();
+    copy->set_rcpt_given(profile.settings->bcc());
+    copy->set_rcpt(profile.settings->bcc());
+    copy->set_notify(mail::kNotifyNever);
+  }
+  if (!profile.settings->source_group().empty()) {
+    message.set_source_group(profile.settings->source_group());
+  }
   if (!control.envid.empty() && message.envid().empty()) message.set_envid(control.envid);
   if (message.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED &&
       profile.settings->dsn_return_default() == "full") {
@@ -171,7 +247,8 @@ void CompleteEnvelope(const ClientProfile& profile, const Route& route,
     common::v1::Delivery& delivery = *new_delivery.mutable_delivery();
     const std::string_view rcpt = delivery.rcpt();
     const std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);
-    if (settings == nullptr || domain != last_domain) {
+    const Route& route = choice.For(rcpt);
+    if (settings == nullptr || domain != last_domain || choice.lines != nullptr) {
       last_domain = domain;
       settings = profile.policy->ForQueue(domain, route.vmta, route.pool);
     }

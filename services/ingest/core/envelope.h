@@ -46,6 +46,19 @@ struct ControlFields {
   std::optional<std::string> virtual_mta;
   std::string job_id;
   std::string envid;
+  size_t header_line = PatternList::kNone;  // first line of the pattern list that matched a field
+  bool has_message_id = false;
+  bool has_date = false;
+};
+
+// Which way a message goes: one for all recipients, unless lines of a pattern list look at them.
+struct RouteChoice {
+  Route route;                               // where no line of the pattern list matches
+  std::shared_ptr<const PatternList> lines;  // set: lines about recipients are to be asked
+  size_t line = PatternList::kNone;          // first line that matches the message as a whole
+
+  // `rcpt` is the address after aliases.
+  const Route& For(std::string_view rcpt) const;
 };
 
 // Reads the header section `buffer[begin, end)` (with its empty line, if there is one): captures
@@ -54,18 +67,28 @@ struct ControlFields {
 size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::string& buffer,
                   common::v1::Message& message, ControlFields& control);
 
-// The route that `control` and the client's default give, or the refusal.
+// The way that the message asks for, else that of the client's pattern list, else its default; or
+// the refusal.
 std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
-                                             const std::optional<std::string>& wanted,
-                                             Route& route);
+                                             const ControlFields& control,
+                                             std::string_view mail_from, RouteChoice& choice);
 
-// Completes deliveries[…], whose recipients are set: virtual MTA or pool, job, queue. `message`
-// gets envelope values from `control` and the client's defaults.
-void CompleteEnvelope(const ClientProfile& profile, const Route& route,
+// Puts the fields at `begin` that the client's messages are to have and this one has not. Returns
+// the bytes put in. `message` has its recipients.
+size_t AddHeaderFields(const ClientProfile& profile, const ControlFields& control,
+                       const RouteChoice& choice, std::string_view id, WallTime now, size_t begin,
+                       std::string& buffer, queue::v1::NewMessage& message);
+
+// Completes deliveries[…], whose recipients are set: virtual MTA or pool, job, queue; adds the
+// client's blind copy. `message` gets envelope values from `control` and the client's defaults.
+void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
                       const ControlFields& control, queue::v1::NewMessage& message);
 
-// Appends a delivery. `address` canonical; one without a domain gets the host's own.
-void AddRecipient(const ClientProfile& profile, std::string_view address, uint32_t notify,
-                  std::string_view orcpt, queue::v1::NewMessage& message);
+// Appends a delivery to where aliases lead. `address` canonical; one without a domain gets the
+// host's own. The refusal where the aliases go in a circle.
+std::optional<mail::ServerReply> AddRecipient(const ClientProfile& profile,
+                                              std::string_view address, uint32_t notify,
+                                              std::string_view orcpt,
+                                              queue::v1::NewMessage& message);
 
 }  // namespace sluice::ingest

@@ -113,15 +113,130 @@ TEST_F(EnvelopeTest, RoutesByName) {
   policy_->pool.set_name("p");
   policy_->loopback->set_default_virtual_mta("p");
   const auto profile = Profile();
-  Route route;
-  EXPECT_FALSE(ChooseRoute(*profile, std::nullopt, route));
-  EXPECT_EQ(route.pool, "p");
-  EXPECT_EQ(route.vmta, "");
-  EXPECT_FALSE(ChooseRoute(*profile, "v", route));
-  EXPECT_EQ(route.vmta, "v");
-  EXPECT_EQ(route.pool, "");
-  EXPECT_EQ(ChooseRoute(*profile, "", route)->code, 554);
-  EXPECT_EQ(ChooseRoute(*profile, "x\r\nEvil: 1", route)->enhanced, (mail::EnhancedCode{5, 7, 1}));
+  RouteChoice choice;
+  EXPECT_FALSE(ChooseRoute(*profile, {}, "", choice));
+  EXPECT_EQ(choice.For("a@b"), (Route{"", "p"}));
+  EXPECT_FALSE(ChooseRoute(*profile, {.virtual_mta = "v"}, "", choice));
+  EXPECT_EQ(choice.For("a@b"), (Route{"v", ""}));
+  EXPECT_EQ(ChooseRoute(*profile, {.virtual_mta = ""}, "", choice)->code, 554);
+  EXPECT_EQ(ChooseRoute(*profile, {.virtual_mta = "x\r\nEvil: 1"}, "", choice)->enhanced,
+            (mail::EnhancedCode{5, 7, 1}));
+}
+
+TEST_F(EnvelopeTest, PatternListDecidesByItsFirstLineThatMatches) {
+  for (const char* name : {"a", "b", "c", "d"}) policy_->AddVirtualMta(name);
+  using Rule = policy::v1::PatternRule;
+  const auto add = [&](Rule::Subject subject, const char* header, const char* regex,
+                       const char* vmta) {
+    Rule* const rule = policy_->pattern_list.add_rules();
+    rule->set_subject(subject);
+    rule->set_header(header);
+    rule->set_regex(regex);
+    rule->set_virtual_mta(vmta);
+  };
+  policy_->pattern_list.set_name("list");
+  add(Rule::SUBJECT_MAIL_FROM, "", "(?i)^VIP@", "a");
+  add(Rule::SUBJECT_RCPT_TO, "", "(?i)@slow\\.", "b");
+  add(Rule::SUBJECT_HEADER, "Subject", "(?i)urgent", "c");
+  add(Rule::SUBJECT_MAIL_FROM, "", "news@", "d");
+  add(Rule::SUBJECT_MAIL_FROM, "", "news@", "not there");
+  policy_->loopback->set_pattern_list("list");
+  const auto vmta = [&](const char* from, const char* header, const char* rcpt) {
+    const Outcome o = Read(header);
+    RouteChoice choice;
+    EXPECT_FALSE(ChooseRoute(*Profile(), o.control, from, choice));
+    return choice.For(rcpt).vmta;
+  };
+  EXPECT_EQ(vmta("vip@x", "subject: very\r\n Urgent\r\n\r\n", "r@slow.test"), "a");
+  EXPECT_EQ(vmta("x@y", "Subject: urgent\r\n\r\n", "r@slow.test"), "b");
+  EXPECT_EQ(vmta("news@y", "Subject: urgent\r\n\r\n", "r@fast.test"), "c");
+  EXPECT_EQ(vmta("news@y", "Subject: calm\r\nSubject: \r\n\r\n", "r@fast.test"), "d");
+  EXPECT_EQ(vmta("news@y", "Other: urgent\r\n\r\n", "r@slow.test"), "b");
+  EXPECT_EQ(vmta("", "\r\n", "r@fast.test"), "default");
+
+  // What the message asks for comes first.
+  RouteChoice choice;
+  EXPECT_FALSE(ChooseRoute(*Profile(), {.virtual_mta = "d"}, "vip@x", choice));
+  EXPECT_EQ(choice.For("r@slow.test").vmta, "d");
+
+  // Each recipient goes its own way.
+  EXPECT_FALSE(ChooseRoute(*Profile(), {}, "x@y", choice));
+  queue::v1::NewMessage message;
+  EXPECT_FALSE(AddRecipient(*Profile(), "r@slow.test", 0, "", message));
+  EXPECT_FALSE(AddRecipient(*Profile(), "r@fast.test", 0, "", message));
+  CompleteEnvelope(*Profile(), choice, {}, message);
+  EXPECT_EQ(message.deliveries(0).delivery().vmta(), "b");
+  EXPECT_EQ(message.deliveries(1).delivery().vmta(), "default");
+}
+
+TEST_F(EnvelopeTest, FieldsThatAreMissingAreAdded) {
+  policy_->loopback->set_add_message_id_header(true);
+  policy_->loopback->set_add_date_header("yes");
+  const auto add = [&](const std::string& header) {
+    Outcome o = Read(header);
+    queue::v1::NewMessage message;
+    EXPECT_FALSE(AddRecipient(*Profile(), "r@c.test", 0, "", message));
+    RouteChoice choice;
+    EXPECT_FALSE(ChooseRoute(*Profile(), o.control, "", choice));
+    const size_t before = o.buffer.size();
+    const size_t added = AddHeaderFields(*Profile(), o.control, choice, "ID", FromUnixMicros(0), 0,
+                                         o.buffer, message);
+    EXPECT_EQ(o.buffer.size(), before + added);
+    return o.buffer;
+  };
+  EXPECT_EQ(add("A: 1\r\n\r\n"),
+            "Message-ID: <ID@mx.test>\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\nA: 1\r\n\r\n");
+  EXPECT_EQ(add("message-id: <x>\r\nDATE: never\r\n\r\n"),
+            "message-id: <x>\r\nDATE: never\r\n\r\n");
+  EXPECT_EQ(add("\r\n"),
+            "Message-ID: <ID@mx.test>\r\nDate: Thu, 01 Jan 1970 00:00:00 +0000\r\n\r\n");
+  policy_->loopback->set_add_date_header("override");
+  policy_->loopback->set_add_message_id_header(false);
+  EXPECT_EQ(add("Date: never\r\nA: 1\r\ndate: again\r\n\r\n"),
+            "Date: Thu, 01 Jan 1970 00:00:00 +0000\r\nA: 1\r\n\r\n");
+  policy_->loopback->set_add_date_header("no");
+  policy_->loopback->set_add_x_virtual_mta_header(true);
+  EXPECT_EQ(add("X-Virtual-MTA: theirs\r\n\r\n"), "X-Virtual-MTA: default\r\n\r\n");
+}
+
+TEST_F(EnvelopeTest, ReceivedFieldsAndEmptyVirtualMta) {
+  policy_->loopback->set_remove_received_headers(true);
+  policy_->loopback->set_process_x_virtual_mta(true);
+  policy_->loopback->set_allow_empty_x_virtual_mta(true);
+  policy_->loopback->set_process_x_job(true);
+  policy_->loopback->set_jobid_prefix("p-");
+  const Outcome o =
+      Read("Received: a\r\n b\r\nX-Virtual-MTA: \r\nreceived: c\r\nX-Job: 7\r\nA: 1\r\n\r\n");
+  EXPECT_EQ(o.buffer, "A: 1\r\n\r\n");
+  EXPECT_FALSE(o.control.virtual_mta);
+  EXPECT_EQ(o.control.job_id, "p-7");
+}
+
+TEST_F(EnvelopeTest, AliasesBlindCopyAndGroup) {
+  auto* alias = policy_->global_settings.add_aliases();
+  alias->set_source("sales");
+  alias->set_target("People@C.test");
+  alias = policy_->global_settings.add_aliases();
+  alias->set_source("loop");
+  alias->set_target("loop2@mx.test");
+  alias = policy_->global_settings.add_aliases();
+  alias->set_source("loop2@mx.test");
+  alias->set_target("loop");
+  policy_->loopback->set_bcc("archive@d.test");
+  policy_->loopback->set_source_group("g");
+  queue::v1::NewMessage message;
+  EXPECT_FALSE(AddRecipient(*Profile(), "Sales@mx.test", 0, "", message));
+  EXPECT_FALSE(AddRecipient(*Profile(), "sales@other.test", 0, "", message));
+  EXPECT_EQ(AddRecipient(*Profile(), "loop@mx.test", 0, "", message)->code, 550);
+  CompleteEnvelope(*Profile(), {{"default", ""}, nullptr}, {}, message);
+  ASSERT_EQ(message.deliveries_size(), 3);
+  EXPECT_EQ(message.deliveries(0).delivery().rcpt(), "People@c.test");
+  EXPECT_EQ(message.deliveries(0).delivery().rcpt_given(), "Sales@mx.test");
+  EXPECT_EQ(message.deliveries(1).delivery().rcpt(), "sales@other.test");
+  EXPECT_EQ(message.deliveries(2).delivery().rcpt(), "archive@d.test");
+  EXPECT_EQ(message.deliveries(2).delivery().notify(), mail::kNotifyNever);
+  EXPECT_EQ(message.deliveries(2).delivery().vmta(), "default");
+  EXPECT_EQ(message.message().source_group(), "g");
 }
 
 TEST_F(EnvelopeTest, EnvelopeDefaultsOfTheClient) {
@@ -131,7 +246,7 @@ TEST_F(EnvelopeTest, EnvelopeDefaultsOfTheClient) {
   queue::v1::NewMessage message;
   AddRecipient(*profile, "\"a@b\"@c.test", 0, "", message);
   AddRecipient(*profile, "x@c.test", mail::kNotifyFailure, "rfc822;o@c.test", message);
-  CompleteEnvelope(*profile, {"v", ""}, {}, message);
+  CompleteEnvelope(*profile, {{"v", ""}, nullptr}, {}, message);
   EXPECT_EQ(message.message().dsn_return(), common::v1::DSN_RETURN_FULL);
   EXPECT_EQ(message.deliveries(0).delivery().rcpt(), "\"a@b\"@c.test");
   EXPECT_EQ(message.deliveries(0).delivery().notify(), mail::kNotifyNever);

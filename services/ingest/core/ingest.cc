@@ -49,18 +49,29 @@ void Ingest::Start() {
 
 void Ingest::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
+  const std::string& host_name = policy_->global().host_name();
+  tables_ = std::make_shared<PolicyTables>(*policy_,
+                                           host_name.empty() ? options_.smtp.host_name : host_name);
   ++policy_generation_;
   profiles_.clear();
 }
 
-std::shared_ptr<const ClientProfile> Ingest::ProfileFor(std::string_view client_ip) {
-  std::shared_ptr<const policy::v1::ClientSettings> settings = policy_->ForClient(client_ip);
+std::shared_ptr<const ClientProfile> Ingest::ProfileFor(
+    std::string_view client_ip, std::string_view listener,
+    const std::vector<std::string>& user_sources) {
+  std::vector<std::string> sources;
+  const auto* const at = listener.empty() ? nullptr : policy_->FindListener(listener);
+  if (at != nullptr && !at->source().empty()) sources.push_back(at->source());
+  sources.insert(sources.end(), user_sources.begin(), user_sources.end());
+  std::shared_ptr<const policy::v1::ClientSettings> settings =
+      sources.empty() ? policy_->ForClient(client_ip) : policy_->ForClientOf(client_ip, sources);
   const auto it = profiles_.find(settings.get());
   if (it != profiles_.end()) return it->second;
   if (profiles_.size() >= kMaxProfiles) profiles_.clear();
   const policy::v1::ClientSettings* const key = settings.get();
   // The profile keeps the settings alive, so that the key stays theirs.
-  return profiles_.emplace(key, ClientProfile::Make(policy_, std::move(settings), options_.smtp))
+  return profiles_
+      .emplace(key, ClientProfile::Make(policy_, std::move(settings), options_.smtp, tables_))
       .first->second;
 }
 

@@ -57,6 +57,7 @@ struct IngestCounters {
   std::atomic<uint64_t> senders_refused{0};
   std::atomic<uint64_t> backpressure{0};  // refused at MAIL or DATA for want of room or of a shard
   std::atomic<uint64_t> smuggling_refused{0};  // bare LF, bare CR, NUL
+  std::atomic<uint64_t> tarpitted{0};          // refusals that were held back
 };
 
 // Something that ends by itself after the drain has begun.
@@ -98,7 +99,11 @@ class Ingest {
   Executor& executor() { return executor_; }
   MonotonicTime now() const { return executor_.clock().Now(); }
   WallTime wall_now() const { return executor_.clock().WallNow(); }
-  std::shared_ptr<const ClientProfile> ProfileFor(std::string_view client_ip);
+  // `listener`: ip:port of this end, or empty. `user_sources`: of a client that has said who it is,
+  // "{auth}" and then the named source of the user.
+  std::shared_ptr<const ClientProfile> ProfileFor(
+      std::string_view client_ip, std::string_view listener = {},
+      const std::vector<std::string>& user_sources = {});
   // Changes with each policy.
   uint64_t policy_generation() const { return policy_generation_; }
   // Whether a message of about that size may begin now; a refusal is counted.
@@ -128,6 +133,7 @@ class Ingest {
   ReceivedWriter received_;
   IngestCounters counters_;
   std::shared_ptr<const config::PolicyView> policy_;
+  std::shared_ptr<PolicyTables> tables_;  // of policy_
   uint64_t policy_generation_ = 0;
   absl::flat_hash_map<const policy::v1::ClientSettings*, std::shared_ptr<const ClientProfile>>
       profiles_;

@@ -32,6 +32,7 @@ constexpr CounterName kCounters[] = {
      &IngestCounters::backpressure},
     {"sluice_ingest_smuggling_refused_total", "messages refused for a bare LF, a bare CR or a NUL",
      &IngestCounters::smuggling_refused},
+    {"sluice_ingest_tarpitted_total", "refusals that were held back", &IngestCounters::tarpitted},
 };
 
 }  // namespace

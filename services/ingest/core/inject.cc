@@ -136,14 +136,17 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     }
     ControlFields control;
     const size_t cut = ReadHeader(*profile, text_begin, header_end, content_, message, control);
-    message.set_header_size(header_end - cut);
     if (!request_.virtual_mta().empty()) control.virtual_mta = request_.virtual_mta();
     if (!request_.job_id().empty()) control.job_id = request_.job_id();
     if (!request_.envid().empty()) control.envid = request_.envid();
-    Route route;
-    if (auto refusal = ChooseRoute(*profile, control.virtual_mta, route)) {
+    RouteChoice choice;
+    if (auto refusal = ChooseRoute(*profile, control, message.mail_from(), choice)) {
       return StatusFor(*refusal);
     }
+    const size_t added =
+        AddHeaderFields(*profile, control, choice, mail::FormatMessageId(message.id()),
+                        ingest_.wall_now(), text_begin, content_, message_);
+    message.set_header_size(header_end - cut + added);
     message.set_source_type(common::v1::SOURCE_TYPE_GRPC);
     message.set_time_queued_us(ToUnixMicros(ingest_.wall_now()));
     message.set_dsn_return(request_.dsn_return());
@@ -152,7 +155,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     message.set_idempotency_key(request_.idempotency_key());
     message.mutable_metadata()->swap(*request_.mutable_metadata());
     message.set_body_size(content_.size());
-    CompleteEnvelope(*profile, route, control, message_);
+    CompleteEnvelope(*profile, choice, control, message_);
     recipients_ = static_cast<size_t>(message_.deliveries_size());
     body_size_ = content_.size();
 
@@ -229,12 +232,14 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
       }
       utf8 |= mailbox.is_utf8;
       const std::string address = mailbox.Canonical();
-      if (auto refusal =
-              profile.RefuseRecipient(std::string_view(address).substr(address.rfind('@') + 1))) {
+      auto refusal = profile.RefuseRecipient(address);
+      if (!refusal) {
+        refusal = AddRecipient(profile, address, recipient.notify(), recipient.orcpt(), message_);
+      }
+      if (refusal) {
         return absl::PermissionDeniedError("recipients[" + std::to_string(i) +
                                            "].address: " + refusal->text);
       }
-      AddRecipient(profile, address, recipient.notify(), recipient.orcpt(), message_);
     }
     if (utf8) message.set_smtputf8(true);
     return absl::OkStatus();

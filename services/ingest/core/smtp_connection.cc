@@ -10,8 +10,8 @@ namespace {
 
 // Room for a message whose size the client did not say.
 constexpr size_t kFirstBufferBytes = 16 * 1024;
-// Room for our own Received field.
-constexpr size_t kReceivedBytes = 512;
+// Room for our own Received field, and others that we may add.
+constexpr size_t kReceivedBytes = 768;
 // What a large message holds at most: the piece that is being filled, one that is held back, and
 // those that the shard has not acknowledged.
 constexpr uint64_t kLargeMessageBytes = (2 + kUploadWindowChunks) * kMaxInlineBodyBytes;
@@ -22,7 +22,7 @@ SmtpConnection::SmtpConnection(Ingest& ingest, SmtpPeer peer, Driver& driver)
     : ingest_(ingest),
       driver_(driver),
       peer_(std::move(peer)),
-      session_profile_(ingest.ProfileFor(peer_.client_ip)),
+      session_profile_(ingest.ProfileFor(peer_.client_ip, peer_.listener)),
       profile_(session_profile_),
       policy_generation_(ingest.policy_generation()),
       session_(*this, session_profile_->smtp) {
@@ -61,16 +61,16 @@ void SmtpConnection::OnHello(std::string_view name, bool extended) {
 std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand& mail) {
   if (policy_generation_ != ingest_.policy_generation()) {
     policy_generation_ = ingest_.policy_generation();
-    profile_ = ingest_.ProfileFor(peer_.client_ip);
+    profile_ = ingest_.ProfileFor(peer_.client_ip, peer_.listener);
   }
-  std::optional<mail::ServerReply> refusal = profile_->RefuseSender();
-  if (refusal) {
+  if (std::optional<mail::ServerReply> refusal = profile_->RefuseSender()) {
     ingest_.mutable_counters().senders_refused.fetch_add(1, std::memory_order_relaxed);
-    return Noted("MAIL", *std::move(refusal));
+    return HoldBack(Noted("MAIL", *std::move(refusal)));
   }
   declared_size_ = std::min<uint64_t>(mail.size, kMaxInlineBodyBytes);
-  if (auto full = ingest_.Admit(declared_size_)) return Noted("MAIL", *std::move(full));
+  if (auto full = ingest_.Admit(declared_size_)) return Final(Noted("MAIL", *std::move(full)));
   message_.Clear();
+  too_many_recipients_ = false;
   common::v1::Message& message = *message_.mutable_message();
   message.set_mail_from(mail.from);
   if (mail.body == mail::BodyParam::k8BitMime)
@@ -88,16 +88,47 @@ std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand&
 }
 
 std::optional<mail::ServerReply> SmtpConnection::OnRcpt(const mail::RcptCommand& rcpt) {
-  if (auto refusal = profile_->RefuseRecipient(rcpt.domain())) {
+  if (auto refusal = CheckRcpt(rcpt)) {
     ingest_.mutable_counters().recipients_refused.fetch_add(1, std::memory_order_relaxed);
-    return Noted("RCPT", *std::move(refusal));
+    return HoldBack(Noted("RCPT", *std::move(refusal)));
   }
-  AddRecipient(*profile_, rcpt.to, rcpt.notify, rcpt.orcpt, message_);
   return mail::ServerReply{250, {2, 1, 5}, "Recipient OK"};
 }
 
+std::optional<mail::ServerReply> SmtpConnection::CheckRcpt(const mail::RcptCommand& rcpt) {
+  if (auto refusal = profile_->RefuseRecipient(rcpt.to)) return refusal;
+  if (profile_->max_recipients != 0 &&
+      static_cast<uint32_t>(message_.deliveries_size()) >= profile_->max_recipients) {
+    too_many_recipients_ = true;
+    return mail::ServerReply{452, {4, 5, 3}, "Too many recipients, the message will be refused"};
+  }
+  return AddRecipient(*profile_, rcpt.to, rcpt.notify, rcpt.orcpt, message_);
+}
+
+std::optional<mail::ServerReply> SmtpConnection::HoldBack(mail::ServerReply refusal) {
+  const policy::v1::ClientSettings& client = *profile_->settings;
+  if (++refusals_ <= client.smtp_tarpit_after() || client.smtp_tarpit_delay_us() <= 0) {
+    return refusal;
+  }
+  ingest_.mutable_counters().tarpitted.fetch_add(1, std::memory_order_relaxed);
+  held_back_ = std::move(refusal);
+  held_back_timer_ = ingest_.executor().After(Duration(client.smtp_tarpit_delay_us()), [this] {
+    held_back_timer_ = 0;
+    session_.OnVerdict(ingest_.now(), *std::exchange(held_back_, std::nullopt));
+  });
+  return std::nullopt;
+}
+
+mail::ServerReply SmtpConnection::Final(mail::ServerReply reply) const {
+  if (reply.code / 100 == 4 && profile_->settings->disconnect_on_transient_error()) {
+    reply.code = 421;
+  }
+  return reply;
+}
+
 std::optional<mail::ServerReply> SmtpConnection::OnData() {
-  if (auto full = ingest_.Admit(declared_size_)) return Noted("DATA", *std::move(full));
+  if (too_many_recipients_) return mail::ServerReply{554, {5, 5, 3}, "Too many recipients"};
+  if (auto full = ingest_.Admit(declared_size_)) return Final(Noted("DATA", *std::move(full)));
   common::v1::Message& message = *message_.mutable_message();
   message.set_id(ingest_.NextMessageId());
   recipients_ = static_cast<size_t>(message_.deliveries_size());
@@ -175,8 +206,14 @@ std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end)
   header_done_ = true;
   cut_bytes_ = ReadHeader(*profile_, text_begin_, header_end, buffer_, *message_.mutable_message(),
                           control_);
-  header_size_ = header_end - cut_bytes_;
-  return ChooseRoute(*profile_, control_.virtual_mta, route_);
+  if (auto refusal = ChooseRoute(*profile_, control_, message_.message().mail_from(), route_)) {
+    return refusal;
+  }
+  added_bytes_ =
+      AddHeaderFields(*profile_, control_, route_, mail::FormatMessageId(message_.message().id()),
+                      ingest_.wall_now(), text_begin_, buffer_, message_);
+  header_size_ = header_end - cut_bytes_ + added_bytes_;
+  return std::nullopt;
 }
 
 void SmtpConnection::BeginLarge() {
@@ -215,7 +252,7 @@ void SmtpConnection::FillMessage(const MessageFacts& facts) {
   message.set_listener(peer_.listener);
   message.set_hops(facts.hops);
   message.set_header_size(header_size_);
-  message.set_body_size(text_begin_ + facts.size - cut_bytes_);
+  message.set_body_size(text_begin_ + facts.size - cut_bytes_ + added_bytes_);
   CompleteEnvelope(*profile_, route_, control_, message_);
 }
 
@@ -238,7 +275,7 @@ std::optional<mail::ServerReply> SmtpConnection::OnMessageEnd(const MessageFacts
     (refusal.code < 500 ? counters.messages_deferred : counters.messages_refused)
         .fetch_add(1, std::memory_order_relaxed);
     Forget();
-    return Noted("end of data", refusal);
+    return Final(Noted("end of data", refusal));
   }
   FillMessage(facts);
   ended_ = true;
@@ -261,8 +298,8 @@ void SmtpConnection::OnSubmissionDone(const SubmitResult& result) {
   }
   ingest_.Count(result, recipients_, body_size_);
   Forget();
-  const mail::ServerReply reply = ReplyFor(result);
-  if (!reply.positive()) Noted("end of data", reply);
+  mail::ServerReply reply = ReplyFor(result);
+  if (!reply.positive()) reply = Final(Noted("end of data", std::move(reply)));
   session_.OnVerdict(ingest_.now(), reply);
 }
 
@@ -278,6 +315,8 @@ void SmtpConnection::OnDataRefused(mail::DataError error) {
 }
 
 void SmtpConnection::Forget() {
+  if (held_back_timer_ != 0) ingest_.executor().Cancel(std::exchange(held_back_timer_, 0));
+  held_back_.reset();
   submission_.reset();
   message_.Clear();
   if (buffer_.capacity() > 0) buffer_ = std::string();
@@ -287,7 +326,9 @@ void SmtpConnection::Forget() {
   header_done_ = false;
   header_size_ = 0;
   cut_bytes_ = 0;
-  route_ = Route();
+  added_bytes_ = 0;
+  too_many_recipients_ = false;
+  route_ = RouteChoice();
   control_ = ControlFields();
   refusal_.reset();
   ended_ = false;

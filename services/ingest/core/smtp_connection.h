@@ -42,6 +42,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   // the driver's own reason.
   void Start(const mail::ServerReply* refusal = nullptr);
   mail::SmtpServerSession& session() { return session_; }
+  // What held when the connection began.
+  const ClientProfile& session_profile() const { return *session_profile_; }
 
  private:
   void OnHello(std::string_view name, bool extended) override;
@@ -59,6 +61,12 @@ class SmtpConnection final : private mail::SmtpServerHandler,
 
   void OnDrain() override;
 
+  // Adds the recipient, or says why not.
+  std::optional<mail::ServerReply> CheckRcpt(const mail::RcptCommand& rcpt);
+  // The refusal, or nothing where the client is to wait for it.
+  std::optional<mail::ServerReply> HoldBack(mail::ServerReply refusal);
+  // The reply to a message; with disconnect-on-transient-error one that ends the connection.
+  mail::ServerReply Final(mail::ServerReply reply) const;
   void TryHeader();
   void BeginLarge();
   void AppendLarge(std::string_view text);
@@ -80,6 +88,9 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   uint64_t policy_generation_;
   std::string hello_;
   bool extended_ = false;
+  uint32_t refusals_ = 0;
+  std::optional<mail::ServerReply> held_back_;  // until the timer
+  TimerId held_back_timer_ = 0;
 
   // The message that is coming in.
   queue::v1::NewMessage message_;
@@ -90,7 +101,9 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   bool header_done_ = false;
   uint64_t header_size_ = 0;  // with our field, after the cuts
   uint64_t cut_bytes_ = 0;
-  Route route_;
+  uint64_t added_bytes_ = 0;
+  bool too_many_recipients_ = false;
+  RouteChoice route_;
   ControlFields control_;
   std::optional<mail::ServerReply> refusal_;  // decided while text still comes
   std::optional<Submission> submission_;

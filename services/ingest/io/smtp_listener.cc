@@ -51,8 +51,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
               *this) {}
 
   void Start() {
-    const auto profile = clients_.ingest().ProfileFor(tcp_.peer().ip.ToString());
-    const auto refusal = clients_.limits().Take(*profile, slot_);
+    const auto refusal = clients_.limits().Take(smtp_.session_profile(), slot_);
     tcp_.Start(this);
     smtp_.Start(refusal ? &*refusal : nullptr);
     Update();

@@ -1,6 +1,7 @@
 // A policy view for tests: settings that the test fills in.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -31,6 +32,11 @@ class FakePolicy final : public config::PolicyView {
   std::shared_ptr<policy::v1::ClientSettings> others =
       std::make_shared<policy::v1::ClientSettings>();
   policy::v1::PoolSection pool;
+  // By name: what ForClientOf lays over the client's settings.
+  std::map<std::string, policy::v1::ClientSettings> named_sources;
+  std::map<std::string, policy::v1::ListenerSettings, std::less<>> listeners;
+  policy::v1::PatternListSection pattern_list;
+  std::vector<const policy::v1::SourceGroupSection*> groups;
   std::string queue_to_domain;  // the domain that has a queue-to
   std::string queue_to;
 
@@ -45,6 +51,28 @@ class FakePolicy final : public config::PolicyView {
   }
   std::shared_ptr<const policy::v1::ClientSettings> ForClient(std::string_view ip) const override {
     return ip == "::1" || ip.starts_with("127.") ? loopback : others;
+  }
+  std::shared_ptr<const policy::v1::ClientSettings> ForClientOf(
+      std::string_view ip, const std::vector<std::string>& sources) const override {
+    auto& merged = merged_[{std::string(ip), sources}];
+    if (merged == nullptr) {
+      merged = std::make_shared<policy::v1::ClientSettings>(*ForClient(ip));
+      for (const std::string& source : sources) {
+        const auto found = named_sources.find(source);
+        if (found != named_sources.end()) merged->MergeFrom(found->second);
+      }
+    }
+    return merged;
+  }
+  const policy::v1::ListenerSettings* FindListener(std::string_view address) const override {
+    const auto found = listeners.find(address);
+    return found == listeners.end() ? nullptr : &found->second;
+  }
+  const policy::v1::PatternListSection* FindPatternList(std::string_view name) const override {
+    return name == pattern_list.name() ? &pattern_list : nullptr;
+  }
+  const std::vector<const policy::v1::SourceGroupSection*>& source_groups() const override {
+    return groups;
   }
   std::shared_ptr<const policy::v1::SourceSettings> ForSource(std::string_view) const override {
     return std::make_shared<policy::v1::SourceSettings>();
@@ -72,6 +100,9 @@ class FakePolicy final : public config::PolicyView {
   std::vector<std::unique_ptr<policy::v1::VirtualMtaSection>> vmtas_;
   std::vector<const policy::v1::VirtualMtaSection*> vmta_pointers_;
   std::vector<const policy::v1::ControlEntry*> controls_;
+  mutable std::map<std::pair<std::string, std::vector<std::string>>,
+                   std::shared_ptr<policy::v1::ClientSettings>>
+      merged_;
 };
 
 }  // namespace sluice::ingest::testing

@@ -144,6 +144,8 @@ class Shard {
   };
 
   // ---- enqueue
+  // Of the options and of max-queue-size the smaller one that is set; 0: none.
+  uint64_t SpoolLimit() const;
   v1::EnqueueResult::Outcome Refusal(std::string* detail);
   void OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame);
   void OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame);

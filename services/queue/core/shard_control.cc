@@ -40,7 +40,7 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   status.set_counting(counting_);
   status.set_queues(queues_.size());
   status.set_spool_bytes(health_.live_bytes);
-  status.set_spool_limit_bytes(options_.spool_limit_bytes);
+  status.set_spool_limit_bytes(SpoolLimit());
   std::string reason;
   status.set_accepting(Refusal(&reason) == v1::EnqueueResult::OUTCOME_UNSPECIFIED);
   status.set_not_accepting_reason(reason);

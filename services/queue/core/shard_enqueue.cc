@@ -62,6 +62,12 @@ void Shard::EnqueueSession::Answer(uint64_t token, v1::EnqueueResult::Outcome ou
   shard.FlushLater();
 }
 
+uint64_t Shard::SpoolLimit() const {
+  const uint64_t said = policy_->global().max_queue_size();
+  const uint64_t own = options_.spool_limit_bytes;
+  return said == 0 || own == 0 ? std::max(said, own) : std::min(said, own);
+}
+
 v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
   if (!serving_) {
     *detail = "the store failed; the shard must be opened again";
@@ -79,9 +85,10 @@ v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
     *detail = health_.detail;
     return v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
   }
-  if (options_.spool_limit_bytes > 0 && health_.live_bytes > options_.spool_limit_bytes) {
-    *detail = absl::StrCat("the spool holds ", health_.live_bytes, " bytes; its limit is ",
-                           options_.spool_limit_bytes);
+  const uint64_t limit = SpoolLimit();
+  const uint64_t spool = health_.live_bytes + bytes_since_health_;
+  if (limit > 0 && spool > limit) {
+    *detail = absl::StrCat("the spool holds ", spool, " bytes; its limit is ", limit);
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
   }
   if (health_.volume_free_bytes > 0 &&

@@ -119,6 +119,31 @@ TEST_F(ShardRulesTest, NewMailEndsTheRetryWaitOnlyWhereThePolicySaysSo) {
   EXPECT_EQ(worker.announcements, before + 1);
 }
 
+TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainBelowIt) {
+  Defaults();
+  policy_.mutable_sections(0)
+      ->mutable_content()
+      ->mutable_global()
+      ->mutable_settings()
+      ->set_max_queue_size(1'000'000);
+  SetPolicy();
+  store_.health().live_bytes = 999'999;
+  Run(std::chrono::seconds(2));
+  const uint64_t first = injector().Send({"a@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(first), v1::EnqueueResult::OUTCOME_QUEUED);
+  // What came in since the last look at the store counts.
+  const uint64_t second = injector().Send({"b@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(second), v1::EnqueueResult::OUTCOME_REFUSED_FULL);
+  EXPECT_EQ(Status().spool_limit_bytes(), 1'000'000U);
+  store_.health().live_bytes = 1000;
+  Run(std::chrono::seconds(2));
+  const uint64_t third = injector().Send({"c@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(third), v1::EnqueueResult::OUTCOME_QUEUED);
+}
+
 TEST_F(ShardRulesTest, APausedQueueStandsSaysWhyAndGoesOnWhenItsTimeHasCome) {
   TestWorker& worker = AddWorker();
   worker.auto_credit = 1;

@@ -1,0 +1,198 @@
+#include "services/config/compiler_ingress.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/config/regex.h"
+#include "services/config/setter.h"
+#include "services/config/value.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr size_t kMaxNameBytes = 200;
+constexpr size_t kMaxRules = 10'000;
+
+LineError Wrong(const Statement& statement, size_t argument) {
+  const Directive* directive = nullptr;
+  for (const Scope scope : kAllScopes) {
+    if (directive == nullptr) directive = FindDirective(scope, statement.name);
+  }
+  return {directive == nullptr ? "is not understood" : SyntaxMessage(*directive), argument};
+}
+
+std::string Lower(std::string_view text) {
+  return absl::AsciiStrToLower(absl::string_view(text.data(), text.size()));
+}
+
+// "a@b" in lower case, with `bare` also "a" alone.
+std::optional<std::string> ParseAddress(std::string_view text, bool bare) {
+  const size_t at = text.rfind('@');
+  const std::string_view local = text.substr(0, at);
+  const bool good =
+      !local.empty() && local.size() <= 64 && std::all_of(local.begin(), local.end(), [](char c) {
+        return c > ' ' && c != '<' && c != '>' && c != '"' && c != 0x7f;
+      });
+  if (!good || (at == text.npos && !bare)) return std::nullopt;
+  if (at == text.npos) return Lower(text);
+  const auto domain = ParseHostName(text.substr(at + 1));
+  if (!domain) return std::nullopt;
+  return absl::StrCat(Lower(local), "@", *domain);
+}
+
+}  // namespace
+
+std::optional<std::string> ParseSourceName(std::string_view text) {
+  std::string_view name = text;
+  if (name.starts_with('{')) {
+    if (!name.ends_with('}') || name.size() < 3) return std::nullopt;
+    name = name.substr(1, name.size() - 2);
+  } else if (name.empty() || !absl::ascii_isalpha(static_cast<unsigned char>(name[0]))) {
+    return std::nullopt;
+  }
+  const bool good =
+      name.size() <= kMaxNameBytes && std::all_of(name.begin(), name.end(), [](char c) {
+        return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' ||
+               c == '.' || c == '@';
+      });
+  if (!good) return std::nullopt;
+  return Lower(text);
+}
+
+ListenerDraft* EnterListener(std::string_view address, const Location& where, Draft* draft) {
+  std::string text(address);
+  // 0/0:25 is every IPv4 address; with another length a network, which cannot be listened on.
+  if (text.starts_with("0/0:")) text = absl::StrCat("0.0.0.0", text.substr(3));
+  if (text.starts_with("0.0.0.0/0:")) text = absl::StrCat("0.0.0.0", text.substr(9));
+  const auto parsed = ParseIpPort(text, 25);
+  if (!parsed) return nullptr;
+  ListenerDraft& listener = draft->listeners[*parsed];
+  listener.where = where;
+  auto* const values = draft->global.mutable_settings()->mutable_smtp_listeners()->mutable_values();
+  if (std::find(values->begin(), values->end(), *parsed) == values->end())
+    values->Add()->assign(*parsed);
+  return &listener;
+}
+
+std::optional<LineError> AddListenerLine(const Statement& statement, Draft* draft) {
+  ListenerDraft* listener = nullptr;
+  for (size_t i = 0; i < statement.arguments.size(); ++i) {
+    const std::string& text = statement.arguments[i].text;
+    if (!text.starts_with("source=")) {
+      listener = EnterListener(text, statement.where, draft);
+      if (listener == nullptr) return Wrong(statement, i);
+      continue;
+    }
+    const std::string name = text.substr(7);
+    if (listener == nullptr || !ParseSourceName(name)) return Wrong(statement, i);
+    listener->settings.set_source(name);
+    draft->section_uses.push_back({"source", name, statement.At(statement.arguments[i])});
+  }
+  return std::nullopt;
+}
+
+std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft,
+                                        policy::v1::PatternListSection* list) {
+  using Rule = policy::v1::PatternRule;
+  const size_t line = statement.arguments.size();
+  Rule rule;
+  std::string_view rest = statement.rest;
+  const auto skip_blanks = [&rest] {
+    while (!rest.empty() && (rest.front() == ' ' || rest.front() == '\t')) rest.remove_prefix(1);
+  };
+  skip_blanks();
+  if (statement.name == "header") {
+    const size_t end = std::min(rest.find_first_of(" \t"), rest.size());
+    rule.set_subject(Rule::SUBJECT_HEADER);
+    std::string_view name = rest.substr(0, end);
+    if (name.ends_with(':')) name.remove_suffix(1);
+    const bool good = !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+      return c > ' ' && c <= '~' && c != ':' && c != '/';
+    });
+    if (!good) return Wrong(statement, 0);
+    rule.set_header(std::string(name));
+    rest.remove_prefix(end);
+    skip_blanks();
+  } else {
+    rule.set_subject(statement.name == "mail-from" ? Rule::SUBJECT_MAIL_FROM
+                                                   : Rule::SUBJECT_RCPT_TO);
+  }
+  auto regex = ConsumeRegex(rest);
+  if (!regex.ok()) return LineError{std::string(regex.status().message()), line};
+  rule.set_regex(*std::move(regex));
+  skip_blanks();
+  while (rest.ends_with(' ') || rest.ends_with('\t') || rest.ends_with(';')) rest.remove_suffix(1);
+  constexpr std::string_view kResult = "virtual-mta=";
+  const std::string name = Lower(rest.substr(0, kResult.size())) == kResult
+                               ? std::string(rest.substr(kResult.size()))
+                               : "";
+  if (name.empty() || name.find_first_of(" \t,\"") != name.npos) return Wrong(statement, line);
+  rule.set_virtual_mta(name);
+  if (list->rules_size() >= static_cast<int>(kMaxRules)) {
+    return LineError{"a pattern-list has at most 10000 lines", line};
+  }
+  draft->references.emplace_back(name, statement.where);
+  *list->add_rules() = std::move(rule);
+  return std::nullopt;
+}
+
+std::optional<LineError> AddAlias(const Statement& statement, Draft* draft) {
+  if (statement.arguments.size() != 2) return Wrong(statement, 0);
+  const auto source = ParseAddress(statement.arguments[0].text, true);
+  if (!source) return Wrong(statement, 0);
+  // The target's local part may depend on case, so it stays as written.
+  if (!ParseAddress(statement.arguments[1].text, true)) return Wrong(statement, 1);
+  policy::v1::Alias alias;
+  alias.set_source(*source);
+  alias.set_target(statement.arguments[1].text);
+  auto* const aliases = draft->global.mutable_settings()->mutable_aliases();
+  for (policy::v1::Alias& each : *aliases) {
+    if (each.source() != *source) continue;
+    each = alias;
+    return std::nullopt;
+  }
+  *aliases->Add() = std::move(alias);
+  return std::nullopt;
+}
+
+std::optional<LineError> AddRelayAddress(const Statement& statement, Draft* draft) {
+  if (statement.arguments.empty()) return Wrong(statement, 0);
+  auto* const values =
+      draft->global.mutable_settings()->mutable_relay_addresses()->mutable_values();
+  std::string_view rest = statement.rest;
+  while (rest.starts_with(' ') || rest.starts_with('\t')) rest.remove_prefix(1);
+  if (rest.starts_with('/')) {
+    auto regex = ConsumeRegex(rest);
+    if (!regex.ok()) {
+      return LineError{std::string(regex.status().message()), statement.arguments.size()};
+    }
+    // A slash in front tells it from an address.
+    values->Add(absl::StrCat("/", *regex));
+    return std::nullopt;
+  }
+  for (size_t i = 0; i < statement.arguments.size(); ++i) {
+    for (const std::string& item : SplitList(statement.arguments[i].text)) {
+      auto address = ParseAddress(item, false);
+      if (!address) return Wrong(statement, i);
+      values->Add(*std::move(address));
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<LineError> AddPickup(const Statement& statement, Draft* draft) {
+  if (statement.arguments.size() != 2) return Wrong(statement, 0);
+  for (size_t i = 0; i < 2; ++i) {
+    if (statement.arguments[i].text.empty()) return Wrong(statement, i);
+  }
+  if (statement.arguments[0].text == statement.arguments[1].text) {
+    return LineError{"the folder for bad files is another one", 1};
+  }
+  auto* const pickup = draft->global.mutable_settings()->add_pickups();
+  pickup->set_folder(statement.arguments[0].text);
+  pickup->set_bad_folder(statement.arguments[1].text);
+  return std::nullopt;
+}
+
+}  // namespace sluice::config

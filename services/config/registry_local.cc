@@ -1,0 +1,83 @@
+// Mail that ends or begins on this machine: local ends of <domain>, aliases, pickup folders.
+#include "services/config/registry_tables.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr uint32_t kEverywhere = kDomain | kVirtualMta | kGlobal;
+constexpr auto kQueue = Target::kQueueSettings;
+
+}  // namespace
+
+std::vector<Directive> LocalDirectives() {
+  return {
+      {.name = "type",
+       .scopes = kDomain,
+       .target = kQueue,
+       .field = "type",
+       .grammar = Grammar::kChoice,
+       .help = "How the domain's mail is delivered.",
+       .status = Status::kRefused,
+       .choices = "smtp,lmtp,file,pipe,discard,http-delivery"},
+      {.name = "file-destination",
+       .scopes = kDomain,
+       .target = kQueue,
+       .field = "file_destination",
+       .grammar = Grammar::kText,
+       .help = "Folder, or with append-mbox the file, into which type file delivers.",
+       .status = Status::kNotYet},
+      {.name = "file-format",
+       .scopes = kDomain,
+       .target = kQueue,
+       .field = "file_format",
+       .grammar = Grammar::kChoice,
+       .help = "What type file writes.",
+       .status = Status::kNotYet,
+       .choices = "newfile-plain,newfile-pickup,append-mbox,maildir"},
+      {.name = "command",
+       .scopes = kDomain,
+       .target = kQueue,
+       .field = "command",
+       .grammar = Grammar::kText,
+       .help = "Program of type pipe, with its arguments; the message is its standard input.",
+       .status = Status::kNotYet},
+      {.name = "http-delivery-url",
+       .scopes = kDomain,
+       .target = kQueue,
+       .field = "http_delivery_url",
+       .grammar = Grammar::kText,
+       .help = "Where type http-delivery posts messages.",
+       .status = Status::kNotYet},
+      {.name = "http-delivery-header",
+       .scopes = kDomain,
+       .target = kQueue,
+       .field = "http_delivery_headers",
+       .grammar = Grammar::kTexts,
+       .help = "A further header field of what http-delivery posts.",
+       .status = Status::kNotYet,
+       .appends = true},
+      {.name = "bcc-upon-delivery",
+       .scopes = kEverywhere,
+       .target = kQueue,
+       .field = "bcc_upon_delivery",
+       .grammar = Grammar::kEmail,
+       .help = "Who gets a copy of each message that was delivered.",
+       .status = Status::kNotYet},
+      {.name = "alias",
+       .scopes = kGlobal,
+       .grammar = Grammar::kAddressPair,
+       .help = "Mail to the first address goes to the second. Without a domain the first is one of "
+               "this host."},
+      {.name = "relay-address",
+       .scopes = kGlobal,
+       .grammar = Grammar::kAddressRule,
+       .help = "Address, or /regex/ of addresses, that every client may send to."},
+      {.name = "pickup",
+       .scopes = kGlobal,
+       .grammar = Grammar::kFolderPair,
+       .help = "Folder whose files are taken in as messages, and where bad ones are put.",
+       .status = Status::kNotYet},
+  };
+}
+
+}  // namespace sluice::config

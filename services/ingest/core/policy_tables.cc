@@ -1,0 +1,97 @@
+#include "services/ingest/core/policy_tables.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "services/mail/address.h"
+
+namespace sluice::ingest {
+namespace {
+
+constexpr int64_t kMaxRegexMemory = int64_t{1} << 20;
+
+std::string Lower(std::string_view text) {
+  std::string lower(text);
+  mail::LowerAscii(lower);
+  return lower;
+}
+
+std::string_view DomainOf(std::string_view address) {
+  // A quoted local part may hold "@"; the domain never does.
+  const size_t at = address.rfind('@');
+  return at == std::string_view::npos ? std::string_view() : address.substr(at + 1);
+}
+
+}  // namespace
+
+PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_name)
+    : policy_(policy), host_name_(Lower(host_name)) {
+  const policy::v1::GlobalSettings& global = policy.global();
+  for (const policy::v1::Alias& alias : global.aliases()) {
+    std::string target = alias.target();
+    const size_t at = target.rfind('@');
+    if (at == target.npos) {
+      target += "@" + host_name_;
+    } else {
+      target = target.substr(0, at + 1) + Lower(std::string_view(target).substr(at + 1));
+    }
+    aliases_[Lower(alias.source())] = std::move(target);
+  }
+  for (const std::string& domain : global.relay_domains().values()) {
+    relay_domains_.insert(Lower(domain));
+  }
+  RE2::Options options(RE2::Quiet);
+  options.set_max_mem(kMaxRegexMemory);
+  for (const std::string& rule : global.relay_addresses().values()) {
+    if (!rule.starts_with('/')) {
+      relay_addresses_.insert(Lower(rule));
+      continue;
+    }
+    auto regex = std::make_unique<const RE2>(rule.substr(1), options);
+    if (regex->ok()) relay_patterns_.push_back(std::move(regex));
+  }
+}
+
+const std::string* PolicyTables::FindAlias(std::string_view address) const {
+  const std::string lower = Lower(address);
+  if (const auto found = aliases_.find(lower); found != aliases_.end()) return &found->second;
+  const std::string_view domain = DomainOf(lower);
+  if (!domain.empty() && domain != host_name_) return nullptr;
+  const size_t local = domain.empty() ? lower.size() : lower.size() - domain.size() - 1;
+  const auto found = aliases_.find(lower.substr(0, local));
+  return found == aliases_.end() ? nullptr : &found->second;
+}
+
+bool PolicyTables::RelaysTo(std::string_view address) const {
+  if (relay_domains_.contains(Lower(DomainOf(address)))) return true;
+  if (!aliases_.empty() && FindAlias(address) != nullptr) return true;
+  if (!relay_addresses_.empty() && relay_addresses_.contains(Lower(address))) return true;
+  return std::any_of(relay_patterns_.begin(), relay_patterns_.end(), [&](const auto& regex) {
+    return RE2::PartialMatch(re2::StringPiece(address.data(), address.size()), *regex);
+  });
+}
+
+std::optional<std::string> PolicyTables::Resolve(std::string_view address) const {
+  std::string at(address);
+  for (int step = 0; step <= kMaxAliasSteps; ++step) {
+    const std::string* const next = FindAlias(at);
+    // "postmaster" that goes to postmaster@here is no loop.
+    if (next == nullptr || *next == at || *next == at + "@" + host_name_) return next ? *next : at;
+    at = *next;
+  }
+  return std::nullopt;
+}
+
+std::shared_ptr<const PatternList> PolicyTables::FindPatternList(std::string_view name) {
+  std::string key = Lower(name);
+  if (const auto found = pattern_lists_.find(key); found != pattern_lists_.end()) {
+    return found->second;
+  }
+  const policy::v1::PatternListSection* const section = policy_.FindPatternList(name);
+  if (section == nullptr) return nullptr;
+  auto list = std::make_shared<const PatternList>(*section, policy_);
+  pattern_lists_.emplace(std::move(key), list);
+  return list;
+}
+
+}  // namespace sluice::ingest

@@ -1,0 +1,70 @@
+// Proves who may be sent to by everybody, and where aliases lead.
+#include "services/ingest/core/policy_tables.h"
+
+#include "gtest/gtest.h"
+#include "services/ingest/testing/fake_policy.h"
+
+namespace sluice::ingest {
+namespace {
+
+using testing::FakePolicy;
+
+void AddAlias(FakePolicy& policy, const char* source, const char* target) {
+  auto* const alias = policy.global_settings.add_aliases();
+  alias->set_source(source);
+  alias->set_target(target);
+}
+
+TEST(PolicyTables, EverybodyMaySendToRelayDomainsAddressesAndAliases) {
+  FakePolicy policy;
+  auto& global = policy.global_settings;
+  global.mutable_relay_domains()->add_values("Relay.test");
+  global.mutable_relay_addresses()->add_values("one@a.test");
+  global.mutable_relay_addresses()->add_values("/(?i)^list-[a-z]+@b\\.test$");
+  AddAlias(policy, "help@c.test", "x@elsewhere.test");
+  const PolicyTables tables(policy, "mx.test");
+  EXPECT_TRUE(tables.RelaysTo("any@relay.test"));
+  EXPECT_FALSE(tables.RelaysTo("any@sub.relay.test"));
+  EXPECT_FALSE(tables.RelaysTo("\"x@relay.test\"@other.test"));
+  EXPECT_TRUE(tables.RelaysTo("One@a.test"));
+  EXPECT_FALSE(tables.RelaysTo("two@a.test"));
+  EXPECT_TRUE(tables.RelaysTo("List-Owner@b.test"));
+  EXPECT_FALSE(tables.RelaysTo("list-owner@b.test.evil"));
+  EXPECT_TRUE(tables.RelaysTo("HELP@c.test"));
+  EXPECT_FALSE(tables.RelaysTo("x@elsewhere.test"));
+}
+
+TEST(PolicyTables, AliasesLeadOnUntilOneLeadsNowhere) {
+  FakePolicy policy;
+  AddAlias(policy, "a", "b");
+  AddAlias(policy, "b@mx.test", "C@Far.TEST");
+  AddAlias(policy, "postmaster", "postmaster");
+  AddAlias(policy, "x@a.test", "y@a.test");
+  AddAlias(policy, "y@a.test", "x@a.test");
+  const PolicyTables tables(policy, "MX.test");
+  EXPECT_EQ(tables.Resolve("a@mx.test"), "C@far.test");
+  EXPECT_EQ(tables.Resolve("A"), "C@far.test");
+  EXPECT_EQ(tables.Resolve("a@other.test"), "a@other.test");
+  EXPECT_EQ(tables.Resolve("Postmaster"), "postmaster@mx.test");
+  EXPECT_EQ(tables.Resolve("postmaster@mx.test"), "postmaster@mx.test");
+  EXPECT_EQ(tables.Resolve("x@a.test"), std::nullopt);
+  EXPECT_EQ(tables.Resolve("plain@z.test"), "plain@z.test");
+}
+
+TEST(PolicyTables, AListIsCompiledOnceAndLeavesOutWhatItCannotRead) {
+  FakePolicy policy;
+  policy.pattern_list.set_name("l");
+  auto* rule = policy.pattern_list.add_rules();
+  rule->set_subject(policy::v1::PatternRule::SUBJECT_MAIL_FROM);
+  rule->set_regex("(");
+  rule->set_virtual_mta("default");
+  PolicyTables tables(policy, "mx.test");
+  const auto list = tables.FindPatternList("l");
+  ASSERT_NE(list, nullptr);
+  EXPECT_EQ(list, tables.FindPatternList("L"));
+  EXPECT_EQ(list->MatchSender("("), PatternList::kNone);
+  EXPECT_EQ(tables.FindPatternList("none"), nullptr);
+}
+
+}  // namespace
+}  // namespace sluice::ingest

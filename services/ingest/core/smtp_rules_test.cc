@@ -1,0 +1,171 @@
+// Proves the rules that differ by client: named sources of listeners, limits, refusals that wait,
+// header work in whole sessions.
+#include <memory>
+#include <string>
+
+#include "gtest/gtest.h"
+#include "services/base/testing/manual_executor.h"
+#include "services/ingest/core/smtp_connection.h"
+#include "services/ingest/testing/fake_policy.h"
+#include "services/ingest/testing/fake_shard.h"
+#include "services/mail/message_id.h"
+
+namespace sluice::ingest {
+namespace {
+
+using testing::FakePolicy;
+using testing::FakeShard;
+
+constexpr char kListener[] = "127.0.0.1:587";
+
+class Client final : public SmtpConnection::Driver {
+ public:
+  Client(Ingest& ingest, sluice::testing::ManualExecutor& executor, const std::string& ip,
+         const std::string& listener)
+      : executor_(executor), connection_(ingest, {ip, "127.0.0.1", listener}, *this) {
+    connection_.Start();
+    Drain();
+  }
+  std::string Say(std::string_view text) {
+    heard_.clear();
+    connection_.session().OnBytes(executor_.clock().Now(), text);
+    executor_.RunPosted();
+    Drain();
+    return heard_;
+  }
+  std::string HearAfter(Duration time) {
+    heard_.clear();
+    executor_.Advance(time);
+    Drain();
+    return heard_;
+  }
+  const std::string& heard() const { return heard_; }
+  void OnWake() override { Drain(); }
+  SmtpConnection& connection() { return connection_; }
+
+ private:
+  void Drain() {
+    const std::string_view output = connection_.session().output();
+    heard_ += output;
+    connection_.session().Sent(executor_.clock().Now(), output.size());
+  }
+  sluice::testing::ManualExecutor& executor_;
+  std::string heard_;
+  SmtpConnection connection_;
+};
+
+class SmtpRulesTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Client> Connect(const std::string& ip = "127.0.0.1",
+                                  const std::string& listener = "127.0.0.1:25") {
+    if (ingest_ == nullptr) {
+      IngestOptions options;
+      options.random = 42;
+      ingest_ = std::make_unique<Ingest>(
+          executor_, options,
+          std::vector<ShardEndpoint>{{"shard-0", &shard_.enqueue(), &shard_.upload()}}, policy_);
+      ingest_->Start();
+      executor_.RunPosted();
+    }
+    return std::make_unique<Client>(*ingest_, executor_, ip, listener);
+  }
+
+  sluice::testing::ManualExecutor executor_;
+  std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
+  FakeShard shard_;
+  std::unique_ptr<Ingest> ingest_;
+};
+
+TEST_F(SmtpRulesTest, AListenersSourceHoldsForWhoComesByIt) {
+  policy_->listeners[kListener].set_source("{submission}");
+  policy_->named_sources["{submission}"].set_allow_relay(true);
+  policy_->named_sources["{submission}"].set_max_message_size(1000);
+  const char kMail[] = "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\n";
+  EXPECT_NE(Connect("192.0.2.1")->Say(kMail).find("\r\n550 5.7.1"), std::string::npos);
+  auto client = Connect("192.0.2.1", kListener);
+  const std::string heard = client->Say(kMail);
+  EXPECT_NE(heard.find("SIZE 1000\r\n"), std::string::npos) << heard;
+  EXPECT_TRUE(heard.ends_with("250 2.1.5 Recipient OK\r\n")) << heard;
+  // A new policy holds from the next MAIL, with the listener's source again.
+  auto next = std::make_shared<FakePolicy>();
+  next->listeners[kListener].set_source("{submission}");
+  next->named_sources["{submission}"].set_require_auth(true);
+  ingest_->SetPolicy(next);
+  EXPECT_TRUE(client->Say("RSET\r\nMAIL FROM:<a@b.test>\r\n").ends_with("is required\r\n"));
+}
+
+TEST_F(SmtpRulesTest, RefusalsAreHeldBackAfterTheFirstFew) {
+  policy_->others->set_smtp_tarpit_delay_us(5'000'000);
+  policy_->others->set_smtp_tarpit_after(1);
+  auto client = Connect("192.0.2.1");
+  client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\n");
+  EXPECT_TRUE(client->Say("RCPT TO:<x@y.test>\r\n").starts_with("550"));
+  EXPECT_EQ(client->Say("RCPT TO:<x@y.test>\r\nRCPT TO:<Postmaster>\r\n"), "");
+  EXPECT_FALSE(client->connection().session().wants_read());
+  EXPECT_EQ(client->HearAfter(std::chrono::milliseconds(4999)), "");
+  EXPECT_EQ(client->HearAfter(std::chrono::milliseconds(1)),
+            "550 5.7.1 Relaying denied\r\n250 2.1.5 Recipient OK\r\n");
+  EXPECT_EQ(ingest_->counters().tarpitted, 1u);
+  // One that goes away meanwhile takes its timer with it, and so does a drain.
+  EXPECT_EQ(client->Say("RCPT TO:<x@y.test>\r\n"), "");
+  auto other = Connect("192.0.2.1");
+  other->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\n");
+  EXPECT_EQ(other->Say("RCPT TO:<x@y.test>\r\n"), "");
+  client.reset();
+  ingest_->Drain([] {});
+  EXPECT_TRUE(other->heard().starts_with("421"));
+  EXPECT_EQ(other->HearAfter(std::chrono::seconds(10)), "");
+}
+
+TEST_F(SmtpRulesTest, TooManyRecipientsFailTheMessageWhereThatIsSaid) {
+  policy_->loopback->set_max_rcpt_per_message(2);
+  policy_->loopback->set_too_many_rcpts_fails_message(true);
+  auto client = Connect();
+  const char kThree[] =
+      "MAIL FROM:<a@b.test>\r\nRCPT TO:<1@y.test>\r\nRCPT TO:<2@y.test>\r\nRCPT TO:<3@y.test>\r\n";
+  client->Say("EHLO c\r\n");
+  EXPECT_NE(client->Say(kThree).find("452 4.5.3"), std::string::npos);
+  EXPECT_TRUE(client->Say("DATA\r\n").starts_with("554 5.5.3"));
+  EXPECT_TRUE(client
+                  ->Say("RSET\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<1@y.test>\r\n"
+                        "RCPT TO:<2@y.test>\r\nDATA\r\n")
+                  .ends_with("<CR><LF>.<CR><LF>\r\n"));
+}
+
+TEST_F(SmtpRulesTest, ATransientErrorEndsTheSessionWhereThatIsSaid) {
+  policy_->loopback->set_disconnect_on_transient_error(true);
+  auto client = Connect();
+  client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\n");
+  shard_.outcome = queue::v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
+  EXPECT_TRUE(client->Say("DATA\r\n").starts_with("354"));
+  EXPECT_TRUE(client->Say("x\r\n.\r\n").starts_with("421 4.3.1"));
+  EXPECT_TRUE(client->connection().session().closing());
+}
+
+TEST_F(SmtpRulesTest, AddedAndRemovedFieldsAreCounted) {
+  policy_->loopback->set_add_message_id_header(true);
+  policy_->loopback->set_add_date_header("yes");
+  policy_->loopback->set_remove_received_headers(true);
+  policy_->loopback->set_bcc("archive@z.test");
+  auto client = Connect();
+  client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+  client->Say("Received: from far\r\nSubject: s\r\n\r\nbody\r\n.\r\n");
+  ASSERT_EQ(shard_.taken.size(), 1u);
+  const auto& [message, body] = shard_.taken[0];
+  const std::string id = mail::FormatMessageId(message.message().id());
+  EXPECT_EQ(body,
+            "Received: from c ([127.0.0.1])\r\n\tby mx.test (Sluice) with ESMTP id " + id +
+                "\r\n\tfor <x@y.test>;\r\n\tTue, 14 Nov 2023 23:13:20 +0000\r\n"
+                "Message-ID: <" +
+                id +
+                "@mx.test>\r\nDate: Tue, 14 Nov 2023 23:13:20 +0000\r\nSubject: s\r\n\r\nbody\r\n");
+  EXPECT_EQ(message.message().body_size(), body.size());
+  EXPECT_EQ(message.message().header_size(), body.find("\r\n\r\n") + 4);
+  EXPECT_EQ(message.message().hops(), 1u);
+  ASSERT_EQ(message.deliveries_size(), 2);
+  EXPECT_EQ(message.deliveries(1).delivery().rcpt(), "archive@z.test");
+  EXPECT_EQ(ingest_->counters().recipients_accepted, 1u);
+}
+
+}  // namespace
+}  // namespace sluice::ingest
