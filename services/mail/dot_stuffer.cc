@@ -15,15 +15,16 @@ void DotStuffer::Write(std::string_view piece, absl::FunctionRef<void(std::strin
     text(".");
     begin = 1;
   }
+  // Dots are rare in a text and a byte is found several times faster than three.
+  const char* const data = piece.data();
   size_t at = begin;
-  while (at + 2 < piece.size()) {
-    const void* found = memmem(piece.data() + at, piece.size() - at, "\r\n.", 3);
-    if (found == nullptr) break;
-    const size_t dot = static_cast<size_t>(static_cast<const char*>(found) - piece.data()) + 2;
+  while (const void* found = memchr(data + at, '.', piece.size() - at)) {
+    const size_t dot = static_cast<size_t>(static_cast<const char*>(found) - data);
+    at = dot + 1;
+    if (dot < 2 || data[dot - 1] != '\n' || data[dot - 2] != '\r') continue;
     slice(piece.substr(begin, dot - begin));
     text(".");
     begin = dot;
-    at = dot;
   }
   slice(piece.substr(begin));
   if (piece.size() == 1) {
