@@ -28,6 +28,7 @@ class Socks5Handshake final : public EgressHandshake {
   std::string Begin() override;
   absl::StatusOr<size_t> OnBytes(std::string_view bytes, std::string* out) override;
   bool done() const override { return state_ == State::kDone; }
+  size_t wanted() const override { return done() ? 0 : Wanted() - message_.size(); }
 
  private:
   enum class State : uint8_t { kMethod, kPassword, kReply, kDone, kFailed };
