@@ -23,14 +23,16 @@ constexpr size_t kMaxDepth = 20;
 constexpr size_t kMaxDiagnostics = 1'000;
 constexpr size_t kMaxMacroDomains = 10'000;
 constexpr char kUnsafeHint[] =
-    "it restricts, and going on without it would not be safe; take the line out to do so";
+    "it restricts, and going on without it would not be safe; to do so, take the line out or give "
+    "--accept-unsupported ";
 
 // A section that is open.
 struct Frame {
   Scope scope = kGlobal;
   std::string name;  // as in <name>
   Location where;
-  bool skip = false;  // a section that is only read over
+  bool skip = false;   // a section that is only read over
+  bool quiet = false;  // a section that is not effective: its lines are only checked
   VirtualMtaDraft* vmta = nullptr;
   PoolDraft* pool = nullptr;
   uint32_t* source_pool = nullptr;
@@ -45,7 +47,7 @@ struct Frame {
 
 class Compiler {
  public:
-  explicit Compiler(FileSource& files) : files_(files) {
+  Compiler(FileSource& files, const CompileOptions& options) : files_(files), options_(options) {
     Frame global;
     global.queues.push_back(draft_.global.mutable_queue_defaults());
     global.clients.push_back(draft_.global.mutable_client_defaults());
@@ -78,7 +80,7 @@ class Compiler {
   void ReadText(const std::string& name, std::string_view text) {
     compiled_.files.push_back(name);
     const size_t depth = frames_.size();
-    for (const Statement& statement : Lex(name, text, &compiled_.diagnostics)) {
+    for (const Statement& statement : Lex(name, text, &TakesRegex, &compiled_.diagnostics)) {
       if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
       switch (statement.kind) {
         case Statement::Kind::kOpen:
@@ -95,7 +97,7 @@ class Compiler {
   }
 
   Compiled Finish() {
-    compiled_.snapshot = FinishDraft(std::move(draft_), &compiled_.diagnostics);
+    compiled_.snapshot = FinishDraft(std::move(draft_), &compiled_.diagnostics, &compiled_.origins);
     if (compiled_.diagnostics.size() > kMaxDiagnostics) {
       compiled_.diagnostics.resize(kMaxDiagnostics);
       compiled_.diagnostics.push_back({Severity::kError, {}, "and more", ""});
@@ -140,37 +142,27 @@ class Compiler {
   void Enter(const Statement& statement, Frame* frame) {
     const Frame& outer = frames_.back();
     const std::string& name = statement.name;
-    static constexpr std::string_view kSections[] = {
-        "source", "accepted-connect", "virtual-mta",  "virtual-mta-pool", "source-pool",
-        "domain", "smtp-listener",    "pattern-list", "source-group"};
-    if (std::find(std::begin(kSections), std::end(kSections), name) == std::end(kSections)) {
-      if (ForeignSectionRestricts(name)) {
-        return Say(Severity::kError, statement.where,
-                   absl::StrCat("<", name, "> is not possible in this version"), kUnsafeHint);
+    const SectionKind* const kind = FindSection(name);
+    if (kind == nullptr) return UnknownSection(statement);
+    if ((kind->parents & outer.scope) == 0) {
+      std::string parents;
+      for (const Scope scope : kAllScopes) {
+        if ((kind->parents & scope) == 0) continue;
+        absl::StrAppend(&parents, parents.empty() ? "" : ", ", std::string(ScopeName(scope)));
       }
-      if (IsForeignSection(name)) {
-        return Say(Severity::kWarning, statement.where,
-                   absl::StrCat("<", name, "> is not in this version; the section has no effect"));
-      }
-      const auto closest = ClosestName(name, {std::begin(kSections), std::end(kSections)});
-      return Say(Severity::kError, statement.where, absl::StrCat("unknown section <", name, ">"),
-                 closest ? absl::StrCat("did you mean <", *closest, ">?") : "");
-    }
-    const bool nests = name == "domain" && (outer.scope == kVirtualMta || outer.scope == kPool);
-    if (outer.scope != kGlobal && !nests) {
       return Say(Severity::kError, statement.where,
-                 absl::StrCat("<", name, "> may not be inside <", outer.name, ">"));
+                 outer.scope == kGlobal
+                     ? absl::StrCat("<", name, "> may not be outside of sections")
+                     : absl::StrCat("<", name, "> may not be inside <", outer.name, ">"),
+                 absl::StrCat("it belongs in: ", parents));
     }
-    if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) {
-      return Say(Severity::kError, statement.where,
-                 absl::StrCat("<", name, "> needs one name, as in <", name, " ",
-                              name == "domain"          ? "example.com"
-                              : name == "smtp-listener" ? "192.0.2.1:25"
-                              : name.starts_with("virtual") || name.starts_with("pattern") ||
-                                      name == "source-group"
-                                  ? "news"
-                                  : "192.0.2.0/24",
-                              ">"));
+    if (!GoodArguments(*kind, statement)) return;
+    frame->scope = kind->scope;
+    if (kind->status != Status::kActive) {
+      frame->skip = false;
+      frame->quiet = true;
+      if (!outer.quiet) SayStatus(statement, absl::StrCat("<", name, ">"), kind->status, "", true);
+      return;
     }
     const Token& argument = statement.arguments[0];
     const Location where = statement.At(argument);
@@ -222,6 +214,87 @@ class Compiler {
     Say(Severity::kError, where,
         absl::StrCat("\"", name.substr(0, 80),
                      "\" is no name; letters, digits, \"-\", \"_\" and \".\" are"));
+  }
+
+  void UnknownSection(const Statement& statement) {
+    std::vector<std::string_view> names;
+    for (const SectionKind& section : AllSections()) names.push_back(section.name);
+    const auto closest = ClosestName(statement.name, names);
+    Say(Severity::kError, statement.where,
+        absl::StrCat("unknown section <", statement.name.substr(0, 80), ">"),
+        closest ? absl::StrCat("did you mean <", *closest, ">?") : "");
+  }
+
+  bool GoodArguments(const SectionKind& kind, const Statement& statement) {
+    const size_t count = statement.arguments.size();
+    const std::string name(kind.name);
+    if (kind.argument.starts_with('[') || (kind.argument.ends_with("...") && count > 0)) {
+      return true;
+    }
+    if (kind.argument.empty() && count > 0) {
+      Say(Severity::kError, statement.At(statement.arguments[0]),
+          absl::StrCat("<", name, "> takes no name"));
+      return false;
+    }
+    if (!kind.argument.empty() && (count != 1 || statement.arguments[0].text.empty())) {
+      Say(Severity::kError, statement.where,
+          absl::StrCat("<", name, "> needs one name, as in <", name, " ",
+                       name == "domain"                       ? "example.com"
+                       : kind.argument == "IP:PORT"           ? "192.0.2.1:25"
+                       : kind.argument.starts_with("NETWORK") ? "192.0.2.0/24"
+                                                              : "news",
+                       ">"));
+      return false;
+    }
+    return true;
+  }
+
+  bool Accepted(const std::string& name) const {
+    return options_.accept_unsupported.contains(name);
+  }
+
+  // What is to be said of a directive or section that is not effective. `what` is as shown.
+  void SayStatus(const Statement& statement, const std::string& what, Status status,
+                 std::string_view reason, bool restricts) {
+    const std::string because = reason.empty() ? "" : absl::StrCat(": ", std::string(reason));
+    if (restricts && status != Status::kNoEffect && status != Status::kNotYet &&
+        !Accepted(statement.name)) {
+      return Say(Severity::kError, statement.where,
+                 absl::StrCat(what, " is not possible in this version", because),
+                 absl::StrCat(kUnsafeHint, statement.name));
+    }
+    switch (status) {
+      case Status::kActive:
+        return;
+      case Status::kNotYet:
+      case Status::kRefused:
+        return Say(Severity::kWarning, statement.where,
+                   absl::StrCat(what, " has no effect in this version (planned)"));
+      case Status::kNoEffect:
+        return Say(Severity::kWarning, statement.where,
+                   absl::StrCat(what, " has no meaning here", because));
+      case Status::kUnsupported:
+        return Say(Severity::kWarning, statement.where,
+                   absl::StrCat(what, " is unsupported and has no effect", because));
+    }
+  }
+
+  void Count(Status status, bool alias) {
+    Tally& tally = compiled_.tally;
+    switch (status) {
+      case Status::kActive:
+        ++(alias ? tally.aliases : tally.effective);
+        return;
+      case Status::kNotYet:
+      case Status::kRefused:
+        ++tally.planned;
+        return;
+      case Status::kNoEffect:
+        ++tally.no_meaning;
+        return;
+      case Status::kUnsupported:
+        ++tally.unsupported;
+    }
   }
 
   void BadNetwork(const std::string& text, const Location& where) {
@@ -310,18 +383,32 @@ class Compiler {
     const Frame& frame = frames_.back();
     const Directive* const directive = FindDirective(frame.scope, statement.name);
     if (directive == nullptr) return UnknownDirective(statement, frame);
-    if (directive->status == Status::kNotYet || directive->status == Status::kNoEffect) {
-      Say(Severity::kWarning, statement.where,
-          absl::StrCat(statement.name, directive->status == Status::kNotYet
-                                           ? " has no effect in this version"
-                                           : " has no effect and is not needed"));
+    const Status status =
+        frame.quiet && directive->status == Status::kActive ? Status::kNotYet : directive->status;
+    Count(status, statement.name != directive->name);
+    const bool restricts = (directive->status == Status::kRefused || directive->restricts) &&
+                           Restricts(*directive, statement);
+    if (!frame.quiet) {
+      const bool reason_in_help = directive->reason.empty() && status == Status::kNoEffect;
+      std::string_view reason = directive->reason;
+      std::string from_help;
+      if (reason_in_help && directive->help.starts_with("Nothing: ")) {
+        reason = directive->help.substr(9);
+        if (reason.ends_with('.')) reason.remove_suffix(1);
+      }
+      const bool asks = directive->status != Status::kRefused || restricts;
+      SayStatus(statement, statement.name, asks ? status : Status::kNotYet, reason, restricts);
     }
-    if (directive->status == Status::kRefused && Restricts(directive, statement)) {
-      return Say(Severity::kError, statement.where,
-                 absl::StrCat(statement.name, " is not possible in this version"), kUnsafeHint);
+    if (directive->name == "include") return ApplyHere(*directive, statement, frame);
+    if (frame.quiet || directive->target == Target::kNone) {
+      if (directive->grammar == Grammar::kPatternLine) return;
+      Check(*directive, statement);
+      return;
     }
-    if (directive->name == "smtp-listener")
+    if (directive->name == "smtp-listener") {
+      if (options_.keep_origins) KeepOrigin(*directive, statement, draft_.global.settings());
       return Add(AddListenerLine(statement, &draft_), statement);
+    }
     switch (directive->target) {
       case Target::kListenerSettings:
         Set(*directive, statement, &frame.listener->settings);
@@ -357,10 +444,11 @@ class Compiler {
         Set(*directive, statement, &frame.pool->section);
         break;
       case Target::kCompiler:
+      case Target::kNone:
         return ApplyHere(*directive, statement, frame);
     }
     if (directive->grammar == Grammar::kTargetName && statement.arguments.size() == 1 &&
-        !statement.arguments[0].text.empty()) {
+        !statement.arguments[0].text.empty() && statement.arguments[0].text != directive->choices) {
       draft_.references.emplace_back(statement.arguments[0].text,
                                      statement.At(statement.arguments[0]));
     }
@@ -379,19 +467,33 @@ class Compiler {
         error->message);
   }
 
+  bool Check(const Directive& directive, const Statement& statement) {
+    return Set(directive, statement, nullptr);
+  }
+
   bool Set(const Directive& directive, const Statement& statement,
            google::protobuf::Message* message) {
     const auto error = SetField(directive, statement.arguments, message);
-    if (!error) return true;
+    if (!error) {
+      if (options_.keep_origins && message != nullptr) KeepOrigin(directive, statement, *message);
+      return true;
+    }
     const bool at_argument = error->argument < statement.arguments.size();
-    Say(Severity::kError,
+    Say(error->planned ? Severity::kWarning : Severity::kError,
         at_argument ? statement.At(statement.arguments[error->argument]) : statement.where,
         at_argument ? error->message : absl::StrCat(statement.name, ": ", error->message));
     return false;
   }
 
+  void KeepOrigin(const Directive& directive, const Statement& statement,
+                  const google::protobuf::Message& message) {
+    const auto* const field =
+        message.GetDescriptor()->FindFieldByName(std::string(directive.field));
+    draft_.origins[&message][field->number()] = {statement.where.file, statement.where.line};
+  }
+
   // The last argument is the value: source-ip-max-smtp-out has a network before it.
-  static bool Restricts(const Directive* directive, const Statement& statement) {
+  static bool Restricts(const Directive& directive, const Statement& statement) {
     return statement.arguments.empty() ||
            !AsksForNothing(directive, statement.arguments.back().text);
   }
@@ -409,14 +511,6 @@ class Compiler {
       return Say(Severity::kError, statement.where,
                  absl::StrCat("\"", name, "\" may not be ", place),
                  absl::StrCat("it belongs in: ", where));
-    }
-    if (ForeignDirectiveRestricts(statement.name) && Restricts(nullptr, statement)) {
-      return Say(Severity::kError, statement.where,
-                 absl::StrCat(name, " is not possible in this version"), kUnsafeHint);
-    }
-    if (IsForeignDirective(statement.name)) {
-      return Say(Severity::kWarning, statement.where,
-                 absl::StrCat(name, " is not in this version; the line has no effect"));
     }
     const auto closest = ClosestName(statement.name, NamesIn(frame.scope));
     Say(Severity::kError, statement.where, absl::StrCat("unknown directive \"", name, "\" ", place),
@@ -552,6 +646,7 @@ class Compiler {
   }
 
   FileSource& files_;
+  const CompileOptions& options_;
   Draft draft_;
   Compiled compiled_;
   std::vector<Frame> frames_;
@@ -560,14 +655,16 @@ class Compiler {
 
 }  // namespace
 
-Compiled Compile(const std::vector<std::string>& paths, FileSource& files) {
-  Compiler compiler(files);
+Compiled Compile(const std::vector<std::string>& paths, FileSource& files,
+                 const CompileOptions& options) {
+  Compiler compiler(files, options);
   for (const std::string& path : paths) compiler.ReadFile(path, nullptr, 0);
   return compiler.Finish();
 }
 
-Compiled CompileText(const std::string& name, std::string_view text, FileSource& files) {
-  Compiler compiler(files);
+Compiled CompileText(const std::string& name, std::string_view text, FileSource& files,
+                     const CompileOptions& options) {
+  Compiler compiler(files, options);
   compiler.ReadText(name, text);
   return compiler.Finish();
 }

@@ -1,15 +1,34 @@
 // From directive files to the snapshot that every service gets.
 #pragma once
 
+#include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "services/config/diagnostic.h"
 #include "services/config/files.h"
+#include "services/config/origin.h"
 #include "sluice/policy/v1/snapshot.pb.h"
 
 namespace sluice::config {
+
+struct CompileOptions {
+  // Names of directives and sections that restrict, are not effective, and may be gone without.
+  std::set<std::string> accept_unsupported;
+  // Keep `Compiled::origins`; it costs memory.
+  bool keep_origins = false;
+};
+
+// Lines by the status of their directive, for `config check`.
+struct Tally {
+  uint32_t effective = 0;
+  uint32_t aliases = 0;  // effective, under another name than the registry's first one
+  uint32_t no_meaning = 0;
+  uint32_t planned = 0;
+  uint32_t unsupported = 0;
+};
 
 struct Compiled {
   // Of use only where ok(). Sections are in order of name; version and time are not set.
@@ -17,15 +36,19 @@ struct Compiled {
   std::vector<Diagnostic> diagnostics;
   // Every file that was read, for messages.
   std::vector<std::string> files;
+  Tally tally;
+  Origins origins;
 
   bool ok() const { return !HasErrors(diagnostics); }
 };
 
 // The files are read one after the other as if they were one. Bounds: 10,000 files, includes 20
 // deep, 1,000 diagnostics. Takes any bytes.
-Compiled Compile(const std::vector<std::string>& paths, FileSource& files);
+Compiled Compile(const std::vector<std::string>& paths, FileSource& files,
+                 const CompileOptions& options = {});
 
 // One text that is not on disk; its includes are read through `files`.
-Compiled CompileText(const std::string& name, std::string_view text, FileSource& files);
+Compiled CompileText(const std::string& name, std::string_view text, FileSource& files,
+                     const CompileOptions& options = {});
 
 }  // namespace sluice::config

@@ -179,12 +179,30 @@ TEST(CompilerTest, EveryKindOfMistakeIsAnError) {
   }
 }
 
-TEST(CompilerTest, WhatPowerMtaHasAndWeDoNotIsAWarning) {
+TEST(CompilerTest, WhatHasNoEffectIsAWarning) {
   const Compiled compiled = CompileOne(
-      "run-as-root no\n<acct-file /var/log/a.csv>\n  records d,b\n  <x>\n  </x>\n</acct-file>\n"
-      "<domain *>\nuse-starttls yes\ndkim-sign yes\n</domain>\n");
+      "run-as-root no\n<acct-file /var/log/a.csv>\n  records d,b\n  max-size 5M\n</acct-file>\n"
+      "<domain *>\ndk-sign yes\ndkim-sign yes\n</domain>\n");
   EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  // The section is named once, not line by line.
   EXPECT_EQ(compiled.diagnostics.size(), 4u) << Render(compiled.diagnostics);
+  EXPECT_EQ(compiled.tally.no_meaning, 1u);
+  EXPECT_EQ(compiled.tally.unsupported, 1u);
+  EXPECT_EQ(compiled.tally.planned, 3u);
+  EXPECT_FALSE(CompileOne("<acct-file /var/log/a.csv>\nmax-size large\n</acct-file>").ok());
+}
+
+TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
+  FakeFiles files;
+  const std::string text =
+      "<domain a.test>\nmax-data-volume-rate 5M/h\n<limits throttle "
+      "5/hour>\n</limits>\n</domain>\n";
+  EXPECT_FALSE(CompileText("a.conf", text, files).ok());
+  EXPECT_FALSE(CompileText("a.conf", text, files, {{"limits"}}).ok());
+  const Compiled compiled =
+      CompileText("a.conf", text, files, {{"limits", "max-data-volume-rate"}});
+  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  EXPECT_EQ(compiled.diagnostics.size(), 2u);
 }
 
 TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {

@@ -8,11 +8,12 @@
 
 namespace sluice::config {
 
-// "*" any domain; "d" itself; "*.d" its subdomains; "[*.]d" both. Case-insensitive: `domain` and
-// pattern are in lower case. Pure.
+// "*" any domain; "d" itself; "*.d" its subdomains; "[*.]d" both; "[ip]" and "[ip/mask]" address
+// literals. Case-insensitive: `domain` and pattern are in lower case. Pure.
 bool PatternMatches(std::string_view pattern, std::string_view domain);
 bool IsPlainDomain(std::string_view pattern);
-// Greater is more particular: longer names before shorter ones, a literal before a macro's.
+// Greater is more particular: longer names before shorter ones, of one name "*.d" before "[*.]d", a
+// literal before a macro's.
 std::pair<int, int> PatternRank(std::string_view pattern, bool from_macro);
 
 // * and ? over the whole text. Pure.

@@ -1,5 +1,6 @@
 #include "services/config/draft.h"
 
+#include <algorithm>
 #include <array>
 #include <set>
 
@@ -14,20 +15,10 @@ namespace {
 constexpr int kMaxSourceBits = 10;
 constexpr std::string_view kDefaultName = "default";
 
-void WriteDomains(const DomainDrafts& drafts,
-                  google::protobuf::RepeatedPtrField<policy::v1::DomainSection>* domains) {
-  for (const auto& [key, settings] : drafts) {
-    auto* const domain = domains->Add();
-    domain->set_pattern(key.first);
-    domain->set_from_macro(key.second);
-    *domain->mutable_settings() = settings;
-  }
-}
-
 class Finisher {
  public:
-  Finisher(Draft draft, std::vector<Diagnostic>* diagnostics)
-      : draft_(std::move(draft)), diagnostics_(diagnostics) {
+  Finisher(Draft draft, std::vector<Diagnostic>* diagnostics, Origins* origins)
+      : draft_(std::move(draft)), diagnostics_(diagnostics), origins_(*origins) {
     for (const auto& [name, vmta] : draft_.vmtas) names_.push_back(name);
     vmta_count_ = names_.size();
     for (const auto& [name, pool] : draft_.pools) names_.push_back(name);
@@ -43,9 +34,15 @@ class Finisher {
     }
     auto* const settings = draft_.global.mutable_settings();
     if (settings->smtp_port() != 0) {
-      settings->mutable_smtp_listeners()->add_values(
-          absl::StrCat("0.0.0.0:", settings->smtp_port()));
+      auto* const listeners = settings->mutable_smtp_listeners()->mutable_values();
+      const std::string everywhere = absl::StrCat("0.0.0.0:", settings->smtp_port());
+      if (std::find(listeners->begin(), listeners->end(), everywhere) == listeners->end()) {
+        *listeners->Add() = everywhere;
+      }
     }
+    KeepOrigins(&draft_.global.settings(), "global settings");
+    KeepOrigins(&draft_.global.queue_defaults(), "global queue");
+    KeepOrigins(&draft_.global.client_defaults(), "global client");
     policy::v1::SectionContent content;
     *content.mutable_global() = draft_.global;
     Add("global", std::move(content));
@@ -57,12 +54,14 @@ class Finisher {
       domain.mutable_domain()->set_pattern(key.first);
       domain.mutable_domain()->set_from_macro(key.second);
       *domain.mutable_domain()->mutable_settings() = settings;
-      Add(absl::StrCat(key.second ? "macro-domain/" : "domain/", key.first), std::move(domain));
+      KeepOrigins(&settings, DomainName(key));
+      Add(DomainName(key), std::move(domain));
     }
     for (const auto& [network, settings] : draft_.clients) {
       policy::v1::SectionContent client;
       client.mutable_client()->set_cidr(network);
       *client.mutable_client()->mutable_settings() = settings;
+      KeepOrigins(&settings, absl::StrCat("client/", network));
       Add(absl::StrCat("client/", network), std::move(client));
     }
     AddIngress();
@@ -71,6 +70,7 @@ class Finisher {
       policy::v1::SectionContent source;
       source.mutable_source()->set_ip(ip);
       *source.mutable_source()->mutable_settings() = settings;
+      KeepOrigins(&settings, absl::StrCat("source/", ip));
       Add(absl::StrCat("source/", ip), std::move(source));
     }
     SortSections(&snapshot_);
@@ -125,6 +125,24 @@ class Finisher {
           absl::StrCat("\"", name, "\" is no network",
                        braces ? ", and" : "; it is written 192.0.2.0/24 or 192.0.2.1, and",
                        " no listener or user names this source"));
+    }
+  }
+
+  static std::string DomainName(const std::pair<std::string, bool>& key) {
+    return absl::StrCat(key.second ? "macro-domain/" : "domain/", key.first);
+  }
+  void KeepOrigins(const google::protobuf::Message* message, const std::string& place) {
+    const auto found = draft_.origins.find(message);
+    if (found != draft_.origins.end()) origins_[place] = std::move(found->second);
+  }
+  void WriteDomains(const std::string& section, const DomainDrafts& drafts,
+                    google::protobuf::RepeatedPtrField<policy::v1::DomainSection>* domains) {
+    for (const auto& [key, settings] : drafts) {
+      KeepOrigins(&settings, absl::StrCat(section, " ", DomainName(key)));
+      auto* const domain = domains->Add();
+      domain->set_pattern(key.first);
+      domain->set_from_macro(key.second);
+      *domain->mutable_settings() = settings;
     }
   }
 
@@ -191,10 +209,15 @@ class Finisher {
     for (auto& host : *vmta->section.mutable_source_hosts()) {
       if (host.host_name().empty()) host.set_host_name(host_name);
     }
-    WriteDomains(vmta->domains, vmta->section.mutable_domains());
+    const std::string place = absl::StrCat("vmta/", name);
+    KeepOrigins(&vmta->section, place);
+    KeepOrigins(&vmta->section.queue_defaults(), place + " queue");
+    WriteDomains(place, vmta->domains, vmta->section.mutable_domains());
+    // An empty part is the same as none, and has the same hash.
+    if (vmta->section.queue_defaults().ByteSizeLong() == 0) vmta->section.clear_queue_defaults();
     policy::v1::SectionContent content;
     *content.mutable_virtual_mta() = std::move(vmta->section);
-    Add(absl::StrCat("vmta/", name), std::move(content));
+    Add(place, std::move(content));
   }
 
   void AddPool(const std::string& name, PoolDraft* pool) {
@@ -205,14 +228,17 @@ class Finisher {
       if (vmta == draft_.vmtas.end() || !seen.emplace(lower, true).second) continue;
       pool->section.add_virtual_mtas(vmta->second.section.name());
     }
-    WriteDomains(pool->domains, pool->section.mutable_domains());
+    const std::string place = absl::StrCat("pool/", name);
+    KeepOrigins(&pool->section, place);
+    WriteDomains(place, pool->domains, pool->section.mutable_domains());
     policy::v1::SectionContent content;
     *content.mutable_pool() = std::move(pool->section);
-    Add(absl::StrCat("pool/", name), std::move(content));
+    Add(place, std::move(content));
   }
 
   Draft draft_;
   std::vector<Diagnostic>* const diagnostics_;
+  Origins& origins_;
   std::vector<std::string> names_;  // virtual MTAs, then pools
   size_t vmta_count_ = 0;
   policy::v1::PolicySnapshot snapshot_;
@@ -251,8 +277,9 @@ bool AddSourceHosts(std::string_view network, const std::string& host_name,
   return true;
 }
 
-policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics) {
-  return Finisher(std::move(draft), diagnostics).Finish();
+policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics,
+                                       Origins* origins) {
+  return Finisher(std::move(draft), diagnostics, origins).Finish();
 }
 
 }  // namespace sluice::config

@@ -8,7 +8,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
+#include "google/protobuf/message.h"
 #include "services/config/diagnostic.h"
+#include "services/config/origin.h"
 #include "sluice/policy/v1/snapshot.pb.h"
 
 namespace sluice::config {
@@ -76,6 +79,8 @@ struct Draft {
   std::map<std::string, std::vector<std::string>> macros;
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;
+  // Where fields of the messages above were said, if that is kept.
+  absl::flat_hash_map<const google::protobuf::Message*, FieldOrigins> origins;
 };
 
 // Adds the host, or changes the name of the one with that address. `network` is as ParseNetwork
@@ -84,6 +89,7 @@ bool AddSourceHosts(std::string_view network, const std::string& host_name,
                     policy::v1::VirtualMtaSection* section);
 
 // Checks names against each other and writes the sections.
-policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics);
+policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics,
+                                       Origins* origins);
 
 }  // namespace sluice::config

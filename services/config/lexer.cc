@@ -10,24 +10,37 @@
 namespace sluice::config {
 namespace {
 
+constexpr size_t kMaxLineBytes = size_t{1} << 20;
+constexpr size_t kShownBytes = 200;
+
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\f' || c == '\v'; }
 
 class LineReader {
  public:
   LineReader(std::shared_ptr<const std::string> file, int line, std::string_view text,
-             std::vector<Diagnostic>* diagnostics)
-      : file_(std::move(file)), line_(line), text_(text), diagnostics_(diagnostics) {}
+             bool (*takes_regex)(std::string_view), std::vector<Diagnostic>* diagnostics)
+      : file_(std::move(file)),
+        line_(line),
+        text_(text),
+        takes_regex_(takes_regex),
+        diagnostics_(diagnostics) {}
 
   // Tokens up to the comment or the end; nothing if the line cannot be read.
   std::optional<std::vector<Token>> Tokens() {
     std::vector<Token> tokens;
     size_t at = 0;
+    bool regex = false;
     while (true) {
       while (at < text_.size() && IsBlank(text_[at])) ++at;
       if (at == text_.size() || text_[at] == '#') break;
       Token token;
       token.column = static_cast<int>(at) + 1;
-      if (!ReadToken(&at, &token)) return std::nullopt;
+      if (text_[at] == '/' && (tokens.empty() || regex)) {
+        if (!ReadRegex(&at, &token)) return std::nullopt;
+      } else if (!ReadToken(&at, &token)) {
+        return std::nullopt;
+      }
+      if (tokens.empty()) regex = takes_regex_(absl::AsciiStrToLower(token.text));
       tokens.push_back(std::move(token));
     }
     end_ = at;
@@ -45,6 +58,32 @@ class LineReader {
   size_t end() const { return end_; }
 
  private:
+  // From one slash to the next that flags and a blank follow; \/ is a slash inside. What has no
+  // such end is an ordinary token: a path.
+  bool ReadRegex(size_t* at, Token* token) {
+    const size_t start = *at;
+    size_t i = start + 1;
+    while (i < text_.size() && text_[i] != '\0') {
+      if (text_[i] == '#') {
+        Fail(i + 1, "a \"#\" starts a comment, and this regex has no end; write \\x23 for it");
+        return false;
+      }
+      if (text_[i] == '\\' && i + 1 < text_.size()) {
+        i += 2;
+        continue;
+      }
+      if (text_[i++] != '/') continue;
+      size_t end = i;
+      while (end < text_.size() && absl::ascii_isalpha(text_[end])) ++end;
+      if (end < text_.size() && !IsBlank(text_[end])) continue;
+      token->text = std::string(text_.substr(start, end - start));
+      token->regex = true;
+      *at = end;
+      return true;
+    }
+    return ReadToken(at, token);
+  }
+
   // A token may have quoted parts: name="a b" is one.
   bool ReadToken(size_t* at, Token* token) {
     while (*at < text_.size() && !IsBlank(text_[*at]) && text_[*at] != '#') {
@@ -79,6 +118,7 @@ class LineReader {
   std::shared_ptr<const std::string> file_;
   int line_;
   std::string_view text_;
+  bool (*takes_regex_)(std::string_view);
   std::vector<Diagnostic>* diagnostics_;
   size_t end_ = 0;
 };
@@ -117,6 +157,7 @@ std::optional<Statement> ReadBorder(LineReader* reader, std::vector<Token> token
 }  // namespace
 
 std::vector<Statement> Lex(std::string_view file, std::string_view text,
+                           bool (*takes_regex)(std::string_view name),
                            std::vector<Diagnostic>* diagnostics) {
   const auto file_name = std::make_shared<const std::string>(file);
   if (text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);
@@ -127,8 +168,16 @@ std::vector<Statement> Lex(std::string_view file, std::string_view text,
     std::string_view content = text.substr(0, end);
     text.remove_prefix(end == text.npos ? text.size() : end + 1);
     if (!content.empty() && content.back() == '\r') content.remove_suffix(1);
+    if (content.size() > kMaxLineBytes) {
+      diagnostics->push_back({Diagnostic::Severity::kError,
+                              {file_name, line, 1, std::string(content.substr(0, kShownBytes))},
+                              "a line has at most 1048576 bytes",
+                              ""});
+      continues = false;
+      continue;
+    }
 
-    LineReader reader(file_name, line, content, diagnostics);
+    LineReader reader(file_name, line, content, takes_regex, diagnostics);
     std::optional<std::vector<Token>> tokens = reader.Tokens();
     if (!tokens) {
       continues = false;
@@ -153,9 +202,13 @@ std::vector<Statement> Lex(std::string_view file, std::string_view text,
       continue;
     }
     Statement statement;
-    statement.name = absl::AsciiStrToLower(tokens->front().text);
     statement.where = reader.At(tokens->front().column);
-    tokens->erase(tokens->begin());
+    if (tokens->front().regex) {
+      statement.name.assign(1, '/');
+    } else {
+      statement.name = absl::AsciiStrToLower(tokens->front().text);
+      tokens->erase(tokens->begin());
+    }
     if (!tokens->empty()) {
       const auto from = static_cast<size_t>(tokens->front().column) - 1;
       std::string_view rest = content.substr(from, reader.end() - from);

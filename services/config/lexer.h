@@ -12,14 +12,15 @@ namespace sluice::config {
 struct Token {
   std::string text;  // without quotes
   bool quoted = false;
-  int column = 0;  // from 1
+  bool regex = false;  // text is /.../flags as written
+  int column = 0;      // from 1
 };
 
 // One directive, `<name argument>` or `</name>`.
 struct Statement {
   enum class Kind { kDirective, kOpen, kClose };
   Kind kind = Kind::kDirective;
-  std::string name;  // lower case
+  std::string name;  // lower case; "/" where the line begins with a regex
   std::vector<Token> arguments;
   Location where;  // of the name
   // What follows the name, as written, without comment and outer blanks.
@@ -34,9 +35,11 @@ struct Statement {
 
 // `#` outside quotes starts a comment; LF and CRLF end lines; a byte order mark at the
 // start is skipped; double quotes group, with \" and \\ inside; a line that ends in a comma goes on
-// in the next one. What cannot be read becomes a diagnostic and its line is left out. Pure; takes
-// any bytes.
+// in the next one. Where `takes_regex` says so of the name, and at the start of a line, /.../flags
+// is one token, quotes and blanks included. Lines over 1 MiB are refused. What cannot be read
+// becomes a diagnostic and its line is left out. Pure; takes any bytes.
 std::vector<Statement> Lex(std::string_view file, std::string_view text,
+                           bool (*takes_regex)(std::string_view name),
                            std::vector<Diagnostic>* diagnostics);
 
 }  // namespace sluice::config

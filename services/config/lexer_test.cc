@@ -5,6 +5,8 @@
 namespace sluice::config {
 namespace {
 
+bool TakesRegex(std::string_view name) { return name == "reply" || name == "/"; }
+
 TEST(LexerTest, DirectivesSectionsCommentsAndLineEnds) {
   std::vector<Diagnostic> diagnostics;
   const auto got = Lex("f.conf",
@@ -13,7 +15,7 @@ TEST(LexerTest, DirectivesSectionsCommentsAndLineEnds) {
                        "  <domain *.Example>  #x\n"
                        "\tsmtp-greeting \"a \\\"b\\\" # c\"\n"
                        "</domain>",
-                       &diagnostics);
+                       &TakesRegex, &diagnostics);
   EXPECT_TRUE(diagnostics.empty()) << Render(diagnostics);
   ASSERT_EQ(got.size(), 4u);
   EXPECT_EQ(got[0].name, "host-name");
@@ -34,7 +36,8 @@ TEST(LexerTest, DirectivesSectionsCommentsAndLineEnds) {
 
 TEST(LexerTest, ListGoesOnAfterAComma) {
   std::vector<Diagnostic> diagnostics;
-  const auto got = Lex("f", "domain-macro m a,b, # first\n# between\n  c\nx y\n", &diagnostics);
+  const auto got =
+      Lex("f", "domain-macro m a,b, # first\n# between\n  c\nx y\n", &TakesRegex, &diagnostics);
   EXPECT_TRUE(diagnostics.empty());
   ASSERT_EQ(got.size(), 2u);
   EXPECT_EQ(got[0].rest, "m a,b,c");
@@ -44,7 +47,8 @@ TEST(LexerTest, ListGoesOnAfterAComma) {
 
 TEST(LexerTest, BadLinesAreNamedAndLeftOut) {
   std::vector<Diagnostic> diagnostics;
-  const auto got = Lex("f.conf", "a \"b\n<domain x\n</domain y>\n< x>\ngood 1\n", &diagnostics);
+  const auto got =
+      Lex("f.conf", "a \"b\n<domain x\n</domain y>\n< x>\ngood 1\n", &TakesRegex, &diagnostics);
   ASSERT_EQ(got.size(), 1u);
   EXPECT_EQ(got[0].name, "good");
   ASSERT_EQ(diagnostics.size(), 4u);
@@ -59,6 +63,37 @@ TEST(DiagnosticTest, ClosestName) {
   EXPECT_EQ(ClosestName("max-smpt-out", {"max-msg-rate", "max-smtp-out"}), "max-smtp-out");
   EXPECT_EQ(ClosestName("bounceafter", {"retry-after", "bounce-after"}), "bounce-after");
   EXPECT_EQ(ClosestName("zzz", {"retry-after", "bounce-after"}), std::nullopt);
+}
+
+// A regex holds blanks and quotes; a path is no regex.
+TEST(LexerTest, RegexLiterals) {
+  std::vector<Diagnostic> diagnostics;
+  const auto got = Lex("f",
+                       "reply /say \"no\" \\/ now/i mode=backoff # x\n"
+                       "/5\\.1\\.1/ bad-mailbox\npickup /a/i /b\nreply /no end\n",
+                       &TakesRegex, &diagnostics);
+  EXPECT_TRUE(diagnostics.empty());
+  ASSERT_EQ(got.size(), 4u);
+  ASSERT_EQ(got[0].arguments.size(), 2u);
+  EXPECT_EQ(got[0].arguments[0].text, "/say \"no\" \\/ now/i");
+  EXPECT_TRUE(got[0].arguments[0].regex);
+  EXPECT_EQ(got[1].name, "/");
+  EXPECT_EQ(got[1].arguments[0].text, "/5\\.1\\.1/");
+  EXPECT_EQ(got[1].rest, "/5\\.1\\.1/ bad-mailbox");
+  EXPECT_FALSE(got[2].arguments[0].regex);
+  EXPECT_FALSE(got[3].arguments[0].regex);
+}
+
+TEST(LexerTest, ACommentEndsARegexAndLongLinesAreRefused) {
+  std::vector<Diagnostic> diagnostics;
+  Lex("f", "reply /a # b/ x\n", &TakesRegex, &diagnostics);
+  ASSERT_EQ(diagnostics.size(), 1u);
+  EXPECT_EQ(diagnostics[0].where.column, 10);
+  diagnostics.clear();
+  const std::string line((size_t{1} << 20) + 1, 'a');
+  EXPECT_EQ(Lex("f", line + "\nb c\n", &TakesRegex, &diagnostics).size(), 1u);
+  ASSERT_EQ(diagnostics.size(), 1u);
+  EXPECT_LT(diagnostics[0].where.line_text.size(), 300u);
 }
 
 }  // namespace

@@ -16,42 +16,36 @@ std::string Code(const std::string& text) {
   return text.empty() ? "" : absl::StrCat("`", Cell(text), "`");
 }
 
-const char* Remark(Status status) {
-  switch (status) {
+std::string Remark(const Directive& directive) {
+  const std::string_view reason = directive.reason;
+  switch (directive.status) {
     case Status::kActive:
       return "";
     case Status::kNotYet:
-      return " *Read and kept, without effect in this version; a warning says so.*";
+      return " *Planned: checked, without effect in this version; a warning says so.*";
     case Status::kRefused:
-      return " *Not possible in this version: an error, since going on without it would not be "
-             "safe.*";
+      return " *Planned: an error in this version, since going on without it would not be safe.*";
     case Status::kNoEffect:
-      return " *Accepted; a warning says that it is not needed.*";
+      return " *No meaning here; a warning says so.*";
+    case Status::kUnsupported:
+      return absl::StrCat(" *Unsupported: ", std::string(reason), ".*");
   }
   return "";
 }
 
-const char* Heading(Scope scope) {
-  switch (scope) {
-    case kGlobal:
-      return "Outside of sections";
-    case kSource:
-      return "`<source NETWORK | NAME>`, `<accepted-connect NETWORK>`: clients, and outbound "
-             "addresses";
-    case kVirtualMta:
-      return "`<virtual-mta NAME>`";
-    case kPool:
-      return "`<virtual-mta-pool NAME>`";
-    case kSourcePool:
-      return "`<source-pool NETWORK>`";
-    case kDomain:
-      return "`<domain PATTERN>`: how mail of a queue is sent";
-    case kListener:
-      return "`<smtp-listener IP:PORT>`: an address that takes SMTP connections";
-    case kPatternList:
-      return "`<pattern-list NAME>`: the first line that matches chooses the virtual MTA";
-    case kSourceGroup:
-      return "`<source-group NAME>`: client networks that share a limit";
+std::string Heading(Scope scope) {
+  if (scope == kGlobal) return "Outside of sections";
+  if (scope == kSource) {
+    return "`<source NETWORK | NAME>`, `<accepted-connect NETWORK>`: clients, and outbound "
+           "addresses";
+  }
+  for (const SectionKind& section : AllSections()) {
+    if (section.scope != scope) continue;
+    std::string help(section.help);
+    help.pop_back();
+    return absl::StrCat("`<", std::string(section.name), section.argument.empty() ? "" : " ",
+                        std::string(section.argument), ">`: ", help,
+                        section.status == Status::kActive ? "" : " (planned)");
   }
   return "";
 }
@@ -77,10 +71,10 @@ std::string ReferencePage() {
       for (const std::string_view alias : directive->aliases) {
         absl::StrAppend(&names, ", ", Code(std::string(alias)));
       }
-      absl::StrAppend(
-          &page, "| ", names, " | ", Code(SyntaxOf(*directive)), " | ", Code(DefaultOf(*directive)),
-          " | ", absl::StrReplaceAll(Cell(std::string(directive->help)), {{"<", "&lt;"}}),
-          directive->appends ? " May be repeated." : "", Remark(directive->status), " |\n");
+      absl::StrAppend(&page, "| ", names, " | ", Code(SyntaxOf(*directive)), " | ",
+                      Code(DefaultOf(*directive)), " | ",
+                      absl::StrReplaceAll(Cell(std::string(directive->help)), {{"<", "&lt;"}}),
+                      directive->appends ? " May be repeated." : "", Remark(*directive), " |\n");
     }
   }
   return page;

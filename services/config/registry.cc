@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -16,12 +17,29 @@ namespace {
 
 struct Registry {
   std::vector<Directive> directives;
+  std::vector<SectionKind> sections = Sections();
   absl::flat_hash_map<std::pair<uint32_t, std::string>, const Directive*> by_name;
+  absl::flat_hash_set<std::string> regex_names;
 
   Registry() {
     for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
                       ListenerDirectives, LocalDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
+    }
+    absl::flat_hash_map<std::string, uint32_t> taken;
+    for (const Directive& directive : directives) {
+      taken[std::string(directive.name)] |= directive.scopes;
+      for (const std::string_view alias : directive.aliases) {
+        taken[std::string(alias)] |= directive.scopes;
+      }
+    }
+    for (auto part : {PlannedGlobalDirectives, PlannedClientDirectives, PlannedQueueDirectives,
+                      SectionDirectives, AccountingDirectives}) {
+      for (Directive& directive : part()) {
+        const auto found = taken.find(std::string(directive.name));
+        if (found != taken.end()) directive.scopes &= ~found->second;
+        if (directive.scopes != 0) directives.push_back(std::move(directive));
+      }
     }
     for (const Directive& directive : directives) {
       for (const Scope scope : kAllScopes) {
@@ -30,6 +48,11 @@ struct Registry {
         for (const std::string_view alias : directive.aliases) {
           by_name.emplace(std::pair(uint32_t{scope}, std::string(alias)), &directive);
         }
+      }
+      if (directive.grammar == Grammar::kRegex || directive.grammar == Grammar::kMailOrRegex ||
+          directive.grammar == Grammar::kPatternLine || directive.grammar == Grammar::kPattern ||
+          directive.grammar == Grammar::kAddressRule) {
+        regex_names.emplace(directive.name);
       }
     }
   }
@@ -81,27 +104,44 @@ std::string SizeText(uint64_t bytes) {
 }  // namespace
 
 std::string_view ScopeName(Scope scope) {
-  switch (scope) {
-    case kGlobal:
-      return "global";
-    case kSource:
-      return "<source>";
-    case kVirtualMta:
-      return "<virtual-mta>";
-    case kPool:
-      return "<virtual-mta-pool>";
-    case kSourcePool:
-      return "<source-pool>";
-    case kDomain:
-      return "<domain>";
-    case kListener:
-      return "<smtp-listener>";
-    case kPatternList:
-      return "<pattern-list>";
-    case kSourceGroup:
-      return "<source-group>";
+  if (scope == kGlobal) return "global";
+  static const auto* const names = [] {
+    auto* map = new absl::flat_hash_map<uint32_t, std::string>;
+    for (const SectionKind& section : AllSections()) {
+      map->emplace(section.scope, absl::StrCat("<", std::string(section.name), ">"));
+    }
+    return map;
+  }();
+  const auto found = names->find(scope);
+  return found == names->end() ? std::string_view() : std::string_view(found->second);
+}
+
+std::string_view StatusName(Status status) {
+  switch (status) {
+    case Status::kActive:
+      return "effective";
+    case Status::kNotYet:
+    case Status::kRefused:
+      return "planned";
+    case Status::kNoEffect:
+      return "no meaning here";
+    case Status::kUnsupported:
+      return "unsupported";
   }
   return "";
+}
+
+const std::vector<SectionKind>& AllSections() { return TheRegistry().sections; }
+
+const SectionKind* FindSection(std::string_view name) {
+  for (const SectionKind& section : AllSections()) {
+    if (section.name == name) return &section;
+  }
+  return nullptr;
+}
+
+bool TakesRegex(std::string_view name) {
+  return TheRegistry().regex_names.contains(std::string(name));
 }
 
 const std::vector<Directive>& AllDirectives() { return TheRegistry().directives; }
@@ -129,8 +169,11 @@ uint32_t ScopesOf(std::string_view name) {
   return scopes;
 }
 
-std::string SyntaxOf(const Directive& directive) {
+namespace {
+
+std::string ValueSyntax(const Directive& directive) {
   std::string syntax;
+  if (!directive.syntax.empty()) return std::string(directive.syntax);
   switch (directive.grammar) {
     case Grammar::kBool:
       return "yes | no";
@@ -185,11 +228,69 @@ std::string SyntaxOf(const Directive& directive) {
       return "FOLDER BAD-FOLDER";
     case Grammar::kAddressRule:
       return "ADDRESS | /REGEX/";
+    case Grammar::kVolume:
+      return "SIZE/UNIT (10M/h) | unlimited";
+    case Grammar::kRateList:
+      return "N/day,N/day,...";
+    case Grammar::kIps:
+      return "IP ...";
+    case Grammar::kEmails:
+      return "ADDRESS,ADDRESS,...";
+    case Grammar::kHeaders:
+      return "HEADER,HEADER,...";
+    case Grammar::kFile:
+      return "FILE";
+    case Grammar::kUrl:
+      return "http[s]://HOST[:PORT][/PATH]";
+    case Grammar::kRegex:
+      return "/REGEX/";
+    case Grammar::kMailOrRegex:
+      return "ADDRESS | /REGEX/";
+    case Grammar::kDomainKey:
+      return "SELECTOR,DOMAIN | *,FILE";
+    case Grammar::kBoolOrTime:
+      return "yes | no | TIME | never";
+    case Grammar::kArguments:
+      return "WORD ...";
+    case Grammar::kSchedule:
+      return "HH:MM to HH:MM for TIME max-msg-rate RATE";
+    case Grammar::kGrowth:
+      return "N%/day";
+    case Grammar::kThrottleOn:
+      return "RATE on CODE,CODE,...";
+    case Grammar::kIpDomain:
+      return "IP domain = DOMAIN;";
+    case Grammar::kPatternLine:
+      return "/REGEX/ RESULT";
   }
   if (directive.unlimited) {
     absl::StrAppend(&syntax, directive.grammar == Grammar::kDuration ? " | never" : " | unlimited");
   }
+  if (directive.grammar != Grammar::kChoice && !directive.choices.empty()) {
+    if (directive.grammar == Grammar::kWords) syntax.clear();
+    absl::StrAppend(
+        &syntax, syntax.empty() ? "" : " | ",
+        absl::StrReplaceAll(absl::string_view(directive.choices.data(), directive.choices.size()),
+                            {{",", directive.grammar == Grammar::kWords ? "," : " | "}}));
+  }
   return syntax;
+}
+
+}  // namespace
+
+std::string SyntaxOf(const Directive& directive) {
+  const std::string value = ValueSyntax(directive);
+  switch (directive.key) {
+    case Key::kNetwork:
+      return absl::StrCat("NETWORK ", value);
+    case Key::kHost:
+      return absl::StrCat("HOST ", value);
+    case Key::kWord:
+      return absl::StrCat("NAME ", value);
+    case Key::kNothing:
+      return value;
+  }
+  return value;
 }
 
 std::string DefaultOf(const Directive& directive) {
@@ -230,13 +331,13 @@ std::string DefaultOf(const Directive& directive) {
   }
 }
 
-bool AsksForNothing(const Directive* directive, std::string_view value) {
+bool AsksForNothing(const Directive& directive, std::string_view value) {
   const std::string text = absl::AsciiStrToLower(absl::string_view(value.data(), value.size()));
   if (text.empty() || text == "no" || text == "false" || text == "unlimited" || text == "never" ||
       text == "none" || text == "smtp") {
     return true;
   }
-  return text == "0" && directive != nullptr && directive->unlimited == 0u;
+  return text == "0" && directive.unlimited == 0u;
 }
 
 }  // namespace sluice::config

@@ -13,17 +13,68 @@ namespace sluice::config {
 // Where a directive may be written. Values are bits.
 enum Scope : uint32_t {
   kGlobal = 1,
-  kSource = 2,             // <source CIDR>, <accepted-connect CIDR>
-  kVirtualMta = 4,         // <virtual-mta NAME>
-  kPool = 8,               // <virtual-mta-pool NAME>
-  kSourcePool = 16,        // <source-pool CIDR>
-  kDomain = 32,            // <domain PATTERN>, also inside virtual MTAs and pools
+  kSource = 2,       // <source CIDR>, <accepted-connect CIDR>
+  kVirtualMta = 4,   // <virtual-mta NAME>
+  kPool = 8,         // <virtual-mta-pool NAME>
+  kSourcePool = 16,  // <source-pool CIDR>
+  kDomain = 32,      // <domain PATTERN>, also inside virtual MTAs and pools
+  kSpool = 1 << 6,
+  kBounceProcessor = 1 << 7,
+  kFeedbackLoopProcessor = 1 << 8,
+  kAddressList = 1 << 9,
   kListener = 1 << 10,     // <smtp-listener IP:PORT>
   kPatternList = 1 << 11,  // <pattern-list NAME>
   kSourceGroup = 1 << 12,  // <source-group NAME>
+  kSmtpUser = 1 << 13,
+  kAcctFile = 1 << 14,
+  kSmtpPatternList = 1 << 15,
+  kBounceCategories = 1 << 16,
+  kDns = 1 << 17,
+  kEmailPatterns = 1 << 18,
+  kRewriteList = 1 << 19,
+  kDomainKeyList = 1 << 20,
+  kTransmissionsApi = 1 << 21,
+  kTransmissionsApiListener = 1 << 22,
+  kProxy = 1 << 23,
+  kVault = 1 << 24,
+  kSchedule = 1 << 25,
+  kLimits = 1 << 26,
+  kSmtpPattern = 1 << 27,
+  kStatistics = 1 << 28,
+  kBind = 1 << 29,
+  kMxRollupList = 1 << 30,
 };
-inline constexpr Scope kAllScopes[] = {kGlobal, kSource,   kVirtualMta,  kPool,       kSourcePool,
-                                       kDomain, kListener, kPatternList, kSourceGroup};
+inline constexpr Scope kAllScopes[] = {kGlobal,
+                                       kSource,
+                                       kVirtualMta,
+                                       kPool,
+                                       kSourcePool,
+                                       kDomain,
+                                       kSpool,
+                                       kBounceProcessor,
+                                       kFeedbackLoopProcessor,
+                                       kAddressList,
+                                       kEmailPatterns,
+                                       kSmtpUser,
+                                       kSourceGroup,
+                                       kAcctFile,
+                                       kPatternList,
+                                       kSmtpPatternList,
+                                       kBounceCategories,
+                                       kDns,
+                                       kListener,
+                                       kRewriteList,
+                                       kDomainKeyList,
+                                       kTransmissionsApi,
+                                       kTransmissionsApiListener,
+                                       kProxy,
+                                       kVault,
+                                       kSchedule,
+                                       kLimits,
+                                       kSmtpPattern,
+                                       kStatistics,
+                                       kBind,
+                                       kMxRollupList};
 // "global", "<source>", ...
 std::string_view ScopeName(Scope scope);
 
@@ -38,6 +89,7 @@ enum class Target {
   kListenerSettings,
   kSourceGroup,  // SourceGroupSection
   kCompiler,     // no field: the compiler knows what to do
+  kNone,         // the value is checked and not kept
 };
 
 enum class Grammar {
@@ -65,15 +117,39 @@ enum class Grammar {
   kFolderPair,   // pickup
   kAddressRule,  // address or /regex/
   kSourceHost,   // IP and host name
+  kVolume,       // N[bkmgt]/unit
+  kRateList,     // 50/day,100/day
+  kIps,          // addresses, several
+  kEmails,       // addresses of mail, several
+  kHeaders,      // header names, several; also separated by colons, as in RFC 6376's h=
+  kFile,         // path of a file or folder, or {vault}:/PATH:KEY
+  kUrl,          // http[s]://host[:port][/path]
+  kRegex,        // /regex/flags, or a bare regex
+  kMailOrRegex,  // address of mail, or a regex
+  kDomainKey,    // SELECTOR,DOMAIN,FILE
+  kBoolOrTime,   // yes, no, never or a TIME
+  kArguments,    // from `min` to `max` words; `syntax` says which
+  kSchedule,     // HH:MM to HH:MM for TIME max-msg-rate RATE, after the name "from"
+  kGrowth,       // N%/UNIT
+  kThrottleOn,   // RATE on CODE,CODE
+  kIpDomain,     // IP domain = DOMAIN;
+  kPatternLine,  // of a pattern section: the compiler reads it
 };
 
+// What stands before the value: source-ip-max-smtp-out 10/8 5.
+enum class Key { kNothing, kNetwork, kHost, kWord };
+
 enum class Status {
-  kActive,
-  kNotYet,    // read and kept; without effect in this version, and a warning says so
-  kRefused,   // cannot be had in this version, and doing without it would be unsafe: an error, save
-              // for a value that asks for nothing
-  kNoEffect,  // needs nothing here: what it asks for is always so
+  kActive,       // effective
+  kNotYet,       // planned: the value is checked; without effect in this version, and a warning
+                 // says so
+  kRefused,      // planned, and it restricts: doing without it would be unsafe, so it is an error,
+                 // save for a value that asks for nothing
+  kNoEffect,     // no meaning here: what it asks for is always so, or there is nothing it is about
+  kUnsupported,  // not to come; `reason` says why
 };
+// "effective", "planned", "no meaning here", "unsupported".
+std::string_view StatusName(Status status);
 
 struct Directive {
   std::string_view name;
@@ -91,7 +167,26 @@ struct Directive {
   std::string_view choices = {};  // "headers,full"
   uint16_t default_port = 0;
   bool appends = false;  // a further line adds to a list, else it replaces
+  Key key = Key::kNothing;
+  std::string_view syntax = {};  // where the grammar's own is not enough
+  std::string_view reason = {};  // of kNoEffect, where help does not say it, and of kUnsupported
+  bool secret = false;           // the value is never shown
+  bool needs_restart = false;    // a reload does not change it
+  // With kUnsupported or kNoEffect: what it asks for restricts, so it is refused, as kRefused.
+  bool restricts = false;
 };
+
+// A kind of section, declared once.
+struct SectionKind {
+  std::string_view name;  // as in <name>
+  Scope scope;
+  uint32_t parents;           // where it may be opened
+  std::string_view argument;  // "NAME", "[NAME]", ...; empty: none
+  std::string_view help;
+  Status status = Status::kActive;
+};
+const std::vector<SectionKind>& AllSections();
+const SectionKind* FindSection(std::string_view name);
 
 // All, in the order of the reference page. Built once. Thread-safety: any.
 const std::vector<Directive>& AllDirectives();
@@ -110,17 +205,11 @@ std::string SyntaxOf(const Directive& directive);
 // PolicyView begins with.
 std::string DefaultOf(const Directive& directive);
 
-// PowerMTA's directives and sections that this version does not have: a line of theirs is named in
-// a warning and left out. Where it restricts what is sent or taken, it is an error: going on
-// without it, at full rate, say, is the worst that can happen.
-bool IsForeignDirective(std::string_view name);
-bool IsForeignSection(std::string_view name);
-bool ForeignDirectiveRestricts(std::string_view name);
-bool ForeignSectionRestricts(std::string_view name);
+// True where arguments of directives with this name may be regex literals.
+bool TakesRegex(std::string_view name);
 
 // True where this value of a directive that restricts asks for no restriction: "no", "unlimited",
-// "never", "smtp" for type, 0 where the directive's 0 is no limit. `directive` is nullptr for a
-// foreign one.
-bool AsksForNothing(const Directive* directive, std::string_view value);
+// "never", "smtp" for type, 0 where the directive's 0 is no limit.
+bool AsksForNothing(const Directive& directive, std::string_view value);
 
 }  // namespace sluice::config

@@ -178,7 +178,8 @@ std::vector<Directive> GlobalDirectives() {
        .grammar = Grammar::kDomains,
        .help = "NAME LIST: <domain $NAME> then stands for a section of each domain in the list."},
       {.name = "include",
-       .scopes = kGlobal | kSource | kVirtualMta | kPool | kSourcePool | kDomain,
+       .scopes = kGlobal | kSource | kVirtualMta | kPool | kSourcePool | kDomain | kPatternList |
+                 kSmtpPatternList | kBounceCategories | kMxRollupList,
        .grammar = Grammar::kText,
        .help = "Reads another file, or all that match a pattern, as if written here; relative to "
                "this file's folder."},

@@ -14,4 +14,31 @@ std::vector<Directive> QueueDirectives();
 std::vector<Directive> ListenerDirectives();
 std::vector<Directive> LocalDirectives();
 
+// What is not effective yet, and sections of their own. A name that one of the tables above
+// declares for the same scope is left to that table.
+std::vector<Directive> PlannedGlobalDirectives();
+std::vector<Directive> PlannedClientDirectives();
+std::vector<Directive> PlannedQueueDirectives();
+std::vector<Directive> SectionDirectives();
+std::vector<Directive> AccountingDirectives();
+
+std::vector<SectionKind> Sections();
+
+// {"name", scopes, grammar, help} with value checking and without effect.
+inline Directive Planned(std::string_view name, uint32_t scopes, Grammar grammar,
+                         std::string_view help, Status status = Status::kNotYet) {
+  Directive directive;
+  directive.name = name;
+  directive.scopes = scopes;
+  directive.target = Target::kNone;
+  directive.grammar = grammar;
+  directive.help = help;
+  if (grammar == Grammar::kDuration || grammar == Grammar::kDurationList ||
+      grammar == Grammar::kSize) {
+    directive.max = UINT64_MAX >> 1;
+  }
+  directive.status = status;
+  return directive;
+}
+
 }  // namespace sluice::config

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
 #include "services/config/value.h"
+#include "services/config/value_lines.h"
 #include "sluice/policy/v1/settings.pb.h"
 
 namespace sluice::config {
@@ -21,22 +22,51 @@ class Setter {
       : directive_(directive),
         arguments_(arguments),
         message_(message),
-        reflection_(message->GetReflection()),
-        field_(message->GetDescriptor()->FindFieldByName(std::string(directive.field))) {}
+        reflection_(message == nullptr ? nullptr : message->GetReflection()),
+        field_(message == nullptr
+                   ? nullptr
+                   : message->GetDescriptor()->FindFieldByName(std::string(directive.field))) {}
 
   std::optional<ValueError> Set() {
-    if (field_ == nullptr) return Fail("has no field in this version", 0);
-    if (arguments_.empty()) return Fail(SyntaxMessage(directive_), 0);
-    std::string text;
-    for (const Token& token : arguments_) {
-      absl::StrAppend(&text, text.empty() ? "" : " ", token.text);
+    if (message_ != nullptr && field_ == nullptr) return Fail("has no field in this version", 0);
+    size_t first = 0;
+    if (directive_.key != Key::kNothing) {
+      if (arguments_.size() < 2) return Fail(SyntaxMessage(directive_), 0);
+      if (!TakeKey(arguments_[0].text)) return BadKey(arguments_[0].text);
+      first = 1;
     }
-    if (arguments_.size() == 1 && arguments_[0].quoted && text.empty()) return Clear();
+    if (arguments_.size() <= first) return Fail(SyntaxMessage(directive_), 0);
+    std::string text;
+    for (size_t i = first; i < arguments_.size(); ++i) {
+      absl::StrAppend(&text, text.empty() ? "" : " ", arguments_[i].text);
+    }
+    if (arguments_.size() == first + 1 && arguments_[first].quoted && text.empty()) return Clear();
+    if (auto error = SetValue(std::move(text))) {
+      if (error->argument == 0) error->argument = first;
+      return error;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::optional<ValueError> SetValue(std::string text) {
+    const std::string word = absl::AsciiStrToLower(text);
+    if (directive_.grammar != Grammar::kChoice && directive_.grammar != Grammar::kWords &&
+        !directive_.choices.empty()) {
+      const auto words = SplitList(directive_.choices);
+      if (std::find(words.begin(), words.end(), word) != words.end()) return PlannedValue(word);
+    }
     switch (directive_.grammar) {
       case Grammar::kBool: {
         const auto value = ParseBool(text);
         if (!value) return BadValue(text);
-        reflection_->SetBool(message_, field_, *value);
+        if (message_ != nullptr) reflection_->SetBool(message_, field_, *value);
+        return std::nullopt;
+      }
+      case Grammar::kBoolOrTime: {
+        const auto value = word == "never" ? std::optional(false) : ParseBool(text);
+        if (!value) return ParseDurationUs(text) ? PlannedValue(text) : BadValue(text);
+        if (message_ != nullptr) reflection_->SetBool(message_, field_, *value);
         return std::nullopt;
       }
       case Grammar::kCount:
@@ -49,6 +79,7 @@ class Setter {
         for (const int64_t us : *list) {
           if (!InRange(static_cast<uint64_t>(us))) return BadRange();
         }
+        if (message_ == nullptr) return std::nullopt;
         auto* const value = Sub<policy::v1::DurationList>();
         value->clear_us();
         for (const int64_t us : *list) value->add_us(us);
@@ -57,7 +88,36 @@ class Setter {
       case Grammar::kRate: {
         const auto rate = ParseRate(text);
         if (!rate) return BadValue(text);
+        if (message_ == nullptr) return std::nullopt;
+        if (field_->message_type() == policy::v1::KeyedRates::descriptor()) {
+          AddKeyed<policy::v1::KeyedRates, policy::v1::KeyedRate>()->mutable_rate()->CopyFrom(
+              *rate);
+          return std::nullopt;
+        }
         *Sub<policy::v1::Rate>() = *rate;
+        return std::nullopt;
+      }
+      case Grammar::kVolume: {
+        const auto rate = ParseVolumeRate(text);
+        if (!rate) return BadValue(text);
+        if (message_ == nullptr) return std::nullopt;
+        if (field_->message_type() == policy::v1::KeyedRates::descriptor()) {
+          AddKeyed<policy::v1::KeyedRates, policy::v1::KeyedRate>()->mutable_rate()->CopyFrom(
+              *rate);
+          return std::nullopt;
+        }
+        *Sub<policy::v1::Rate>() = *rate;
+        return std::nullopt;
+      }
+      case Grammar::kRateList: {
+        policy::v1::RateList list;
+        for (const std::string& item : SplitList(text)) {
+          const auto rate = ParseRate(item);
+          if (!rate) return BadValue(item);
+          *list.add_rates() = *rate;
+        }
+        if (list.rates().empty()) return BadValue(text);
+        if (message_ != nullptr) *Sub<policy::v1::RateList>() = std::move(list);
         return std::nullopt;
       }
       case Grammar::kIpPorts:
@@ -65,21 +125,72 @@ class Setter {
       case Grammar::kDomains:
       case Grammar::kWords:
       case Grammar::kTexts:
+      case Grammar::kIps:
+      case Grammar::kEmails:
+      case Grammar::kHeaders:
         return SetList(text);
+      case Grammar::kArguments: {
+        const size_t count = arguments_.size();
+        if (count < directive_.min || count > directive_.max) {
+          return Fail(SyntaxMessage(directive_), 0);
+        }
+        return SetText(std::move(text));
+      }
       default:
         return SetText(std::move(text));
     }
   }
 
- private:
+  bool TakeKey(const std::string& text) {
+    switch (directive_.key) {
+      case Key::kNetwork: {
+        const auto network = ParseNetwork(text);
+        key_ = network.value_or("");
+        return network.has_value();
+      }
+      case Key::kHost: {
+        const auto host = ParseDomainPattern(text);
+        key_ = host.value_or("");
+        return host.has_value();
+      }
+      default:
+        key_ = text;
+        return !text.empty();
+    }
+  }
+  std::optional<ValueError> BadKey(std::string_view text) const {
+    return Fail(absl::StrCat("\"", std::string(text.substr(0, 80)), "\" is no ",
+                             directive_.key == Key::kNetwork ? "network" : "host", "; ",
+                             SyntaxMessage(directive_)),
+                0);
+  }
+  // The entry of this key, which a further line replaces.
+  template <class T, class Entry>
+  Entry* AddKeyed() {
+    auto* const entries = Sub<T>()->mutable_entries();
+    for (auto& entry : *entries) {
+      if (entry.key() == key_) return &entry;
+    }
+    Entry* const entry = entries->Add();
+    entry->set_key(key_);
+    return entry;
+  }
+
   std::optional<ValueError> Fail(std::string message, size_t argument) const {
     return ValueError{std::move(message), argument};
   }
   std::optional<ValueError> BadValue(std::string_view text) const {
+    if (directive_.secret) return Fail(SyntaxMessage(directive_), 0);
     return Fail(
         absl::StrCat("\"", std::string(text.substr(0, 80)), "\" is no value of ",
                      std::string(directive_.name), "; it is written ", SyntaxOf(directive_)),
         0);
+  }
+  std::optional<ValueError> PlannedValue(const std::string& word) const {
+    if (message_ == nullptr) return std::nullopt;
+    return ValueError{absl::StrCat(std::string(directive_.name), " ", word,
+                                   " has no effect in this version (planned)"),
+                      0, true};
   }
   std::optional<ValueError> BadRange() const {
     const bool time = directive_.grammar != Grammar::kCount && directive_.grammar != Grammar::kSize;
@@ -97,13 +208,19 @@ class Setter {
 
   // `name ""`: as if no more general place had said anything.
   std::optional<ValueError> Clear() {
+    if (message_ == nullptr) {
+      return directive_.grammar == Grammar::kBool || directive_.grammar == Grammar::kCount
+                 ? Fail(SyntaxMessage(directive_), 0)
+                 : std::nullopt;
+    }
     if (field_->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
       reflection_->SetString(message_, field_, "");
       return std::nullopt;
     }
     if (directive_.grammar == Grammar::kHostPorts || directive_.grammar == Grammar::kDomains ||
         directive_.grammar == Grammar::kWords || directive_.grammar == Grammar::kIpPorts ||
-        directive_.grammar == Grammar::kTexts) {
+        directive_.grammar == Grammar::kTexts || directive_.grammar == Grammar::kIps ||
+        directive_.grammar == Grammar::kEmails || directive_.grammar == Grammar::kHeaders) {
       Sub<policy::v1::StringList>()->clear_values();
       return std::nullopt;
     }
@@ -125,6 +242,11 @@ class Setter {
     }
     if (!value) return BadValue(text);
     if (!unlimited && !InRange(*value)) return BadRange();
+    if (message_ == nullptr) return std::nullopt;
+    if (field_->message_type() == policy::v1::KeyedCounts::descriptor()) {
+      AddKeyed<policy::v1::KeyedCounts, policy::v1::KeyedCount>()->set_count(*value);
+      return std::nullopt;
+    }
     switch (field_->cpp_type()) {
       case FieldDescriptor::CPPTYPE_UINT32:
         reflection_->SetUInt32(message_, field_, static_cast<uint32_t>(*value));
@@ -146,8 +268,22 @@ class Setter {
         return ParseHostPort(item);
       case Grammar::kDomains:
         return ParseHostName(item);
-      default:
-        return std::string(item);
+      case Grammar::kIps: {
+        const auto ip = IpAddress::Parse(item);
+        return ip ? std::optional(ip->ToString()) : std::nullopt;
+      }
+      case Grammar::kEmails:
+        return ParseEmail(item);
+      case Grammar::kHeaders:
+        return ParseHeaderName(item);
+      default: {
+        if (directive_.choices.empty()) return std::string(item);
+        std::string word = absl::AsciiStrToLower(absl::string_view(item.data(), item.size()));
+        const auto words = SplitList(directive_.choices);
+        return std::find(words.begin(), words.end(), word) != words.end()
+                   ? std::optional(std::move(word))
+                   : std::nullopt;
+      }
     }
   }
 
@@ -162,13 +298,18 @@ class Setter {
       return Fail("control characters are not allowed here", 0);
     }
     std::vector<std::string> items;
+    std::string separated(text);
+    if (directive_.grammar == Grammar::kHeaders) {
+      std::replace(separated.begin(), separated.end(), ':', ',');
+    }
     const bool whole = directive_.grammar == Grammar::kTexts;
-    for (const std::string& item : whole ? std::vector{std::string(text)} : SplitList(text)) {
+    for (const std::string& item : whole ? std::vector{separated} : SplitList(separated)) {
       auto parsed = ParseItem(item);
       if (!parsed) return BadValue(item);
       items.push_back(*std::move(parsed));
     }
     if (items.empty()) return BadValue(text);
+    if (message_ == nullptr) return std::nullopt;
     auto* const values = Sub<policy::v1::StringList>()->mutable_values();
     if (!directive_.appends) values->Clear();
     for (std::string& item : items) {
@@ -199,14 +340,33 @@ class Setter {
                     : std::nullopt;
         break;
       }
-      case Grammar::kEmail: {
-        const size_t at = text.rfind('@');
-        const bool good = at != text.npos && at > 0 && at <= 64 &&
-                          text.find_first_of(" \t<>\"") == text.npos &&
-                          ParseHostName(std::string_view(text).substr(at + 1));
-        if (!good) value.reset();
+      case Grammar::kEmail:
+        value = ParseEmail(text);
         break;
-      }
+      case Grammar::kUrl:
+        if (!IsUrl(text)) value.reset();
+        break;
+      case Grammar::kDomainKey:
+        if (!ParseDomainKey(text)) value.reset();
+        break;
+      case Grammar::kMailOrRegex:
+        if (!text.starts_with('/')) value = ParseEmail(text);
+        break;
+      case Grammar::kFile:
+        if (arguments_.size() != 1) value.reset();
+        break;
+      case Grammar::kSchedule:
+        if (!ParseScheduleLine(text)) value.reset();
+        break;
+      case Grammar::kGrowth:
+        if (!ParseGrowth(text)) value.reset();
+        break;
+      case Grammar::kThrottleOn:
+        if (!ParseThrottleOn(text)) value.reset();
+        break;
+      case Grammar::kIpDomain:
+        if (!ParseIpDomain(text)) value.reset();
+        break;
       case Grammar::kQueueName: {
         const std::string_view all = text;
         const size_t slash = all.find('/');
@@ -227,15 +387,23 @@ class Setter {
         break;
     }
     if (!value) return BadValue(text);
+    if (message_ == nullptr) return std::nullopt;
+    if (field_->message_type() != nullptr) {
+      auto* const values = Sub<policy::v1::StringList>()->mutable_values();
+      if (!directive_.appends) values->Clear();
+      values->Add(*std::move(value));
+      return std::nullopt;
+    }
     reflection_->SetString(message_, field_, *std::move(value));
     return std::nullopt;
   }
 
   const Directive& directive_;
   const std::vector<Token>& arguments_;
-  Message* const message_;
+  Message* const message_;  // nullptr: the value is only checked
   const google::protobuf::Reflection* const reflection_;
   const FieldDescriptor* const field_;
+  std::string key_;
 };
 
 }  // namespace

@@ -146,6 +146,14 @@ std::optional<policy::v1::Rate> ParseRate(std::string_view text) {
   return rate;
 }
 
+std::optional<policy::v1::Rate> ParseVolumeRate(std::string_view text) {
+  const size_t slash = text.find('/');
+  if (slash == text.npos) return ParseRate(text);
+  const auto bytes = ParseSizeBytes(text.substr(0, slash));
+  if (!bytes) return std::nullopt;
+  return ParseRate(absl::StrCat(*bytes, std::string(text.substr(slash))));
+}
+
 std::optional<uint64_t> ParseSizeBytes(std::string_view text) {
   text = Strip(text);
   const auto number = TakeNumber(&text);
@@ -223,6 +231,39 @@ std::optional<std::string> ParseHostPort(std::string_view text) {
   return absl::StrCat(*host, ":", *port);
 }
 
+std::optional<std::string> ParseEmail(std::string_view text) {
+  const size_t at = text.rfind('@');
+  if (at == text.npos || at == 0 || at > 64 || text.find_first_of(" \t<>\"") != text.npos) {
+    return std::nullopt;
+  }
+  const auto domain = ParseHostName(text.substr(at + 1));
+  if (!domain) return std::nullopt;
+  return absl::StrCat(std::string(text.substr(0, at + 1)), *domain);
+}
+
+std::optional<std::string> ParseHeaderName(std::string_view text) {
+  if (text.ends_with(':')) text.remove_suffix(1);
+  if (text.empty() || text.size() > 200) return std::nullopt;
+  for (const char c : text) {
+    if (c <= ' ' || c > '~' || c == ':') return std::nullopt;
+  }
+  return std::string(text);
+}
+
+bool IsUrl(std::string_view text) {
+  const std::string lower = Lower(text);
+  std::string_view rest = lower;
+  if (rest.starts_with("https://")) {
+    rest.remove_prefix(8);
+  } else if (rest.starts_with("http://")) {
+    rest.remove_prefix(7);
+  } else {
+    return false;
+  }
+  if (rest.find_first_of(" \t\"<>") != rest.npos) return false;
+  return ParseHostPort(rest.substr(0, rest.find_first_of("/?"))).has_value();
+}
+
 std::optional<std::string> ParseDomainPattern(std::string_view text) {
   std::string_view domain = text;
   std::string prefix;
@@ -233,6 +274,15 @@ std::optional<std::string> ParseDomainPattern(std::string_view text) {
       domain.remove_prefix(start.size());
       break;
     }
+  }
+  if (prefix.empty() && domain.starts_with('[') && domain.ends_with(']')) {
+    const auto network = ParseNetwork(domain.substr(1, domain.size() - 2));
+    if (!network) return std::nullopt;
+    const std::string_view whole = network->find(':') == network->npos ? "/32" : "/128";
+    return absl::StrCat(
+        "[",
+        network->ends_with(whole) ? network->substr(0, network->size() - whole.size()) : *network,
+        "]");
   }
   const auto name = ParseHostName(domain);
   return name ? std::optional(prefix + *name) : std::nullopt;

@@ -22,6 +22,8 @@ std::optional<int64_t> ParseDurationUs(std::string_view text);
 std::optional<std::vector<int64_t>> ParseDurationListUs(std::string_view text);
 // "100/h", "5/10s", "unlimited", "0".
 std::optional<policy::v1::Rate> ParseRate(std::string_view text);
+// "10M/h", "500k/10s", "unlimited", "0": bytes in a time.
+std::optional<policy::v1::Rate> ParseVolumeRate(std::string_view text);
 // "50M", "512k", "10b"; a bare number is bytes. In bytes; k is 1024.
 std::optional<uint64_t> ParseSizeBytes(std::string_view text);
 // "ip", "ip:port", "[v6]:port". `default_port` 0: the port must be there. As "ip:port".
@@ -34,7 +36,13 @@ std::optional<std::string> ParseHostPort(std::string_view text);
 // Letters, digits, "-", "_" and "." in labels of at most 63 bytes, 255 in all, no empty label.
 // Lower case, without the dot at the end.
 std::optional<std::string> ParseHostName(std::string_view text);
-// "*", "d", "*.d", "[*.]d", lower case.
+// "local@domain", the domain in lower case.
+std::optional<std::string> ParseEmail(std::string_view text);
+// A header field's name, without the colon.
+std::optional<std::string> ParseHeaderName(std::string_view text);
+// "http://host[:port][/path]", "https://...".
+bool IsUrl(std::string_view text);
+// "*", "d", "*.d", "[*.]d", "[ip]", "[ip/mask]", lower case.
 std::optional<std::string> ParseDomainPattern(std::string_view text);
 // Splits at commas, semicolons and blanks; no empty items.
 std::vector<std::string> SplitList(std::string_view text);

@@ -1,6 +1,7 @@
 #include "services/config/value.h"
 
 #include "gtest/gtest.h"
+#include "services/config/value_lines.h"
 
 namespace sluice::config {
 namespace {
@@ -81,8 +82,70 @@ TEST(ValueTest, DomainPattern) {
   EXPECT_EQ(ParseDomainPattern("*"), "*");
   EXPECT_EQ(ParseDomainPattern("*.Example.COM"), "*.example.com");
   EXPECT_EQ(ParseDomainPattern("[*.]example.com"), "[*.]example.com");
-  for (const char* bad : {"", "*.", "a..b", "ex*mple", "[10.0.0.0/8]", "a b"}) {
+  EXPECT_EQ(ParseDomainPattern("[10/8]"), "[10.0.0.0/8]");
+  EXPECT_EQ(ParseDomainPattern("[192.0.2.1]"), "[192.0.2.1]");
+  for (const char* bad : {"", "*.", "a..b", "ex*mple", "[10.0.0.1/8]", "[x]", "[", "a b"}) {
     EXPECT_EQ(ParseDomainPattern(bad), std::nullopt) << bad;
+  }
+}
+
+TEST(ValueTest, VolumeRate) {
+  EXPECT_EQ(ParseVolumeRate("10M/2h")->count(), uint64_t{10} << 20);
+  EXPECT_EQ(ParseVolumeRate("512k/s")->period_us(), 1'000'000u);
+  EXPECT_TRUE(ParseVolumeRate("unlimited")->unlimited());
+  EXPECT_EQ(ParseVolumeRate("0")->count(), 0u);
+  for (const char* bad : {"", "10M", "10x/h", "/h", "10M/", "10M/0h"}) {
+    EXPECT_FALSE(ParseVolumeRate(bad)) << bad;
+  }
+}
+
+TEST(ValueTest, MailAddressesHeadersAndUrls) {
+  EXPECT_EQ(ParseEmail("Jo@Example.TEST"), "Jo@example.test");
+  for (const char* bad : {"", "jo", "@x", "jo@", "a b@x", "<a@x>"}) EXPECT_FALSE(ParseEmail(bad));
+  EXPECT_EQ(ParseHeaderName("X-Job:"), "X-Job");
+  for (const char* bad : {"", ":", "a b", "a:b"}) EXPECT_FALSE(ParseHeaderName(bad)) << bad;
+  EXPECT_TRUE(IsUrl("https://vault.test:8200/v1?x=y"));
+  for (const char* bad : {"", "ftp://x", "http://", "http://a..b/", "http://x y"}) {
+    EXPECT_FALSE(IsUrl(bad)) << bad;
+  }
+}
+
+TEST(ValueTest, Schedules) {
+  const auto line = ParseScheduleLine("00:00 to 23:59 for 7d max-msg-rate 2000/h");
+  ASSERT_TRUE(line);
+  EXPECT_EQ(line->to_minute, 23u * 60 + 59);
+  EXPECT_EQ(line->until_us, int64_t{7} * 86'400'000'000);
+  EXPECT_EQ(line->rate.count(), 2000u);
+  EXPECT_EQ(ParseScheduleLine("8:00 to 24:00 for 1d max-msg-rate 5/m")->to_minute, 1440u);
+  for (const char* bad :
+       {"", "23:00 to 01:00 for 1d max-msg-rate 5/h", "0:60 to 1:00 for 1d",
+        "00:00 to 25:00 for 1d max-msg-rate 5/h", "00:00 to 01:00 for 0 max-msg-rate 5/h"}) {
+    EXPECT_FALSE(ParseScheduleLine(bad)) << bad;
+  }
+  EXPECT_EQ(ParseGrowth("10%/day")->percent, 10u);
+  EXPECT_EQ(ParseGrowth("10% daily")->period_us, int64_t{86'400'000'000});
+  for (const char* bad : {"", "10", "%/day", "10%", "0%/day", "10%/0d"}) {
+    EXPECT_FALSE(ParseGrowth(bad)) << bad;
+  }
+}
+
+TEST(ValueTest, LinesOfSeveralWords) {
+  const auto throttle = ParseThrottleOn("10/h on 421,4XX");
+  ASSERT_TRUE(throttle);
+  EXPECT_EQ(throttle->codes, (std::vector<std::string>{"421", "4xx"}));
+  for (const char* bad : {"10/h", "10/h on", "10/h on 250", "fast on 4xx"}) {
+    EXPECT_FALSE(ParseThrottleOn(bad)) << bad;
+  }
+  EXPECT_EQ(ParseIpDomain("192.0.2.1 domain = Example.com;")->domain, "example.com");
+  EXPECT_EQ(ParseIpDomain("192.0.2.1 domain=example.com")->ip, "192.0.2.1");
+  for (const char* bad : {"192.0.2.1", "x domain = a.test", "192.0.2.1 domain = a..b"}) {
+    EXPECT_FALSE(ParseIpDomain(bad)) << bad;
+  }
+  const auto key = ParseDomainKey("s1, *, /etc/key.pem");
+  ASSERT_TRUE(key);
+  EXPECT_EQ(key->file, "/etc/key.pem");
+  for (const char* bad : {"s1", "s1,*", "s1,*,", ",*,/f", "s1,a..b,/f"}) {
+    EXPECT_FALSE(ParseDomainKey(bad)) << bad;
   }
 }
 

@@ -1,0 +1,302 @@
+// Every directive of PowerMTA's manual, as testdata/directives.tsv lists them, is read in its
+// section, and its value is checked.
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gtest/gtest.h"
+#include "services/config/compiler.h"
+#include "services/config/registry.h"
+
+namespace sluice::config {
+namespace {
+
+class OneFile final : public FileSource {
+ public:
+  absl::StatusOr<std::string> Read(const std::string& path) override {
+    if (path == "inc.conf") return "";
+    return absl::NotFoundError("cannot open it");
+  }
+  std::vector<std::string> Glob(const std::string&) override { return {}; }
+};
+
+struct Row {
+  std::string section, name, syntax;
+};
+
+std::vector<Row> Rows() {
+  std::vector<Row> rows;
+  std::ifstream file("services/config/testdata/directives.tsv");
+  std::string line;
+  std::getline(file, line);  // the heading
+  while (std::getline(file, line)) {
+    const std::vector<std::string> cells = absl::StrSplit(line, '\t');
+    for (const auto separator : {", ", " & "}) {
+      if (cells[1].find(separator) == std::string::npos) continue;
+      for (const auto part : absl::StrSplit(cells[1], separator)) {
+        rows.push_back({cells[0], std::string(part), ""});
+      }
+    }
+    if (cells[1].find_first_of(",&") != std::string::npos) continue;
+    rows.push_back({cells[0], cells[1].substr(0, cells[1].find(' ')), cells[2]});
+  }
+  return rows;
+}
+
+Scope ScopeOf(const std::string& section) {
+  if (section == "Global") return kGlobal;
+  const SectionKind* const kind = FindSection(section.substr(1, section.size() - 2));
+  EXPECT_NE(kind, nullptr) << section;
+  return kind == nullptr ? kGlobal : kind->scope;
+}
+
+// Good values, and one that is none; empty where any text will do.
+std::pair<std::string, std::string> Values(const Directive& directive) {
+  const std::string choice(directive.choices.substr(0, directive.choices.find(',')));
+  switch (directive.grammar) {
+    case Grammar::kBool:
+      return {"yes", "maybe"};
+    case Grammar::kCount:
+      return {absl::StrCat(std::min<uint64_t>(std::max<uint64_t>(directive.min, 1), directive.max)),
+              "five"};
+    case Grammar::kDuration:
+      return {directive.max < 3'600'000'000 ? "2s" : "1h", "soon"};
+    case Grammar::kDurationList:
+      return {"10m,30m,1h", "10m,soon"};
+    case Grammar::kRate:
+      return {"100/10min", "fast"};
+    case Grammar::kSize:
+      return {"50M", "large"};
+    case Grammar::kText:
+      return {directive.name == "include"       ? "inc.conf"
+              : directive.name == "source-pool" ? "192.0.2.0/30"
+                                                : "v",
+              ""};
+    case Grammar::kChoice:
+      return {choice, "no-such-choice"};
+    case Grammar::kHostName:
+      return {"a.test", "a..b"};
+    case Grammar::kIp:
+    case Grammar::kIps:
+      return {"192.0.2.1", "192.0.2"};
+    case Grammar::kIpPorts:
+      return {"192.0.2.1:25", "somewhere"};
+    case Grammar::kHostPorts:
+      return {"a.test:25", "a..b"};
+    case Grammar::kDomains:
+      return {directive.name == "domain-macro" ? "m a.test,b.test" : "a.test",
+              directive.name == "domain-macro" ? "m a..b" : "a..b"};
+    case Grammar::kWords:
+      return {directive.name == "virtual-mta" ? "v"
+              : choice.empty()                ? "word"
+                                              : choice,
+              choice.empty() ? "" : "no-such-word"};
+    case Grammar::kEmail:
+    case Grammar::kEmails:
+      return {"a@b.test", "nobody"};
+    case Grammar::kQueueName:
+      return {"a.test/v", "a..b"};
+    case Grammar::kTargetName:
+      return {"default", "nobody-has-this-name"};
+    case Grammar::kSourceHost:
+      return {"192.0.2.1 a.test", "somewhere"};
+    case Grammar::kVolume:
+      return {"10M/2h", "fast"};
+    case Grammar::kRateList:
+      return {"50/day,100/day", "many"};
+    case Grammar::kHeaders:
+      return {"From:Subject", "Sch\xc3\xb6n"};
+    case Grammar::kFile:
+      return {"/etc/x", "/etc/x /etc/y"};
+    case Grammar::kUrl:
+      return {"https://a.test:8080/x", "a.test"};
+    case Grammar::kRegex:
+      return {"/^4/", ""};
+    case Grammar::kMailOrRegex:
+      return {"a@b.test", "nobody"};
+    case Grammar::kDomainKey:
+      return {"sel,*,/etc/key", "sel"};
+    case Grammar::kBoolOrTime:
+      return {"4h", "soon"};
+    case Grammar::kArguments: {
+      std::string words;
+      for (uint64_t i = 0; i < directive.min; ++i) absl::StrAppend(&words, i == 0 ? "" : " ", "a");
+      return {words, ""};
+    }
+    case Grammar::kSchedule:
+      return {"00:00 to 23:59 for 1d max-msg-rate 100/h", "at night"};
+    case Grammar::kGrowth:
+      return {"10%/day", "much"};
+    case Grammar::kThrottleOn:
+      return {"10/h on 421,4xx", "10/h on monday"};
+    case Grammar::kIpDomain:
+      return {"192.0.2.1 domain = a.test;", "192.0.2.1"};
+    case Grammar::kTexts:
+      return {"\"X-A: b\"", ""};
+    case Grammar::kSectionName:
+      return {directive.choices == "source" ? "named" : "v", "nobody-has-this-name"};
+    case Grammar::kAddressPair:
+      return {"a@b.test c@d.test", "a@b.test"};
+    case Grammar::kFolderPair:
+      return {"/in /bad", "/in"};
+    case Grammar::kAddressRule:
+      return {"a@b.test", "nobody"};
+    case Grammar::kPattern:
+      return {directive.name == "header" ? "Subject /x/ virtual-mta=v" : "/x/ virtual-mta=v",
+              directive.name == "header" ? "Subject /(/ virtual-mta=v" : "/(/ virtual-mta=v"};
+    case Grammar::kPatternLine:
+      return {directive.name == "header"  ? "Subject /x/ virtual-mta=v"
+              : directive.name == "reply" ? "/x/ mode=backoff"
+                                          : "/x/ virtual-mta=v",
+              ""};
+  }
+  return {};
+}
+
+// A file with `line` in such a section.
+std::string In(Scope scope, const std::string& line) {
+  const std::string vmta =
+      "<virtual-mta v>\nsmtp-source-host 192.0.2.9 v.test\n</virtual-mta>\n"
+      "<source named>\n</source>\nsmtp-listener 192.0.2.9:25 source=named\n"
+      "<pattern-list v>\n</pattern-list>\n<source-group v>\n</source-group>\n";
+  if (scope == kGlobal) return vmta + line + "\n";
+  for (const SectionKind& kind : AllSections()) {
+    if (kind.scope != scope) continue;
+    const std::string name(kind.name);
+    std::string argument;
+    if (kind.argument.starts_with("NETWORK") || kind.argument == "IP:PORT") argument = " 192.0.2.1";
+    if (kind.argument == "NAME" || kind.argument == "FOLDER" || kind.argument == "FILE") {
+      argument = " x";
+    }
+    if (kind.argument == "PATTERN") argument = " *";
+    if (kind.argument == "NAME=VALUE ...") argument = " source-vmta=v";
+    std::string text =
+        absl::StrCat("<", name, argument, ">\n", scope == kPool ? "virtual-mta v\n" : "", line,
+                     "\n</", name, ">\n");
+    if ((kind.parents & kGlobal) != 0) return vmta + text;
+    for (const Scope parent : kAllScopes) {
+      if ((kind.parents & parent) != 0) return In(parent, text);
+    }
+  }
+  return "";
+}
+
+CompileOptions EverythingAccepted() {
+  CompileOptions options;
+  for (const Directive& directive : AllDirectives()) {
+    options.accept_unsupported.emplace(directive.name);
+    for (const auto alias : directive.aliases) options.accept_unsupported.emplace(alias);
+  }
+  for (const SectionKind& kind : AllSections()) options.accept_unsupported.emplace(kind.name);
+  return options;
+}
+
+Compiled CompileIn(Scope scope, const std::string& line) {
+  static const CompileOptions options = EverythingAccepted();
+  OneFile files;
+  return CompileText("a.conf", In(scope, line), files, options);
+}
+
+void ExpectGoodAndBad(Scope scope, const Directive& directive, const std::string& name) {
+  std::string key;
+  if (directive.key == Key::kNetwork) key = "10/8 ";
+  if (directive.key == Key::kHost) key = "*.mx.test ";
+  if (directive.key == Key::kWord) key = "word ";
+  const std::string space = name == "/" ? "" : " ";
+  const auto [good, bad] = Values(directive);
+  const std::string line = name == "/" ? "/x/ bad-mailbox" : absl::StrCat(name, space, key, good);
+  const Compiled compiled = CompileIn(scope, line);
+  EXPECT_TRUE(compiled.ok()) << line << "\n" << Render(compiled.diagnostics);
+  if (bad.empty()) return;
+  const std::string wrong = absl::StrCat(name, space, key, bad);
+  EXPECT_FALSE(CompileIn(scope, wrong).ok()) << ScopeName(scope) << " " << wrong;
+}
+
+TEST(DirectivesTsvTest, EveryDirectiveIsReadInItsSectionAndItsValueChecked) {
+  size_t rows = 0;
+  for (const Row& row : Rows()) {
+    ++rows;
+    const Scope scope = ScopeOf(row.section);
+    if (scope == kPool && row.name == "domain") continue;  // the nested section
+    const Directive* const directive = FindDirective(scope, row.name);
+    EXPECT_NE(directive, nullptr) << row.section << " " << row.name;
+    if (directive != nullptr) ExpectGoodAndBad(scope, *directive, row.name);
+  }
+  EXPECT_GE(rows, 392u);
+}
+
+// "{ unlimited | 0 | N/[M]{d|h} }": unlimited and 0.
+std::vector<std::string> WordsOf(const std::string& syntax) {
+  std::vector<std::string> words;
+  const size_t from = syntax.find_first_of("{(");
+  if (from == std::string::npos || from == 0 || syntax[from - 1] != ' ') return words;
+  for (const auto part : absl::StrSplit(syntax.substr(from + 1), '|')) {
+    std::string word(part);
+    std::erase_if(word, [](char c) { return c == ' ' || c == '}'; });
+    const bool plain =
+        word.size() > 2 &&
+        word.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-") == std::string::npos;
+    if (plain && word != "day" && word != "min" && word != "sec") words.push_back(word);
+  }
+  return words;
+}
+
+TEST(DirectivesTsvTest, EveryWordOfTheManualsSyntaxIsTaken) {
+  size_t words = 0;
+  for (const Row& row : Rows()) {
+    for (const std::string& word : WordsOf(row.syntax)) {
+      ++words;
+      const Scope scope = ScopeOf(row.section);
+      const Directive* const directive = FindDirective(scope, row.name);
+      ASSERT_NE(directive, nullptr) << row.name;
+      const std::string key = directive->key == Key::kNetwork ? "10/8 " : "";
+      const Compiled compiled = CompileIn(scope, absl::StrCat(row.name, " ", key, word));
+      EXPECT_TRUE(compiled.ok()) << row.syntax << "\n" << Render(compiled.diagnostics);
+    }
+  }
+  EXPECT_GE(words, 40u);
+}
+
+TEST(DirectivesTsvTest, WhatTheManualLacksAndOperatorsUse) {
+  for (const auto& [scope, name] :
+       std::vector<std::pair<Scope, std::string>>{{kSmtpPatternList, "reply"},
+                                                  {kBounceCategories, "/"},
+                                                  {kMxRollupList, "mx"},
+                                                  {kDomain, "mx-connection-attempts"},
+                                                  {kSource, "remove-received-headers"},
+                                                  {kGlobal, "sync-msg-create"},
+                                                  {kGlobal, "sync-msg-update"},
+                                                  {kDomain, "dk-sign"},
+                                                  {kVirtualMta, "auto-cold-virtual-mta"}}) {
+    const Directive* const directive = FindDirective(scope, name);
+    ASSERT_NE(directive, nullptr) << name;
+    ExpectGoodAndBad(scope, *directive, name);
+  }
+}
+
+// Also of those that are only ours or the seeds'.
+TEST(DirectivesTsvTest, EveryDeclarationChecksItsValue) {
+  for (const Directive& directive : AllDirectives()) {
+    for (const Scope scope : kAllScopes) {
+      if ((directive.scopes & scope) == 0) continue;
+      ExpectGoodAndBad(scope, directive, std::string(directive.name));
+    }
+  }
+}
+
+TEST(DirectivesTsvTest, FewAreWithoutAMeaningHere) {
+  std::set<std::string_view> names;
+  for (const Directive& directive : AllDirectives()) {
+    if (directive.status != Status::kNoEffect && directive.status != Status::kUnsupported) continue;
+    names.insert(directive.name);
+    EXPECT_TRUE(!directive.reason.empty() || directive.help.starts_with("Nothing: "))
+        << directive.name << " needs its reason";
+  }
+  EXPECT_LE(names.size(), 40u);
+}
+
+}  // namespace
+}  // namespace sluice::config

@@ -1,0 +1,233 @@
+#include "services/config/explain.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "services/base/net/ip_address.h"
+#include "services/config/domain_pattern.h"
+#include "services/config/printer.h"
+#include "services/config/registry.h"
+#include "services/config/settings_defaults.h"
+
+namespace sluice::config {
+namespace {
+
+using google::protobuf::Message;
+using policy::v1::DomainSection;
+
+// What one section says; the later layer wins.
+struct Layer {
+  const Message* settings = nullptr;
+  std::string place;    // key of Origins
+  std::string section;  // as shown
+  bool is_default = false;
+};
+
+std::string Lower(std::string_view text) {
+  return absl::AsciiStrToLower(absl::string_view(text.data(), text.size()));
+}
+
+// The sections of `domains` that match, from general to particular.
+void AddDomainLayers(std::vector<const DomainSection*> domains, std::string_view domain,
+                     const std::string& place, const std::string& shown,
+                     std::vector<Layer>* layers) {
+  std::erase_if(domains, [&](const DomainSection* section) {
+    return !PatternMatches(section->pattern(), domain);
+  });
+  std::stable_sort(domains.begin(), domains.end(),
+                   [](const DomainSection* a, const DomainSection* b) {
+                     return PatternRank(a->pattern(), a->from_macro()) <
+                            PatternRank(b->pattern(), b->from_macro());
+                   });
+  for (const DomainSection* section : domains) {
+    layers->push_back({&section->settings(),
+                       absl::StrCat(place, section->from_macro() ? "macro-domain/" : "domain/",
+                                    section->pattern()),
+                       absl::StrCat(shown, "<domain ", section->pattern(), ">",
+                                    section->from_macro() ? " of a macro" : "")});
+  }
+}
+
+template <class Sections>
+std::vector<const DomainSection*> PointersTo(const Sections& sections) {
+  std::vector<const DomainSection*> pointers;
+  for (const auto& section : sections) pointers.push_back(&section);
+  return pointers;
+}
+
+const policy::v1::SectionContent* FindContent(const policy::v1::PolicySnapshot& snapshot,
+                                              const std::string& name) {
+  for (const auto& section : snapshot.sections()) {
+    if (section.name() == name) return &section.content();
+  }
+  return nullptr;
+}
+
+std::string WhereOf(const Compiled& compiled, const std::string& place, int field) {
+  const auto fields = compiled.origins.find(place);
+  if (fields == compiled.origins.end()) return "";
+  const auto origin = fields->second.find(field);
+  if (origin == fields->second.end()) return "";
+  return absl::StrCat(*origin->second.file, ":", origin->second.line);
+}
+
+// Each directive of the target once, with the last layer that says it.
+std::vector<ExplainedSetting> Resolve(const Compiled& compiled, Target target,
+                                      const std::vector<Layer>& layers) {
+  std::vector<ExplainedSetting> settings;
+  std::vector<std::string_view> seen;
+  for (const Directive& directive : AllDirectives()) {
+    if (directive.target != target) continue;
+    if (std::find(seen.begin(), seen.end(), directive.field) != seen.end()) continue;
+    seen.push_back(directive.field);
+    for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+      const std::vector<std::string> values = PrintValues(directive, *layer->settings);
+      if (values.empty()) continue;
+      const int field =
+          layer->settings->GetDescriptor()->FindFieldByName(std::string(directive.field))->number();
+      settings.push_back({std::string(directive.name), absl::StrJoin(values, "; "), layer->section,
+                          WhereOf(compiled, layer->place, field), layer->is_default});
+      break;
+    }
+  }
+  return settings;
+}
+
+}  // namespace
+
+std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string_view domain_name,
+                                           std::string_view vmta, std::string_view pool) {
+  const std::string domain = Lower(domain_name);
+  std::vector<Layer> layers = {{&DefaultQueueSettings(), "", "", true}};
+  std::vector<const DomainSection*> domains;
+  for (const auto& section : compiled.snapshot.sections()) {
+    if (section.content().has_global()) {
+      layers.push_back({&section.content().global().queue_defaults(), "global queue", ""});
+    }
+    if (section.content().has_domain()) domains.push_back(&section.content().domain());
+  }
+  AddDomainLayers(std::move(domains), domain, "", "", &layers);
+  const std::string pool_name = absl::StrCat("pool/", Lower(pool));
+  if (const auto* const content = FindContent(compiled.snapshot, pool_name)) {
+    AddDomainLayers(PointersTo(content->pool().domains()), domain, pool_name + " ",
+                    absl::StrCat("<virtual-mta-pool ", content->pool().name(), "> "), &layers);
+  }
+  const std::string vmta_name = absl::StrCat("vmta/", Lower(vmta));
+  if (const auto* const content = FindContent(compiled.snapshot, vmta_name)) {
+    const std::string shown = absl::StrCat("<virtual-mta ", content->virtual_mta().name(), ">");
+    layers.push_back({&content->virtual_mta().queue_defaults(), vmta_name + " queue", shown});
+    AddDomainLayers(PointersTo(content->virtual_mta().domains()), domain, vmta_name + " ",
+                    shown + " ", &layers);
+  }
+  return Resolve(compiled, Target::kQueueSettings, layers);
+}
+
+std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::string_view vmta) {
+  const std::string name = absl::StrCat("vmta/", Lower(vmta));
+  const auto* const content = FindContent(compiled.snapshot, name);
+  if (content == nullptr) return {};
+  const std::string shown = absl::StrCat("<virtual-mta ", content->virtual_mta().name(), ">");
+  auto settings = Resolve(compiled, Target::kVirtualMta, {{&content->virtual_mta(), name, shown}});
+  for (const auto& host : content->virtual_mta().source_hosts()) {
+    settings.push_back(
+        {"smtp-source-host", absl::StrCat(host.ip(), " ", host.host_name()), shown, "", false});
+  }
+  return settings;
+}
+
+std::vector<ExplainedSetting> ExplainSource(const Compiled& compiled, std::string_view ip) {
+  const auto address = IpAddress::Parse(ip);
+  const std::string text = address ? address->ToString() : std::string(ip);
+  std::vector<ExplainedSetting> settings;
+  const std::string name = absl::StrCat("source/", text);
+  if (const auto* const content = FindContent(compiled.snapshot, name)) {
+    settings =
+        Resolve(compiled, Target::kSourceSettings,
+                {{&content->source().settings(), name, absl::StrCat("<source ", text, ">")}});
+  }
+  for (const auto& section : compiled.snapshot.sections()) {
+    for (const auto& host : section.content().virtual_mta().source_hosts()) {
+      if (host.ip() != text) continue;
+      const std::string& vmta = section.content().virtual_mta().name();
+      settings.push_back(
+          {"virtual-mta", vmta, absl::StrCat("<virtual-mta ", vmta, ">"), "", false});
+      settings.push_back(
+          {"host-name", host.host_name(), absl::StrCat("<virtual-mta ", vmta, ">"), "", false});
+    }
+  }
+  return settings;
+}
+
+std::vector<ExplainedSetting> ExplainClient(const Compiled& compiled, std::string_view ip) {
+  const auto address = IpAddress::Parse(ip);
+  policy::v1::ClientSettings defaults = DefaultClientSettings();
+  if (address && address->IsLoopback()) defaults.set_allow_relay(true);
+  std::vector<Layer> layers = {{&defaults, "", "", true}};
+  std::vector<std::pair<Cidr, const policy::v1::Section*>> networks;
+  for (const auto& section : compiled.snapshot.sections()) {
+    if (section.content().has_global()) {
+      layers.push_back({&section.content().global().client_defaults(), "global client", ""});
+    }
+    if (!section.content().has_client()) continue;
+    const auto network = Cidr::Parse(section.content().client().cidr());
+    if (network && address && network->Contains(*address))
+      networks.emplace_back(*network, &section);
+  }
+  std::stable_sort(networks.begin(), networks.end(), [](const auto& a, const auto& b) {
+    return a.first.prefix_bits() < b.first.prefix_bits();
+  });
+  for (const auto& [network, section] : networks) {
+    layers.push_back({&section->content().client().settings(), section->name(),
+                      absl::StrCat("<source ", section->content().client().cidr(), ">")});
+  }
+  return Resolve(compiled, Target::kClientSettings, layers);
+}
+
+std::vector<ExplainedSetting> ExplainGlobal(const Compiled& compiled) {
+  std::vector<Layer> layers = {{&DefaultGlobalSettings(), "", "", true}};
+  if (const auto* const content = FindContent(compiled.snapshot, "global")) {
+    layers.push_back({&content->global().settings(), "global settings", ""});
+  }
+  return Resolve(compiled, Target::kGlobalSettings, layers);
+}
+
+std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot,
+                                 std::string_view vmta) {
+  std::vector<std::string> pools;
+  for (const auto& section : snapshot.sections()) {
+    const auto& members = section.content().pool().virtual_mtas();
+    if (std::any_of(members.begin(), members.end(),
+                    [&](const std::string& name) { return Lower(name) == Lower(vmta); })) {
+      pools.push_back(section.content().pool().name());
+    }
+  }
+  return pools;
+}
+
+std::string RenderExplained(const std::vector<ExplainedSetting>& settings, bool all) {
+  size_t name_width = 0;
+  size_t value_width = 0;
+  for (const ExplainedSetting& setting : settings) {
+    if (setting.is_default && !all) continue;
+    name_width = std::max(name_width, setting.directive.size());
+    value_width = std::max(value_width, std::min<size_t>(setting.value.size(), 40));
+  }
+  std::string text;
+  for (const ExplainedSetting& setting : settings) {
+    if (setting.is_default && !all) continue;
+    std::string place = setting.is_default ? "default" : setting.where;
+    if (!setting.section.empty()) {
+      absl::StrAppend(&place, place.empty() ? "" : " ", setting.section);
+    }
+    const auto pad = [](size_t width, size_t size) {
+      return std::string(width > size ? width - size : 0, ' ');
+    };
+    absl::StrAppend(&text, setting.directive, pad(name_width, setting.directive.size()), "  ",
+                    setting.value, pad(value_width, setting.value.size()), "  ", place, "\n");
+  }
+  return text;
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,41 @@
+// Which settings hold, and which line of which file says so.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/config/compiler.h"
+
+namespace sluice::config {
+
+struct ExplainedSetting {
+  std::string directive;
+  std::string value;    // as in a directive file; "(secret)" for secrets
+  std::string section;  // "<virtual-mta news> <domain gmail.com>"; empty: outside of sections
+  std::string where;    // "file:line"; empty: the default
+  bool is_default = false;
+};
+
+// `compiled` was made with keep_origins. All functions are pure; results are in the registry's
+// order. Names are case-insensitive.
+
+// The queue domain/vmta of mail that was submitted to `pool`, or to the virtual MTA where empty.
+// As PolicyView::ForQueue.
+std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string_view domain,
+                                           std::string_view vmta, std::string_view pool);
+// Of the virtual MTA as a whole, its addresses too. Empty where there is none of that name.
+std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::string_view vmta);
+// An outbound address, with the virtual MTAs that have it.
+std::vector<ExplainedSetting> ExplainSource(const Compiled& compiled, std::string_view ip);
+// A client's address. As PolicyView::ForClient.
+std::vector<ExplainedSetting> ExplainClient(const Compiled& compiled, std::string_view ip);
+std::vector<ExplainedSetting> ExplainGlobal(const Compiled& compiled);
+
+// Pools that have this virtual MTA, in order of name.
+std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot, std::string_view vmta);
+
+// A table for people: name, value, place; defaults only with `all`.
+std::string RenderExplained(const std::vector<ExplainedSetting>& settings, bool all);
+
+}  // namespace sluice::config

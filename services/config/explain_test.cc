@@ -1,0 +1,155 @@
+// `config explain` says what PolicyView says, and names the line. Five configurations in the style
+// of large senders, with golden files of what holds for some of their queues, clients and
+// addresses.
+#include "services/config/explain.h"
+
+#include <array>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "services/config/policy_view.h"
+#include "services/config/printer.h"
+#include "services/config/registry.h"
+#include "services/config/snapshot_hash.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr char kFolder[] = "services/config/testdata/realistic/";
+
+struct Case {
+  const char* name;
+  std::vector<std::array<const char*, 3>> queues;  // domain, virtual MTA, pool
+  std::vector<const char*> clients;
+  std::vector<const char*> sources;
+};
+
+const std::vector<Case>& Cases() {
+  static const auto* const cases = new std::vector<Case>{
+      {"newsletter",
+       {{"gmail.com", "m1", "marketing"},
+        {"googlemail.com", "m2", "marketing"},
+        {"gmail.com", "t1", "transactional"},
+        {"other.example", "m1", ""}},
+       {"10.1.2.3", "10.9.0.1", "127.0.0.1", "192.0.2.99"},
+       {"192.0.2.11"}},
+      {"transactional",
+       {{"deep.pager.example", "alerts", ""},
+        {"partner.example", "receipts", ""},
+        {"a.example", "receipts", ""}},
+       {"10.1.7.7", "10.2.0.1"},
+       {"198.51.100.2", "198.51.100.1"}},
+      {"esp",
+       {{"x.edu.example", "bolt", ""},
+        {"campus.edu.example", "bolt", ""},
+        {"edu.example", "bolt", ""},
+        {"old.example", "acme", ""}},
+       {"172.16.5.5", "8.8.8.8", "2001:db8::1"},
+       {"203.0.113.3", "203.0.113.33"}},
+      {"corporate",
+       {{"corp.example", "default", ""},
+        {"lab.corp.example", "default", ""},
+        {"[10.3.3.3]", "default", ""},
+        {"world.example", "default", ""}},
+       {"10.4.4.4"},
+       {}},
+      {"warmup",
+       {{"gmail.com", "fresh", ""}, {"gmail.com", "old", ""}, {"b.example", "fresh", ""}},
+       {"127.0.0.1"},
+       {"192.0.2.200", "192.0.2.100"}},
+  };
+  return *cases;
+}
+
+Compiled CompileCase(const std::string& name) {
+  DiskFiles files;
+  CompileOptions options;
+  options.keep_origins = true;
+  Compiled compiled = Compile({absl::StrCat(kFolder, name, ".conf")}, files, options);
+  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  return compiled;
+}
+
+std::string Report(const Case& c, const Compiled& compiled) {
+  std::string report = "== outside of sections\n" + RenderExplained(ExplainGlobal(compiled), false);
+  for (const auto& [domain, vmta, pool] : c.queues) {
+    absl::StrAppend(&report, "== queue ", domain, "/", vmta, " ", pool, "\n",
+                    RenderExplained(ExplainQueue(compiled, domain, vmta, pool), false));
+  }
+  for (const char* ip : c.clients) {
+    absl::StrAppend(&report, "== client ", ip, "\n",
+                    RenderExplained(ExplainClient(compiled, ip), false));
+  }
+  for (const char* ip : c.sources) {
+    absl::StrAppend(&report, "== source ", ip, "\n",
+                    RenderExplained(ExplainSource(compiled, ip), false));
+  }
+  const size_t folder = sizeof(kFolder) - 1;
+  for (size_t at = report.find(kFolder); at != report.npos; at = report.find(kFolder, at)) {
+    report.erase(at, folder);
+  }
+  return report;
+}
+
+TEST(ExplainTest, RealisticConfigurations) {
+  for (const Case& c : Cases()) {
+    const std::string report = Report(c, CompileCase(c.name));
+    const std::string name = absl::StrCat(c.name, ".explained");
+    if (const char* const folder = std::getenv("TEST_UNDECLARED_OUTPUTS_DIR")) {
+      std::ofstream(absl::StrCat(folder, "/", name)) << report;
+    }
+    std::ifstream file(kFolder + name);
+    std::stringstream golden;
+    golden << file.rdbuf();
+    EXPECT_EQ(report, golden.str()) << c.name;
+  }
+}
+
+template <class Settings>
+void ExpectSame(const std::vector<ExplainedSetting>& explained, const Settings& settings,
+                Target target, Scope scope) {
+  for (const ExplainedSetting& setting : explained) {
+    const Directive* const directive = FindDirective(scope, setting.directive);
+    if (directive == nullptr || directive->target != target) continue;
+    const auto values = PrintValues(*directive, settings);
+    ASSERT_FALSE(values.empty()) << setting.directive;
+    EXPECT_EQ(setting.value.substr(0, values[0].size()), values[0]) << setting.directive;
+  }
+}
+
+TEST(ExplainTest, SaysWhatPolicyViewSays) {
+  for (const Case& c : Cases()) {
+    const Compiled compiled = CompileCase(c.name);
+    const auto view = *PolicyView::Build(compiled.snapshot);
+    for (const auto& [domain, vmta, pool] : c.queues) {
+      ExpectSame(ExplainQueue(compiled, domain, vmta, pool), *view->ForQueue(domain, vmta, pool),
+                 Target::kQueueSettings, kDomain);
+    }
+    for (const char* ip : c.clients) {
+      ExpectSame(ExplainClient(compiled, ip), *view->ForClient(ip), Target::kClientSettings,
+                 kSource);
+    }
+  }
+}
+
+TEST(ExplainTest, PrintedConfigurationsAreTheSame) {
+  DiskFiles files;
+  for (const Case& c : Cases()) {
+    const Compiled compiled = CompileCase(c.name);
+    const Compiled again = CompileText("printed", PrintSnapshot(compiled.snapshot, true), files);
+    EXPECT_EQ(SectionsHash(compiled.snapshot), SectionsHash(again.snapshot)) << c.name;
+  }
+}
+
+TEST(ExplainTest, SecretsAndUnknownNames) {
+  const Compiled compiled = CompileCase("newsletter");
+  EXPECT_TRUE(ExplainVirtualMta(compiled, "nobody").empty());
+  EXPECT_FALSE(ExplainVirtualMta(compiled, "M1").empty());
+  EXPECT_EQ(PoolsOf(compiled.snapshot, "M2"), std::vector<std::string>{"marketing"});
+}
+
+}  // namespace
+}  // namespace sluice::config

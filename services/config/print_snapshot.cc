@@ -1,0 +1,131 @@
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/config/printer.h"
+
+namespace sluice::config {
+namespace {
+
+using policy::v1::DomainSection;
+using policy::v1::Section;
+using policy::v1::SectionContent;
+
+class SnapshotPrinter {
+ public:
+  explicit SnapshotPrinter(bool with_secrets) : with_secrets_(with_secrets) {}
+
+  std::string Print(const policy::v1::PolicySnapshot& snapshot) {
+    // What others name comes first.
+    for (const Section& section : snapshot.sections()) CollectMacros(section.content());
+    for (const auto kind :
+         {SectionContent::kGlobal, SectionContent::kVirtualMta, SectionContent::kPool,
+          SectionContent::kSource, SectionContent::kClient, SectionContent::kDomain}) {
+      for (const Section& section : snapshot.sections()) {
+        if (section.content().content_case() == kind) PrintSection(section.content());
+      }
+    }
+    return std::move(text_);
+  }
+
+ private:
+  void CollectMacros(const SectionContent& content) {
+    const auto collect = [this](const DomainSection& domain) {
+      if (!domain.from_macro()) return;
+      const std::string& pattern = domain.pattern();
+      if (std::find(macros_.begin(), macros_.end(), pattern) == macros_.end()) {
+        macros_.push_back(pattern);
+        Line(absl::StrCat("domain-macro m", macros_.size(), " ", pattern));
+      }
+    };
+    if (content.has_domain()) collect(content.domain());
+    for (const auto& domain : content.virtual_mta().domains()) collect(domain);
+    for (const auto& domain : content.pool().domains()) collect(domain);
+  }
+
+  void Line(const std::string& line) {
+    absl::StrAppend(&text_, std::string(depth_ * 2, ' '), line, "\n");
+  }
+  void Open(const std::string& section, const std::string& name) {
+    if (depth_ == 0 && !text_.empty()) text_ += "\n";
+    Line(absl::StrCat("<", section, " ", name, ">"));
+    ++depth_;
+  }
+  void Close(const std::string& section) {
+    --depth_;
+    Line(absl::StrCat("</", section, ">"));
+  }
+  void Settings(Scope scope, Target target, const google::protobuf::Message& message) {
+    for (const std::string& line : PrintSettings(scope, target, message, with_secrets_)) Line(line);
+  }
+
+  void Domain(const DomainSection& domain) {
+    std::string name = domain.pattern();
+    if (domain.from_macro()) {
+      const auto at = std::find(macros_.begin(), macros_.end(), name);
+      name = absl::StrCat("$m", at - macros_.begin() + 1);
+    }
+    Open("domain", name);
+    Settings(kDomain, Target::kQueueSettings, domain.settings());
+    Close("domain");
+  }
+
+  void PrintSection(const SectionContent& content) {
+    switch (content.content_case()) {
+      case SectionContent::kGlobal:
+        Settings(kGlobal, Target::kGlobalSettings, content.global().settings());
+        Settings(kGlobal, Target::kQueueSettings, content.global().queue_defaults());
+        Settings(kGlobal, Target::kClientSettings, content.global().client_defaults());
+        return;
+      case SectionContent::kVirtualMta:
+        return VirtualMta(content.virtual_mta());
+      case SectionContent::kPool:
+        Open("virtual-mta-pool", content.pool().name());
+        for (const std::string& name : content.pool().virtual_mtas()) {
+          Line(absl::StrCat("virtual-mta ", name));
+        }
+        Settings(kPool, Target::kPool, content.pool());
+        for (const DomainSection& domain : content.pool().domains()) Domain(domain);
+        return Close("virtual-mta-pool");
+      case SectionContent::kDomain:
+        return Domain(content.domain());
+      case SectionContent::kClient:
+        Open("source", content.client().cidr());
+        Settings(kSource, Target::kClientSettings, content.client().settings());
+        return Close("source");
+      case SectionContent::kSource:
+        Open("source", content.source().ip());
+        Settings(kSource, Target::kSourceSettings, content.source().settings());
+        return Close("source");
+      default:
+        return;
+    }
+  }
+
+  void VirtualMta(const policy::v1::VirtualMtaSection& vmta) {
+    Open("virtual-mta", vmta.name());
+    for (const auto& host : vmta.source_hosts()) {
+      Line(absl::StrCat("smtp-source-host ", host.ip(), host.host_name().empty() ? "" : " ",
+                        host.host_name()));
+    }
+    Settings(kVirtualMta, Target::kVirtualMta, vmta);
+    Settings(kVirtualMta, Target::kQueueSettings, vmta.queue_defaults());
+    for (const DomainSection& domain : vmta.domains()) Domain(domain);
+    Close("virtual-mta");
+  }
+
+  const bool with_secrets_;
+  std::string text_;
+  size_t depth_ = 0;
+  std::vector<std::string> macros_;
+};
+
+}  // namespace
+
+std::string PrintSnapshot(const policy::v1::PolicySnapshot& snapshot, bool with_secrets) {
+  return SnapshotPrinter(with_secrets).Print(snapshot);
+}
+
+}  // namespace sluice::config

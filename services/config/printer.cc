@@ -1,0 +1,174 @@
+#include "services/config/printer.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "sluice/policy/v1/settings.pb.h"
+
+namespace sluice::config {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+constexpr std::pair<const char*, uint64_t> kUnits[] = {{"d", 86'400'000'000},
+                                                       {"h", 3'600'000'000},
+                                                       {"m", 60'000'000},
+                                                       {"s", 1'000'000},
+                                                       {"ms", 1'000}};
+
+std::string DurationText(uint64_t us) {
+  if (us == 0) return "0";
+  std::string text;
+  for (const auto& [unit, size] : kUnits) {
+    if (us >= size) absl::StrAppend(&text, us / size, unit);
+    us %= size;
+  }
+  return text;
+}
+
+std::string SizeText(uint64_t bytes) {
+  const char* const units[] = {"b", "k", "M", "G", "T"};
+  size_t unit = 0;
+  while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < std::size(units)) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return absl::StrCat(bytes, units[unit]);
+}
+
+std::string RateText(const policy::v1::Rate& rate, bool volume) {
+  if (rate.unlimited()) return "unlimited";
+  const std::string count = volume ? SizeText(rate.count()) : absl::StrCat(rate.count());
+  if (rate.count() == 0 && rate.period_us() == 1'000'000) return "0";
+  for (const auto& [unit, size] : kUnits) {
+    if (rate.period_us() % size != 0) continue;
+    const uint64_t periods = rate.period_us() / size;
+    return absl::StrCat(count, "/", periods == 1 ? "" : absl::StrCat(periods), unit);
+  }
+  return count;
+}
+
+std::string Number(const Directive& directive, uint64_t value) {
+  const bool time = directive.grammar == Grammar::kDuration;
+  const bool in_range = value >= directive.min && value <= directive.max;
+  if (directive.unlimited == value && (!in_range || time)) return time ? "never" : "unlimited";
+  if (time) return DurationText(value);
+  return directive.grammar == Grammar::kSize ? SizeText(value) : absl::StrCat(value);
+}
+
+class Printer {
+ public:
+  Printer(const Directive& directive, const Message& message, const FieldDescriptor& field)
+      : directive_(directive),
+        message_(message),
+        reflection_(*message.GetReflection()),
+        field_(field) {}
+
+  std::vector<std::string> Lines() const {
+    switch (field_.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_BOOL:
+        return {reflection_.GetBool(message_, &field_) ? "yes" : "no"};
+      case FieldDescriptor::CPPTYPE_UINT32:
+        return {Number(directive_, reflection_.GetUInt32(message_, &field_))};
+      case FieldDescriptor::CPPTYPE_UINT64:
+        return {Number(directive_, reflection_.GetUInt64(message_, &field_))};
+      case FieldDescriptor::CPPTYPE_INT64:
+        return {Number(directive_, static_cast<uint64_t>(reflection_.GetInt64(message_, &field_)))};
+      case FieldDescriptor::CPPTYPE_STRING:
+        return {Text(reflection_.GetString(message_, &field_))};
+      case FieldDescriptor::CPPTYPE_MESSAGE:
+        return Composite(reflection_.GetMessage(message_, &field_));
+      default:
+        return {};
+    }
+  }
+
+ private:
+  std::string Text(const std::string& text) const {
+    return directive_.grammar == Grammar::kRegex ? text : PrintWord(text);
+  }
+
+  std::vector<std::string> Composite(const Message& value) const {
+    const bool volume = directive_.grammar == Grammar::kVolume;
+    if (const auto* rate = dynamic_cast<const policy::v1::Rate*>(&value)) {
+      return {RateText(*rate, volume)};
+    }
+    std::vector<std::string> parts;
+    if (const auto* list = dynamic_cast<const policy::v1::DurationList*>(&value)) {
+      for (const int64_t us : list->us()) parts.push_back(DurationText(static_cast<uint64_t>(us)));
+      return {absl::StrJoin(parts, ",")};
+    }
+    if (const auto* list = dynamic_cast<const policy::v1::RateList*>(&value)) {
+      for (const auto& rate : list->rates()) parts.push_back(RateText(rate, false));
+      return {absl::StrJoin(parts, ",")};
+    }
+    if (const auto* rates = dynamic_cast<const policy::v1::KeyedRates*>(&value)) {
+      for (const auto& entry : rates->entries()) {
+        parts.push_back(absl::StrCat(PrintWord(entry.key()), " ", RateText(entry.rate(), volume)));
+      }
+      return parts;
+    }
+    if (const auto* counts = dynamic_cast<const policy::v1::KeyedCounts*>(&value)) {
+      for (const auto& entry : counts->entries()) {
+        parts.push_back(
+            absl::StrCat(PrintWord(entry.key()), " ", Number(directive_, entry.count())));
+      }
+      return parts;
+    }
+    if (const auto* list = dynamic_cast<const policy::v1::StringList*>(&value)) {
+      for (const std::string& text : list->values()) parts.push_back(Text(text));
+      if (parts.empty()) return {"\"\""};
+      const bool one_a_line = directive_.grammar == Grammar::kRegex ||
+                              directive_.grammar == Grammar::kText ||
+                              directive_.grammar == Grammar::kArguments;
+      return one_a_line ? parts : std::vector{absl::StrJoin(parts, " ")};
+    }
+    return {};
+  }
+
+  const Directive& directive_;
+  const Message& message_;
+  const google::protobuf::Reflection& reflection_;
+  const FieldDescriptor& field_;
+};
+
+}  // namespace
+
+std::string PrintWord(std::string_view text) {
+  const bool plain = !text.empty() && text.front() != '<' && text.back() != ',' &&
+                     text.find_first_not_of(
+                         "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+                         "._:/@*,=+-[]{}$%|") == text.npos;
+  if (plain) return std::string(text);
+  std::string quoted = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') quoted += '\\';
+    quoted += c;
+  }
+  return quoted + "\"";
+}
+
+std::vector<std::string> PrintValues(const Directive& directive, const Message& message,
+                                     bool with_secrets) {
+  const auto* const field = message.GetDescriptor()->FindFieldByName(std::string(directive.field));
+  if (field == nullptr || field->is_repeated()) return {};
+  if (!message.GetReflection()->HasField(message, field)) return {};
+  if (directive.secret && !with_secrets) return {"(secret)"};
+  return Printer(directive, message, *field).Lines();
+}
+
+std::vector<std::string> PrintSettings(Scope scope, Target target, const Message& message,
+                                       bool with_secrets) {
+  std::vector<std::string> lines;
+  for (const Directive& directive : AllDirectives()) {
+    if (directive.target != target || (directive.scopes & scope) == 0) continue;
+    for (const std::string& value : PrintValues(directive, message, with_secrets)) {
+      lines.push_back(absl::StrCat(std::string(directive.name), " ", value));
+    }
+  }
+  return lines;
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,179 @@
+// What the printer writes compiles to the same sections, for every directive and for many
+// configurations made at random.
+#include "services/config/printer.h"
+
+#include <random>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "services/config/compiler.h"
+#include "services/config/snapshot_hash.h"
+
+namespace sluice::config {
+namespace {
+
+class NoFiles final : public FileSource {
+ public:
+  absl::StatusOr<std::string> Read(const std::string&) override {
+    return absl::NotFoundError("none");
+  }
+  std::vector<std::string> Glob(const std::string&) override { return {}; }
+};
+
+Compiled CompileOrFail(const std::string& text) {
+  NoFiles files;
+  CompileOptions options;
+  for (const Directive& directive : AllDirectives()) {
+    options.accept_unsupported.emplace(directive.name);
+  }
+  Compiled compiled = CompileText("a.conf", text, files, options);
+  EXPECT_TRUE(compiled.ok()) << text << "\n" << Render(compiled.diagnostics);
+  return compiled;
+}
+
+void ExpectRoundTrip(const std::string& text) {
+  const Compiled once = CompileOrFail(text);
+  const std::string printed = PrintSnapshot(once.snapshot, /*with_secrets=*/true);
+  const Compiled again = CompileOrFail(printed);
+  EXPECT_EQ(SectionsHash(once.snapshot), SectionsHash(again.snapshot))
+      << text << "----\n"
+      << printed << "----\n"
+      << once.snapshot.ShortDebugString() << "\n"
+      << again.snapshot.ShortDebugString();
+}
+
+using Random = std::mt19937;
+
+template <class T>
+const T& AnyOf(Random& random, const std::vector<T>& all) {
+  return all[random() % all.size()];
+}
+
+std::string AnyValue(Random& random, const Directive& directive) {
+  static const std::vector<std::string> kTimes = {"1w2d",  "4d12h", "90 seconds",
+                                                  "500ms", "1h30m", "45"};
+  static const std::vector<std::string> kRates = {"100/h",     "5/10s", "unlimited", "0",
+                                                  "40/second", "7/3d",  "1000/90min"};
+  switch (directive.grammar) {
+    case Grammar::kBool:
+    case Grammar::kBoolOrTime:
+      return random() % 2 == 0 ? "yes" : "false";
+    case Grammar::kCount: {
+      if (directive.unlimited && random() % 4 == 0) return "unlimited";
+      const uint64_t span = std::min<uint64_t>(directive.max - directive.min, 100'000);
+      return absl::StrCat(directive.min + random() % (span + 1));
+    }
+    case Grammar::kSize:
+      return absl::StrCat(std::max<uint64_t>(directive.min >> 10, 1) + random() % 1000,
+                          AnyOf<std::string>(random, {"k", "M"}));
+    case Grammar::kDuration: {
+      if (directive.unlimited && random() % 4 == 0) return "never";
+      if (directive.max < 1'000'000'000) return "2s";
+      return directive.min > 500'000 ? "4d" : AnyOf(random, kTimes);
+    }
+    case Grammar::kDurationList:
+      return "10m,30m, 1h30m";
+    case Grammar::kRate:
+      return AnyOf(random, kRates);
+    case Grammar::kVolume:
+      return AnyOf<std::string>(random, {"10M/h", "512k/10s", "unlimited", "7/s"});
+    case Grammar::kRateList:
+      return "50/day,100/day,unlimited";
+    case Grammar::kText:
+      return AnyOf<std::string>(random, {"word", "\"two words\"", "\"a \\\"quote\\\" and # x\"",
+                                         "\"\\\\\"", "\"comma,\"", "\"<x>\""});
+    case Grammar::kChoice:
+      return std::string(directive.choices.substr(0, directive.choices.find(',')));
+    case Grammar::kHostName:
+      return "Host.Example.test";
+    case Grammar::kIp:
+      return AnyOf<std::string>(random, {"192.0.2.7", "2001:db8::7"});
+    case Grammar::kIps:
+    case Grammar::kIpPorts:
+      return AnyOf<std::string>(random, {"192.0.2.7", "192.0.2.8"});
+    case Grammar::kHostPorts:
+      return "relay.test:26, [::1]:27";
+    case Grammar::kDomains:
+      return "a.test, B.test";
+    case Grammar::kWords:
+      return directive.choices.empty()
+                 ? "One, two"
+                 : std::string(directive.choices.substr(0, directive.choices.find(',')));
+    case Grammar::kHeaders:
+      return "From:Subject:To";
+    case Grammar::kEmail:
+    case Grammar::kEmails:
+    case Grammar::kMailOrRegex:
+      return "post@Example.test";
+    case Grammar::kFile:
+      return "/etc/some/file";
+    case Grammar::kQueueName:
+      return "a.test/v";
+    case Grammar::kTargetName:
+      return "v";
+    case Grammar::kUrl:
+      return "https://a.test/x";
+    default:
+      return "";
+  }
+}
+
+std::string AnySettings(Random& random, Scope scope) {
+  std::string text;
+  for (const Directive& directive : AllDirectives()) {
+    if ((directive.scopes & scope) == 0 || random() % 4 != 0) continue;
+    if (directive.target == Target::kCompiler || directive.target == Target::kNone) continue;
+    const std::string value = AnyValue(random, directive);
+    if (value.empty()) continue;
+    absl::StrAppend(&text, std::string(directive.name), " ",
+                    directive.key == Key::kNetwork ? "10/8 "
+                    : directive.key == Key::kHost  ? "*.mx.test "
+                    : directive.key == Key::kWord  ? "word "
+                                                   : "",
+                    value, "\n");
+  }
+  return text;
+}
+
+TEST(PrinterTest, WhatIsPrintedCompilesToTheSame) {
+  for (uint32_t seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE(seed);
+    Random random(seed);
+    std::string text = "<virtual-mta v>\nsmtp-source-host 192.0.2.1 v.test\n";
+    absl::StrAppend(&text, AnySettings(random, kVirtualMta), "<domain *>\n",
+                    AnySettings(random, kDomain), "</domain>\n</virtual-mta>\n");
+    absl::StrAppend(&text, "<virtual-mta-pool p>\nvirtual-mta v\n", AnySettings(random, kPool),
+                    "<domain [*.]p.test>\n", AnySettings(random, kDomain),
+                    "</domain>\n</virtual-mta-pool>\n");
+    absl::StrAppend(&text, AnySettings(random, kGlobal), "domain-macro big a.test, *.b.test\n",
+                    "<domain $big>\n", AnySettings(random, kDomain), "</domain>\n<domain [10/8]>\n",
+                    AnySettings(random, kDomain), "</domain>\n<source 192.0.2.1>\n",
+                    AnySettings(random, kSource), "</source>\n<source *>\n</source>\n");
+    ExpectRoundTrip(text);
+    if (HasFailure()) return;
+  }
+}
+
+TEST(PrinterTest, ClearedValuesStayCleared) {
+  ExpectRoundTrip("smtp-greeting \"\"\n<domain a.test>\nsmtp-hosts \"\"\nqueue-to \"\"\n</domain>");
+}
+
+TEST(PrinterTest, LinesAreAsOperatorsWriteThem) {
+  const Compiled compiled = CompileOrFail(
+      "<domain a.test>\nmax-msg-rate 1000/hour\nbounce-after 6480m\nsmtp-route x.test,y.test:26\n"
+      "notify-of-delay-every never\nretry-after 600,1800\n</domain>\nmax-message-size 52428800\n");
+  EXPECT_EQ(PrintSnapshot(compiled.snapshot),
+            "max-message-size 50M\n"
+            "\n<virtual-mta default>\n</virtual-mta>\n"
+            "\n<domain a.test>\n"
+            "  max-msg-rate 1000/h\n"
+            "  bounce-after 4d12h\n"
+            "  retry-after 10m,30m\n"
+            "  smtp-hosts x.test y.test:26\n"
+            "  notify-of-delay-every never\n"
+            "</domain>\n");
+}
+
+}  // namespace
+}  // namespace sluice::config

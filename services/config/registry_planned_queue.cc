@@ -1,0 +1,213 @@
+// <domain> directives without effect yet, or without a meaning here.
+#include <utility>
+
+#include "services/config/registry_tables.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr uint32_t kEverywhere = kDomain | kVirtualMta | kGlobal;
+
+class QueueTable {
+ public:
+  Directive& Add(std::string_view name, Grammar grammar, std::string_view help,
+                 Status status = Status::kNotYet, uint32_t scopes = kEverywhere) {
+    return all.emplace_back(Planned(name, scopes, grammar, help, status));
+  }
+  void Bool(std::string_view name, std::string_view help, Status status = Status::kNotYet) {
+    Add(name, Grammar::kBool, help, status);
+  }
+  void Unsupported(std::string_view name, Grammar grammar, std::string_view help,
+                   std::string_view reason, bool restricts = false) {
+    Directive& directive = Add(name, grammar, help, Status::kUnsupported);
+    directive.reason = reason;
+    directive.restricts = restricts;
+  }
+
+  std::vector<Directive> all;
+};
+
+void AddLimits(QueueTable* t) {
+  constexpr auto kRefused = Status::kRefused;
+  t->Add("max-msg-per-hour", Grammar::kCount, "Recipients that a queue may attempt in an hour.",
+         kRefused);
+  t->Add("max-data-volume-rate", Grammar::kVolume, "Bytes that a queue may send in a time.",
+         kRefused);
+  t->Add("max-connect-rate", Grammar::kRate, "Connections that a queue may open in a time.",
+         kRefused);
+  t->Add("max-smtp-out-per-ip", Grammar::kCount, "Connections of a queue from one source address.",
+         kRefused)
+      .unlimited = 0;
+  t->Add("max-smtp-out-per-source-ip", Grammar::kCount,
+         "As source-ip-max-smtp-out of each address.", kRefused)
+      .unlimited = 0;
+  const std::pair<std::string_view, Grammar> per_source[] = {
+      {"source-ip-max-smtp-out", Grammar::kCount},
+      {"source-ip-max-msg-rate", Grammar::kRate},
+      {"source-ip-max-connect-rate", Grammar::kRate},
+      {"source-ip-max-data-volume-rate", Grammar::kVolume}};
+  for (const auto& [name, grammar] : per_source) {
+    Directive& directive =
+        t->Add(name, grammar, "Of a queue, from each source address in the network.", kRefused);
+    directive.key = Key::kNetwork;
+    directive.appends = true;
+    if (grammar == Grammar::kCount) directive.unlimited = 0;
+  }
+  t->Add("smtp-out-rampup-interval", Grammar::kDuration, "Time between new connections.", kRefused)
+      .unlimited = 0;
+  t->Add("max-errors-per-domain", Grammar::kCount,
+         "Errors of a domain after which its queue backs off.", kRefused)
+      .unlimited = 0;
+  t->Add("max-cold-virtual-mta-msg", Grammar::kRateList,
+         "Messages a day, day after day, that a cold virtual MTA may send to the domain.",
+         kRefused);
+}
+
+void AddBackoff(QueueTable* t) {
+  constexpr auto kRefused = Status::kRefused;
+  t->Add("backoff-max-msg-rate", Grammar::kRate, "max-msg-rate in backoff mode.", kRefused);
+  t->Add("backoff-max-msg-per-hour", Grammar::kCount, "max-msg-per-hour in backoff mode.",
+         kRefused);
+  t->Add("backoff-max-data-volume-rate", Grammar::kVolume, "max-data-volume-rate in backoff mode.",
+         kRefused);
+  t->Add("backoff-max-connect-rate", Grammar::kRate, "max-connect-rate in backoff mode.", kRefused);
+  t->Add("backoff-max-smtp-out", Grammar::kCount, "max-smtp-out in backoff mode.", kRefused);
+  t->Add("backoff-retry-after", Grammar::kDurationList, "retry-after in backoff mode.").aliases = {
+      "backoff-retry-interval"};
+  t->Add("backoff-trigger-pattern", Grammar::kRegex, "A reply that puts the queue in backoff mode.",
+         kRefused)
+      .appends = true;
+  t->Add("backoff-notify", Grammar::kEmails, "Who is told of backoff mode.");
+  t->Add("disabled-source-ip-notify", Grammar::kEmails, "Who is told of a disabled address.");
+  Directive& normal = t->Add("backoff-to-normal-after", Grammar::kDuration,
+                             "Time after which backoff mode ends by itself.");
+  normal.unlimited = 0;
+  t->Bool("backoff-to-normal-after-delivery", "A delivery ends backoff mode.");
+  t->Bool("backoff-upon-all-sources-disabled", "Backoff mode once no address is left.",
+          Status::kRefused);
+  t->Add("backoff-reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool in backoff mode.");
+  t->Add("reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool that takes the mail.");
+  t->Add("reenable-source-ip-after", Grammar::kDuration, "Time for which an address is disabled.")
+      .unlimited = 0;
+  t->Add("smtp-pattern-list", Grammar::kText, "Patterns of replies and what they do.",
+         Status::kRefused);
+  t->Add("bounce-pattern-file", Grammar::kFile, "File of patterns that class bounces.");
+}
+
+void AddDkim(QueueTable* t) {
+  t->Bool("dkim-sign", "Sign mail with DKIM.");
+  t->Bool("dk-sign", "DomainKeys.", Status::kUnsupported);
+  t->all.back().reason = "DomainKeys (RFC 4870) is historic; DKIM took its place";
+  t->Add("dkim-selector", Grammar::kText, "Selector of the key.");
+  t->Add("dkim-key", Grammar::kFile, "File of the key.");
+  t->Bool("dkim-add-body-limit", "Sign the body's length.");
+  t->Bool("dkim-add-timestamp", "Say when it was signed.");
+  t->Add("dkim-algorithm", Grammar::kChoice, "Algorithm of signatures.").choices =
+      "rsa-sha1,rsa-sha256,ed25519-sha256";
+  for (const std::string_view name : {"dkim-body-canon", "dkim-headers-canon"}) {
+    t->Add(name, Grammar::kChoice, "Canonical form.").choices = "simple,relaxed";
+  }
+  t->Add("dkim-expire-after", Grammar::kDuration, "Time for which signatures hold.").unlimited = 0;
+  t->Add("dkim-query-method", Grammar::kText, "Method that signatures name.");
+  t->Add("dkim-headers", Grammar::kHeaders, "Fields that are signed.");
+  t->Add("dkim-disallow-adding-headers", Grammar::kHeaders, "Fields that nobody may add.");
+  t->Add("dkim-identity", Grammar::kText, "Identity that signatures name.").syntax =
+      "ADDRESS | DOMAIN | sender-or-from";
+  t->Add("dkim-identity-fallback", Grammar::kText, "Identity where that one has no key.");
+  t->Add("bounce-domain", Grammar::kHostName, "Domain of the return path of this sender domain.");
+  t->Add("spf-identity", Grammar::kChoice, "Identity that SPF is about.").choices = "mfrom,helo";
+  t->Bool("check-spf-outbound", "Check the sender's SPF before sending.");
+}
+
+void AddTls(QueueTable* t) {
+  t->Bool("use-dane", "Check certificates by DANE.", Status::kRefused);
+  t->Bool("use-mta-sts", "Check certificates by MTA-STS.", Status::kRefused);
+  t->Bool("reuse-ssl-session", "Resume TLS sessions.");
+  for (const std::string_view name : {"smtp-tls-allow-tlsv1", "smtp-tls-allow-tlsv1.1",
+                                      "smtp-tls-allow-tlsv1.2", "smtp-tls-allow-tlsv1.3"}) {
+    t->Bool(name, "TLS version of outbound connections.");
+  }
+  t->Unsupported("smtp-tls-allow-sslv3", Grammar::kBool, "SSL 3.",
+                 "SSL 3 is broken, and OpenSSL no longer has it");
+  Directive& certificate =
+      t->Add("smtp-client-certificate", Grammar::kArguments, "Certificate for outbound TLS.");
+  certificate.min = 1;
+  certificate.max = 2;
+  certificate.syntax = "FILE [PASSWORD]";
+  certificate.secret = true;
+  t->Add("smtp-tls-ca-file", Grammar::kFile, "Authorities of remote hosts.");
+  t->Add("smtp-tls-ciphers", Grammar::kText, "Ciphers of outbound connections.");
+  t->Add("smtp-tls-tlsv1.3-ciphersuites", Grammar::kText,
+         "TLS 1.3 suites of outbound connections.");
+  t->Add("auth-username", Grammar::kText, "User for AUTH at the remote host.");
+  t->Add("auth-password", Grammar::kText, "Password for AUTH at the remote host.").secret = true;
+  t->Bool("use-unencrypted-plain-auth", "AUTH PLAIN also without TLS.");
+}
+
+void AddReplies(QueueTable* t) {
+  t->Bool("smtp-553-means-invalid-mailbox", "553 at RCPT is a bad mailbox.");
+  t->Bool("replace-smtp-421-service-response", "Keep the reply before a 421 that closes.");
+  t->Bool("bounce-upon-5xx-greeting", "A 5xx greeting bounces.");
+  t->Bool("bounce-upon-transfer-failure", "A broken transfer bounces.");
+  t->Bool("bounce-upon-pix-transfer-failure", "Nothing: the PIX bug is of 2000.",
+          Status::kNoEffect);
+  t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
+  t->Bool("assume-delivery-upon-data-termination-timeout",
+          "Taken as delivered where the last reply is missing.");
+  t->Bool("ignore-chunking", "Do as if the host had no CHUNKING.");
+  t->Bool("disable-mx-rollup", "The domain keeps a queue of its own under mx-rollup-list.");
+  t->Bool("allow-priority-interruption", "Mail of higher priority goes first on a connection.");
+  t->Bool("allow-priority-interruption-during-transfer", "Also in the middle of a transfer.");
+  t->Bool("allow-cancel-during-transfer", "A deletion stops a transfer.");
+  t->Add("delivery-priority", Grammar::kCount, "The old name of queue-priority, 1 to 100.");
+}
+
+void AddReports(QueueTable* t) {
+  t->Add("dsn-format", Grammar::kChoice, "Form of delivery reports.").choices =
+      "standard,plain-text";
+  t->Add("deliver-local-dsn", Grammar::kBool, "Send delivery reports that begin here.");
+  t->Bool("log-resolution", "Log DNS answers.");
+  t->Bool("log-transfer-failures", "Log broken transfers.");
+  t->Bool("log-disabled-ips", "Log disabled addresses.");
+  t->Add("log-tls", Grammar::kBool, "Log TLS of the queue.", Status::kNotYet, kDomain);
+  t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kNotYet, kDomain);
+  t->Add("max-events-recorded", Grammar::kCount, "Events of a queue that are shown.");
+  t->Add("disable-acct-records", Grammar::kWords,
+         "Accounting records that the queue does not make.");
+  t->Bool("track-recipient-events", "Keep every event of a recipient.");
+  t->Add("bcc-upon-delivery", Grammar::kEmail, "A copy of what was delivered goes here.");
+}
+
+void AddOtherWays(QueueTable* t) {
+  t->Add("type", Grammar::kChoice, "How mail leaves.", Status::kRefused).choices =
+      "smtp,pipe,file,discard,http-delivery";
+  t->Bool("discard-as-bounce", "type discard bounces.");
+  t->Add("file-format", Grammar::kChoice, "Of type file.").choices =
+      "newfile-plain,newfile-pickup,append-mbox";
+  t->Add("file-destination", Grammar::kFile, "Of type file.");
+  t->Add("command", Grammar::kText, "Of type pipe.");
+  t->Bool("macro-variables-preserve-case", "Of type pipe.");
+  constexpr std::string_view kSparkPost = "it is of the SparkPost service";
+  t->Unsupported("http-delivery-url", Grammar::kUrl, "Delivery over HTTP.", kSparkPost, true);
+  t->Unsupported("http-delivery-extra-headers", Grammar::kFile, "Of http-delivery-url.",
+                 kSparkPost);
+  t->Unsupported("add-x-msys-api-header", Grammar::kBool, "A header of SparkPost.", kSparkPost);
+  t->Unsupported("sparkpost-sandbox", Grammar::kBool, "SparkPost's sandbox.", kSparkPost, true);
+  t->Unsupported("sparkpost-ip-pool", Grammar::kText, "SparkPost's pool.", kSparkPost);
+}
+
+}  // namespace
+
+std::vector<Directive> PlannedQueueDirectives() {
+  QueueTable table;
+  AddLimits(&table);
+  AddBackoff(&table);
+  AddDkim(&table);
+  AddTls(&table);
+  AddReplies(&table);
+  AddReports(&table);
+  AddOtherWays(&table);
+  return std::move(table.all);
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,213 @@
+// The kinds of sections, and the directives of those that are not about queues and clients.
+#include <utility>
+
+#include "services/config/registry_tables.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr uint32_t kProcessors = kBounceProcessor | kFeedbackLoopProcessor;
+constexpr uint32_t kTlsListeners = kListener | kTransmissionsApiListener;
+
+class Table {
+ public:
+  Directive& Add(std::string_view name, uint32_t scopes, Grammar grammar, std::string_view help,
+                 Status status = Status::kNotYet) {
+    return all.emplace_back(Planned(name, scopes, grammar, help, status));
+  }
+  Directive& Words(std::string_view name, uint32_t scopes, uint64_t min, uint64_t max,
+                   std::string_view syntax, std::string_view help) {
+    Directive& directive = Add(name, scopes, Grammar::kArguments, help);
+    directive.min = min;
+    directive.max = max;
+    directive.syntax = syntax;
+    directive.appends = true;
+    return directive;
+  }
+
+  std::vector<Directive> all;
+};
+
+void AddProcessors(Table* t) {
+  t->Add("deliver-unmatched-email", kProcessors, Grammar::kBool, "Deliver what is no report.");
+  t->Add("deliver-matched-email", kProcessors, Grammar::kBool, "Deliver reports too.");
+  t->Add("deliver-email", kProcessors, Grammar::kBool, "The old name of deliver-unmatched-email.");
+  t->Add("forward-unmatched-to", kProcessors, Grammar::kEmail, "What is no report goes here.");
+  t->Add("forward-errors-to", kProcessors, Grammar::kEmail, "What cannot be read goes here.");
+  t->Add("address", kAddressList, Grammar::kMailOrRegex, "Address whose mail is processed.")
+      .appends = true;
+  t->Add("address-file", kAddressList, Grammar::kFile, "File of such addresses.").appends = true;
+  t->Add("domain", kAddressList, Grammar::kDomains, "Domain whose mail is processed.").appends =
+      true;
+  t->Add("body-pattern-file", kEmailPatterns, Grammar::kFile, "File of patterns for texts.");
+  t->Add("log-match-info", kEmailPatterns, Grammar::kBool, "Log which pattern matched.");
+}
+
+void AddUsers(Table* t) {
+  t->Add("password", kSmtpUser, Grammar::kText, "The user's password.").secret = true;
+  t->Add("authentication-method", kSmtpUser, Grammar::kChoice, "How the user is known.").choices =
+      "password,system,certificate";
+  t->Add("tls-certificate", kSmtpUser, Grammar::kFile, "The user's certificate.");
+  t->Add("source", kSmtpUser, Grammar::kText, "The <source> whose directives hold for the user.");
+  t->Add("max-smtp-in", kSourceGroup, Grammar::kCount, "Connections of the group at once.",
+         Status::kRefused)
+      .unlimited = 0;
+  t->Add("reserved-smtp-in", kSourceGroup, Grammar::kCount, "Connections kept free for the group.");
+}
+
+void AddListeners(Table* t) {
+  t->Add("await-slot", kListener, Grammar::kBool,
+         "Nothing: a connection over the limit is answered at once.", Status::kNoEffect);
+  t->Add("immediate-tls", kListener, Grammar::kBool, "TLS from the first byte.", Status::kRefused);
+  t->Add("source", kListener, Grammar::kText, "The <source> whose directives hold here.");
+  Directive& certificate =
+      t->Words("tls-certificate", kTlsListeners, 1, 2, "FILE [PASSWORD]", "Certificate and key.");
+  certificate.secret = true;
+  for (const std::string_view name :
+       {"tls-allow-tlsv1.3", "tls-allow-tlsv1.2", "tls-allow-tlsv1.1", "tls-allow-tlsv1"}) {
+    t->Add(name, kTlsListeners, Grammar::kBool, "TLS version of the listener.");
+  }
+  t->Add("tls-allow-sslv3", kTlsListeners, Grammar::kBool, "SSL 3.", Status::kUnsupported).reason =
+      "SSL 3 is broken, and OpenSSL no longer has it";
+  t->Add("tls-ciphers", kTlsListeners, Grammar::kText, "Ciphers.");
+  t->Add("tls-tlsv1.3-ciphersuites", kTlsListeners, Grammar::kText, "TLS 1.3 cipher suites.");
+  t->Add("tls-dh-key-length", kTlsListeners, Grammar::kCount, "Bits of Diffie-Hellman keys.");
+  t->Add("tls-ca-file", kTlsListeners, Grammar::kFile, "Authorities of clients.");
+  for (const std::string_view name : {"log-requests", "log-data", "log-tls"}) {
+    t->Add(name, kTransmissionsApi, Grammar::kBool, "Log of the HTTP injection.");
+  }
+  t->Add("api-key", kTransmissionsApi, Grammar::kText, "Key of the HTTP injection.").secret = true;
+}
+
+void AddSending(Table* t) {
+  constexpr uint32_t kVmtas = kVirtualMta | kPool;
+  t->Add("max-smtp-data-volume-rate", kVmtas, Grammar::kVolume,
+         "Bytes that the whole virtual MTA or pool may send in a time.", Status::kRefused);
+  t->Add("cold-virtual-mta", kVirtualMta, Grammar::kText,
+         "Cold virtual MTA that takes its daily share first.", Status::kRefused);
+  t->Add("auto-cold-virtual-mta", kVirtualMta, Grammar::kText,
+         "Source address that is warmed up by itself.", Status::kRefused);
+  t->Add("proxy-protocol", kVirtualMta, Grammar::kCount, "Version of the PROXY protocol.").max = 2;
+  t->Add("rewrite-list", kVmtas, Grammar::kText, "Rewriting of senders.");
+  t->Words("mail-from", kRewriteList, 2, 2, "SOURCE-ADDRESS TARGET-ADDRESS",
+           "The sender is replaced.");
+  t->Words("from-domain", kRewriteList, 2, 2, "SOURCE-DOMAIN TARGET-DOMAIN",
+           "The sender's domain is replaced.");
+  t->Words("server", kProxy, 1, 1, "HOST:PORT", "The proxy.");
+  t->Words("client", kProxy, 2, 2, "IP[:PORT] HOSTNAME", "Address that the world sees.");
+  t->Add("protocol-version", kProxy, Grammar::kCount, "Version of the PROXY protocol.").max = 2;
+  t->Add("server-url", kVault, Grammar::kUrl, "The vault.").aliases = {"server"};
+  t->Add("access-token", kVault, Grammar::kText, "Token for the vault.").secret = true;
+  t->Add("cache-ttl", kVault, Grammar::kDuration, "Time for which secrets are kept.");
+  t->Words("mx", kMxRollupList, 2, 2, "MX-PATTERN QUEUE-NAME",
+           "Domains with such an MX share a queue.");
+}
+
+void AddSeedSections(Table* t) {
+  t->Add("from", kSchedule, Grammar::kSchedule, "Rate within these hours up to that day.",
+         Status::kRefused)
+      .appends = true;
+  t->Add("start", kSchedule, Grammar::kRate, "Rate of the first day.", Status::kRefused);
+  t->Add("increase", kSchedule, Grammar::kGrowth, "Growth a day.");
+  t->Add("until", kSchedule, Grammar::kRate, "Rate at which growth ends.");
+  t->Add("throttle", kLimits, Grammar::kRate, "Recipients in a time, of the whole cluster.",
+         Status::kRefused);
+  t->Add("error-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
+         Status::kRefused);
+  t->Add("defer-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
+         Status::kRefused);
+  t->Add("pattern", kSmtpPattern, Grammar::kRegex, "Replies that put the domain in the box.",
+         Status::kRefused)
+      .appends = true;
+  t->Add("initial-pts", kSmtpPattern, Grammar::kDuration, "First penalty.");
+  t->Add("max-pts", kSmtpPattern, Grammar::kDuration, "Largest penalty.");
+  t->Add("source-interface", kBind, Grammar::kIp, "Source address of the binding.",
+         Status::kRefused);
+  t->Add("sign", kBind, Grammar::kBool, "Sign with DKIM.");
+  t->Add("host", kStatistics, Grammar::kHostName, "Host that gets the statistics.");
+  t->Add("port", kStatistics, Grammar::kCount, "Its port.").max = 65535;
+  t->Add("prefix", kStatistics, Grammar::kText, "Before every name.");
+}
+
+void AddPatterns(Table* t) {
+  const auto line = [t](std::string_view name, Scope scope, std::string_view syntax,
+                        std::string_view help) {
+    Directive& directive = t->Add(name, scope, Grammar::kPatternLine, help);
+    directive.syntax = syntax;
+    directive.appends = true;
+  };
+  line("header", kPatternList, "HEADER /REGEX/ RESULT", "Mail with such a header field.");
+  line("mail-from", kPatternList, "/REGEX/ RESULT", "Mail of such a sender.");
+  line("rcpt-to", kPatternList, "/REGEX/ RESULT", "Mail to such a recipient.");
+  line("reply", kSmtpPatternList, "/REGEX/ ACTION [ACTION ...]", "What such a reply does.");
+  line("/", kBounceCategories, "/REGEX/ CATEGORY", "Class of bounces with such a text.");
+}
+
+void AddSpoolAndDns(Table* t) {
+  t->Add("delete-file-holders", kSpool, Grammar::kBool, "Nothing: the spool has no such files.",
+         Status::kNoEffect);
+  t->Add("deliver-only", kSpool, Grammar::kBool, "The spool takes no new mail.", Status::kRefused);
+  t->Add("priority", kSpool, Grammar::kCount, "Order in which spools are filled.");
+  t->Add("min-free-space", kSpool, Grammar::kSize, "Free space below which mail is put off.");
+  t->Add("precached-domains-file", kDns, Grammar::kFile, "Domains that are resolved ahead.");
+  t->Add("precached-refresh-interval", kDns, Grammar::kDuration, "Time between such rounds.");
+  t->Add("precached-max-domains", kDns, Grammar::kCount, "Domains of such a round.");
+}
+
+}  // namespace
+
+std::vector<Directive> SectionDirectives() {
+  Table table;
+  AddProcessors(&table);
+  AddUsers(&table);
+  AddListeners(&table);
+  AddSending(&table);
+  AddSeedSections(&table);
+  AddPatterns(&table);
+  AddSpoolAndDns(&table);
+  return std::move(table.all);
+}
+
+std::vector<SectionKind> Sections() {
+  constexpr auto kPlanned = Status::kNotYet;
+  constexpr auto kRefused = Status::kRefused;
+  return {
+      {"source", kSource, kGlobal, "NETWORK | NAME",
+       "Clients of a network, and an outbound address."},
+      {"accepted-connect", kSource, kGlobal, "NETWORK", "The same, by its other name."},
+      {"virtual-mta", kVirtualMta, kGlobal, "NAME", "A sending identity."},
+      {"virtual-mta-pool", kPool, kGlobal, "NAME", "Virtual MTAs that share mail."},
+      {"source-pool", kSourcePool, kGlobal, "NETWORK", "A pool of addresses."},
+      {"domain", kDomain, kGlobal | kVirtualMta | kPool, "PATTERN", "Mail to these domains."},
+      {"spool", kSpool, kGlobal, "FOLDER", "A spool folder.", kPlanned},
+      {"bounce-processor", kBounceProcessor, kGlobal, "", "Bounces that come in.", kPlanned},
+      {"feedback-loop-processor", kFeedbackLoopProcessor, kGlobal, "", "Complaints.", kPlanned},
+      {"address-list", kAddressList, kProcessors, "", "Whose mail is processed.", kPlanned},
+      {"email-patterns", kEmailPatterns, kGlobal | kProcessors, "[NAME]", "How texts are classed.",
+       kPlanned},
+      {"smtp-user", kSmtpUser, kGlobal, "NAME", "A user who may authenticate.", kPlanned},
+      {"source-group", kSourceGroup, kGlobal, "NAME", "Client networks that share a limit."},
+      {"acct-file", kAcctFile, kGlobal, "FILE", "An accounting file.", kPlanned},
+      {"pattern-list", kPatternList, kGlobal, "NAME",
+       "The first line that matches chooses the virtual MTA."},
+      {"smtp-pattern-list", kSmtpPatternList, kGlobal, "NAME", "Patterns of replies.", kPlanned},
+      {"bounce-category-patterns", kBounceCategories, kGlobal, "", "Classes of bounces.", kPlanned},
+      {"dns", kDns, kGlobal, "", "The resolver.", kPlanned},
+      {"smtp-listener", kListener, kGlobal, "IP:PORT", "An address that takes SMTP connections."},
+      {"rewrite-list", kRewriteList, kGlobal, "NAME", "Rewriting of senders.", kPlanned},
+      {"domain-key-list", kDomainKeyList, kGlobal, "[NAME]", "DKIM keys.", kPlanned},
+      {"transmissions-api", kTransmissionsApi, kGlobal, "[NAME]", "Injection by HTTP.", kPlanned},
+      {"transmissions-api-listener", kTransmissionsApiListener, kGlobal | kTransmissionsApi,
+       "IP:PORT", "Its listener.", kPlanned},
+      {"proxy", kProxy, kGlobal, "NAME", "A proxy.", kPlanned},
+      {"vault", kVault, kGlobal, "[NAME]", "A HashiCorp vault.", kPlanned},
+      {"schedule", kSchedule, kSource, "NAME", "Warm-up.", kRefused},
+      {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused},
+      {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME", "A penalty box.", kRefused},
+      {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned},
+      {"bind", kBind, kGlobal, "NAME=VALUE ...", "One address and one domain.", kRefused},
+      {"mx-rollup-list", kMxRollupList, kGlobal, "", "Domains that share MX hosts.", kPlanned},
+  };
+}
+
+}  // namespace sluice::config
