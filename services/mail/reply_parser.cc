@@ -70,7 +70,11 @@ void ReplyParser::TakeLine() {
   }
   if (reply_.text.size() < kMaxReplyTextBytes) {
     if (!first) reply_.text.push_back('\n');
-    reply_.text.append(text.substr(0, kMaxReplyTextBytes - reply_.text.size()));
+    // A bare CR or an escape sequence would make lines of its own in logs, reports and bounces.
+    for (char c : text.substr(0, kMaxReplyTextBytes - reply_.text.size())) {
+      const bool control = (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
+      reply_.text.push_back(control ? ' ' : c);
+    }
   }
   complete_ = line.size() == 3 || line[3] == ' ';
   line_.clear();

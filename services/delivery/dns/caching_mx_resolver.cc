@@ -175,18 +175,21 @@ void CachingMxResolver::OnMx(const Key& key, DnsAnswer answer) {
     Finish(key, std::move(result), answer.ttl_s);
     return;
   }
-  std::vector<MxHost> hosts;
+  std::vector<MxHost> sorted;
   for (DnsRecord& record : answer.records) {
     if (record.data.empty()) continue;  // a root among others is no host
-    const bool known = std::any_of(hosts.begin(), hosts.end(), [&record](const MxHost& host) {
-      return host.name == record.data;
-    });
-    if (!known) hosts.push_back({std::move(record.data), record.preference, {}});
+    sorted.push_back({std::move(record.data), record.preference, {}});
   }
-  std::shuffle(hosts.begin(), hosts.end(), random_);
-  std::stable_sort(hosts.begin(), hosts.end(),
+  std::shuffle(sorted.begin(), sorted.end(), random_);
+  std::stable_sort(sorted.begin(), sorted.end(),
                    [](const MxHost& a, const MxHost& b) { return a.preference < b.preference; });
-  if (hosts.size() > options_.max_mx_hosts) hosts.resize(options_.max_mx_hosts);
+  std::vector<MxHost> hosts;
+  for (MxHost& each : sorted) {
+    if (hosts.size() == options_.max_mx_hosts) break;
+    const bool known = std::any_of(hosts.begin(), hosts.end(),
+                                   [&each](const MxHost& host) { return host.name == each.name; });
+    if (!known) hosts.push_back(std::move(each));
+  }
   GatherHosts(key, std::move(hosts), answer, false);
 }
 

@@ -182,6 +182,41 @@ TEST_F(CachingMxResolverTest, LiteralsAndRoutesAskNothingAndCountAsConsent) {
   EXPECT_EQ(dns_.queries, 0);
 }
 
+// A domain with 100,000 MX costs as much as one with twenty.
+TEST_F(CachingMxResolverTest, AHundredThousandMx) {
+  std::vector<std::pair<uint16_t, std::string>> hosts;
+  for (int i = 0; i < 100'000; ++i) {
+    hosts.emplace_back(static_cast<uint16_t>(100 + i % 60'000), "h" + std::to_string(i));
+  }
+  hosts.emplace_back(1, "best");
+  dns_.Mx("many.example", 300, hosts);
+  dns_.A("best", "192.0.2.1");
+  const auto result = Resolve("many.example");
+  ASSERT_EQ(result->outcome, MxOutcome::kFound);
+  EXPECT_EQ(result->hosts.size(), MxResolverOptions().max_mx_hosts);
+  EXPECT_EQ(result->hosts[0].name, "best");
+  EXPECT_LE(dns_.queries, 1 + 2 * static_cast<int>(MxResolverOptions().max_mx_hosts));
+}
+
+TEST_F(CachingMxResolverTest, AHostWithManyAddresses) {
+  dns_.Mx("many.example", 300, {{10, "mx"}});
+  for (int i = 0; i < 5000; ++i) dns_.A("mx", "192.0.2." + std::to_string(i % 256));
+  EXPECT_EQ(Resolve("many.example")->hosts[0].addresses.size(),
+            MxResolverOptions().max_addresses_per_host);
+}
+
+// An MX record that names an address is no consent to a private one: it came from the DNS.
+TEST_F(CachingMxResolverTest, AnAddressInAnMxRecordIsNotOurs) {
+  dns_.Mx("lies.example", 300, {{10, "127.0.0.1"}, {20, "[::1]"}});
+  const auto result = Resolve("lies.example");
+  if (result->outcome == MxOutcome::kFound) {
+    EXPECT_TRUE(result->from_dns);
+  }
+  // Nor does it become one by being asked for again.
+  EXPECT_FALSE(Resolve("[127.0.0.1]")->from_dns);
+  EXPECT_TRUE(Resolve("lies.example")->from_dns);
+}
+
 TEST_F(CachingMxResolverTest, TheCacheIsBounded) {
   MxResolverOptions options;
   options.max_cached_names = 10;

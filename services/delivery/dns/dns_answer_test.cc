@@ -159,5 +159,43 @@ TEST(DnsAnswer, KeepsAtMostTheBound) {
   EXPECT_EQ(answer.records.size(), static_cast<size_t>(kMaxDnsRecords));
 }
 
+// Counts that promise more than there is, and a message as long as DNS allows.
+TEST(DnsAnswer, CountsThatLie) {
+  MessageWriter lies(0, 65535, 65535);
+  lies.Question("m.example", DnsType::kMx);
+  for (int i = 0; i < 3; ++i) lies.Mx("m.example", 60, i, "mx.m.example");
+  EXPECT_EQ(ParseDnsAnswer(lies.text(), "m.example", DnsType::kMx).status, DnsStatus::kFailed);
+  MessageWriter full(0, 3000, 0);
+  full.Question("m.example", DnsType::kMx);
+  for (int i = 0; i < 3000; ++i) full.Mx("m.example", 60, i, "x");
+  const DnsAnswer answer = ParseDnsAnswer(full.text().substr(0, 65535), "m.example", DnsType::kMx);
+  EXPECT_LE(answer.records.size(), static_cast<size_t>(kMaxDnsRecords));
+}
+
+// Records of other names, whatever they claim.
+TEST(DnsAnswer, StrangersRecordsAreNoAnswer) {
+  MessageWriter message(0, 3, 0);
+  message.Question("m.example", DnsType::kMx);
+  message.Mx("evil.example", 60, 0, "mx.evil.example");
+  message.Mx("example", 60, 0, "mx.evil.example");
+  message.Mx("a.m.example", 60, 0, "mx.evil.example");
+  EXPECT_EQ(ParseDnsAnswer(message.text(), "m.example", DnsType::kMx).status, DnsStatus::kNoData);
+}
+
+// The AD bit is told on, and the name at the end of the aliases.
+TEST(DnsAnswer, AuthenticDataAndCanonicalName) {
+  MessageWriter message(0, 2, 0);
+  message.Question("m.example", DnsType::kMx);
+  message.Record("m.example", DnsType::kCname, 60, MessageWriter::Encode("real.example"));
+  message.Mx("real.example", 60, 0, "mx.m.example");
+  std::string text = message.text();
+  DnsAnswer answer = ParseDnsAnswer(text, "M.example.", DnsType::kMx);
+  EXPECT_FALSE(answer.authenticated);
+  EXPECT_EQ(answer.canonical, "real.example");
+  text[3] = static_cast<char>(text[3] | 0x20);
+  answer = ParseDnsAnswer(text, "m.example", DnsType::kMx);
+  EXPECT_TRUE(answer.authenticated);
+}
+
 }  // namespace
 }  // namespace sluice::delivery
