@@ -49,8 +49,10 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   worker.incarnation = static_cast<uint64_t>(ToUnixMicros(Clock::Real().WallNow()) / 1000);
   worker.addresses = options_.source_ips.empty() ? MachineAddresses() : options_.source_ips;
   worker.only_listed = !options_.source_ips.empty();
-  worker_ = std::make_unique<delivery::Worker>(worker, thread_.loop(), *resolver_, *connections_,
-                                               shards_);
+  local_ = std::make_unique<delivery::LocalConnections>(thread_.loop(), *connections_,
+                                                        delivery::LocalOptions());
+  worker_ =
+      std::make_unique<delivery::Worker>(worker, thread_.loop(), *resolver_, *local_, shards_);
   worker_->SetPolicy(std::move(policy));
   worker_->Start();
   thread_.Start();
@@ -73,6 +75,7 @@ void DeliveryPart::Drain(Duration limit) {
 void DeliveryPart::Stop() {
   thread_.Stop();
   worker_.reset();
+  local_.reset();
   connections_.reset();
   resolver_.reset();
   dns_.reset();

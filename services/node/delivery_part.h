@@ -10,6 +10,7 @@
 #include "services/delivery/dns/caching_mx_resolver.h"
 #include "services/delivery/dns/cares_client.h"
 #include "services/delivery/io/outbound_connection.h"
+#include "services/delivery/local/local_connections.h"
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
 
@@ -39,6 +40,7 @@ class DeliveryPart {
   std::unique_ptr<delivery::CaresClient> dns_;
   std::unique_ptr<delivery::CachingMxResolver> resolver_;
   std::unique_ptr<delivery::OutboundConnections> connections_;
+  std::unique_ptr<delivery::LocalConnections> local_;  // over connections_
   std::unique_ptr<delivery::Worker> worker_;
 };
 

@@ -24,6 +24,13 @@ class ChunkSource {
   virtual void Fetch(uint32_t chunk, absl::AnyInvocable<void(absl::StatusOr<Body>)> done) = 0;
 };
 
+// Whether the queue's mail ends on this machine: no host is looked up, and its "connections" are
+// those of local/local_connections.h.
+inline bool IsLocalEnd(const policy::v1::QueueSettings& settings) {
+  const std::string& type = settings.type();
+  return type == "file" || type == "pipe" || type == "discard" || type == "http-delivery";
+}
+
 // One group: a message for some recipients of one queue.
 struct Transaction {
   // lease_id, message, deliveries. Shared, not copied.

@@ -152,6 +152,17 @@ void Worker::Resolve(Queue& queue) {
       if (it != queues_.end()) OnResolved(*it->second, std::move(result));
     });
   };
+  if (IsLocalEnd(*queue.settings)) {
+    MxResult here;
+    here.outcome = MxOutcome::kFound;
+    here.from_dns = false;
+    here.expires = executor_.clock().Now() + std::chrono::minutes(5);
+    here.hosts.resize(1);
+    here.hosts[0].name = queue.settings->type();
+    here.hosts[0].addresses = {"local"};
+    found(std::make_shared<const MxResult>(std::move(here)));
+    return;
+  }
   if (routes.empty()) {
     resolver_.Resolve(queue.domain, std::move(found));
     return;
@@ -244,7 +255,8 @@ bool Worker::ConnectNext(Queue& queue, Conn& conn) {
     const size_t index = conn.order[conn.next_target++];
     if (index >= queue.targets.size()) continue;  // they were looked up anew
     const Target& target = queue.targets[index];
-    if (!conn.source->ip.empty() && !SameFamily(conn.source->ip, target.address)) {
+    if (!conn.source->ip.empty() && !IsLocalEnd(*queue.settings) &&
+        !SameFamily(conn.source->ip, target.address)) {
       queue.last_failure =
           LocalReply(common::v1::STAGE_CONNECT,
                      absl::StrCat("the source ", conn.source->ip, " cannot reach the address ",

@@ -17,7 +17,10 @@ constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
 
 void Worker::RefreshQueue(Queue& queue) {
   if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
+  const bool was_local = queue.settings != nullptr && IsLocalEnd(*queue.settings);
   queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+  // What was looked up for the one way says nothing of the other.
+  if (was_local != IsLocalEnd(*queue.settings)) queue.route.reset();
   queue.policy_version = policy_->version();
   const auto& rate = queue.settings->max_msg_rate();
   RatePacer pacer;

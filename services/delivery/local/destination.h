@@ -1,0 +1,23 @@
+// Variables in what local ends are given: ${local}, ${domain}, ${rcpt}, ${from} and ${id}.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sluice/queue/v1/queue_service.pb.h"
+
+namespace sluice::delivery {
+
+// Whether the text differs by recipient.
+bool NamesRecipient(std::string_view text);
+
+// `text` with its variables; a name that is none stays as it is. With `for_path` what senders and
+// recipients choose cannot leave the folder: no slash, no dot in front, never empty.
+std::string Expand(std::string_view text, const queue::v1::Lease& lease, int delivery,
+                   bool for_path);
+
+// A command line in words: blanks separate, double quotes and backslashes group. There is no shell.
+std::vector<std::string> SplitCommand(std::string_view command);
+
+}  // namespace sluice::delivery
