@@ -11,10 +11,10 @@ import subprocess
 
 from tests.harness.processes import Process, answers
 
-PORT = 2527
 UNPACKED = pathlib.Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache/sluice/peers"
 POSTFIX = pathlib.Path("/usr/sbin/postfix")
 FIRST_ID = 61990  # of users that exist only inside
+INSIDE = pathlib.Path("/mnt")  # where a server finds its folder: the way to it from outside may be closed to its users
 
 
 @functools.cache
@@ -37,6 +37,7 @@ def missing(kind):
 class Mta(Process):
     """`relay`: (address, port) where everything goes; without it everything is kept in mails()."""
 
+    port = 2527  # one for each kind: the kernel may still have that of another one that was killed
     PACKAGE = None
     USERS = ()
     MOUNTS = ""
@@ -47,19 +48,17 @@ class Mta(Process):
 
     def __init__(self, scenario, address, relay=None):
         self.address = address
-        self.port = PORT
         name = type(self).__name__.lower()
         self.home = scenario.path(name)
-        # Its users must be able to reach its folders.
-        os.chmod(scenario.folder, 0o755)
         self.mail = self.home / "mail"
         self.mail.mkdir(parents=True)
+        os.chmod(self.home, 0o755)
         for file, line in (("passwd", "{0}:x:{1}:{1}::{2}:/usr/sbin/nologin\n"), ("group", "{0}:x:{1}:\n")):
             text = pathlib.Path("/etc", file).read_text(encoding="utf-8")
             for number, user in enumerate(self.USERS, FIRST_ID):
-                text += line.format(user, number, self.mail)
+                text += line.format(user, number, INSIDE / "mail")
             (self.home / file).write_text(text, encoding="utf-8")
-        script = ["set -e"]
+        script = ["set -e", f"mount --bind {self.home} {INSIDE}"]
         if self.USERS:
             os.chown(self.mail, FIRST_ID, FIRST_ID)
             script += [f"mount --bind {self.home}/{file} /etc/{file}" for file in ("passwd", "group")]
@@ -110,20 +109,20 @@ class Postfix(Mta):
         for folder in (self.home / "data", self.mail):
             os.chown(folder, owner.pw_uid, owner.pw_gid)
         settings = {
-            "compatibility_level": "3.6", "queue_directory": self.home / "spool", "data_directory": self.home / "data",
+            "compatibility_level": "3.6", "queue_directory": INSIDE / "spool", "data_directory": INSIDE / "data",
             "daemon_directory": "/usr/lib/postfix/sbin", "command_directory": "/usr/sbin", "mail_owner": "postfix", "setgid_group": "postdrop",
             "myhostname": "postfix.test", "mydestination": "", "mynetworks": "127.0.0.0/8", "inet_interfaces": "127.0.0.1",
-            "inet_protocols": "ipv4", "maillog_file": self.home / "mail.log", "maillog_file_prefixes": self.home, "alias_maps": "",
+            "inet_protocols": "ipv4", "maillog_file": INSIDE / "mail.log", "maillog_file_prefixes": INSIDE, "alias_maps": "",
             "alias_database": "", "smtputf8_enable": "no",
         }
         if relay:
             settings |= {"relayhost": f"[{relay[0]}]:{relay[1]}", "smtp_bind_address": self.address, "smtp_tls_security_level": "none"}
         else:
-            settings |= {"virtual_mailbox_domains": "static:all", "virtual_mailbox_base": self.mail, "virtual_mailbox_maps": "static:all/",
+            settings |= {"virtual_mailbox_domains": "static:all", "virtual_mailbox_base": INSIDE / "mail", "virtual_mailbox_maps": "static:all/",
                          "virtual_uid_maps": f"static:{owner.pw_uid}", "virtual_gid_maps": f"static:{owner.pw_gid}",
                          "virtual_minimum_uid": "1"}
         (self.home / "etc/main.cf").write_text("".join(f"{k} = {v}\n" for k, v in settings.items()), encoding="utf-8")
-        return [f"exec {POSTFIX} -c {self.home}/etc start-fg"]
+        return [f"exec {POSTFIX} -c {INSIDE}/etc start-fg"]
 
     def logs(self):
         path = self.home / "mail.log"
@@ -131,6 +130,7 @@ class Postfix(Mta):
 
 
 class Exim(Mta):
+    port = 2528
     PACKAGE = "exim4-daemon-light"
     USERS = ("Debian-exim",)
 
@@ -143,16 +143,16 @@ class Exim(Mta):
             transport = f"driver = smtp\n port = {relay[1]}\n allow_localhost\n interface = {self.address}\n hosts_avoid_tls = *"
         else:
             router = "driver = accept\n transport = out"
-            transport = (f"driver = appendfile\n directory = {self.mail}\n maildir_format\n create_directory\n"
+            transport = (f"driver = appendfile\n directory = {INSIDE}/mail\n maildir_format\n create_directory\n"
                          " user = Debian-exim\n group = Debian-exim")
         (self.home / "exim.conf").write_text("\n".join([
-            "primary_hostname = exim.test", f"spool_directory = {self.home}/spool", f"log_file_path = {self.home}/log/%slog",
-            f"pid_file_path = {self.home}/pid", "acl_smtp_rcpt = everything", "acl_smtp_data = everything", "qualify_domain = exim.test",
-            "never_users =", "tls_advertise_hosts =", "keep_environment =", "smtp_accept_max = 100", "accept_8bitmime = yes",
+            "primary_hostname = exim.test", f"spool_directory = {INSIDE}/spool", f"log_file_path = {INSIDE}/log/%slog",
+            f"pid_file_path = {INSIDE}/log/pid", "acl_smtp_rcpt = everything", "acl_smtp_data = everything", "qualify_domain = exim.test",
+            "never_users =", "tls_advertise_hosts =", "keep_environment =", "smtp_accept_queue_per_connection = 0", "accept_8bitmime = yes",
             "begin acl", "everything:", " accept", "begin routers", "all:", " " + router, "begin transports", "out:", " " + transport,
             "begin retry", "* * F,1h,1s", ""]), encoding="utf-8")
         # Where it looks without being told: a file named by -C costs it its privileges.
-        return ["mount -t tmpfs tmpfs /var/lib", "mkdir /var/lib/exim4", f"cp {self.home}/exim.conf /var/lib/exim4/config.autogenerated",
+        return ["mount -t tmpfs tmpfs /var/lib", "mkdir /var/lib/exim4", f"cp {INSIDE}/exim.conf /var/lib/exim4/config.autogenerated",
                 f"exec /usr/sbin/exim4 -bdf -q1m -oX {self.address}.{self.port}"]
 
     def logs(self):
@@ -160,6 +160,7 @@ class Exim(Mta):
 
 
 class OpenSmtpd(Mta):
+    port = 2529
     PACKAGE = "opensmtpd"
     USERS = ("box", "opensmtpd", "opensmtpq")
 
@@ -168,8 +169,8 @@ class OpenSmtpd(Mta):
         if relay:
             lines.append(f'action "out" relay host smtp://{relay[0]}:{relay[1]} src {self.address}')
         else:
-            lines.append(f'action "out" maildir "{self.mail}" virtual <all>')
+            lines.append(f'action "out" maildir "{INSIDE}/mail/%{{rcpt.user}}" virtual <all>')
         lines.append('match from any for any action "out"')
         (self.home / "smtpd.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return ["mount -t tmpfs tmpfs /run", "mount -t tmpfs tmpfs /var/spool", "mount -t tmpfs tmpfs /var/lib",
-                "mkdir -m 711 /var/spool/smtpd", "mkdir -p /var/lib/opensmtpd/empty", f"exec /usr/sbin/smtpd -d -f {self.home}/smtpd.conf"]
+                "mkdir -m 711 /var/spool/smtpd", "mkdir -p /var/lib/opensmtpd/empty", f"exec /usr/sbin/smtpd -d -f {INSIDE}/smtpd.conf"]

@@ -1,7 +1,7 @@
 """Proves that kill -9 of anything at any moment loses nothing accepted, and doubles only what was under way: each service is killed again
 and again while messages flow, then what was accepted is reconciled with what the provider took.
 
-In CI some hundred messages a scenario; SLUICE_CRASH_MESSAGES=20000 is the long form (tests/integration/README.md).
+In CI 2,000 messages a scenario; SLUICE_CRASH_MESSAGES=20000 is the long form (tests/integration/README.md).
 """
 import os
 import random
@@ -13,7 +13,7 @@ from tests.harness.smtp_client import Injector
 from tests.harness import sluice
 from tests.integration.scenario import ScenarioTest
 
-MESSAGES = int(os.environ.get("SLUICE_CRASH_MESSAGES", "700"))
+MESSAGES = int(os.environ.get("SLUICE_CRASH_MESSAGES", "2000"))
 CONNECTIONS = 12
 # What may be with the provider, unanswered or answered and not yet recorded, when a process dies: two messages on each of its connections.
 UNDER_WAY_MAX = 2 * 20 * 2
@@ -33,7 +33,7 @@ class CrashTest(ScenarioTest):
         injector = Injector(at.address, sluice.SMTP_PORT, MESSAGES, lambda n, t: f"m{n}-{t}@d{n % DOMAINS}.test".encode(), content,
                             connections=CONNECTIONS).start()
         kills = 0
-        step = max(1, MESSAGES // 12)
+        step = max(2, MESSAGES // 60)
         while injector.running() and kills < kills_max:
             # The next kill comes after some more messages were taken, at an instant that nothing is aligned with.
             goal = min(MESSAGES, injector.done() + dice.randrange(step // 2, step + 1))
