@@ -73,8 +73,7 @@ std::vector<Directive> LocalDirectives() {
       {.name = "pickup",
        .scopes = kGlobal,
        .grammar = Grammar::kFolderPair,
-       .help = "Folder whose files are taken in as messages, and where bad ones are put.",
-       .status = Status::kNotYet},
+       .help = "Folder whose files are taken in as messages, and where bad ones are put."},
   };
 }
 

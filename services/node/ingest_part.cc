@@ -47,10 +47,26 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   listener_ = *std::move(listener);
   for (auto& each : ingests_) each->Start();
   for (auto& thread : threads_) thread->Start();
+  pickup_ = std::make_unique<ingest::Pickup>(
+      Clock::Real(),
+      [this](ingest::v1::InjectRequest request, absl::AnyInvocable<void(absl::Status)> done) {
+        loop().Post([this, request = std::move(request), done = std::move(done)]() mutable {
+          inject_->InjectFrom(
+              {common::v1::SOURCE_TYPE_PICKUP, "pickup", {"{pickup}"}}, std::move(request),
+              [done =
+                   std::move(done)](absl::StatusOr<ingest::v1::InjectResponse> response) mutable {
+                done(response.status());
+              });
+        });
+      },
+      ingest::PickupOptions(), options_.log);
+  pickup_->SetPolicy(*policy);
+  pickup_->Start();
   return absl::OkStatus();
 }
 
 void IngestPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  if (pickup_ != nullptr) pickup_->SetPolicy(*policy);
   for (size_t i = 0; i < threads_.size(); ++i) {
     threads_[i]->loop().Post(
         [ingest = ingests_[i].get(), policy]() mutable { ingest->SetPolicy(std::move(policy)); });
@@ -63,6 +79,8 @@ void IngestPart::StopAccepting() {
 }
 
 void IngestPart::Drain(Duration limit) {
+  // What it has offered is answered while the loops still run.
+  if (pickup_ != nullptr) pickup_->Stop(limit);
   struct Count {
     std::mutex mutex;
     std::condition_variable changed;
@@ -85,6 +103,7 @@ void IngestPart::Drain(Duration limit) {
 }
 
 void IngestPart::Stop() {
+  pickup_.reset();
   for (auto& thread : threads_) thread->Stop();
   // No loop runs any more: everything on them may go.
   listener_.reset();

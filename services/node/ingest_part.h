@@ -9,6 +9,7 @@
 #include "services/config/policy_view.h"
 #include "services/ingest/core/inject.h"
 #include "services/ingest/io/smtp_listener.h"
+#include "services/ingest/pickup/pickup.h"
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
 
@@ -43,6 +44,7 @@ class IngestPart {
   std::vector<std::unique_ptr<ingest::Ingest>> ingests_;
   std::unique_ptr<ingest::InjectService> inject_;
   std::unique_ptr<ingest::SmtpListener> listener_;
+  std::unique_ptr<ingest::Pickup> pickup_;  // injects on the first loop
 };
 
 }  // namespace sluice::node

@@ -5,6 +5,7 @@ import pathlib
 import threading
 import unittest
 
+from tests.harness.processes import wait_until
 from tests.integration.scenario import ScenarioTest
 
 MESSAGE = b"Subject: local\r\n\r\nFrom here\r\n"
@@ -128,6 +129,26 @@ alias team@alias.test "big@maildir.test"
         self.assertEqual(text.count(b"Received:"), 1)
         self.assertIn(b"\r\nMessage-ID: <", text)
         self.assertIn(b"\r\nDate: ", text)
+
+    def test_pickup_folders_are_emptied(self):
+        folder, bad = pathlib.Path(self.scenario.folder) / "in", pathlib.Path(self.scenario.folder) / "bad"
+        folder.mkdir()
+        bad.mkdir()
+        node = self.node(f"pickup {folder} {bad}\n<source {{pickup}}>\n  jobid-prefix p-\n  add-message-id-header yes\n</source>\n")
+        (bad / "good").write_bytes(b"x-sender: <from@client.test>\nx-receiver: <a@one.test>\nx-receiver: b@two.test\n"
+                                   b"x-virtual-mta: v2\nSubject: picked up\n\nbody\n")
+        (bad / "good").rename(folder / "good")
+        (folder / "broken").write_bytes(b"Subject: nothing\n\n")
+        (folder / "refused").write_bytes(b"x-sender: from@client.test\nx-receiver: nobody\n\nx\n")
+        got = self.receiver.wait_for(2)
+        self.assertEqual(sorted((t.mail_from, t.ehlo, *t.recipients) for t in got),
+                         [("from@client.test", "out2.sluice.test", "a@one.test"), ("from@client.test", "out2.sluice.test", "b@two.test")])
+        self.assertIn(b" with pickup id ", got[0].content)
+        self.assertTrue(got[0].content.endswith(b"Subject: picked up\r\n\r\nbody\r\n"), got[0].content)
+        wait_until(lambda: not list(folder.iterdir()), "an empty pickup folder", 30)
+        self.assertEqual((bad / "broken.reason").read_text(), "there is no x-sender line in front\n")
+        self.assertIn("recipients[0]", (bad / "refused.reason").read_text())
+        node.ctl.wait_empty()
 
 
 if __name__ == "__main__":

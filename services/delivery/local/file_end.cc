@@ -65,7 +65,6 @@ void WritePickupLines(const LocalJob& job, const Copy& copy, FileWriter& file) {
   if (!message.envid().empty()) file.Write("x-envid: " + message.envid() + "\r\n");
   const std::string& job_id = job.lease->deliveries(copy.begin).job_id();
   if (!job_id.empty()) file.Write("x-job: " + job_id + "\r\n");
-  file.Write("\r\n");
 }
 
 // Writes a file under another name first, so that whoever reads the folder sees all or nothing.

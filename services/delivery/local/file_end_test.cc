@@ -43,7 +43,7 @@ TEST_F(FileEndTest, PickupFilesBeginWithTheEnvelope) {
   ASSERT_EQ(FilesIn(folder_).size(), 1u);
   EXPECT_EQ(ReadFile(FilesIn(folder_)[0]),
             "x-sender: <from@a.test>\r\nx-receiver: <a@b.test>\r\nx-receiver: <c@b.test>\r\n"
-            "x-envid: e1\r\nx-job: j1\r\n\r\nSubject: s\r\n\r\nbody\r\n");
+            "x-envid: e1\r\nx-job: j1\r\nSubject: s\r\n\r\nbody\r\n");
 }
 
 TEST_F(FileEndTest, MaildirOfEachRecipientWhereverTheAddressPoints) {

@@ -63,9 +63,11 @@ bool NormalizeLineEnds(std::string_view text, std::string& out) {
 // One message on its way.
 class InjectService::Call final : private Submission::Owner, private Drainable {
  public:
-  Call(InjectService& service, v1::InjectRequest request, Done<v1::InjectResponse> done)
+  Call(InjectService& service, InjectOrigin origin, v1::InjectRequest request,
+       Done<v1::InjectResponse> done)
       : service_(service),
         ingest_(service.ingest_),
+        origin_(std::move(origin)),
         request_(std::move(request)),
         done_(std::move(done)) {
     ingest_.Add(this);
@@ -86,13 +88,15 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
                            status.code() == absl::StatusCode::kUnavailable;
     (transient ? counters.messages_deferred : counters.messages_refused)
         .fetch_add(1, std::memory_order_relaxed);
-    ingest_.NoteRefusal("Inject", "gRPC", transient ? 451 : 554, std::string(status.message()));
+    ingest_.NoteRefusal("Inject", origin_.protocol, transient ? 451 : 554,
+                        std::string(status.message()));
     Finish(status);
   }
 
  private:
   absl::Status Prepare() {
-    const std::shared_ptr<const ClientProfile> profile = ingest_.ProfileFor("127.0.0.1");
+    const std::shared_ptr<const ClientProfile> profile =
+        ingest_.ProfileFor("127.0.0.1", "", origin_.sources);
     if (auto full = ingest_.Admit(request_.content().size())) return StatusFor(*full);
     if (absl::Status status = CheckRequest(*profile); !status.ok()) return status;
     common::v1::Message& message = *message_.mutable_message();
@@ -104,7 +108,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
       const std::string id = mail::FormatMessageId(message.id());
       ReceivedFacts facts;
       facts.host_name = profile->smtp.host_name;
-      facts.protocol = "gRPC";
+      facts.protocol = origin_.protocol;
       facts.id = id;
       if (request_.recipients_size() == 1)
         facts.recipient = message_.deliveries(0).delivery().rcpt();
@@ -147,7 +151,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
         AddHeaderFields(*profile, control, choice, mail::FormatMessageId(message.id()),
                         ingest_.wall_now(), text_begin, content_, message_);
     message.set_header_size(header_end - cut + added);
-    message.set_source_type(common::v1::SOURCE_TYPE_GRPC);
+    message.set_source_type(origin_.type);
     message.set_time_queued_us(ToUnixMicros(ingest_.wall_now()));
     message.set_dsn_return(request_.dsn_return());
     message.set_priority(request_.priority());
@@ -264,7 +268,8 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     ingest_.Count(result, recipients_, body_size_);
     const absl::Status status = StatusFor(result);
     if (!status.ok()) {
-      ingest_.NoteRefusal("Inject", "gRPC", ReplyFor(result).code, std::string(status.message()));
+      ingest_.NoteRefusal("Inject", origin_.protocol, ReplyFor(result).code,
+                          std::string(status.message()));
       Finish(status);
       return;
     }
@@ -284,6 +289,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
 
   InjectService& service_;
   Ingest& ingest_;
+  const InjectOrigin origin_;
   v1::InjectRequest request_;
   Done<v1::InjectResponse> done_;
   queue::v1::NewMessage message_;
@@ -361,8 +367,9 @@ InjectService::InjectService(Ingest& ingest) : ingest_(ingest) {}
 
 InjectService::~InjectService() { *alive_ = false; }
 
-void InjectService::Inject(v1::InjectRequest request, Done<v1::InjectResponse> done) {
-  auto call = std::make_unique<Call>(*this, std::move(request), std::move(done));
+void InjectService::InjectFrom(InjectOrigin origin, v1::InjectRequest request,
+                               Done<v1::InjectResponse> done) {
+  auto call = std::make_unique<Call>(*this, std::move(origin), std::move(request), std::move(done));
   Call* const raw = call.get();
   calls_.emplace(raw, std::move(call));
   ingest_.executor().Post([this, raw, alive = alive_] {

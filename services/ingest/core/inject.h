@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
@@ -13,6 +16,13 @@
 #include "sluice/ingest/v1/ingest_service.pb.h"
 
 namespace sluice::ingest {
+
+// By which door a message comes that is not SMTP's.
+struct InjectOrigin {
+  common::v1::SourceType type = common::v1::SOURCE_TYPE_GRPC;
+  std::string protocol = "gRPC";     // in Received
+  std::vector<std::string> sources;  // named sources that hold over the network's settings
+};
 
 // The settings of the client network 127.0.0.1 hold for every caller (the transport has
 // authenticated it); what the request says itself wins over control fields in the header.
@@ -26,7 +36,10 @@ class InjectService final
 
   // Takes one message; `done` runs on the executor, never from within this call. A call whose
   // answer nobody awaits any more goes its way.
-  void Inject(v1::InjectRequest request, Done<v1::InjectResponse> done);
+  void Inject(v1::InjectRequest request, Done<v1::InjectResponse> done) {
+    InjectFrom(InjectOrigin(), std::move(request), std::move(done));
+  }
+  void InjectFrom(InjectOrigin origin, v1::InjectRequest request, Done<v1::InjectResponse> done);
 
   // InjectStream.
   Executor& executor() override { return ingest_.executor(); }

@@ -1,0 +1,281 @@
+#include "services/ingest/pickup/pickup.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <deque>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "services/base/log/log.h"
+#include "services/ingest/pickup/pickup_file.h"
+
+namespace sluice::ingest {
+namespace {
+
+// Names of one turn; the rest is read in the next one.
+constexpr size_t kMaxNames = 1000;
+
+std::string ErrorText(int error) { return std::generic_category().message(error); }
+
+void SyncFolder(const std::string& folder) {
+  const int fd = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  fsync(fd);
+  close(fd);
+}
+
+// Which file this is: another one under the same name is another message.
+std::string KeyOf(const std::string& path, const struct stat& facts) {
+  uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : path) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  char text[120];
+  std::snprintf(
+      text, sizeof text, "pickup-%016llx-%llx-%llx-%llx-%llx.%lx",
+      static_cast<unsigned long long>(hash), static_cast<unsigned long long>(facts.st_dev),
+      static_cast<unsigned long long>(facts.st_ino), static_cast<unsigned long long>(facts.st_size),
+      static_cast<unsigned long long>(facts.st_mtim.tv_sec),
+      static_cast<unsigned long>(facts.st_mtim.tv_nsec));
+  return text;
+}
+
+// The whole file, or why not.
+absl::StatusOr<std::string> ReadAll(int fd, uint64_t size) {
+  std::string text(size, '\0');
+  size_t at = 0;
+  while (at < text.size()) {
+    const ssize_t got = read(fd, text.data() + at, text.size() - at);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return absl::UnavailableError(ErrorText(errno));
+    if (got == 0) return absl::UnavailableError("the file got shorter while it was read");
+    at += static_cast<size_t>(got);
+  }
+  return text;
+}
+
+}  // namespace
+
+struct Pickup::File {
+  std::string path;
+  std::string folder;
+  std::string bad;
+  uint64_t size = 0;
+};
+
+struct Pickup::Shared {
+  std::mutex mutex;
+  std::condition_variable changed;
+  // All guarded by mutex.
+  std::deque<std::pair<File, absl::Status>> answers;
+  std::optional<std::vector<Folder>> folders;  // of a new policy
+  bool stopping = false;
+  PickupCounters counters;
+};
+
+Pickup::Pickup(const Clock& clock, Submit submit, const PickupOptions& options, Log* log)
+    : clock_(clock),
+      log_(log),
+      submit_(std::move(submit)),
+      options_(options),
+      shared_(std::make_shared<Shared>()) {}
+
+Pickup::~Pickup() { Stop(Duration(0)); }
+
+void Pickup::SetPolicy(const config::PolicyView& policy) {
+  std::vector<Folder> folders;
+  for (const auto& each : policy.global().pickups()) {
+    folders.push_back({each.folder(), each.bad_folder()});
+  }
+  const std::lock_guard lock(shared_->mutex);
+  shared_->folders = std::move(folders);
+  shared_->changed.notify_all();
+}
+
+void Pickup::Start() {
+  thread_ = std::thread([this] { Work(); });
+}
+
+void Pickup::Stop(Duration limit) {
+  if (!thread_.joinable()) return;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    shared_->stopping = true;
+    shared_->changed.notify_all();
+  }
+  thread_.join();
+  const MonotonicTime deadline = clock_.Now() + limit;
+  while (!under_way_.empty() && clock_.Now() < deadline) {
+    std::unique_lock lock(shared_->mutex);
+    shared_->changed.wait_for(lock, std::chrono::milliseconds(50),
+                              [this] { return !shared_->answers.empty(); });
+    lock.unlock();
+    TakeAnswers();
+  }
+}
+
+void Pickup::Work() {
+  std::unique_lock lock(shared_->mutex);
+  while (!shared_->stopping) {
+    lock.unlock();
+    RunOnce();
+    lock.lock();
+    shared_->changed.wait_for(lock, options_.period, [this] {
+      return shared_->stopping || shared_->folders || !shared_->answers.empty();
+    });
+  }
+}
+
+void Pickup::RunOnce() {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    if (shared_->folders) folders_ = *std::exchange(shared_->folders, std::nullopt);
+  }
+  TakeAnswers();
+  for (Folder& folder : folders_) {
+    if (clock_.Now() >= folder.not_before) Scan(folder);
+  }
+}
+
+PickupCounters Pickup::counters() const {
+  const std::lock_guard lock(shared_->mutex);
+  return shared_->counters;
+}
+
+void Pickup::TakeAnswers() {
+  std::deque<std::pair<File, absl::Status>> answers;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    answers.swap(shared_->answers);
+  }
+  for (const auto& [file, status] : answers) {
+    under_way_.erase(file.path);
+    bytes_under_way_ -= file.size;
+    Finish(file, status);
+  }
+}
+
+void Pickup::Finish(const File& file, const absl::Status& status) {
+  if (status.ok()) {
+    if (unlink(file.path.c_str()) != 0 && errno != ENOENT) {
+      Warn("a file is taken and cannot be removed: " + ErrorText(errno), file.path);
+    }
+    // Without it a power cut might bring the file back after its key is forgotten.
+    SyncFolder(file.folder);
+    const std::lock_guard lock(shared_->mutex);
+    ++shared_->counters.taken;
+    return;
+  }
+  if (status.code() == absl::StatusCode::kInvalidArgument ||
+      status.code() == absl::StatusCode::kPermissionDenied) {
+    MarkBad(file.path, file.bad, std::string(status.message()));
+    return;
+  }
+  for (Folder& folder : folders_) {
+    if (folder.path == file.folder) folder.not_before = clock_.Now() + options_.retry;
+  }
+  const std::lock_guard lock(shared_->mutex);
+  ++shared_->counters.put_off;
+}
+
+void Pickup::Warn(const std::string& what, const std::string& path) {
+  if (log_ != nullptr) log_->Warn("pickup_failed", what, {{"path", path}});
+}
+
+void Pickup::MarkBad(const std::string& path, const std::string& bad, const std::string& reason) {
+  const std::string target = bad + "/" + path.substr(path.rfind('/') + 1);
+  if (rename(path.c_str(), target.c_str()) != 0) {
+    Warn("a file is bad (" + reason + ") and cannot be moved to " + bad + ": " + ErrorText(errno),
+         path);
+    return;
+  }
+  const int fd = open((target + ".reason").c_str(),
+                      O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+  if (fd >= 0) {
+    const std::string line = reason + "\n";
+    if (write(fd, line.data(), line.size()) < 0) {
+      Warn("the reason cannot be written: " + ErrorText(errno), target);
+    }
+    close(fd);
+  }
+  const std::lock_guard lock(shared_->mutex);
+  ++shared_->counters.bad;
+}
+
+void Pickup::Scan(Folder& folder) {
+  DIR* const directory = opendir(folder.path.c_str());
+  if (directory == nullptr) {
+    if (!std::exchange(folder.broken, true)) {
+      Warn("a folder cannot be read: " + ErrorText(errno), folder.path);
+    }
+    return;
+  }
+  folder.broken = false;
+  std::vector<std::string> names;
+  while (const dirent* const entry = readdir(directory)) {
+    if (names.size() >= kMaxNames) break;
+    const std::string name = entry->d_name;
+    if (!name.starts_with('.') && !under_way_.contains(folder.path + "/" + name)) {
+      names.push_back(name);
+    }
+  }
+  closedir(directory);
+  std::sort(names.begin(), names.end());
+  for (const std::string& name : names) {
+    if (!Offer(folder, name)) return;
+  }
+}
+
+bool Pickup::Offer(Folder& folder, const std::string& name) {
+  if (under_way_.size() >= options_.max_messages) return false;
+  const std::string path = folder.path + "/" + name;
+  const int fd = open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) return true;  // gone, a link, or not ours to read
+  struct stat facts {};
+  if (fstat(fd, &facts) != 0 || !S_ISREG(facts.st_mode)) {
+    close(fd);
+    return true;
+  }
+  const auto changed =
+      FromUnixMicros(int64_t{facts.st_mtim.tv_sec} * 1'000'000 + facts.st_mtim.tv_nsec / 1000);
+  const uint64_t size = static_cast<uint64_t>(facts.st_size);
+  const WallTime now = clock_.WallNow();
+  if (changed <= now && now - changed < options_.settle) {
+    close(fd);
+    return true;
+  }
+  if (!under_way_.empty() && bytes_under_way_ + size > options_.max_bytes) {
+    close(fd);
+    return false;
+  }
+  if (size > options_.max_file_bytes) {
+    close(fd);
+    MarkBad(path, folder.bad, "the file is too large");
+    return true;
+  }
+  const absl::StatusOr<std::string> text = ReadAll(fd, size);
+  close(fd);
+  if (!text.ok()) return true;
+  absl::StatusOr<v1::InjectRequest> request = ReadPickupFile(*text);
+  if (!request.ok()) {
+    MarkBad(path, folder.bad, std::string(request.status().message()));
+    return true;
+  }
+  request->set_idempotency_key(KeyOf(path, facts));
+  under_way_.insert(path);
+  bytes_under_way_ += size;
+  submit_(*std::move(request), [shared = shared_, file = File{path, folder.path, folder.bad, size}](
+                                   absl::Status status) {
+    const std::lock_guard lock(shared->mutex);
+    shared->answers.emplace_back(file, std::move(status));
+    shared->changed.notify_all();
+  });
+  return true;
+}
+
+}  // namespace sluice::ingest

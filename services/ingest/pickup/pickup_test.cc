@@ -1,0 +1,220 @@
+// Proves which files are taken, when they go, and what becomes of bad ones.
+#include "services/ingest/pickup/pickup.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "gtest/gtest.h"
+#include "services/base/testing/manual_executor.h"
+#include "services/ingest/pickup/pickup_file.h"
+#include "services/ingest/testing/fake_policy.h"
+
+namespace sluice::ingest {
+namespace {
+
+constexpr char kGood[] = "x-sender: <a@b.test>\nx-receiver: c@d.test\nSubject: s\n\nbody\n";
+
+TEST(PickupFile, EnvelopeThenMessage) {
+  const auto request = ReadPickupFile(
+      "X-Sender: <a@b.test>\r\nx-receiver: <c@d.test>\r\nx-receiver:e@f.test\r\nx-envid: e 1\r\n"
+      "x-job: j\r\nx-virtual-mta: v\r\nSubject: s\r\nx-receiver: <no@more.test>\r\n\r\nbody\r\n");
+  ASSERT_TRUE(request.ok());
+  EXPECT_EQ(request->mail_from(), "a@b.test");
+  ASSERT_EQ(request->recipients_size(), 2);
+  EXPECT_EQ(request->recipients(1).address(), "e@f.test");
+  EXPECT_EQ(request->envid(), "e 1");
+  EXPECT_EQ(request->job_id(), "j");
+  EXPECT_EQ(request->virtual_mta(), "v");
+  EXPECT_EQ(request->content(), "Subject: s\r\nx-receiver: <no@more.test>\r\n\r\nbody\r\n");
+  EXPECT_EQ(ReadPickupFile("x-sender: <>\nx-receiver: a@b\n\n")->mail_from(), "");
+}
+
+TEST(PickupFile, BadOnesSayWhy) {
+  for (const auto& [text, words] : std::vector<std::pair<std::string, std::string>>{
+           {"", "no x-sender"},
+           {"Subject: s\n\nx\n", "no x-sender"},
+           {"x-receiver: a@b\nSubject: s\n\n", "no x-sender"},
+           {"x-sender: a@b\nSubject: s\n\n", "no x-receiver"},
+           {"x-sender: a@b\nx-sender: c@d\nx-receiver: a@b\nS: s\n\n", "two"},
+           {"x-sender: a@b\nx-receiver: c@d\n", "no message"},
+           {"x-sender: a@b\nx-receiver: c@d", "ends in its envelope"},
+           {"x-sender: " + std::string(2000, 'a') + "\n", "too long"},
+       }) {
+    const auto request = ReadPickupFile(text);
+    ASSERT_FALSE(request.ok()) << text;
+    EXPECT_EQ(request.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(std::string(request.status().message()).find(words), std::string::npos)
+        << request.status().message();
+  }
+}
+
+class PickupTest : public ::testing::Test {
+ protected:
+  PickupTest() {
+    std::string name = ::testing::TempDir() + "/pickup.XXXXXX";
+    EXPECT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = name;
+    std::filesystem::create_directory(folder_ + "/in");
+    std::filesystem::create_directory(folder_ + "/bad");
+    auto* const pickup = policy_.global_settings.add_pickups();
+    pickup->set_folder(folder_ + "/in");
+    pickup->set_bad_folder(folder_ + "/bad");
+  }
+  ~PickupTest() override { std::filesystem::remove_all(folder_); }
+
+  void Make(const PickupOptions& options = {}) {
+    pickup_ = std::make_unique<Pickup>(
+        executor_.clock(),
+        [this](v1::InjectRequest request, absl::AnyInvocable<void(absl::Status)> done) {
+          requests_.push_back(std::move(request));
+          answers_.push_back(std::move(done));
+        },
+        options, nullptr);
+    pickup_->SetPolicy(policy_);
+  }
+  // Of long ago, for the executor's clock.
+  void Put(const std::string& name, const std::string& text, int64_t at = 1'600'000'000) {
+    const std::string path = folder_ + "/in/" + name;
+    std::ofstream(path, std::ios::binary) << text;
+    const timespec times[2] = {{at, 0}, {at, 0}};
+    ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
+  }
+  bool Has(const std::string& name) { return std::filesystem::exists(folder_ + "/" + name); }
+  std::string Text(const std::string& name) {
+    std::ifstream file(folder_ + "/" + name);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+
+  std::string folder_;
+  sluice::testing::ManualExecutor executor_;
+  testing::FakePolicy policy_;
+  std::vector<v1::InjectRequest> requests_;
+  std::vector<absl::AnyInvocable<void(absl::Status)>> answers_;
+  std::unique_ptr<Pickup> pickup_;
+};
+
+TEST_F(PickupTest, AFileGoesOnceItsMessageIsDurable) {
+  Make();
+  Put("one", kGood);
+  pickup_->RunOnce();
+  pickup_->RunOnce();
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(requests_[0].content(), "Subject: s\n\nbody\n");
+  EXPECT_TRUE(Has("in/one"));
+  answers_[0](absl::OkStatus());
+  pickup_->RunOnce();
+  EXPECT_FALSE(Has("in/one"));
+  EXPECT_EQ(pickup_->counters().taken, 1u);
+}
+
+TEST_F(PickupTest, TheSameFileHasTheSameKeyAfterARestartAndAnotherOneHasNot) {
+  Make();
+  Put("one", kGood);
+  pickup_->RunOnce();
+  Make();  // as after a crash: the first answer is lost
+  answers_[0](absl::OkStatus());
+  pickup_->RunOnce();
+  ASSERT_EQ(requests_.size(), 2u);
+  EXPECT_EQ(requests_[0].idempotency_key(), requests_[1].idempotency_key());
+  EXPECT_LE(requests_[0].idempotency_key().size(), 128u);
+  answers_[1](absl::OkStatus());
+  pickup_->RunOnce();
+  Put("one", kGood, 1'600'000'001);
+  pickup_->RunOnce();
+  ASSERT_EQ(requests_.size(), 3u);
+  EXPECT_NE(requests_[0].idempotency_key(), requests_[2].idempotency_key());
+}
+
+TEST_F(PickupTest, BadFilesAreMovedWithTheirReason) {
+  Make();
+  Put("no-envelope", "Subject: s\n\nx\n");
+  Put("refused", kGood);
+  pickup_->RunOnce();
+  EXPECT_EQ(Text("bad/no-envelope"), "Subject: s\n\nx\n");
+  EXPECT_EQ(Text("bad/no-envelope.reason"), "there is no x-sender line in front\n");
+  ASSERT_EQ(answers_.size(), 1u);
+  answers_[0](absl::PermissionDeniedError("relaying denied"));
+  pickup_->RunOnce();
+  EXPECT_EQ(Text("bad/refused.reason"), "relaying denied\n");
+  EXPECT_FALSE(Has("in/refused"));
+  EXPECT_EQ(pickup_->counters().bad, 2u);
+}
+
+TEST_F(PickupTest, WhatIsPutOffIsTriedAgainLater) {
+  Make();
+  Put("one", kGood);
+  pickup_->RunOnce();
+  answers_[0](absl::UnavailableError("no shard"));
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 1u);
+  executor_.Advance(std::chrono::seconds(10));
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 2u);
+  EXPECT_TRUE(Has("in/one"));
+  EXPECT_EQ(pickup_->counters().put_off, 1u);
+}
+
+TEST_F(PickupTest, UnfinishedHiddenAndOddFilesAreLeftAlone) {
+  Make();
+  Put(".hidden", kGood);
+  Put("new", kGood, 1'700'003'600);  // the clock's present second
+  ASSERT_EQ(symlink("/etc/hostname", (folder_ + "/in/link").c_str()), 0);
+  ASSERT_EQ(mkfifo((folder_ + "/in/fifo").c_str(), 0600), 0);
+  std::filesystem::create_directory(folder_ + "/in/folder");
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 0u);
+  executor_.Advance(std::chrono::seconds(2));
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 1u);
+  EXPECT_TRUE(Has("in/fifo") && Has("in/.hidden"));
+}
+
+TEST_F(PickupTest, NoMoreThanTheLimitsAreOnTheirWay) {
+  PickupOptions options;
+  options.max_messages = 3;
+  options.max_bytes = 2 * sizeof kGood;
+  options.max_file_bytes = 1000;
+  Make(options);
+  for (const char* name : {"a", "b", "c", "d"}) Put(name, kGood);
+  Put("e", std::string(1001, 'x'));
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 2u);
+  answers_[0](absl::OkStatus());
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 3u);
+  answers_[1](absl::OkStatus());
+  answers_[2](absl::OkStatus());
+  pickup_->RunOnce();
+  answers_[3](absl::OkStatus());
+  pickup_->RunOnce();
+  EXPECT_EQ(Text("bad/e.reason"), "the file is too large\n");
+}
+
+TEST_F(PickupTest, TheThreadTakesFilesAndStops) {
+  PickupOptions options;
+  options.period = std::chrono::milliseconds(1);
+  Put("one", kGood);
+  std::atomic<int> taken = 0;
+  Pickup pickup(
+      executor_.clock(),
+      [&](v1::InjectRequest, absl::AnyInvocable<void(absl::Status)> done) {
+        done(absl::OkStatus());
+        ++taken;
+        taken.notify_all();
+      },
+      options, nullptr);
+  pickup.SetPolicy(policy_);
+  pickup.Start();
+  taken.wait(0);
+  pickup.Stop(std::chrono::seconds(10));
+  EXPECT_FALSE(Has("in/one"));
+}
+
+}  // namespace
+}  // namespace sluice::ingest
