@@ -400,7 +400,8 @@ class Compiler {
       SayStatus(statement, statement.name, asks ? status : Status::kNotYet, reason, restricts);
     }
     if (directive->name == "include") return ApplyHere(*directive, statement, frame);
-    if (frame.quiet || directive->target == Target::kNone) {
+    if (frame.quiet || directive->target == Target::kNone ||
+        directive->status == Status::kNoEffect || directive->status == Status::kUnsupported) {
       if (directive->grammar == Grammar::kPatternLine) return;
       Check(*directive, statement);
       return;

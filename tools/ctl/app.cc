@@ -7,6 +7,7 @@
 #include "CLI/CLI.hpp"
 #include "tools/ctl/client.h"
 #include "tools/ctl/commands.h"
+#include "tools/ctl/config_commands.h"
 #include "tools/ctl/inject.h"
 #include "tools/ctl/text.h"
 
@@ -28,7 +29,8 @@ struct Arguments {
   ChangeOptions change;
   PauseOptions pause;
   std::string top_interval = "2s", inject_retry, queue_name, message_id, retry_pattern = "*/*";
-  std::vector<std::string> files;
+  ConfigOptions config;
+  bool on_server = false;
   uint64_t list_limit = 100;
   uint32_t events_limit = 1000;
   uint32_t wait_ms = 5000;
@@ -175,14 +177,71 @@ class Commands {
   void Config() {
     CLI::App* config = app_.add_subcommand("config", "Configuration files");
     config->require_subcommand(1);
-    CLI::App* check = Command(*config, "check", "Compile files and change nothing",
-                              [this](Context& c) { return CheckConfig(c, args_.files); });
-    check->add_option("file", args_.files,
-                      "files, as the policy service sees them; none: those it was started with");
-    CLI::App* reload = Command(app_, "reload", "Read the configuration again",
-                               [this](Context& c) { return Reload(c, args_.wait_ms); });
+    ConfigOptions& o = args_.config;
+    CLI::App* check = Command(
+        *config, "check",
+        "Compile files and change nothing: exit code 0 all effective, 1 warnings, 2 does not load",
+        [this](Context& c) {
+          return args_.config.files.empty() || args_.on_server
+                     ? CheckConfig(c, args_.config.files, args_.config.strict)
+                     : CheckFiles(c.env, args_.config, c.json);
+        });
+    check->add_option("file", o.files, "files; none: those that the policy service has");
+    check->add_flag("--strict", o.strict, "a warning is as bad as an error");
+    check->add_flag("--on-server", args_.on_server, "the files are the policy service's");
+    Accept(*check);
+    CLI::App* explain =
+        Command(*config, "explain", "What holds for a queue, and the line that says so",
+                [this](Context& c) { return ExplainConfig(c.env, args_.config, c.json); });
+    explain->add_option("domain", o.domain, "the queue's domain");
+    explain->add_option("--vmta", o.vmta, "the queue's virtual MTA, or a pool");
+    explain->add_option("--pool", o.pool, "the pool that the mail was for");
+    explain->add_option("--source", o.source, "an outbound address");
+    explain->add_option("--client", o.client, "a client's address");
+    explain->add_flag("--all", o.all, "defaults too");
+    Files(*explain);
+    CLI::App* show = Command(*config, "show", "All that the files say, tidied",
+                             [this](Context& c) { return ShowConfig(c.env, args_.config); });
+    show->add_option("file", o.files, "files")->required();
+    Accept(*show);
+    CLI::App* diff = Command(*config, "diff", "What a new file changes in effect, queue by queue",
+                             [this](Context& c) { return DiffFiles(c.env, args_.config, c.json); });
+    diff->add_option("old", o.old_file, "file before")->required();
+    diff->add_option("new", o.new_file, "file after")->required();
+    Accept(*diff);
+    CLI::App* test = Command(*config, "test", "Run the assertions of a file", [this](Context& c) {
+      return TestConfig(c.env, args_.config, c.json);
+    });
+    test->add_option("file", o.test_file, "assertions, one a line")->required();
+    Files(*test);
+    CLI::App* migrate =
+        Command(*config, "migrate", "Rewrite a PowerMTA configuration in this system's names",
+                [this](Context& c) { return MigrateConfig(c.env, args_.config, c.json); });
+    migrate->add_option("folder", o.folder, "such as /etc/pmta, or its main file")->required();
+    migrate->add_option("--out", o.out_folder, "folder for the result; none: only the report");
+    CLI::App* reload =
+        Command(app_, "reload", "Read the configuration again, wait for every service",
+                [this](Context& c) { return Reload(c, args_.wait_ms); });
     reload->add_option("--wait", args_.wait_ms, "milliseconds to wait for all services")
         ->capture_default_str();
+  }
+
+  void Files(CLI::App& c) {
+    c.add_option("--config", args_.config.files, "directive file, repeatable")
+        ->envname("SLUICE_CONFIG")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->allow_extra_args(false);
+    Accept(c);
+  }
+
+  void Accept(CLI::App& c) {
+    c.add_option("--accept-unsupported", args_.config.accept_unsupported,
+                 "directive or section that restricts and may be gone without; separated by commas")
+        ->delimiter(',')
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+        ->allow_extra_args(false);
   }
 
   void Pauses() {

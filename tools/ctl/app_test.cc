@@ -243,8 +243,10 @@ TEST_F(AppTest, TopOnceTakesARate) {
 TEST_F(AppTest, ConfigErrorsNameFileAndLine) {
   EXPECT_EQ(Run({"reload"}), kExitRefused);
   EXPECT_TRUE(Has(err_, "main.cfg:7: no such directive: foo"));
-  EXPECT_EQ(Run({"config", "check", "main.cfg"}), kExitRefused);
+  EXPECT_EQ(Run({"config", "check", "--on-server", "main.cfg"}), 2);
   EXPECT_TRUE(Has(out_, "does not load"));
+  EXPECT_EQ(Run({"config", "check", "no-such-file"}), 2);
+  EXPECT_TRUE(Has(out_, "no-such-file: error: "));
 }
 
 TEST_F(AppTest, PauseAndResume) {

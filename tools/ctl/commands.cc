@@ -178,14 +178,15 @@ int Top(Context& context, const TopOptions& options) {
   return Failed(context, status, "top");
 }
 
-int CheckConfig(Context& context, const std::vector<std::string>& files) {
+int CheckConfig(Context& context, const std::vector<std::string>& files, bool strict) {
   admin::v1::CheckConfigRequest request;
   request.mutable_files()->Assign(files.begin(), files.end());
   admin::v1::CheckConfigResponse response;
   const grpc::Status status = context.client.Call(request, &response);
   if (!status.ok()) return Failed(context, status, "config check");
   Print(context, response, RenderCheck(response));
-  return response.loads() ? kExitOk : kExitRefused;
+  if (!response.loads() || (strict && response.diagnostics_size() > 0)) return 2;
+  return response.diagnostics_size() > 0 ? 1 : 0;
 }
 
 int Reload(Context& context, uint32_t wait_ms) {

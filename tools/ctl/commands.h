@@ -52,7 +52,8 @@ int Status(Context& context);
 int ListQueues(Context& context, const QueueListOptions& options);
 int ShowQueue(Context& context, const std::string& name);
 int Top(Context& context, const TopOptions& options);
-int CheckConfig(Context& context, const std::vector<std::string>& files);
+// Exit code 0 where all is effective, 1 with warnings, 2 where it would not load.
+int CheckConfig(Context& context, const std::vector<std::string>& files, bool strict);
 int Reload(Context& context, uint32_t wait_ms);
 int Pause(Context& context, const PauseOptions& options);
 int Resume(Context& context, const PauseOptions& options);

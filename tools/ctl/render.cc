@@ -1,6 +1,7 @@
 #include "tools/ctl/render.h"
 
 #include <cstdio>
+#include <sstream>
 #include <string_view>
 
 #include "tools/ctl/message_id_text.h"
@@ -377,14 +378,32 @@ std::string RenderPauses(const admin::v1::ListPausesResponse& pauses, int64_t no
   return table.ToString();
 }
 
+namespace {
+
+// Messages show a line of a file and a caret below it.
+std::string PrintableLines(const std::string& text) {
+  std::string out;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) out += PrintableText(line) + "\n";
+  return out;
+}
+
+}  // namespace
+
 std::string RenderReload(const admin::v1::ReloadConfigResponse& reload) {
   std::string out = reload.changed()
                         ? "configuration " + Number(reload.version()) + ": " +
                               Number(reload.sections_changed()) + " sections changed\n"
                         : "nothing changed, configuration " + Number(reload.version()) + "\n";
-  for (const std::string& warning : reload.warnings()) {
-    out += "warning: " + PrintableText(warning) + "\n";
+  for (const std::string& warning : reload.warnings()) out += PrintableLines(warning);
+  size_t acknowledged = 0;
+  for (const auto& watcher : reload.watchers()) {
+    const bool done = watcher.acked_version() == reload.version() && watcher.error().empty();
+    if (!done) continue;
+    out += (acknowledged++ == 0 ? "acknowledged by " : ", ") +
+           PrintableText(watcher.service() + "/" + watcher.instance());
   }
+  if (acknowledged > 0) out += "\n";
   for (const auto& watcher : reload.watchers()) {
     if (watcher.acked_version() == reload.version() && watcher.error().empty()) continue;
     out += PrintableText(watcher.service() + "/" + watcher.instance() +
@@ -398,7 +417,7 @@ std::string RenderReload(const admin::v1::ReloadConfigResponse& reload) {
 
 std::string RenderCheck(const admin::v1::CheckConfigResponse& check) {
   std::string out;
-  for (const std::string& line : check.diagnostics()) out += PrintableText(line) + "\n";
+  for (const std::string& text : check.diagnostics()) out += PrintableLines(text);
   return out + (check.loads() ? "the configuration loads\n" : "the configuration does not load\n");
 }
 

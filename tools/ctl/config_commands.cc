@@ -1,0 +1,299 @@
+#include "tools/ctl/config_commands.h"
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <string_view>
+
+#include "nlohmann/json.hpp"
+#include "services/config/assertions.h"
+#include "services/config/compiler.h"
+#include "services/config/config_diff.h"
+#include "services/config/explain.h"
+#include "services/config/migrate.h"
+#include "services/config/printer.h"
+#include "tools/ctl/text.h"
+
+namespace sluice::ctl {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Files may hold anything, and a name in them could drive the terminal.
+void Print(std::ostream& out, const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) out << PrintableText(line) << "\n";
+}
+
+void Print(std::ostream& out, const Json& json) {
+  out << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+int Usage(Environment& env, std::string_view what) {
+  env.err << "sluicectl: " << what << "\n";
+  return kExitUsage;
+}
+
+config::Compiled CompileFiles(const std::vector<std::string>& files, const ConfigOptions& options) {
+  config::DiskFiles disk;
+  config::CompileOptions compile;
+  compile.accept_unsupported = {options.accept_unsupported.begin(),
+                                options.accept_unsupported.end()};
+  compile.keep_origins = true;
+  return config::Compile(files, disk, compile);
+}
+
+// Nothing where the files cannot be used; the errors are told.
+bool Loads(Environment& env, const config::Compiled& compiled) {
+  if (compiled.ok()) return true;
+  std::vector<config::Diagnostic> errors = compiled.diagnostics;
+  std::erase_if(errors, [](const config::Diagnostic& diagnostic) {
+    return diagnostic.severity != config::Diagnostic::Severity::kError;
+  });
+  Print(env.err, config::Render(errors));
+  env.err << "sluicectl: the configuration does not load\n";
+  return false;
+}
+
+Json DiagnosticJson(const config::Diagnostic& diagnostic) {
+  Json json;
+  json["severity"] =
+      diagnostic.severity == config::Diagnostic::Severity::kError ? "error" : "warning";
+  json["file"] = diagnostic.where.file == nullptr ? "" : *diagnostic.where.file;
+  json["line"] = diagnostic.where.line;
+  json["column"] = diagnostic.where.column;
+  json["message"] = diagnostic.message;
+  json["hint"] = diagnostic.hint;
+  return json;
+}
+
+Json TallyJson(const config::Tally& tally) {
+  return {{"effective", tally.effective},
+          {"alias", tally.aliases},
+          {"planned", tally.planned},
+          {"no_meaning", tally.no_meaning},
+          {"unsupported", tally.unsupported}};
+}
+
+std::string TallyText(const config::Tally& tally) {
+  std::ostringstream text;
+  text << tally.effective << " lines effective, " << tally.aliases << " effective by another name, "
+       << tally.planned << " planned, " << tally.no_meaning << " without a meaning here, "
+       << tally.unsupported << " unsupported\n";
+  return text.str();
+}
+
+Json SettingsJson(const std::vector<config::ExplainedSetting>& settings, bool all) {
+  Json rows = Json::array();
+  for (const config::ExplainedSetting& setting : settings) {
+    if (setting.is_default && !all) continue;
+    rows.push_back({{"directive", setting.directive},
+                    {"value", setting.value},
+                    {"section", setting.section},
+                    {"where", setting.where},
+                    {"default", setting.is_default}});
+  }
+  return rows;
+}
+
+// Sections of an explanation, as text or as JSON.
+class Report {
+ public:
+  Report(Environment& env, bool json, bool all) : env_(env), json_(json), all_(all) {}
+
+  void Add(const std::string& subject, const std::vector<config::ExplainedSetting>& settings) {
+    if (json_) {
+      rows_.push_back({{"subject", subject}, {"settings", SettingsJson(settings, all_)}});
+      return;
+    }
+    Print(env_.out, subject + "\n" + config::RenderExplained(settings, all_));
+  }
+  void Finish() {
+    if (json_) Print(env_.out, rows_);
+  }
+
+ private:
+  Environment& env_;
+  const bool json_;
+  const bool all_;
+  Json rows_ = Json::array();
+};
+
+const policy::v1::PoolSection* FindPool(const config::Compiled& compiled, const std::string& name) {
+  for (const auto& section : compiled.snapshot.sections()) {
+    if (section.content().has_pool() && section.content().pool().name() == name) {
+      return &section.content().pool();
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+int CheckFiles(Environment& env, const ConfigOptions& options, bool json) {
+  const config::Compiled compiled = CompileFiles(options.files, options);
+  const bool warnings = !compiled.diagnostics.empty();
+  if (json) {
+    Json diagnostics = Json::array();
+    for (const auto& diagnostic : compiled.diagnostics) {
+      diagnostics.push_back(DiagnosticJson(diagnostic));
+    }
+    Print(env.out, {{"loads", compiled.ok()},
+                    {"summary", TallyJson(compiled.tally)},
+                    {"diagnostics", std::move(diagnostics)}});
+  } else {
+    Print(env.out,
+          config::Render(compiled.diagnostics) + TallyText(compiled.tally) +
+              (compiled.ok() ? "the configuration loads\n" : "the configuration does not load\n"));
+  }
+  if (!compiled.ok() || (options.strict && warnings)) return 2;
+  return warnings ? 1 : 0;
+}
+
+int ExplainConfig(Environment& env, const ConfigOptions& options, bool json) {
+  if (options.files.empty()) return Usage(env, "which files? Give them by --config");
+  const config::Compiled compiled = CompileFiles(options.files, options);
+  if (!Loads(env, compiled)) return kExitRefused;
+  Report report(env, json, options.all);
+  if (options.domain.empty() && options.vmta.empty() && options.source.empty() &&
+      options.client.empty()) {
+    report.Add("outside of sections", config::ExplainGlobal(compiled));
+  }
+  const auto* const as_pool = FindPool(compiled, options.vmta);
+  const auto vmta = config::ExplainVirtualMta(compiled, options.vmta);
+  if (!options.vmta.empty() && as_pool == nullptr && vmta.empty()) {
+    env.err << "sluicectl: there is no virtual MTA or pool " << PrintableText(options.vmta) << "\n";
+    return kExitNotFound;
+  }
+  if (!options.domain.empty() && as_pool != nullptr) {
+    for (const std::string& member : as_pool->virtual_mtas()) {
+      report.Add("queue " + options.domain + "/" + member + ", mail for the pool " + options.vmta,
+                 config::ExplainQueue(compiled, options.domain, member, options.vmta));
+    }
+  } else if (!options.domain.empty()) {
+    const std::string shown = options.vmta.empty() ? "* (no virtual MTA's own)" : options.vmta;
+    const std::string pool = options.pool.empty() ? "" : ", mail for the pool " + options.pool;
+    report.Add("queue " + options.domain + "/" + shown + pool,
+               config::ExplainQueue(compiled, options.domain, options.vmta, options.pool));
+  }
+  if (!vmta.empty()) report.Add("virtual-mta " + options.vmta, vmta);
+  if (!options.source.empty()) {
+    report.Add("source " + options.source, config::ExplainSource(compiled, options.source));
+  }
+  if (!options.client.empty()) {
+    report.Add("client " + options.client, config::ExplainClient(compiled, options.client));
+  }
+  report.Finish();
+  if (!json && options.pool.empty() && as_pool == nullptr && !options.domain.empty()) {
+    for (const std::string& pool : config::PoolsOf(compiled.snapshot, options.vmta)) {
+      env.out << "mail for the pool " << PrintableText(pool) << " may differ: give --pool "
+              << PrintableText(pool) << "\n";
+    }
+  }
+  return kExitOk;
+}
+
+int ShowConfig(Environment& env, const ConfigOptions& options) {
+  const config::Compiled compiled = CompileFiles(options.files, options);
+  if (!Loads(env, compiled)) return kExitRefused;
+  Print(env.out, config::PrintSnapshot(compiled.snapshot));
+  return kExitOk;
+}
+
+int DiffFiles(Environment& env, const ConfigOptions& options, bool json) {
+  const config::Compiled before = CompileFiles({options.old_file}, options);
+  if (!Loads(env, before)) return kExitRefused;
+  const config::Compiled after = CompileFiles({options.new_file}, options);
+  if (!Loads(env, after)) return kExitRefused;
+  const auto changes = config::DiffConfigs(before, after);
+  if (!changes.ok()) return Usage(env, std::string(changes.status().message()));
+  if (!json) {
+    Print(env.out, config::RenderChanges(*changes));
+    return kExitOk;
+  }
+  Json rows = Json::array();
+  for (const config::ConfigChange& change : *changes) {
+    Json settings = Json::array();
+    for (const config::ChangedSetting& setting : change.settings) {
+      settings.push_back({{"directive", setting.directive},
+                          {"before", setting.before},
+                          {"after", setting.after},
+                          {"where_before", setting.where_before},
+                          {"where_after", setting.where_after}});
+    }
+    rows.push_back({{"subject", change.subject}, {"settings", std::move(settings)}});
+  }
+  Print(env.out, rows);
+  return kExitOk;
+}
+
+int TestConfig(Environment& env, const ConfigOptions& options, bool json) {
+  config::DiskFiles disk;
+  const auto text = disk.Read(options.test_file);
+  if (!text.ok()) {
+    return Usage(env,
+                 PrintableText(options.test_file) + ": " + std::string(text.status().message()));
+  }
+  const auto result = config::RunAssertions(options.test_file, *text, options.files, disk);
+  if (json) {
+    Json failures = Json::array();
+    for (const auto& failure : result.failures) {
+      failures.push_back({{"line", failure.line}, {"message", failure.message}});
+    }
+    Print(env.out, {{"passed", result.passed}, {"failures", std::move(failures)}});
+    return result.ok() ? kExitOk : kExitRefused;
+  }
+  if (config::HasErrors(result.diagnostics)) Print(env.err, config::Render(result.diagnostics));
+  for (const auto& failure : result.failures) {
+    Print(env.out, options.test_file + ":" + std::to_string(failure.line) + ": " + failure.message);
+  }
+  env.out << result.passed << " passed, " << result.failures.size() << " failed\n";
+  return result.ok() ? kExitOk : kExitRefused;
+}
+
+int MigrateConfig(Environment& env, const ConfigOptions& options, bool json) {
+  namespace fs = std::filesystem;
+  const fs::path folder(options.folder);
+  std::error_code error;
+  fs::path root = folder;
+  if (fs::is_directory(folder, error)) {
+    root = folder / "config";
+    if (!fs::exists(root, error)) root = folder / "powermta.conf";
+  }
+  if (!fs::is_regular_file(root, error)) {
+    return Usage(env, "there is neither " + PrintableText((folder / "config").string()) + " nor " +
+                          PrintableText((folder / "powermta.conf").string()));
+  }
+  config::DiskFiles disk;
+  const config::Migration migration = config::Migrate(root.string(), disk);
+  for (const config::MigratedFile& file : migration.files) {
+    if (options.out_folder.empty()) break;
+    fs::path relative = fs::path(file.path).lexically_relative(root.parent_path());
+    // A file from elsewhere keeps its place, and its include line.
+    if (relative.empty() || *relative.begin() == "..") continue;
+    const fs::path path = fs::path(options.out_folder) / relative;
+    fs::create_directories(path.parent_path(), error);
+    std::ofstream out(path);
+    if (!(out << file.text).flush()) {
+      return Usage(env, "cannot write " + PrintableText(path.string()));
+    }
+  }
+  if (json) {
+    Json files = Json::array();
+    for (const auto& file : migration.files) files.push_back(file.path);
+    Print(env.out, {{"equivalent", migration.equivalent},
+                    {"files", std::move(files)},
+                    {"summary", TallyJson(migration.tally)},
+                    {"report", migration.report}});
+  } else {
+    for (const std::string& line : migration.report) Print(env.out, line);
+    Print(env.out, config::Render(migration.diagnostics) + TallyText(migration.tally));
+    env.out << migration.files.size() << " files"
+            << (options.out_folder.empty() ? ", nothing written (--out FOLDER writes them)" : "")
+            << (migration.equivalent ? "; the same in effect\n"
+                                     : "; not compared, for the original does not load\n");
+  }
+  return migration.equivalent ? kExitOk : kExitRefused;
+}
+
+}  // namespace sluice::ctl

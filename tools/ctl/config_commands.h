@@ -1,0 +1,36 @@
+// Commands about directive files on this machine; they ask no server.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tools/ctl/environment.h"
+
+namespace sluice::ctl {
+
+struct ConfigOptions {
+  std::vector<std::string> files;
+  std::vector<std::string> accept_unsupported;
+  bool strict = false;  // check: a warning is as bad as an error
+  // explain
+  std::string domain, vmta, pool, source, client;
+  bool all = false;  // defaults too
+  // diff
+  std::string old_file, new_file;
+  // test
+  std::string test_file;
+  // migrate
+  std::string folder, out_folder;
+};
+
+// Exit codes of check: 0 all effective, 1 warnings, 2 would not load (with strict also warnings).
+int CheckFiles(Environment& env, const ConfigOptions& options, bool json);
+// The others: 0, or 1 where the answer is "no" (a test failed, a migration is not the same, the
+// files do not load), 2 for wrong arguments, 4 where what is asked for is not there.
+int ExplainConfig(Environment& env, const ConfigOptions& options, bool json);
+int ShowConfig(Environment& env, const ConfigOptions& options);
+int DiffFiles(Environment& env, const ConfigOptions& options, bool json);
+int TestConfig(Environment& env, const ConfigOptions& options, bool json);
+int MigrateConfig(Environment& env, const ConfigOptions& options, bool json);
+
+}  // namespace sluice::ctl

@@ -1,0 +1,155 @@
+#include "tools/ctl/config_commands.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "gtest/gtest.h"
+
+namespace sluice::ctl {
+namespace {
+
+bool Has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+class ConfigCommandsTest : public testing::Test {
+ protected:
+  ConfigCommandsTest() : folder_(std::string(std::getenv("TEST_TMPDIR")) + "/config") {
+    std::filesystem::remove_all(folder_);
+    std::filesystem::create_directories(folder_);
+  }
+  std::string Write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ + "/" + name) << text;
+    return folder_ + "/" + name;
+  }
+  std::string ReadBack(const std::string& name) {
+    std::ifstream file(folder_ + "/" + name);
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  }
+  template <class Command>
+  int Run(Command command) {
+    out_.str("");
+    err_.str("");
+    Environment env{in_, out_, err_, false, "me", [] { return int64_t{0}; }, [](int64_t) {}};
+    return command(env, options_);
+  }
+  std::string out() const { return out_.str(); }
+  std::string err() const { return err_.str(); }
+
+  const std::string folder_;
+  ConfigOptions options_;
+  std::istringstream in_;
+  std::ostringstream out_, err_;
+};
+
+constexpr auto kCheck = [](Environment& env, const ConfigOptions& options) {
+  return CheckFiles(env, options, false);
+};
+
+TEST_F(ConfigCommandsTest, CheckTellsByItsExitCode) {
+  options_.files = {Write("good", "hostname a.test\n<domain *>\nmax-smtp-out 5\n</domain>\n")};
+  EXPECT_EQ(Run(kCheck), 0);
+  EXPECT_TRUE(Has(out(), "1 lines effective, 1 effective by another name, 0 planned")) << out();
+  EXPECT_TRUE(Has(out(), "the configuration loads"));
+
+  options_.files = {Write("warns", "thread-reuse yes\n")};
+  EXPECT_EQ(Run(kCheck), 1);
+  EXPECT_TRUE(Has(out(), "warns:1:1: warning: thread-reuse has no meaning here: "));
+  options_.strict = true;
+  EXPECT_EQ(Run(kCheck), 2);
+  options_.strict = false;
+
+  options_.files = {Write("refused", "<virtual-mta v>\nuse-proxy p\n</virtual-mta>\n")};
+  EXPECT_EQ(Run(kCheck), 2);
+  EXPECT_TRUE(Has(out(), "--accept-unsupported use-proxy"));
+  options_.accept_unsupported = {"use-proxy"};
+  EXPECT_EQ(Run(kCheck), 1);
+}
+
+TEST_F(ConfigCommandsTest, CheckAsJson) {
+  options_.files = {Write("bad", "\x1b[2J\nhost-name \xff\n")};
+  EXPECT_EQ(Run([](Environment& env, const ConfigOptions& o) { return CheckFiles(env, o, true); }),
+            2);
+  EXPECT_TRUE(Has(out(), "\"loads\": false"));
+  EXPECT_TRUE(Has(out(), "\"line\": 2"));
+  EXPECT_FALSE(Has(out(), "\x1b"));
+}
+
+TEST_F(ConfigCommandsTest, ExplainNamesTheLine) {
+  options_.files = {Write("c",
+                          "<virtual-mta v>\nsmtp-source-host 192.0.2.1 v.test\n<domain a.test>\n"
+                          "max-smtp-out 3\n</domain>\n</virtual-mta>\n<virtual-mta-pool p>\n"
+                          "virtual-mta v\n</virtual-mta-pool>\n")};
+  options_.domain = "a.test";
+  options_.vmta = "v";
+  const auto explain = [](Environment& env, const ConfigOptions& o) {
+    return ExplainConfig(env, o, false);
+  };
+  EXPECT_EQ(Run(explain), kExitOk);
+  EXPECT_TRUE(Has(out(), "max-smtp-out  3  " + options_.files[0] + ":4 <virtual-mta v> ")) << out();
+  EXPECT_TRUE(Has(out(), "192.0.2.1 v.test"));
+  EXPECT_TRUE(Has(out(), "give --pool p"));
+  EXPECT_FALSE(Has(out(), "bounce-after"));
+  options_.all = true;
+  EXPECT_EQ(Run(explain), kExitOk);
+  EXPECT_TRUE(Has(out(), "bounce-after"));
+  options_.vmta = "p";
+  EXPECT_EQ(Run(explain), kExitOk);
+  EXPECT_TRUE(Has(out(), "queue a.test/v, mail for the pool p"));
+  options_.vmta = "nobody";
+  EXPECT_EQ(Run(explain), kExitNotFound);
+  options_.files = {folder_ + "/none"};
+  EXPECT_EQ(Run(explain), kExitRefused);
+  EXPECT_TRUE(Has(err(), "does not load"));
+}
+
+TEST_F(ConfigCommandsTest, ShowAndDiff) {
+  options_.files = {Write("a", "max-msg-rate 60/h\n")};
+  EXPECT_EQ(Run([](Environment& env, const ConfigOptions& o) { return ShowConfig(env, o); }),
+            kExitOk);
+  EXPECT_TRUE(Has(out(), "max-msg-rate 60/h\n"));
+  options_.old_file = options_.files[0];
+  options_.new_file = Write("b", "max-msg-rate 90/h\n");
+  EXPECT_EQ(Run([](Environment& env, const ConfigOptions& o) { return DiffFiles(env, o, false); }),
+            kExitOk);
+  EXPECT_TRUE(Has(out(), "queue */*\n  max-msg-rate  60/h -> 90/h")) << out();
+}
+
+TEST_F(ConfigCommandsTest, TestRunsAssertions) {
+  Write("c", "max-msg-rate 60/h\n");
+  options_.test_file = Write("t", "config c\nqueue a.test/default: max-msg-rate == 60/h\n");
+  const auto test = [](Environment& env, const ConfigOptions& o) {
+    return TestConfig(env, o, false);
+  };
+  EXPECT_EQ(Run(test), kExitOk);
+  EXPECT_EQ(out(), "1 passed, 0 failed\n");
+  options_.test_file = Write("t", "config c\nqueue a.test/default: max-msg-rate == 1/s\n");
+  EXPECT_EQ(Run(test), kExitRefused);
+  EXPECT_TRUE(Has(out(), "t:2: max-msg-rate is 60/h"));
+  options_.test_file = folder_ + "/none";
+  EXPECT_EQ(Run(test), kExitUsage);
+}
+
+TEST_F(ConfigCommandsTest, MigrateWritesATree) {
+  Write("config", "run-as-root no\ninclude more\n");
+  Write("more", "hostname a.test\n");
+  options_.folder = folder_;
+  options_.out_folder = folder_ + "/new";
+  EXPECT_EQ(
+      Run([](Environment& env, const ConfigOptions& o) { return MigrateConfig(env, o, false); }),
+      kExitOk);
+  EXPECT_EQ(ReadBack("new/more"), "host-name a.test\n");
+  EXPECT_TRUE(Has(ReadBack("new/config"), "# run-as-root no\n"));
+  EXPECT_TRUE(Has(out(), "2 files; the same in effect"));
+  options_.folder = folder_ + "/new/none";
+  EXPECT_EQ(
+      Run([](Environment& env, const ConfigOptions& o) { return MigrateConfig(env, o, false); }),
+      kExitUsage);
+}
+
+}  // namespace
+}  // namespace sluice::ctl
