@@ -207,18 +207,15 @@ TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
 
 TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
   for (const char* text : {
-           "max-smtp-out 2000",
            "mx-connection-limit mx.test 5",
            "permanent-bounce-after 7d",
            "ip 192.0.2.1 domain = example.com;",
            "<domain a.test>\nmax-msg-per-hour 2000\n</domain>",
-           "<domain a.test>\nmax-errors-per-connection 5\n</domain>",
            "<domain a.test>\nbackoff-max-msg-rate 10/h\n</domain>",
            "<domain a.test>\nsource-ip-max-smtp-out 0/0 3\n</domain>",
            "<domain a.test>\n<limits throttle 5/hour>\n</limits>\n</domain>",
            "<source 192.0.2.1>\n<schedule warmup>\n</schedule>\n</source>",
            "<virtual-mta v>\ncold-virtual-mta w\n</virtual-mta>",
-           "<virtual-mta v>\nmax-smtp-msg-rate 5/s\n</virtual-mta>",
            "<virtual-mta v>\nuse-proxy p\n</virtual-mta>",
        }) {
     const Compiled compiled = CompileOne(text);
@@ -237,7 +234,7 @@ TEST(CompilerTest, AValueThatAsksForNoRestrictionIsLetIn) {
       "source-ip-max-msg-rate 0/0 unlimited\n</domain>\n");
   EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
   // Nothing passes at a rate of 0: that restricts.
-  EXPECT_FALSE(CompileOne("<virtual-mta v>\nmax-smtp-msg-rate 0\n</virtual-mta>").ok());
+  EXPECT_FALSE(CompileOne("<domain *>\nmax-connect-rate 0\n</domain>").ok());
 }
 
 TEST(CompilerTest, MacrosRepeatedSectionsAndClearing) {

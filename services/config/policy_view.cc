@@ -122,6 +122,7 @@ class SnapshotView final : public PolicyView {
         case policy::v1::SectionContent::kPool: {
           Named& named = pool_by_name_[Lower(content.pool().name())];
           named.pool = &content.pool();
+          pools_.push_back(&content.pool());
           for (const DomainSection& domain : content.pool().domains()) named.domains.Add(domain);
           named.domains.Finish();
           break;
@@ -263,6 +264,7 @@ class SnapshotView final : public PolicyView {
   const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const override {
     return vmtas_;
   }
+  const std::vector<const policy::v1::PoolSection*>& pools() const override { return pools_; }
 
   const ControlEntry* FindPause(std::string_view queue, std::string_view job) const override {
     for (const ControlEntry* entry : controls_) {
@@ -304,6 +306,7 @@ class SnapshotView final : public PolicyView {
   ClientSettings client_defaults_;
   policy::v1::VirtualMtaSection fallback_vmta_;
   std::vector<const policy::v1::VirtualMtaSection*> vmtas_;
+  std::vector<const policy::v1::PoolSection*> pools_;
   absl::flat_hash_map<std::string, Named> vmta_by_name_;
   absl::flat_hash_map<std::string, Named> pool_by_name_;
   DomainTable domains_;

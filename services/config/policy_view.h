@@ -54,6 +54,7 @@ class PolicyView {
   virtual const policy::v1::VirtualMtaSection* FindVirtualMta(std::string_view name) const = 0;
   virtual const policy::v1::PoolSection* FindPool(std::string_view name) const = 0;
   virtual const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const = 0;
+  virtual const std::vector<const policy::v1::PoolSection*>& pools() const = 0;
 
   // nullptr where there is none. `address` is ip:port of this end of a connection: a listener on
   // every address of the family holds for it where it has none of its own.

@@ -334,7 +334,7 @@ std::string DefaultOf(const Directive& directive) {
 bool AsksForNothing(const Directive& directive, std::string_view value) {
   const std::string text = absl::AsciiStrToLower(absl::string_view(value.data(), value.size()));
   if (text.empty() || text == "no" || text == "false" || text == "unlimited" || text == "never" ||
-      text == "none" || text == "smtp") {
+      text == "none" || text == "smtp" || text == "lmtp") {
     return true;
   }
   return text == "0" && directive.unlimited == 0u;

@@ -209,7 +209,7 @@ std::string DefaultOf(const Directive& directive);
 bool TakesRegex(std::string_view name);
 
 // True where this value of a directive that restricts asks for no restriction: "no", "unlimited",
-// "never", "smtp" for type, 0 where the directive's 0 is no limit.
+// "never", "smtp" and "lmtp" for type, 0 where the directive's 0 is no limit.
 bool AsksForNothing(const Directive& directive, std::string_view value);
 
 }  // namespace sluice::config

@@ -53,8 +53,6 @@ void AddLimits(QueueTable* t) {
     directive.appends = true;
     if (grammar == Grammar::kCount) directive.unlimited = 0;
   }
-  t->Add("smtp-out-rampup-interval", Grammar::kDuration, "Time between new connections.", kRefused)
-      .unlimited = 0;
   t->Add("max-errors-per-domain", Grammar::kCount,
          "Errors of a domain after which its queue backs off.", kRefused)
       .unlimited = 0;
@@ -147,14 +145,7 @@ void AddTls(QueueTable* t) {
 void AddReplies(QueueTable* t) {
   t->Bool("smtp-553-means-invalid-mailbox", "553 at RCPT is a bad mailbox.");
   t->Bool("replace-smtp-421-service-response", "Keep the reply before a 421 that closes.");
-  t->Bool("bounce-upon-5xx-greeting", "A 5xx greeting bounces.");
-  t->Bool("bounce-upon-transfer-failure", "A broken transfer bounces.");
-  t->Bool("bounce-upon-pix-transfer-failure", "Nothing: the PIX bug is of 2000.",
-          Status::kNoEffect);
   t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
-  t->Bool("assume-delivery-upon-data-termination-timeout",
-          "Taken as delivered where the last reply is missing.");
-  t->Bool("ignore-chunking", "Do as if the host had no CHUNKING.");
   t->Bool("disable-mx-rollup", "The domain keeps a queue of its own under mx-rollup-list.");
   t->Bool("allow-priority-interruption", "Mail of higher priority goes first on a connection.");
   t->Bool("allow-priority-interruption-during-transfer", "Also in the middle of a transfer.");

@@ -39,7 +39,7 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_smtp_421_means_mx_unavailable(false);
     s->set_dsn_return_default("headers");
     s->set_notify_of_delay_every_us(0);
-    s->set_dns_rotate(false);
+    s->set_dns_rotate(true);
     s->set_max_errors_per_connection(0);
     s->set_mx_connection_attempts(0);
     s->set_allow_private_destinations(false);
@@ -47,6 +47,16 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_require_starttls(false);
     s->set_type("smtp");
     s->set_file_format("newfile-plain");
+    s->set_smtp_mail_reply_timeout_us(0);
+    s->set_smtp_rcpt_reply_timeout_us(0);
+    s->set_smtp_data_initiation_timeout_us(2 * kMinute);
+    s->set_smtp_out_rampup_interval_us(0);
+    s->set_bounce_upon_5xx_greeting(true);
+    s->set_bounce_upon_transfer_failure(false);
+    s->set_bounce_upon_pix_transfer_failure(false);
+    s->set_assume_delivery_upon_data_termination_timeout(false);
+    s->set_ignore_chunking(false);
+    s->set_ip_preference("any");
     return s;
   }();
   return *settings;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/base/check.h"
+#include "services/mail/xtext.h"
 
 namespace sluice::mail {
 namespace {
@@ -72,6 +73,8 @@ SmtpStage SmtpClientSession::stage() const {
       return SmtpStage::kRcpt;
     case Expect::kData:
       return SmtpStage::kData;
+    case Expect::kChunk:
+      return SmtpStage::kBody;
     case Expect::kFinal:
       return SmtpStage::kFinalDot;
     default:
@@ -80,6 +83,9 @@ SmtpStage SmtpClientSession::stage() const {
 }
 
 Duration SmtpClientSession::timeout() const {
+  const auto own = [this](Duration timeout) {
+    return timeout.count() > 0 ? timeout : options_.command_timeout;
+  };
   switch (stage()) {
     case SmtpStage::kGreeting:
       return options_.greeting_timeout;
@@ -87,6 +93,14 @@ Duration SmtpClientSession::timeout() const {
       return options_.data_timeout;
     case SmtpStage::kFinalDot:
       return options_.final_timeout;
+    case SmtpStage::kMail:
+      return !waiting_.empty() && waiting_.front().what == Expect::kMail
+                 ? own(options_.mail_timeout)
+                 : options_.command_timeout;
+    case SmtpStage::kRcpt:
+      return own(options_.rcpt_timeout);
+    case SmtpStage::kData:
+      return own(options_.data_initiation_timeout);
     default:
       return options_.command_timeout;
   }
@@ -122,14 +136,15 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
         End(Of(std::move(reply), SmtpStage::kGreeting));
         return;
       }
+      masked_greeting_ = reply.text.find("****") != std::string::npos;
       waiting_.push_back({Expect::kEhlo, 0});
-      Write(absl::StrCat("EHLO ", options_.ehlo_name, "\r\n"));
+      Write(absl::StrCat(options_.lmtp ? "LHLO " : "EHLO ", options_.ehlo_name, "\r\n"));
       return;
     case Expect::kEhlo:
       if (reply.positive()) {
         OnEhlo(reply);
         Ready();
-      } else if (reply.permanent()) {
+      } else if (reply.permanent() && !options_.lmtp) {
         waiting_.push_back({Expect::kHelo, 0});
         Write(absl::StrCat("HELO ", options_.ehlo_name, "\r\n"));
       } else {
@@ -161,6 +176,9 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
     case Expect::kData:
       OnDataReply(*transaction, std::move(reply));
       return;
+    case Expect::kChunk:
+      OnChunkReply(*transaction, std::move(reply));
+      return;
     case Expect::kFinal:
       OnFinalReply(std::move(reply));
       return;
@@ -175,6 +193,7 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
 void SmtpClientSession::OnEhlo(const SmtpReply& reply) {
   peer_ = {};
   peer_.esmtp = true;
+  peer_.masked_greeting = masked_greeting_;
   std::string_view text = reply.text;
   bool first = true;
   while (!text.empty()) {
@@ -198,6 +217,7 @@ void SmtpClientSession::OnEhlo(const SmtpReply& reply) {
         if (peer_.auth.size() < kMaxMechanisms) peer_.auth.push_back(absl::AsciiStrToUpper(name));
       }
     }
+    if (keyword == "BINARYMIME") peer_.binary_mime = true;
     if (keyword == "SIZE") {
       peer_.size = true;
       const std::string_view value = line.substr(std::min(line.size(), space + 1));
@@ -243,25 +263,65 @@ void SmtpClientSession::OnAuthReply(SmtpReply reply) {
   }
 }
 
+bool SmtpClientSession::MustBeUtf8(const ClientTransaction& given) const {
+  return given.smtputf8 || !IsAscii(given.mail_from) ||
+         !std::all_of(given.recipients.begin(), given.recipients.end(), IsAscii);
+}
+
 std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const {
   std::string command = absl::StrCat("MAIL FROM:<", given.mail_from, ">");
   if (peer_.size && given.size > 0) absl::StrAppend(&command, " SIZE=", given.size);
-  if (peer_.eight_bit_mime && given.eight_bit && options_.use_8bitmime) {
-    absl::StrAppend(&command, " BODY=8BITMIME");
+  if (given.binary) {
+    command += " BODY=BINARYMIME";
+  } else if (peer_.eight_bit_mime && given.eight_bit && options_.use_8bitmime) {
+    command += " BODY=8BITMIME";
   }
-  const bool utf8 = given.smtputf8 || !IsAscii(given.mail_from) ||
-                    !std::all_of(given.recipients.begin(), given.recipients.end(), IsAscii);
-  if (peer_.smtputf8 && utf8) absl::StrAppend(&command, " SMTPUTF8");
+  if (peer_.smtputf8 && MustBeUtf8(given)) command += " SMTPUTF8";
+  if (peer_.dsn && options_.use_dsn) {
+    if (given.ret == ClientTransaction::Ret::kFull) command += " RET=FULL";
+    if (given.ret == ClientTransaction::Ret::kHeaders) command += " RET=HDRS";
+    if (!given.envid.empty()) absl::StrAppend(&command, " ENVID=", EncodeXtext(given.envid));
+  }
+  command += "\r\n";
+  return command;
+}
+
+std::string SmtpClientSession::RcptCommand(const ClientTransaction& given, size_t recipient) const {
+  std::string command = absl::StrCat("RCPT TO:<", given.recipients[recipient], ">");
+  if (recipient < given.dsn.size() && peer_.dsn && options_.use_dsn) {
+    const RecipientDsn& dsn = given.dsn[recipient];
+    if ((dsn.notify & 1) != 0) {
+      command += " NOTIFY=NEVER";
+    } else if (dsn.notify != 0) {
+      static constexpr std::pair<uint32_t, const char*> kNames[] = {
+          {2, "SUCCESS"}, {4, "FAILURE"}, {8, "DELAY"}};
+      const char* before = " NOTIFY=";
+      for (const auto& [bit, name] : kNames) {
+        if ((dsn.notify & bit) != 0) absl::StrAppend(&command, std::exchange(before, ","), name);
+      }
+    }
+    // xtext has no form for an address that is not ASCII.
+    if (!dsn.orcpt.empty() && IsAscii(dsn.orcpt)) {
+      absl::StrAppend(&command, " ORCPT=", EncodeXtext(dsn.orcpt));
+    }
+  }
   command += "\r\n";
   return command;
 }
 
 void SmtpClientSession::Begin(ClientTransaction transaction) {
+  if (ended_) {
+    RecipientVerdict verdict = Local("the connection had ended", SmtpStage::kMail, "4.4.2");
+    verdict.verdict = Verdict::kNotAttempted;
+    handler_.OnResult(transaction.id, std::vector<RecipientVerdict>(transaction.recipients.size(),
+                                                                    std::move(verdict)));
+    return;
+  }
   SLUICE_CHECK(ready_ && transactions_.size() < 2);
   Transaction& made = transactions_.emplace_back();
   made.recipients.resize(transaction.recipients.size());
   made.given = std::move(transaction);
-  if (!ended_) StartWaiting();
+  StartWaiting();
 }
 
 // Sends the commands of the next transaction, where it is its turn.
@@ -275,7 +335,8 @@ void SmtpClientSession::StartWaiting() {
     }
     // Nothing follows a RSET that is not answered yet; its reply comes back here.
     if (!pipelining() && !waiting_.empty()) return;
-    if (need_rset_) {
+    // RFC 3030 section 2: what a refused last chunk leaves behind is not certain.
+    if (need_rset_ || (i > 0 && transactions_[i - 1].chunking)) {
       need_rset_ = false;
       waiting_.push_back({Expect::kRset, 0});
       Write("RSET\r\n");
@@ -315,7 +376,18 @@ std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view ad
 }
 
 bool SmtpClientSession::Check(Transaction& transaction) const {
-  transaction.failed = RefusalOf(transaction.given.mail_from, SmtpStage::kMail);
+  const ClientTransaction& given = transaction.given;
+  transaction.failed = RefusalOf(given.mail_from, SmtpStage::kMail);
+  if (!transaction.failed && given.binary && !(peer_.binary_mime && chunking())) {
+    transaction.failed = Local("the message is binary, and the remote does not offer BINARYMIME",
+                               SmtpStage::kMail, "5.6.3");
+    transaction.failed->verdict = Verdict::kPermanent;
+  }
+  if (!transaction.failed && given.smtputf8 && !peer_.smtputf8) {
+    transaction.failed = Local("the message needs SMTPUTF8, and the remote does not offer it",
+                               SmtpStage::kMail, "5.6.7");
+    transaction.failed->verdict = Verdict::kPermanent;
+  }
   if (transaction.failed) return false;
   bool any = false;
   for (size_t i = 0; i < transaction.recipients.size(); ++i) {
@@ -331,17 +403,21 @@ bool SmtpClientSession::Check(Transaction& transaction) const {
 
 void SmtpClientSession::SendCommands(Transaction& transaction) {
   transaction.commands_sent = true;
+  // Chunks that do not wait for each other's replies need PIPELINING.
+  transaction.chunking = chunking() && (pipelining() || transaction.given.binary);
   const uint64_t id = transaction.given.id;
   std::string commands = MailCommand(transaction.given);
   waiting_.push_back({Expect::kMail, id});
   if (pipelining()) {
     for (size_t i = 0; i < transaction.recipients.size(); ++i) {
       if (transaction.recipients[i].verdict == Verdict::kPermanent) continue;
-      absl::StrAppend(&commands, "RCPT TO:<", transaction.given.recipients[i], ">\r\n");
+      commands += RcptCommand(transaction.given, i);
       waiting_.push_back({Expect::kRcpt, id});
     }
-    commands += "DATA\r\n";
-    waiting_.push_back({Expect::kData, id});
+    if (!transaction.chunking) {
+      commands += "DATA\r\n";
+      waiting_.push_back({Expect::kData, id});
+    }
   }
   Write(commands);
 }
@@ -355,22 +431,43 @@ void SmtpClientSession::PassRefused(Transaction& transaction) {
 
 // Without pipelining: the next command, or what follows the last one.
 void SmtpClientSession::SendNextStep(Transaction& transaction) {
-  if (pipelining()) return;
-  const uint64_t id = transaction.given.id;
-  PassRefused(transaction);
-  if (transaction.failed ||
-      (transaction.next_rcpt == transaction.recipients.size() && transaction.accepted == 0)) {
-    need_rset_ = true;
-    Finish(transaction);
+  if (pipelining()) {
+    if (transaction.chunking) AfterEnvelope(transaction);
     return;
   }
-  if (transaction.next_rcpt < transaction.recipients.size()) {
+  const uint64_t id = transaction.given.id;
+  PassRefused(transaction);
+  if (!transaction.failed && transaction.next_rcpt < transaction.recipients.size()) {
     waiting_.push_back({Expect::kRcpt, id});
-    Write(absl::StrCat("RCPT TO:<", transaction.given.recipients[transaction.next_rcpt], ">\r\n"));
+    Write(RcptCommand(transaction.given, transaction.next_rcpt));
+    return;
+  }
+  if (transaction.failed || transaction.accepted == 0 || transaction.chunking) {
+    transaction.next_rcpt = transaction.recipients.size();
+    AfterEnvelope(transaction);
     return;
   }
   waiting_.push_back({Expect::kData, id});
   Write("DATA\r\n");
+}
+
+void SmtpClientSession::AfterEnvelope(Transaction& transaction) {
+  PassRefused(transaction);
+  if (transaction.next_rcpt < transaction.recipients.size()) return;
+  if (!transaction.failed && transaction.accepted > 0) {
+    WantBody(transaction);
+    return;
+  }
+  need_rset_ = true;
+  Finish(transaction);
+}
+
+void SmtpClientSession::WantBody(Transaction& transaction) {
+  stuffer_ = {};
+  cr_sent_ = crlf_sent_ = false;
+  sending_body_ = true;
+  body_of_ = transaction.given.id;
+  handler_.OnWantBody(body_of_);
 }
 
 void SmtpClientSession::OnMailReply(Transaction& transaction, SmtpReply reply) {
@@ -390,10 +487,7 @@ void SmtpClientSession::OnDataReply(Transaction& transaction, SmtpReply reply) {
   const bool wanted = !transaction.failed && transaction.accepted > 0;
   if (reply.code == 354) {
     if (wanted) {
-      stuffer_ = {};
-      sending_body_ = true;
-      body_of_ = transaction.given.id;
-      handler_.OnWantBody(body_of_);
+      WantBody(transaction);
       return;
     }
     // RFC 2920 section 3.1: the remote waits for a message although it refused everybody.
@@ -418,6 +512,8 @@ void SmtpClientSession::OnDataReply(Transaction& transaction, SmtpReply reply) {
 bool SmtpClientSession::SendBody(std::string_view piece, bool last,
                                  absl::FunctionRef<void(std::string_view)> slice) {
   if (ended_ || !sending_body_) return false;
+  Transaction& transaction = *Find(body_of_);
+  if (transaction.chunking) return SendChunk(transaction, piece, last, slice);
   stuffer_.Write(piece, slice, [this](std::string_view text) { Write(text); });
   if (!last) return true;
   if (!handler_.MayFinish(body_of_)) {
@@ -425,11 +521,50 @@ bool SmtpClientSession::SendBody(std::string_view piece, bool last,
     return false;
   }
   Write(stuffer_.Finish());
-  sending_body_ = false;
-  Find(body_of_)->body_sent = true;
-  waiting_.push_back({Expect::kFinal, body_of_});
-  StartWaiting();
+  BodySent(transaction);
   return true;
+}
+
+bool SmtpClientSession::SendChunk(Transaction& transaction, std::string_view piece, bool last,
+                                  absl::FunctionRef<void(std::string_view)> slice) {
+  if (last && !handler_.MayFinish(body_of_)) {
+    AbortBody("the lease of the message ran out before its last chunk");
+    return false;
+  }
+  if (piece.size() == 1) {
+    crlf_sent_ = cr_sent_ && piece[0] == '\n';
+  } else if (!piece.empty()) {
+    crlf_sent_ = piece.ends_with("\r\n");
+  }
+  if (!piece.empty()) cr_sent_ = piece.back() == '\r';
+  // Text ends with a line's end, as it would by DATA.
+  const bool end_line = last && !crlf_sent_ && !transaction.given.binary;
+  const size_t size = piece.size() + (end_line ? 2 : 0);
+  if (size > 0 || last) Write(absl::StrCat("BDAT ", size, last ? " LAST\r\n" : "\r\n"));
+  if (!piece.empty()) slice(piece);
+  if (end_line) Write("\r\n");
+  if (last) {
+    BodySent(transaction);
+  } else if (size > 0) {
+    waiting_.push_back({Expect::kChunk, body_of_});
+  }
+  return true;
+}
+
+void SmtpClientSession::BodySent(Transaction& transaction) {
+  sending_body_ = false;
+  transaction.body_sent = true;
+  // RFC 2033 section 4.2: a reply for each recipient that was taken.
+  const size_t replies = options_.lmtp ? transaction.accepted : 1;
+  for (size_t i = 0; i < replies; ++i) waiting_.push_back({Expect::kFinal, body_of_});
+  StartWaiting();
+}
+
+void SmtpClientSession::OnChunkReply(Transaction& transaction, SmtpReply reply) {
+  if (reply.positive()) return;
+  // More of the body may be on its way, and nothing but another chunk could follow it.
+  transaction.failed = Of(std::move(reply), SmtpStage::kBody);
+  End(*transaction.failed);
 }
 
 void SmtpClientSession::AbortBody(std::string_view why) {
@@ -442,10 +577,24 @@ void SmtpClientSession::OnFinalReply(SmtpReply reply) {
   Transaction& transaction = transactions_.front();
   if (!transaction.empty_body) {
     const RecipientVerdict verdict = Of(std::move(reply), SmtpStage::kFinalDot);
-    if (verdict.verdict == Verdict::kDelivered) delivered_ = true;
-    for (RecipientVerdict& recipient : transaction.recipients) {
-      if (recipient.verdict == Verdict::kDelivered) recipient = verdict;
+    if (verdict.verdict == Verdict::kDelivered) {
+      delivered_ = true;
+    } else if (transaction.chunking && transactions_.size() == 1) {
+      need_rset_ = true;
     }
+    size_t& next = transaction.next_final;
+    for (; next < transaction.recipients.size(); ++next) {
+      RecipientVerdict& recipient = transaction.recipients[next];
+      if (recipient.verdict != Verdict::kDelivered) continue;
+      recipient = verdict;
+      if (options_.lmtp) {
+        ++next;
+        break;
+      }
+    }
+    const bool more = !waiting_.empty() && waiting_.front().what == Expect::kFinal &&
+                      waiting_.front().id == transaction.given.id;
+    if (more) return;
   }
   Finish(transaction);
 }
@@ -480,7 +629,7 @@ void SmtpClientSession::Quit() {
 
 void SmtpClientSession::OnDisconnect(std::string_view why) {
   if (ended_) return;
-  End(Local(why, stage(), "4.4.2"), true);
+  End(Local(why, stage(), "4.4.2"), true, true);
 }
 
 void SmtpClientSession::OnTimeout() {
@@ -489,12 +638,30 @@ void SmtpClientSession::OnTimeout() {
       "the greeting", "EHLO", "MAIL", "RCPT", "DATA", "the message", "the final dot", "AUTH"};
   const SmtpStage where = stage();
   const std::string_view name = kNames[static_cast<size_t>(where)];
-  End(Local(absl::StrCat("timeout: no answer to ", absl::string_view(name.data(), name.size()),
+  RecipientVerdict last =
+      Local(absl::StrCat("timeout: no answer to ", absl::string_view(name.data(), name.size()),
                          " within ", timeout() / std::chrono::seconds(1), " s"),
-            where, "4.4.2"));
+            where, "4.4.2");
+  if (where == SmtpStage::kFinalDot && options_.assume_delivery_upon_final_timeout &&
+      !transactions_.front().empty_body) {
+    Transaction& transaction = transactions_.front();
+    RecipientVerdict assumed = last;
+    assumed.verdict = Verdict::kDelivered;
+    assumed.reply.enhanced = "2.0.0";
+    absl::StrAppend(&assumed.reply.text, "; taken for delivered");
+    for (size_t i = transaction.next_final; i < transaction.recipients.size(); ++i) {
+      if (transaction.recipients[i].verdict == Verdict::kDelivered) {
+        transaction.recipients[i] = assumed;
+      }
+    }
+    Transaction done = std::move(transaction);
+    transactions_.pop_front();
+    handler_.OnResult(done.given.id, std::move(done.recipients));
+  }
+  End(std::move(last), false, true);
 }
 
-void SmtpClientSession::End(RecipientVerdict last, bool remote_left) {
+void SmtpClientSession::End(RecipientVerdict last, bool remote_left, bool broke) {
   if (std::exchange(ended_, true)) return;
   if (last.verdict == Verdict::kDelivered) last.verdict = Verdict::kTransient;
   while (!transactions_.empty()) {
@@ -513,11 +680,21 @@ void SmtpClientSession::End(RecipientVerdict last, bool remote_left) {
     } else if (verdict.stage == SmtpStage::kFinalDot) {
       verdict.stage = SmtpStage::kMail;  // the final dot was the transaction's before it
     }
-    for (RecipientVerdict& recipient : transaction.recipients) {
-      if (transaction.failed) {
+    const bool in_transfer =
+        transaction.body_sent || (sending_body_ && body_of_ == transaction.given.id);
+    if (broke && in_transfer && verdict.verdict == Verdict::kTransient &&
+        (options_.bounce_upon_transfer_failure ||
+         (options_.bounce_upon_pix_transfer_failure && masked_greeting_))) {
+      verdict.verdict = Verdict::kPermanent;
+      verdict.reply.enhanced = "5.4.2";
+    }
+    for (size_t i = 0; i < transaction.recipients.size(); ++i) {
+      RecipientVerdict& recipient = transaction.recipients[i];
+      const bool open =
+          recipient.verdict == Verdict::kDelivered || recipient.verdict == Verdict::kNotAttempted;
+      if (transaction.failed && (open || transaction.failed->stage == SmtpStage::kMail)) {
         recipient = *transaction.failed;
-      } else if (recipient.verdict == Verdict::kDelivered ||
-                 recipient.verdict == Verdict::kNotAttempted) {
+      } else if (open && !(options_.lmtp && i < transaction.next_final)) {
         recipient = verdict;
       }
     }

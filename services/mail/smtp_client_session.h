@@ -1,5 +1,6 @@
-// One SMTP client session without IO (RFC 5321, pipelining RFC 2920): replies in, commands and
-// bodies out, a verdict for each recipient. Socket, clock and message store are somebody else's.
+// One SMTP client session without IO (RFC 5321, pipelining RFC 2920, BDAT RFC 3030, DSN RFC 3461,
+// LMTP RFC 2033): replies in, commands and bodies out, a verdict for each recipient. Socket, clock
+// and message store are somebody else's.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,19 @@ struct SmtpClientOptions {
   std::string ehlo_name = "localhost";
   bool use_pipelining = true;
   bool use_8bitmime = true;
+  bool use_chunking = true;
+  bool use_dsn = true;
+  bool lmtp = false;  // LHLO, and a reply for each recipient after the message
+  // What becomes of a message whose transfer broke off; `pix`: behind a firewall that masked the
+  // greeting.
+  bool bounce_upon_transfer_failure = false;
+  bool bounce_upon_pix_transfer_failure = false;
+  bool assume_delivery_upon_final_timeout = false;
   Duration greeting_timeout = std::chrono::minutes(5);
   Duration command_timeout = std::chrono::minutes(5);
+  Duration mail_timeout{};  // of MAIL, RCPT and DATA; 0: command_timeout
+  Duration rcpt_timeout{};
+  Duration data_initiation_timeout{};
   Duration data_timeout = std::chrono::minutes(3);  // without progress of the body
   Duration final_timeout = std::chrono::minutes(10);
   // Authenticates before any mail; where that cannot be done the session ends.
@@ -35,12 +47,25 @@ struct SmtpClientOptions {
 
 enum class SmtpStage : uint8_t { kGreeting, kEhlo, kMail, kRcpt, kData, kBody, kFinalDot, kAuth };
 
+// RFC 3461, as decoded.
+struct RecipientDsn {
+  uint32_t notify = 0;  // bits: 1 NEVER, 2 SUCCESS, 4 FAILURE, 8 DELAY; 0: not given
+  std::string orcpt;    // "rfc822;user@example.org"; empty: not given
+};
+
 struct ClientTransaction {
+  enum class Ret : uint8_t { kNotGiven, kFull, kHeaders };
+
   uint64_t id = 0;
   std::string mail_from;  // without <>; empty: the null sender
   std::vector<std::string> recipients;
+  std::vector<RecipientDsn> dsn;  // of each recipient, or empty where none asked for anything
+  Ret ret = Ret::kNotGiven;
+  std::string envid;
   uint64_t size = 0;  // 0: not known
   bool eight_bit = false;
+  bool binary = false;  // goes by BDAT to a peer with BINARYMIME, or not at all
+  // The message itself needs SMTPUTF8; addresses are looked at here.
   bool smtputf8 = false;
 };
 
@@ -64,6 +89,8 @@ struct PeerCapabilities {
   bool dsn = false;
   bool starttls = false;
   bool chunking = false;
+  bool binary_mime = false;
+  bool masked_greeting = false;       // "220 ****": a Cisco PIX with its SMTP fixup is between us
   std::vector<std::string> keywords;  // at most 64
   std::vector<std::string> auth;      // mechanisms, upper case; at most 16
 };
@@ -96,7 +123,8 @@ class SmtpClientSession {
   void OnTimeout();
 
   // After OnReady; at most two are under way. The second one's commands go out behind the first
-  // one's final dot where the peer allows it, otherwise after its reply.
+  // one's final dot where the peer allows it, otherwise after its reply. One that comes after the
+  // end is not attempted.
   void Begin(ClientTransaction transaction);
   // Part of the body of the transaction that OnWantBody named; `slice` gets what is to be sent of
   // `piece` itself. With `last` the final dot follows. False where the session broke off.
@@ -123,6 +151,7 @@ class SmtpClientSession {
     kMail,
     kRcpt,
     kData,
+    kChunk,
     kFinal,
     kQuit
   };
@@ -131,7 +160,9 @@ class SmtpClientSession {
     std::vector<RecipientVerdict> recipients;
     std::optional<RecipientVerdict> failed;  // MAIL or DATA was refused: holds for all
     size_t next_rcpt = 0;                    // to be answered; those refused here are passed over
+    size_t next_final = 0;  // LMTP: the recipient that the next reply is about, or one behind it
     size_t accepted = 0;
+    bool chunking = false;  // by BDAT
     bool commands_sent = false;
     bool body_sent = false;
     bool empty_body = false;  // a lone dot for a 354 that nobody wanted
@@ -149,7 +180,14 @@ class SmtpClientSession {
   void OnMailReply(Transaction& transaction, SmtpReply reply);
   void OnRcptReply(Transaction& transaction, SmtpReply reply);
   void OnDataReply(Transaction& transaction, SmtpReply reply);
+  void OnChunkReply(Transaction& transaction, SmtpReply reply);
   void OnFinalReply(SmtpReply reply);
+  // By BDAT, the body follows the last RCPT's reply.
+  void AfterEnvelope(Transaction& transaction);
+  void WantBody(Transaction& transaction);
+  bool SendChunk(Transaction& transaction, std::string_view piece, bool last,
+                 absl::FunctionRef<void(std::string_view)> slice);
+  void BodySent(Transaction& transaction);
   // What an address can be refused for before it is sent.
   std::optional<RecipientVerdict> RefusalOf(std::string_view address, SmtpStage stage) const;
   // Judges the addresses. False where nothing of the transaction can be sent.
@@ -161,9 +199,13 @@ class SmtpClientSession {
   void Finish(Transaction& transaction);
   // `remote_left`: by 421 or by closing; a transaction whose MAIL had no answer is then not
   // attempted, if this connection has delivered: remotes limit the messages of a connection.
-  void End(RecipientVerdict last, bool remote_left = false);
+  // `broke`: without a word from either side.
+  void End(RecipientVerdict last, bool remote_left = false, bool broke = false);
   void Write(std::string_view text) { handler_.OnOutput(text); }
   std::string MailCommand(const ClientTransaction& transaction) const;
+  std::string RcptCommand(const ClientTransaction& transaction, size_t recipient) const;
+  bool MustBeUtf8(const ClientTransaction& transaction) const;
+  bool chunking() const { return peer_.chunking && options_.use_chunking; }
   Transaction* Find(uint64_t id);
   bool pipelining() const { return peer_.pipelining && options_.use_pipelining; }
 
@@ -177,6 +219,9 @@ class SmtpClientSession {
   std::optional<SmtpAuthExchange> auth_;
   uint64_t body_of_ = 0;  // transaction whose body is being sent
   bool sending_body_ = false;
+  bool cr_sent_ = false;  // by BDAT: how the body ended so far
+  bool crlf_sent_ = false;
+  bool masked_greeting_ = false;
   bool need_rset_ = false;
   bool delivered_ = false;  // some message, on this connection
   bool quit_asked_ = false;

@@ -96,6 +96,32 @@ bool IpAddress::IsLinkLocal() const {
   return bytes_[0] == 169 && bytes_[1] == 254;
 }
 
+bool IpAddress::IsPublic() const {
+  if (IsUnspecified() || IsLoopback() || IsPrivate() || IsLinkLocal()) return false;
+  if (v4_) {
+    return bytes_[0] != 0 && bytes_[0] < 224 &&                        // RFC 1122, 5771
+           !(bytes_[0] == 192 && bytes_[1] == 0 && bytes_[2] == 0) &&  // RFC 6890
+           !(bytes_[0] == 198 && (bytes_[1] & 0xfe) == 18);            // RFC 2544
+  }
+  if (bytes_[0] == 0xff) return false;                                // multicast
+  if (bytes_[0] == 0xfe && (bytes_[1] & 0xc0) == 0xc0) return false;  // old site-local
+  const auto embedded = [this](size_t at) {
+    return V4(uint32_t{bytes_[at]} << 24 | uint32_t{bytes_[at + 1]} << 16 |
+              uint32_t{bytes_[at + 2]} << 8 | uint32_t{bytes_[at + 3]});
+  };
+  static constexpr uint8_t kNat64[12] = {0, 0x64, 0xff, 0x9b};            // RFC 6052
+  static constexpr uint8_t kLocalNat64[6] = {0, 0x64, 0xff, 0x9b, 0, 1};  // RFC 8215
+  static constexpr uint8_t kCompatible[12] = {};
+  static constexpr uint8_t kTeredo[4] = {0x20, 1, 0, 0};
+  if (std::memcmp(bytes_.data(), kLocalNat64, sizeof(kLocalNat64)) == 0) return false;
+  if (std::memcmp(bytes_.data(), kNat64, sizeof(kNat64)) == 0 ||
+      std::memcmp(bytes_.data(), kCompatible, sizeof(kCompatible)) == 0) {
+    return embedded(12).IsPublic();
+  }
+  if (bytes_[0] == 0x20 && bytes_[1] == 2) return embedded(2).IsPublic();  // 6to4
+  return std::memcmp(bytes_.data(), kTeredo, sizeof(kTeredo)) != 0;
+}
+
 std::string IpAddress::ToString() const {
   char text[INET6_ADDRSTRLEN];
   ::inet_ntop(v4_ ? AF_INET : AF_INET6, bytes_.data(), text, sizeof(text));

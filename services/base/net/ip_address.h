@@ -41,6 +41,10 @@ class IpAddress {
   bool IsLoopback() const;     // 127.0.0.0/8 or ::1
   bool IsPrivate() const;      // RFC 1918, RFC 6598 or RFC 4193
   bool IsLinkLocal() const;    // 169.254.0.0/16 or fe80::/10
+  // May be met where somebody else named it: none of the above, nor multicast, reserved or of "this
+  // network", and not an IPv6 form (NAT64, 6to4, Teredo, IPv4-compatible) of an IPv4 address that
+  // may not. Documentation's networks may: nobody has them.
+  bool IsPublic() const;
 
   // "192.0.2.1" or "2001:db8::1".
   std::string ToString() const;

@@ -50,6 +50,44 @@ TEST(IpAddress, ClassesThatWorkersMustKnow) {
   EXPECT_TRUE(IpAddress::Parse("::")->IsUnspecified());
 }
 
+// What DNS may not lead to, in every form in which an address can be hidden.
+TEST(IpAddress, PublicOnesOnly) {
+  for (const char* text : {"0.0.0.0",
+                           "0.1.2.3",
+                           "10.0.0.1",
+                           "100.64.0.1",
+                           "127.0.0.1",
+                           "169.254.169.254",
+                           "172.16.0.1",
+                           "192.0.0.8",
+                           "192.168.1.1",
+                           "198.18.0.1",
+                           "198.19.255.255",
+                           "224.0.0.1",
+                           "240.0.0.1",
+                           "255.255.255.255",
+                           "::",
+                           "::1",
+                           "::ffff:127.0.0.1",
+                           "::ffff:169.254.169.254",
+                           "::10.0.0.1",
+                           "64:ff9b::7f00:1",
+                           "64:ff9b:1::1",
+                           "64:ff9b::a9fe:a9fe",
+                           "2002:a00:1::1",
+                           "2001:0:1::1",
+                           "fd00:ec2::254",
+                           "fe80::1",
+                           "fec0::1",
+                           "ff02::1"}) {
+    EXPECT_FALSE(IpAddress::Parse(text)->IsPublic()) << text;
+  }
+  for (const char* text : {"8.8.8.8", "192.0.2.1", "192.0.1.1", "198.20.0.1", "223.255.255.255",
+                           "2001:db8::1", "2a00:1450::1b", "64:ff9b::808:808", "2002:808:808::1"}) {
+    EXPECT_TRUE(IpAddress::Parse(text)->IsPublic()) << text;
+  }
+}
+
 TEST(IpAddress, ValuesCompareAndHash) {
   auto a = *IpAddress::Parse("10.0.0.1");
   auto b = *IpAddress::Parse("10.0.0.2");

@@ -17,16 +17,19 @@ class RatePacer {
   RatePacer() = default;  // no limit
   // count 0: nothing passes. burst is cut to 1..count.
   RatePacer(uint64_t count, Duration period, uint32_t burst) : limited_(true) {
-    if (count == 0 || period.count() <= 0) {
+    if (count == 0 || period.count() == 0) {
       never_ = count == 0;
       limited_ = never_;
       return;
     }
+    // Negative: a count of microseconds that did not fit.
+    if (period.count() < 0 || period > kForever) period = kForever;
     const uint64_t cells = std::clamp<uint64_t>(burst, 1, count);
     // Rounded up: a window is never overfilled by a rounding error.
     const uint64_t refill = count - cells + 1;
-    interval_ = Duration((static_cast<uint64_t>(period.count()) + refill - 1) / refill);
-    tolerance_ = interval_ * static_cast<int64_t>(cells - 1);
+    const auto length = static_cast<uint64_t>(period.count());
+    interval_ = Duration(length / refill + (length % refill == 0 ? 0 : 1));
+    tolerance_ = Times(interval_, cells - 1);
   }
 
   bool limited() const { return limited_; }
@@ -41,11 +44,11 @@ class RatePacer {
   // Charges `cells` that pass now; the caller has waited for Next.
   void Charge(MonotonicTime now, uint64_t cells) {
     if (!limited_ || never_) return;
-    theoretical_ = std::max(theoretical_, now) + interval_ * static_cast<int64_t>(cells);
+    theoretical_ = Later(std::max(theoretical_, now), Times(interval_, cells));
   }
   // As if all that may pass had just passed: what somebody before us sent until `now` is not known.
   void Exhaust(MonotonicTime now) {
-    theoretical_ = std::max(theoretical_, now + tolerance_ + interval_);
+    theoretical_ = std::max(theoretical_, Later(now, tolerance_ + interval_));
   }
   // Whether it would behave as a new one.
   bool Rested(MonotonicTime now) const { return !limited_ || theoretical_ <= now; }
@@ -53,6 +56,17 @@ class RatePacer {
   void TakeOver(const RatePacer& old) { theoretical_ = old.theoretical_; }
 
  private:
+  // Some 36,000 years: sums of a few of them fit.
+  static constexpr Duration kForever{int64_t{1} << 60};
+
+  static Duration Times(Duration interval, uint64_t cells) {
+    if (cells > static_cast<uint64_t>(kForever / interval)) return kForever;
+    return interval * static_cast<int64_t>(cells);
+  }
+  static MonotonicTime Later(MonotonicTime time, Duration wait) {
+    return std::min(time + wait, MonotonicTime(kForever * 2));
+  }
+
   bool limited_ = false;
   bool never_ = false;
   Duration interval_{};

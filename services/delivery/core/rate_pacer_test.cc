@@ -51,6 +51,27 @@ TEST(RatePacer, NoWindowEverHoldsMoreThanItsCount) {
   }
 }
 
+// Products of long periods and large bursts do not wrap around into "at once".
+TEST(RatePacer, CenturiesAndHugeBursts) {
+  const Duration century = std::chrono::hours(24 * 36525);
+  for (const uint64_t count : {uint64_t{1}, uint64_t{4000}, uint64_t{4'000'000'000}, UINT64_MAX}) {
+    for (const Duration period : {century, century * 100, Duration::max(), Duration(-1)}) {
+      SCOPED_TRACE(testing::Message() << count << " in " << period.count());
+      RatePacer pacer(count, period, UINT32_MAX);
+      EXPECT_TRUE(pacer.limited());
+      MonotonicTime now = At(1'000'000);
+      ASSERT_EQ(pacer.Next(now), now);
+      pacer.Charge(now, count);
+      EXPECT_FALSE(pacer.Rested(now));
+      pacer.Charge(now, UINT64_MAX);
+      EXPECT_GT(pacer.Next(now), now);
+      RatePacer exhausted(count, period, UINT32_MAX);
+      exhausted.Exhaust(now);
+      EXPECT_GT(exhausted.Next(now), now);
+    }
+  }
+}
+
 TEST(RatePacer, FullDemandGetsAllOfTheFirstWindow) {
   for (uint32_t burst = 1; burst <= 10; ++burst) {
     RatePacer pacer(10, Duration(10 * 9 * 8 * 7), burst);

@@ -13,7 +13,9 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
       executor_(executor),
       resolver_(resolver),
       connections_(connections),
-      policy_(config::PolicyView::Defaults()) {
+      policy_(config::PolicyView::Defaults()),
+      total_limit_(std::make_unique<Limiter>()),
+      total_(*total_limit_) {
   for (ShardAddress& shard : shards) {
     links_.push_back(std::make_unique<Link>(*this, std::move(shard)));
   }
@@ -27,10 +29,19 @@ Worker::~Worker() {
   }
   for (const auto& [name, queue] : queues_) {
     if (queue->timer != 0) executor_.Cancel(queue->timer);
+    if (queue->dns_timer != 0) executor_.Cancel(queue->dns_timer);
     for (const auto& conn : queue->conns) {
       if (conn->idle != 0) executor_.Cancel(conn->idle);
     }
   }
+  const auto stop = [this](Limiter& limiter) {
+    if (limiter.timer != 0) executor_.Cancel(limiter.timer);
+  };
+  for (const auto& [ip, source] : sources_) stop(*source);
+  for (const auto& [name, limits] : vmta_limits_) stop(limits->own);
+  for (const auto& [name, pool] : pool_limits_) stop(*pool);
+  // Before the lists of idle connections that they are in.
+  for (const auto& [name, queue] : queues_) queue->conns.clear();
 }
 
 void Worker::Start() {
@@ -63,18 +74,11 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
       std::unique_ptr<Source>& source = sources_[host.ip()];
       if (source == nullptr) source = std::make_unique<Source>();
       source->ip = host.ip();
-      const auto settings = policy_->ForSource(host.ip());
-      RatePacer pacer;
-      if (settings->has_max_msg_rate() && !settings->max_msg_rate().unlimited()) {
-        pacer = RatePacer(settings->max_msg_rate().count(),
-                          Duration(settings->max_msg_rate().period_us()), 1);
-        pacer.TakeOver(source->pacer);
-        if (!source->pacer.limited()) pacer.Exhaust(executor_.clock().Now());
-      }
-      source->pacer = pacer;
+      SetSourceLimits(*source);
     }
     if (any) owned.push_back(vmta->name());
   }
+  SetLimits(&owned);
   std::sort(owned.begin(), owned.end());
   const bool changed = owned != owned_vmtas_;
   owned_vmtas_ = std::move(owned);
@@ -96,7 +100,10 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   for (const std::string& name : names) {
     if (const auto found = queues_.find(name); found != queues_.end()) Pump(*found->second);
   }
+  FreedSlot();
 }
+
+size_t Worker::open_connections() const { return total_.connections; }
 
 void Worker::Drain(absl::AnyInvocable<void()> done) {
   draining_ = true;
@@ -127,7 +134,7 @@ void Worker::Drain(absl::AnyInvocable<void()> done) {
 }
 
 void Worker::CheckDrained() {
-  if (!drained_ || open_connections_ > 0) return;
+  if (!drained_ || total_.connections > 0) return;
   for (const auto& link : links_) {
     // A shard that is away keeps its leases: they wait for our next start.
     if (link->stream != nullptr && (!link->held.empty() || !link->unacknowledged.empty())) return;
@@ -140,7 +147,7 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections) const {
   v1::GetWorkerStatusResponse status;
   status.set_worker(options_.name);
   status.set_incarnation(options_.incarnation);
-  status.set_connections_open(open_connections_);
+  status.set_connections_open(total_.connections);
   status.set_delivered_total(stats_.delivered);
   status.set_transient_total(stats_.transient);
   status.set_permanent_total(stats_.permanent);

@@ -11,6 +11,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,7 @@ struct WorkerStats {
   uint64_t permanent = 0;
   uint64_t connects = 0;
   uint64_t connect_failures = 0;
+  uint64_t reused = 0;  // connections that went from one queue to another
   uint64_t returned = 0;
 };
 
@@ -80,13 +82,16 @@ class Worker {
   // Configured sources that this machine has, and that it lacks.
   std::vector<std::string> owned_sources() const;
   std::vector<std::string> missing_sources() const;
-  size_t open_connections() const { return open_connections_; }
+  size_t open_connections() const;
 
  private:
-  struct Link;   // to one shard
-  struct Queue;  // domain/vmta
-  struct Conn;   // one outbound connection
+  struct Link;        // to one shard
+  struct Queue;       // domain/vmta
+  struct Conn;        // one outbound connection
+  struct Limiter;     // a limit that queues share
+  struct VmtaLimits;  // those of a virtual MTA
   struct Source;
+  struct Site;
   struct Target;
   struct Ref;
   struct Held;  // a lease in work
@@ -110,6 +115,7 @@ class Worker {
   void RevokeCredits(Ref& ref);
   void DropRef(Queue& queue, Link& link, uint64_t ref);
   void LetGo(Queue& queue);
+  void TrimCredits(Queue& queue);
   void RememberPace(Queue& queue);
   void FirstPace(Queue& queue);
   void Block(Queue& queue, const std::string& limit, MonotonicTime until);
@@ -117,17 +123,65 @@ class Worker {
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
 
-  // worker_connect.cc
-  void OpenConnections(Queue& queue, size_t wanted);
+  // worker_route.cc
+  struct SourceChoice {
+    Source* source = nullptr;
+    std::string ehlo_name;
+  };
   void Resolve(Queue& queue);
   void OnResolved(Queue& queue, std::shared_ptr<const MxResult> result);
+  std::optional<SourceChoice> ChooseSource(Queue& queue, std::optional<bool> family);
+  std::string EhloName(const policy::v1::SourceHost& host) const;
+  std::string EhloNameWithoutSource(const policy::v1::VirtualMtaSection* vmta) const;
+  Source* SourceToAwait(const Queue& queue);
+  void OrderTargets(Queue& queue, Conn& conn);
   bool ConnectNext(Queue& queue, Conn& conn);
+  static std::string AsideKey(const Source& source, const std::string& address);
+  void SetAside(const Queue& queue, const Conn& conn);
+  bool IsAside(const Source& source, const Target& target) const;
+
+  // worker_sites.cc
+  static std::string SiteKey(Queue& queue, const Source& source, const std::string& ehlo_name);
+  void EnterSite(Conn& conn, std::string key);
+  void LeaveSite(Conn& conn);
+  void BeginIdle(Conn& conn);
+  void EndIdle(Conn& conn);
+  bool Spare(const Conn& conn) const;
+  bool TakeIdle(Queue& queue, const SourceChoice& choice, bool at_once);
+  bool TakeIdleOfAnySource(Queue& queue);
+  void MoveConn(Conn& conn, Queue& to);
+  void MakeRoom(const Limiter& limit, const Queue& queue);
+
+  // worker_limits.cc
+  uint64_t ShareOf(uint64_t limit, const std::vector<std::string>& sources) const;
+  bool SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
+                  const std::vector<std::string>& sources);
+  VmtaLimits& LimitsOf(const std::string& vmta);
+  void SetLimits(std::vector<std::string>* owned);
+  void SetSourceLimits(Source& source);
+  void CountVmta(VmtaLimits& limits, int change);
+  Limiter* FullFor(const Queue& queue, const Conn* instead);
+  bool CountsAgainst(const Conn& conn, const Limiter& limiter) const;
+  void Await(Limiter& limiter, Queue& queue);
+  void FreedSlot();
+  void ServeLines();
+  bool TurnIsOver(const Conn& conn) const;
+  Limiter* SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed);
+  void ChargePace(Queue& queue, Conn& conn, uint64_t recipients);
+  void AwaitPace(Limiter& limiter, Queue& queue);
+  void PaceLater(Limiter& limiter, MonotonicTime when);
+  void ServePace(Limiter& limiter);
+
+  // worker_connect.cc
+  void OpenConnections(Queue& queue, size_t wanted);
   void OnConnectionReady(Conn& conn);
   void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
   void OnConnectionClosed(Conn& conn, ConnectionEnd end);
   void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent);
   void SetIdleTimer(Conn& conn);
-  Source* ChooseSource(Queue& queue);
+  void QuitIdle(Conn& conn);
+  void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
+  static uint32_t Refusals(const queue::v1::GroupResult& result);
   void RemoveConn(Conn& conn);
   void CheckDrained();
   bool Owns(const std::string& ip) const;
@@ -140,14 +194,26 @@ class Worker {
   std::vector<std::unique_ptr<Link>> links_;
   std::map<std::string, std::unique_ptr<Queue>, std::less<>> queues_;
   std::map<std::string, std::unique_ptr<Source>, std::less<>> sources_;  // by IP
-  absl::flat_hash_map<std::string, size_t> vmta_connections_;
+  std::unique_ptr<Limiter> total_limit_;
+  Limiter& total_;
+  std::map<std::string, std::unique_ptr<VmtaLimits>, std::less<>> vmta_limits_;  // lower case
+  std::map<std::string, std::unique_ptr<Limiter>, std::less<>> pool_limits_;
+  std::vector<Limiter*> crowded_;  // those with waiters
+  bool serve_posted_ = false;
+  const Queue* serving_ = nullptr;  // whose turn it is in a line, within ServeLines
+  const Queue* pacing_ = nullptr;   // and within ServePace
+  std::map<std::string, Site> sites_;
+  std::list<Conn*> idle_;  // all, for the longest time first
+  size_t first_turn_ = 0;
   // Of queues that were let go and that a new one of the same name must not forget.
   absl::flat_hash_map<std::string, RatePacer> resting_;
   MonotonicTime started_{};
   std::vector<std::string> owned_vmtas_;
   WorkerStats stats_;
-  size_t open_connections_ = 0;
   uint64_t last_connection_id_ = 0;
+  uint64_t last_lookup_ = 0;
+  // Until when an address is not used from a source (smtp-421-means-mx-unavailable).
+  absl::flat_hash_map<std::string, MonotonicTime> aside_;
   // Shards number their leases each for itself: here each group in work has a number of ours.
   struct InWork {
     Link* link;

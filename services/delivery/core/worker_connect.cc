@@ -1,49 +1,14 @@
-// Connections of a queue: where to, from which source, within which limits, and what their ends
-// mean.
+// Connections of a queue: within which limits they open, and what their ends mean.
 #include <algorithm>
-#include <charconv>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
-#include "services/base/net/ip_address.h"
 #include "services/delivery/core/worker_internal.h"
 
 namespace sluice::delivery {
 namespace {
 
 constexpr Duration kSuspendSource = std::chrono::seconds(60);
-
-common::v1::Reply LocalReply(common::v1::Stage stage, std::string text, std::string enhanced) {
-  common::v1::Reply reply;
-  reply.set_local(true);
-  reply.set_stage(stage);
-  reply.set_text(std::move(text));
-  reply.set_enhanced(std::move(enhanced));
-  return reply;
-}
-
-bool IsPrivateDestination(const std::string& address) {
-  const auto ip = IpAddress::Parse(address);
-  return !ip || ip->IsPrivate() || ip->IsLoopback() || ip->IsLinkLocal() || ip->IsUnspecified();
-}
-
-bool SameFamily(const std::string& a, const std::string& b) {
-  return (a.find(':') == std::string::npos) == (b.find(':') == std::string::npos);
-}
-
-// "host", "host:port", "[2001:db8::1]:port".
-std::pair<std::string, uint16_t> SplitHostPort(std::string_view text, uint16_t otherwise) {
-  const size_t colon = text.rfind(':');
-  if (colon == std::string_view::npos || text.find(']', colon) != std::string_view::npos ||
-      (text.find(':') != colon && text.front() != '[')) {
-    return {std::string(text), otherwise};
-  }
-  uint16_t port = 0;
-  const std::string_view digits = text.substr(colon + 1);
-  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), port);
-  if (parsed.ec != std::errc() || port == 0) port = otherwise;
-  return {std::string(text.substr(0, colon)), port};
-}
 
 }  // namespace
 
@@ -55,34 +20,8 @@ bool Worker::Conn::MayFinish(uint64_t work_id) {
   return found != held.end() && worker.executor_.clock().Now() < found->second.until;
 }
 
-Worker::Source* Worker::ChooseSource(Queue& queue) {
-  const auto* vmta = policy_->FindVirtualMta(queue.vmta);
-  const MonotonicTime now = executor_.clock().Now();
-  if (vmta == nullptr || vmta->source_hosts().empty()) {
-    std::unique_ptr<Source>& any = sources_[""];
-    if (any == nullptr) any = std::make_unique<Source>();
-    any->host_name = vmta != nullptr && !vmta->host_name().empty() ? vmta->host_name()
-                                                                   : policy_->global().host_name();
-    return any.get();
-  }
-  for (int i = 0; i < vmta->source_hosts_size(); ++i) {
-    const auto& host = vmta->source_hosts(static_cast<int>(
-        (queue.turn + static_cast<size_t>(i)) % static_cast<size_t>(vmta->source_hosts_size())));
-    const auto found = sources_.find(host.ip());
-    if (found == sources_.end()) continue;
-    Source& source = *found->second;
-    if (!source.suspended.empty() && source.suspended_until > now) continue;
-    source.suspended.clear();
-    const auto settings = policy_->ForSource(host.ip());
-    if (settings->max_smtp_out() > 0 && source.connections >= settings->max_smtp_out()) continue;
-    source.host_name = host.host_name().empty() ? policy_->global().host_name() : host.host_name();
-    return &source;
-  }
-  return nullptr;
-}
-
 void Worker::OpenConnections(Queue& queue, size_t wanted) {
-  if (queue.resolving) return;
+  if (queue.resolving || (queue.in_line && serving_ != &queue)) return;
   if (queue.useless >= kMostUselessConnections && !queue.conns.empty()) return;
   const MonotonicTime now = executor_.clock().Now();
   if (queue.route == nullptr || queue.route->expires <= now) {
@@ -92,225 +31,97 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
   size_t ready = 0;
   size_t connecting = 0;
   for (const auto& conn : queue.conns) (conn->ready ? ready : connecting) += 1;
+  const Duration rampup(queue.settings->smtp_out_rampup_interval_us());
   // Doubles with each round trip: a receiver that refuses is not met by twenty at once.
   while (queue.conns.size() < wanted && connecting <= ready) {
-    const auto* vmta = policy_->FindVirtualMta(queue.vmta);
-    if (vmta != nullptr && vmta->max_smtp_out() > 0 &&
-        vmta_connections_[queue.vmta] >= vmta->max_smtp_out()) {
-      Block(queue, absl::StrCat("max-smtp-out ", vmta->max_smtp_out(), " (virtual MTA)"), {});
-      WakeAt(queue, now + std::chrono::milliseconds(200));
-      return;
+    auto choice = ChooseSource(queue, std::nullopt);
+    if (choice && TakeIdle(queue, *choice, false)) {
+      ++ready;
+      continue;
     }
-    if (open_connections_ >= options_.max_connections) {
-      Block(queue, "the worker's connection limit", {});
-      WakeAt(queue, now + std::chrono::milliseconds(200));
-      return;
+    if (rampup.count() > 0 && !queue.conns.empty() && now < queue.last_open + rampup) {
+      Block(queue, "smtp-out-rampup-interval", queue.last_open + rampup);
+      WakeAt(queue, queue.last_open + rampup);
+      break;
     }
-    Source* source = ChooseSource(queue);
-    if (source == nullptr) {
-      Block(queue, "no source of the virtual MTA may open a connection now", {});
+    Limiter* full = FullFor(queue, nullptr);
+    if (full == nullptr && !choice) full = SourceToAwait(queue);
+    if (full != nullptr) {
+      if (TakeIdleOfAnySource(queue)) {
+        ++ready;
+        continue;
+      }
+      Await(*full, queue);
+      break;
+    }
+    if (!choice) {
+      Block(queue, "every source of the virtual MTA is suspended", {});
       WakeAt(queue, now + std::chrono::milliseconds(200));
-      return;
+      break;
     }
     queue.conns.push_back(std::make_unique<Conn>(*this, queue));
     Conn& conn = *queue.conns.back();
     conn.id = ++last_connection_id_;
-    conn.source = source;
-    ++source->connections;
-    ++vmta_connections_[queue.vmta];
-    ++open_connections_;
+    conn.source = choice->source;
+    conn.ehlo_name = std::move(choice->ehlo_name);
+    conn.serving_since = now;
+    ++conn.source->connections;
+    ++total_.connections;
+    CountVmta(*queue.limits, 1);
     ++connecting;
-    // Hosts of equal preference, and their addresses, take turns.
-    const auto& targets = queue.targets;
-    for (size_t begin = 0; begin < targets.size();) {
-      size_t end = begin;
-      while (end < targets.size() && targets[end].preference == targets[begin].preference) ++end;
-      for (size_t i = 0; i < end - begin; ++i) {
-        conn.order.push_back(begin + (queue.turn + i) % (end - begin));
-      }
-      begin = end;
-    }
+    // One a turn, where others wait in line.
+    serving_ = nullptr;
+    OrderTargets(queue, conn);
+    queue.last_open = now;
     ++queue.turn;
     if (ConnectNext(queue, conn)) continue;
     const common::v1::Reply reply = queue.last_failure;
     RemoveConn(conn);
-    if (queue.conns.empty()) FailQueue(queue, reply, false, false);
-    return;
-  }
-}
-
-void Worker::Resolve(Queue& queue) {
-  queue.resolving = true;
-  const auto& routes = queue.settings->smtp_hosts().values();
-  auto found = [this, alive = std::weak_ptr<bool>(alive_),
-                name = queue.name](std::shared_ptr<const MxResult> result) {
-    if (alive.expired()) return;
-    // Posted: an answer from the cache must not run inside the caller.
-    executor_.Post([this, alive, name, result = std::move(result)]() mutable {
-      if (alive.expired()) return;
-      const auto it = queues_.find(name);
-      if (it != queues_.end()) OnResolved(*it->second, std::move(result));
-    });
-  };
-  if (IsLocalEnd(*queue.settings)) {
-    MxResult here;
-    here.outcome = MxOutcome::kFound;
-    here.from_dns = false;
-    here.expires = executor_.clock().Now() + std::chrono::minutes(5);
-    here.hosts.resize(1);
-    here.hosts[0].name = queue.settings->type();
-    here.hosts[0].addresses = {"local"};
-    found(std::make_shared<const MxResult>(std::move(here)));
-    return;
-  }
-  if (routes.empty()) {
-    resolver_.Resolve(queue.domain, std::move(found));
-    return;
-  }
-  // Routes are tried in their order; each is a host of its own preference.
-  struct Gather {
-    MxResult result;
-    size_t missing;
-  };
-  auto gather = std::make_shared<Gather>();
-  gather->missing = static_cast<size_t>(routes.size());
-  gather->result.hosts.resize(gather->missing);
-  gather->result.from_dns = false;
-  gather->result.expires = executor_.clock().Now() + std::chrono::minutes(5);
-  auto done = std::make_shared<decltype(found)>(std::move(found));
-  for (int i = 0; i < routes.size(); ++i) {
-    const auto [host, port] = SplitHostPort(routes[i], 0);
-    resolver_.ResolveHost(
-        host, [gather, done, i, host = host, port = port](std::shared_ptr<const MxResult> result) {
-          MxHost& slot = gather->result.hosts[static_cast<size_t>(i)];
-          slot.preference = static_cast<uint16_t>(i);
-          slot.name = port == 0 ? host : absl::StrCat(host, ":", port);
-          if (result->outcome == MxOutcome::kFound) {
-            slot.addresses = result->hosts.front().addresses;
-            gather->result.outcome = MxOutcome::kFound;
-            gather->result.expires = std::min(gather->result.expires, result->expires);
-          } else {
-            gather->result.detail = result->detail;
-          }
-          absl::StrAppend(&gather->result.site, i == 0 ? "" : ",", slot.name);
-          if (--gather->missing == 0) {
-            (*done)(std::make_shared<const MxResult>(std::move(gather->result)));
-          }
-        });
-  }
-}
-
-void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
-  queue.resolving = false;
-  queue.targets.clear();
-  RefreshQueue(queue);
-  switch (result->outcome) {
-    case MxOutcome::kFound:
-      break;
-    case MxOutcome::kTemporary:
-      FailQueue(queue, LocalReply(common::v1::STAGE_DNS, result->detail, "4.4.3"), true, false);
+    if (queue.conns.empty()) {
+      FailQueue(queue, reply, false, false);
       return;
-    case MxOutcome::kNoSuchDomain:
-      FailQueue(queue, LocalReply(common::v1::STAGE_DNS, result->detail, "5.1.2"), true, true);
-      return;
-    case MxOutcome::kNullMx:
-      FailQueue(queue, LocalReply(common::v1::STAGE_DNS, result->detail, "5.1.10"), true, true);
-      return;
-    case MxOutcome::kNoAddress:
-      FailQueue(queue, LocalReply(common::v1::STAGE_DNS, result->detail, "5.4.4"), true,
-                queue.settings->bounce_upon_no_mx());
-      return;
-  }
-  for (const MxHost& host : result->hosts) {
-    const auto [name, port] =
-        result->from_dns
-            ? std::pair<std::string, uint16_t>(
-                  host.name, static_cast<uint16_t>(queue.settings->default_smtp_port()))
-            : SplitHostPort(host.name, static_cast<uint16_t>(queue.settings->default_smtp_port()));
-    for (const std::string& address : host.addresses) {
-      if (result->from_dns && !queue.settings->allow_private_destinations() &&
-          IsPrivateDestination(address)) {
-        queue.last_failure =
-            LocalReply(common::v1::STAGE_CONNECT,
-                       absl::StrCat("DNS gave the private address ", address, " for ", name,
-                                    "; allow-private-destinations is off"),
-                       "4.4.4");
-        continue;
-      }
-      queue.targets.push_back({name, address, port, host.preference});
     }
+    break;
   }
-  queue.route = std::move(result);
-  if (queue.targets.empty()) {
-    queue.route.reset();
-    FailQueue(queue, queue.last_failure, false, false);
-    return;
-  }
-  if (draining_) return;
-  Pump(queue);
-}
-
-bool Worker::ConnectNext(Queue& queue, Conn& conn) {
-  while (conn.next_target < conn.order.size()) {
-    const size_t index = conn.order[conn.next_target++];
-    if (index >= queue.targets.size()) continue;  // they were looked up anew
-    const Target& target = queue.targets[index];
-    if (!conn.source->ip.empty() && !IsLocalEnd(*queue.settings) &&
-        !SameFamily(conn.source->ip, target.address)) {
-      queue.last_failure =
-          LocalReply(common::v1::STAGE_CONNECT,
-                     absl::StrCat("the source ", conn.source->ip, " cannot reach the address ",
-                                  target.address, " of the other family"),
-                     "4.4.1");
-      continue;
-    }
-    ConnectTarget connect;
-    connect.address = target.address;
-    connect.port = target.port;
-    connect.host = target.host;
-    connect.source_ip = conn.source->ip;
-    connect.ehlo_name = conn.source->host_name;
-    connect.settings = queue.settings;
-    conn.host = target.host;
-    conn.address = target.address;
-    conn.opened = executor_.clock().Now();
-    ++stats_.connects;
-    conn.connection = connections_.Connect(connect, &conn);
-    return true;
-  }
-  return false;
+  Grant(queue);  // for connections that were taken over
 }
 
 void Worker::OnConnectionReady(Conn& conn) {
   conn.ready = true;
+  conn.queue->only_5xx_greetings = false;
   if (draining_) {
     conn.quitting = true;
     conn.connection->Quit();
     return;
   }
   SetIdleTimer(conn);
-  Pump(conn.queue);
+  Pump(*conn.queue);
 }
 
 void Worker::SetIdleTimer(Conn& conn) {
   if (conn.idle != 0) executor_.Cancel(conn.idle);
   const Duration wait = std::max<Duration>(
-      std::chrono::milliseconds(1), Duration(conn.queue.settings->connection_idle_timeout_us()));
+      std::chrono::milliseconds(1), Duration(conn.queue->settings->connection_idle_timeout_us()));
   conn.idle = executor_.After(wait, [this, &conn] {
     conn.idle = 0;
-    if (conn.under_way > 0 || conn.quitting) return;
-    // A credit without a place is no credit.
-    Queue& queue = conn.queue;
-    conn.quitting = true;
-    for (Ref& ref : queue.refs) {
-      if (ref.credits == 0) continue;
-      // Not used for so long: nothing is due there, whatever was estimated. It says when there is.
-      ref.due_estimate = 0;
-      RevokeCredits(ref);
-    }
-    conn.connection->Quit();
-    Grant(queue);
+    if (conn.under_way == 0 && !conn.quitting) QuitIdle(conn);
   });
+  if (conn.site != sites_.end()) BeginIdle(conn);
+}
+
+void Worker::QuitIdle(Conn& conn) {
+  // A credit without a place is no credit.
+  Queue& queue = *conn.queue;
+  conn.quitting = true;
+  EndIdle(conn);
+  for (Ref& ref : queue.refs) {
+    if (ref.credits == 0) continue;
+    // Not used for so long: nothing is due there, whatever was estimated. It says when there is.
+    ref.due_estimate = 0;
+    RevokeCredits(ref);
+  }
+  conn.connection->Quit();
+  Grant(queue);
 }
 
 void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
@@ -321,20 +132,27 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
     ++conn.delivered;
     ++conn.source->delivered;
   }
-  Queue& queue = conn.queue;
+  Queue& queue = *conn.queue;
+  if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
   if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
     conn.answered = true;
     queue.useless = 0;
+    conn.errors += Refusals(result);
   }
   Report(queue, std::move(result));
   if (conn.under_way == 0 && !conn.quitting) {
-    const uint32_t most = queue.settings->max_msg_per_connection();
-    if (most > 0 && conn.sent >= most) {
+    if (conn.spent()) {
       conn.quitting = true;
       conn.connection->Quit();
     } else {
       SetIdleTimer(conn);
+      FreedSlot();
     }
+  }
+  if (!conn.quitting && TurnIsOver(conn)) {
+    conn.quitting = true;
+    conn.connection->Quit();
+    TrimCredits(queue);
   }
   if (draining_) {
     CheckDrained();
@@ -344,10 +162,49 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   Pump(queue);
 }
 
+// smtp-421-means-mx-unavailable: who got a 421 is not deferred, and goes on by another host.
+void Worker::TakeBack421(Conn& conn, queue::v1::GroupResult* result) {
+  const auto is_421 = [](queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply) {
+    return outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT && !reply.local() &&
+           reply.code() == 421;
+  };
+  bool any = false;
+  if (is_421(result->outcome(), result->reply())) {
+    result->set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+    conn.queue->last_failure = result->reply();
+    any = true;
+  }
+  for (auto& recipient : *result->mutable_recipients()) {
+    if (!is_421(recipient.outcome(), recipient.reply())) continue;
+    recipient.set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+    conn.queue->last_failure = recipient.reply();
+    any = true;
+  }
+  if (!any) return;
+  SetAside(*conn.queue, conn);
+  conn.set_aside = true;
+}
+
+// Replies that count against max-errors-per-connection.
+uint32_t Worker::Refusals(const queue::v1::GroupResult& result) {
+  const auto refused = [](queue::v1::RecipientOutcome outcome) {
+    return outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT ||
+           outcome == queue::v1::RECIPIENT_OUTCOME_PERMANENT;
+  };
+  uint32_t count = refused(result.outcome()) ? 1 : 0;
+  for (const auto& recipient : result.recipients()) count += refused(recipient.outcome()) ? 1 : 0;
+  return count;
+}
+
 void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
-  Queue& queue = conn.queue;
+  Queue& queue = *conn.queue;
   if (!end.ready) {
     ++stats_.connect_failures;
+    const bool greeted = end.reply.stage() == common::v1::STAGE_GREETING && !end.reply.local();
+    if (!greeted || end.reply.code() < 500) queue.only_5xx_greetings = false;
+    if (greeted && end.reply.code() == 421 && queue.settings->smtp_421_means_mx_unavailable()) {
+      SetAside(queue, conn);
+    }
     queue.last_failure = end.reply;
     if (queue.last_failure.host().empty()) queue.last_failure.set_host(conn.host);
     if (queue.last_failure.ip().empty()) queue.last_failure.set_ip(conn.address);
@@ -364,7 +221,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   } else if (!conn.answered && !conn.quitting) {
     queue.last_failure = end.reply;
   }
-  const bool useless = !conn.answered && !conn.quitting;
+  const bool useless = !conn.answered && !conn.quitting && !conn.set_aside;
   RemoveConn(conn);
   if (useless) ++queue.useless;
   if (draining_) {
@@ -375,7 +232,8 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   const bool others = std::any_of(queue.conns.begin(), queue.conns.end(),
                                   [](const auto& each) { return each->ready; });
   if (useless && !others && queue.conns.empty()) {
-    FailQueue(queue, queue.last_failure, false, false);
+    FailQueue(queue, queue.last_failure, false,
+              queue.only_5xx_greetings && queue.settings->bounce_upon_5xx_greeting());
     return;
   }
   SendPaced(queue);
@@ -383,23 +241,18 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     LetGo(queue);
     return;
   }
-  // Fewer places than credits: take them back, and promise anew what there is.
-  size_t places = 0;
-  for (const auto& each : queue.conns) places += each->free_places();
-  if (queue.credits() + queue.waiting.size() > places) {
-    for (Ref& ref : queue.refs) {
-      if (ref.credits > 0) RevokeCredits(ref);
-    }
-  }
+  TrimCredits(queue);
   Pump(queue);
 }
 
 void Worker::RemoveConn(Conn& conn) {
   if (conn.idle != 0) executor_.Cancel(conn.idle);
+  LeaveSite(conn);
   --conn.source->connections;
-  --vmta_connections_[conn.queue.vmta];
-  --open_connections_;
-  conn.queue.conns.remove_if([&conn](const auto& each) { return each.get() == &conn; });
+  --total_.connections;
+  CountVmta(*conn.queue->limits, -1);
+  FreedSlot();
+  conn.queue->conns.remove_if([&conn](const auto& each) { return each.get() == &conn; });
 }
 
 // The queue reached nobody: its shards put it, not its recipients, in retry mode.

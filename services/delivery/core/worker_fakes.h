@@ -33,12 +33,13 @@ class FakeShard final : public DispatchClient {
     response.mutable_hello()->set_lease_seconds(lease_seconds);
     Say(response);
   }
-  void Ready(uint64_t ref, uint32_t due, int64_t oldest_us = 0) {
+  void Ready(uint64_t ref, uint32_t due, int64_t oldest_us = 0,
+             const std::string& domain = "example.org", const std::string& vmta = "v") {
     queue::v1::DispatchResponse response;
     queue::v1::ReadyQueue* ready = response.add_ready();
     ready->set_queue_ref(ref);
-    ready->set_domain("example.org");
-    ready->set_vmta("v");
+    ready->set_domain(domain);
+    ready->set_vmta(vmta);
     ready->set_due_estimate(due);
     ready->set_oldest_due_us(oldest_us);
     Say(response);
@@ -101,16 +102,20 @@ class FakeSites final : public ConnectionFactory {
     void Quit() override { quit = true; }
 
     // The oldest transaction under way gets its result.
-    void Answer(queue::v1::RecipientOutcome outcome) {
+    void Answer(queue::v1::RecipientOutcome outcome, uint32_t code = 0) {
       queue::v1::GroupResult result;
       result.set_lease_id(under_way.front().lease->lease_id());
       result.set_outcome(outcome);
+      if (code != 0) result.mutable_reply()->set_code(code);
       under_way.erase(under_way.begin());
       handler->OnResult(std::move(result));
     }
     void Close(bool ready, uint32_t code = 0, std::string text = "closed") {
       ConnectionEnd end;
       end.ready = ready;
+      if (!ready) {
+        end.reply.set_stage(code == 0 ? common::v1::STAGE_CONNECT : common::v1::STAGE_GREETING);
+      }
       end.reply.set_code(code);
       end.reply.set_text(std::move(text));
       handler->OnClosed(std::move(end));
@@ -120,6 +125,7 @@ class FakeSites final : public ConnectionFactory {
     ConnectionHandler* const handler;
     std::vector<Transaction> under_way;
     bool quit = false;
+    bool greeted = false;  // by the test
 
    private:
     FakeSites& sites_;
@@ -142,14 +148,27 @@ class FakeSites final : public ConnectionFactory {
 
 class FakeResolver final : public MxResolver {
  public:
-  void Resolve(std::string_view, Done done) override {
+  void Resolve(std::string_view domain, Done done) override {
     ++asked;
-    done(std::make_shared<MxResult>(answer));
+    if (hold) {
+      held.push_back(std::move(done));
+      return;
+    }
+    const auto own = answers.find(domain);
+    done(std::make_shared<MxResult>(own == answers.end() ? answer : own->second));
   }
   void ResolveHost(std::string_view, Done done) override {
     done(std::make_shared<MxResult>(answer));
   }
+  void AnswerOldest() {
+    Done done = std::move(held.front());
+    held.erase(held.begin());
+    done(std::make_shared<MxResult>(answer));
+  }
   MxResult answer;
+  std::map<std::string, MxResult, std::less<>> answers;  // of domains that have their own
+  bool hold = false;
+  std::vector<Done> held;
   int asked = 0;
 };
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <deque>
+#include <list>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,14 +19,43 @@ inline constexpr size_t kGroupsPerConnection = 2;
 // has ended, the queue fails.
 inline constexpr size_t kMostUselessConnections = 3;
 
-struct Worker::Source {
-  std::string ip;  // empty: the system chooses
-  std::string host_name;
+// How far ahead of a shared limit's next token a connection is made.
+inline constexpr Duration kPaceAhead = std::chrono::seconds(5);
+
+// A limit that queues share, and their line before it.
+struct Worker::Limiter {
+  std::string what;        // "virtual MTA", for people
+  size_t most = SIZE_MAX;  // connections
+  size_t busy = SIZE_MAX;  // connections that its pace can keep busy
   size_t connections = 0;
+  RatePacer pacer;
+  std::deque<std::string> waiters;    // queues that want a connection
+  std::deque<std::string> pace_line;  // queues that have a group, and wait for its token
+  TimerId timer = 0;
+  MonotonicTime timer_at{};
+
+  bool HasRoom(MonotonicTime now) const {
+    return connections < std::min(most, busy) && pacer.Next(now) <= now + kPaceAhead;
+  }
+};
+
+struct Worker::VmtaLimits {
+  Limiter own;
+  std::vector<Limiter*> pools;  // with a limit, that it is in
+  bool paced = false;           // any of them
+};
+
+struct Worker::Source : Limiter {
+  std::string ip;  // empty: the system chooses
   uint64_t delivered = 0;
   std::string suspended;  // why it is not used, or empty
   MonotonicTime suspended_until{};
-  RatePacer pacer;
+};
+
+// Connections that were made alike: any queue that would make such a one may take one over.
+struct Worker::Site {
+  size_t connections = 0;
+  std::list<Conn*> idle;  // for the longest time first
 };
 
 // A lease that is being sent.
@@ -85,7 +116,13 @@ struct Worker::Queue {
   std::string domain;
   std::string vmta;
   std::string pool;
+  VmtaLimits* limits = nullptr;
+  bool in_line = false;       // of some limiter's waiters
+  bool in_pace_line = false;  // of some limiter's pace_line
   std::shared_ptr<const policy::v1::QueueSettings> settings;
+  // What of these a connection is made with, made when it is first needed.
+  std::shared_ptr<const policy::v1::QueueSettings> site_settings;
+  std::string site_settings_key;
   uint64_t policy_version = 0;
   RatePacer pacer;
   std::vector<Ref> refs;
@@ -100,6 +137,11 @@ struct Worker::Queue {
   // Connections that ended without an answer to any message, since the last answer.
   size_t useless = 0;
   bool resolving = false;
+  uint64_t lookup = 0;  // which one is awaited
+  TimerId dns_timer = 0;
+  // Every connection so far was greeted with a 5xx.
+  bool only_5xx_greetings = true;
+  MonotonicTime last_open{};
   std::shared_ptr<const MxResult> route;
   std::vector<Target> targets;  // of the route, by preference
   size_t turn = 0;              // over sources, hosts and addresses of equal rank
@@ -124,7 +166,7 @@ struct Worker::Queue {
 };
 
 struct Worker::Conn final : ConnectionHandler {
-  Conn(Worker& worker, Queue& queue) : worker(worker), queue(queue) {}
+  Conn(Worker& worker, Queue& queue) : worker(worker), queue(&queue), site(worker.sites_.end()) {}
   void OnReady() override { worker.OnConnectionReady(*this); }
   void OnResult(queue::v1::GroupResult result) override {
     worker.OnConnectionResult(*this, std::move(result));
@@ -139,22 +181,34 @@ struct Worker::Conn final : ConnectionHandler {
     // another transaction that takes its time.
     const size_t most_groups = paced() ? 1 : kGroupsPerConnection;
     size_t places = most_groups - std::min(under_way, most_groups);
-    const uint32_t most = queue.settings->max_msg_per_connection();
+    if (too_many_errors()) return 0;
+    const uint32_t most = queue->settings->max_msg_per_connection();
     if (most > 0) places = std::min<size_t>(places, most > sent ? most - sent : 0);
     return places;
   }
 
+  // Has had its share of messages, or of errors.
+  bool spent() const {
+    const uint32_t most = queue->settings->max_msg_per_connection();
+    return (most > 0 && sent >= most) || too_many_errors();
+  }
+  bool too_many_errors() const {
+    const uint32_t most = queue->settings->max_errors_per_connection();
+    return most > 0 && errors >= most;
+  }
+
   bool paced() const {
-    return queue.pacer.limited() || (source != nullptr && source->pacer.limited());
+    return queue->pacer.limited() || queue->limits->paced || source->pacer.limited();
   }
 
   Worker& worker;
-  Queue& queue;
+  Queue* queue;  // that it serves now
   std::unique_ptr<Connection> connection;
   Source* source = nullptr;
   uint64_t id = 0;
   std::string host;
   std::string address;
+  std::string ehlo_name;
   std::vector<size_t> order;  // of the queue's targets, as this one tries them
   size_t next_target = 0;     // into order
   bool ready = false;
@@ -162,15 +216,26 @@ struct Worker::Conn final : ConnectionHandler {
   size_t under_way = 0;
   uint64_t sent = 0;
   uint64_t delivered = 0;
-  bool answered = false;  // to any message, be it by a refusal
+  uint32_t errors = 0;
+  uint32_t tried = 0;      // addresses
+  bool set_aside = false;  // its host was, for what it said here
+  bool answered = false;   // to any message, be it by a refusal
   TimerId idle = 0;
   MonotonicTime opened{};
+  MonotonicTime serving_since{};  // this queue
+  MonotonicTime idle_since{};
+  std::map<std::string, Site>::iterator site;
+  // The links of the two lists of idle connections, while it is in neither.
+  std::list<Conn*> site_place{this};
+  std::list<Conn*> age_place{this};
+  std::list<Conn*>::iterator place_in_site;
+  std::list<Conn*>::iterator place_in_age;
 };
 
 bool Worker::Queue::paced() const {
-  return pacer.limited() || std::any_of(conns.begin(), conns.end(), [](const auto& conn) {
-           return conn->source->pacer.limited();
-         });
+  return pacer.limited() || limits->paced ||
+         std::any_of(conns.begin(), conns.end(),
+                     [](const auto& conn) { return conn->source->pacer.limited(); });
 }
 
 }  // namespace sluice::delivery

@@ -41,6 +41,8 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     slot->domain = ready.domain();
     slot->vmta = ready.vmta();
     slot->pool = ready.pool();
+    slot->limits = &LimitsOf(slot->vmta);
+    slot->turn = ++first_turn_;  // queues begin with different sources and hosts
   }
   Queue& queue = *slot;
   if (queue.settings == nullptr) {
@@ -134,6 +136,16 @@ void Worker::RevokeCredits(Ref& ref) {
   ref.link->out.header.add_revokes()->set_queue_ref(ref.ref);
   ref.link->dirty = true;
   FlushLater();
+}
+
+// Fewer places than credits: takes them back, to promise anew what there is.
+void Worker::TrimCredits(Queue& queue) {
+  size_t places = 0;
+  for (const auto& each : queue.conns) places += each->free_places();
+  if (queue.credits() + queue.waiting.size() <= places) return;
+  for (Ref& ref : queue.refs) {
+    if (ref.credits > 0) RevokeCredits(ref);
+  }
 }
 
 void Worker::Grant(Queue& queue) {
@@ -280,7 +292,6 @@ void Worker::SendPaced(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   while (!queue.waiting.empty()) {
     Transaction& next = queue.waiting.front().transaction;
-    MonotonicTime allowed = queue.pacer.Next(now);
     Conn* best = nullptr;
     for (const auto& conn : queue.conns) {
       if (conn->free_places() == 0) continue;
@@ -292,16 +303,22 @@ void Worker::SendPaced(Queue& queue) {
       queue.waiting.pop_front();
       continue;
     }
-    if (best->source != nullptr) allowed = std::max(allowed, best->source->pacer.Next(now));
-    if (allowed > now) {
-      WakeAt(queue, allowed);
-      return;
+    if (best->paced()) {
+      MonotonicTime allowed = queue.pacer.Next(now);
+      Limiter* shared = SlowestPace(queue, *best, &allowed);
+      if (allowed > now) {
+        if (shared != nullptr) {
+          AwaitPace(*shared, queue);
+        } else {
+          WakeAt(queue, allowed);
+        }
+        return;
+      }
+      ChargePace(queue, *best, static_cast<uint64_t>(next.lease->deliveries_size()));
     }
-    const auto recipients = static_cast<uint64_t>(next.lease->deliveries_size());
-    queue.pacer.Charge(now, recipients);
-    if (best->source != nullptr) best->source->pacer.Charge(now, recipients);
     ++best->under_way;
     ++best->sent;
+    EndIdle(*best);
     if (best->idle != 0) executor_.Cancel(std::exchange(best->idle, 0));
     Transaction transaction = std::move(next);
     queue.waiting.pop_front();
@@ -334,6 +351,7 @@ void Worker::LetGo(Queue& queue) {
   }
   FlushLater();
   if (queue.timer != 0) executor_.Cancel(queue.timer);
+  if (queue.dns_timer != 0) executor_.Cancel(queue.dns_timer);
   RememberPace(queue);
   queues_.erase(queues_.find(queue.name));
 }

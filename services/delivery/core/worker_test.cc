@@ -1,10 +1,8 @@
 // The worker against a shard and sites that do what the test says, in virtual time.
 #include "services/delivery/core/worker.h"
 
-#include <functional>
-
 #include "gtest/gtest.h"
-#include "services/delivery/core/worker_fakes.h"
+#include "services/delivery/core/worker_world.h"
 
 namespace sluice::delivery {
 namespace {
@@ -12,81 +10,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-// A worker for the virtual MTA "v" and two hosts, mx1 before mx2.
-struct World {
-  // `adjust` changes v's section; `source`, the settings of its source IP.
-  explicit World(
-      const std::function<void(policy::v1::VirtualMtaSection&)>& adjust = [](auto&) {},
-      const std::function<void(policy::v1::SourceSettings&)>& source = nullptr,
-      size_t shard_count = 1) {
-    resolver.answer.outcome = MxOutcome::kFound;
-    resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1"}}, {"mx2", 20, {"192.0.2.2"}}};
-    resolver.answer.from_dns = false;
-    resolver.answer.site = "mx1,mx2";
-    resolver.answer.expires = executor.clock().Now() + std::chrono::hours(1);
-
-    policy::v1::PolicySnapshot snapshot;
-    snapshot.set_version(1);
-    policy::v1::Section* vmta = snapshot.add_sections();
-    vmta->set_name("vmta/v");
-    auto* section = vmta->mutable_content()->mutable_virtual_mta();
-    section->set_name("v");
-    auto* host = section->add_source_hosts();
-    host->set_ip("127.0.0.5");
-    host->set_host_name("out5.example");
-    adjust(*section);
-    if (source != nullptr) {
-      policy::v1::Section* settings = snapshot.add_sections();
-      settings->set_name("source/127.0.0.5");
-      auto* content = settings->mutable_content()->mutable_source();
-      content->set_ip("127.0.0.5");
-      source(*content->mutable_settings());
-    }
-    auto view = config::PolicyView::Build(snapshot);
-    EXPECT_TRUE(view.ok()) << view.status().ToString();
-
-    WorkerOptions options;
-    options.name = "w1";
-    options.incarnation = 7;
-    std::vector<ShardAddress> addresses;
-    for (size_t i = 0; i < shard_count; ++i) {
-      shards.push_back(std::make_unique<testing::FakeShard>());
-      addresses.push_back({"s" + std::to_string(i), shards.back().get(), nullptr});
-    }
-    worker = std::make_unique<Worker>(options, executor, resolver, sites, std::move(addresses));
-    worker->SetPolicy(*view);
-    worker->Start();
-    executor.RunPosted();
-    for (const auto& each : shards) each->Hello(60);
-  }
-  testing::FakeShard& shard() { return *shards[0]; }
-  queue::v1::DispatchRequest Take() {
-    executor.RunPosted();
-    return shard().Take();
-  }
-  // Announces mail and has the first connection ready.
-  testing::FakeSites::Remote& Connected(uint32_t due = 1) {
-    shard().Ready(1, due);
-    executor.RunPosted();
-    EXPECT_FALSE(sites.open.empty());
-    testing::FakeSites::Remote& remote = *sites.open.front();
-    remote.handler->OnReady();
-    executor.RunPosted();
-    return remote;
-  }
-
-  sluice::testing::ManualExecutor executor;
-  testing::FakeSites sites{executor};
-  testing::FakeResolver resolver;
-  std::vector<std::unique_ptr<testing::FakeShard>> shards;
-  std::unique_ptr<Worker> worker;
-};
-
-uint32_t Groups(const queue::v1::DispatchRequest& request) {
-  uint32_t sum = 0;
-  for (const auto& credit : request.credits()) sum += credit.groups();
-  return sum;
-}
+using testing::Groups;
+using testing::World;
 
 constexpr auto kDelivered = queue::v1::RECIPIENT_OUTCOME_DELIVERED;
 constexpr auto kPermanent = queue::v1::RECIPIENT_OUTCOME_PERMANENT;

@@ -60,6 +60,36 @@ bool Equal(const RecipientVerdict& a, const RecipientVerdict& b) {
          a.reply.enhanced == b.reply.enhanced && a.reply.text == b.reply.text;
 }
 
+// What the sender asked of delivery reports goes on to a peer that makes them (RFC 3461
+// section 5.2).
+void FillDsn(const queue::v1::Lease& lease, mail::ClientTransaction* transaction) {
+  const common::v1::Message& message = lease.message();
+  transaction->envid = message.envid();
+  if (message.dsn_return() == common::v1::DSN_RETURN_FULL) {
+    transaction->ret = mail::ClientTransaction::Ret::kFull;
+  } else if (message.dsn_return() == common::v1::DSN_RETURN_HEADERS) {
+    transaction->ret = mail::ClientTransaction::Ret::kHeaders;
+  }
+  const bool any =
+      std::any_of(lease.deliveries().begin(), lease.deliveries().end(),
+                  [](const auto& each) { return each.notify() != 0 || !each.orcpt().empty(); });
+  if (!any) return;
+  for (const auto& each : lease.deliveries()) {
+    transaction->dsn.push_back({each.notify(), each.orcpt()});
+  }
+}
+
+// Whether a message that came with SMTPUTF8 needs it: many clients say it for plain ASCII. What is
+// not at hand is taken to need it.
+bool HeaderNeedsUtf8(const Transaction& transaction) {
+  if (transaction.chunks != nullptr) return true;
+  std::string_view header = transaction.body.view();
+  const uint64_t size = transaction.lease->message().header_size();
+  if (size > 0) header = header.substr(0, size);
+  return std::any_of(header.begin(), header.end(),
+                     [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
+}
+
 class OutboundConnection final : public Connection,
                                  private TcpHandler,
                                  private mail::SmtpClientHandler {
@@ -115,7 +145,10 @@ class OutboundConnection final : public Connection,
     for (const auto& delivery : lease.deliveries()) begin.recipients.push_back(delivery.rcpt());
     begin.size = lease.message().body_size();
     begin.eight_bit = lease.message().body_type() == common::v1::BODY_TYPE_8BITMIME;
-    begin.smtputf8 = lease.message().smtputf8();
+    begin.binary = lease.message().body_type() == common::v1::BODY_TYPE_BINARYMIME;
+    begin.smtputf8 =
+        lease.message().smtputf8() && (session_.peer().smtputf8 || HeaderNeedsUtf8(transaction));
+    FillDsn(lease, &begin);
     work_.push_back({std::move(transaction), loop_.clock().Now(), {}, {}, {}});
     if (work_.size() == 1) work_.front().started = loop_.clock().Now();
     session_.Begin(std::move(begin));
@@ -141,9 +174,8 @@ class OutboundConnection final : public Connection,
   };
   // What the session said within one call, told to the handler behind it.
   struct Event {
-    enum class Kind : uint8_t { kReady, kResult, kEnd } kind;
+    bool ready = false;  // else it is a result
     queue::v1::GroupResult result;
-    RecipientVerdict last;
   };
 
   static mail::SmtpClientOptions OptionsOf(const ConnectTarget& target) {
@@ -152,6 +184,16 @@ class OutboundConnection final : public Connection,
     options.ehlo_name = target.ehlo_name.empty() ? "localhost" : target.ehlo_name;
     options.use_pipelining = !settings.ignore_pipelining();
     options.use_8bitmime = !settings.ignore_8bitmime();
+    options.use_chunking = !settings.ignore_chunking();
+    options.use_dsn = !settings.ignore_dsn();
+    options.lmtp = settings.type() == "lmtp";
+    options.bounce_upon_transfer_failure = settings.bounce_upon_transfer_failure();
+    options.bounce_upon_pix_transfer_failure = settings.bounce_upon_pix_transfer_failure();
+    options.assume_delivery_upon_final_timeout =
+        settings.assume_delivery_upon_data_termination_timeout();
+    options.mail_timeout = Duration(settings.smtp_mail_reply_timeout_us());
+    options.rcpt_timeout = Duration(settings.smtp_rcpt_reply_timeout_us());
+    options.data_initiation_timeout = Duration(settings.smtp_data_initiation_timeout_us());
     options.greeting_timeout = Duration(settings.smtp_greeting_timeout_us());
     options.command_timeout = Duration(settings.smtp_command_reply_timeout_us());
     options.data_timeout = Duration(settings.data_send_timeout_us());
@@ -199,7 +241,7 @@ class OutboundConnection final : public Connection,
     } else {
       deadline_.SetAfter(session_.timeout());
     }
-    if (!events_.empty()) TellLater();
+    if (!events_.empty() || end_) TellLater();
   }
 
   // ---- TcpHandler
@@ -226,7 +268,7 @@ class OutboundConnection final : public Connection,
   void OnOutput(std::string_view text) override { tcp_->Write(text); }
   void OnReady() override {
     ready_ = true;
-    events_.push_back({Event::Kind::kReady, {}, {}});
+    events_.push_back({true, {}});
   }
   void OnWantBody(uint64_t) override {
     Work& work = work_.front();
@@ -278,7 +320,7 @@ class OutboundConnection final : public Connection,
     work_.erase(work_.begin());
     const MonotonicTime now = loop_.clock().Now();
     if (!work_.empty()) work_.front().started = now;
-    Event event{Event::Kind::kResult, {}, {}};
+    Event event;
     queue::v1::GroupResult& result = event.result;
     result.set_lease_id(id);
     result.set_time_us(ToUnixMicros(loop_.clock().WallNow()));
@@ -308,7 +350,7 @@ class OutboundConnection final : public Connection,
     attempt->set_destination_ip(target_.address);
     attempt->set_destination_host(target_.host);
     attempt->set_source(target_.ehlo_name);
-    attempt->set_delivery_type("smtp");
+    attempt->set_delivery_type(target_.settings->type() == "lmtp" ? "lmtp" : "smtp");
     attempt->set_size(work.transaction.lease->message().body_size());
     if (sent_ == 0) {
       for (const std::string& keyword : session_.peer().keywords) {
@@ -327,9 +369,7 @@ class OutboundConnection final : public Connection,
     }
     events_.push_back(std::move(event));
   }
-  void OnEnd(const RecipientVerdict& last) override {
-    events_.push_back({Event::Kind::kEnd, {}, last});
-  }
+  void OnEnd(const RecipientVerdict& last) override { end_ = last; }
 
   static uint32_t Micros(Duration time) {
     return static_cast<uint32_t>(std::clamp<int64_t>(time.count(), 0, UINT32_MAX));
@@ -351,25 +391,22 @@ class OutboundConnection final : public Connection,
     while (!events_.empty()) {
       std::vector<Event> events = std::exchange(events_, {});
       for (Event& event : events) {
-        switch (event.kind) {
-          case Event::Kind::kReady:
-            handler_->OnReady();
-            break;
-          case Event::Kind::kResult:
-            handler_->OnResult(std::move(event.result));
-            break;
-          case Event::Kind::kEnd: {
-            ConnectionEnd end;
-            end.ready = ready_;
-            end.reply = ToReply(event.last);
-            tcp_->CloseAfterFlush();
-            handler_->OnClosed(std::move(end));
-            if (!destroyed) destroyed_ = outer;
-            return false;
-          }
+        if (event.ready) {
+          handler_->OnReady();
+        } else {
+          handler_->OnResult(std::move(event.result));
         }
         if (destroyed) return false;
       }
+    }
+    if (end_) {
+      ConnectionEnd end;
+      end.ready = ready_;
+      end.reply = ToReply(*end_);
+      tcp_->CloseAfterFlush();
+      handler_->OnClosed(std::move(end));
+      if (!destroyed) destroyed_ = outer;
+      return false;
     }
     destroyed_ = outer;
     return true;
@@ -384,6 +421,7 @@ class OutboundConnection final : public Connection,
   std::optional<TcpConnection> tcp_;
   std::vector<Work> work_;  // at most two
   std::vector<Event> events_;
+  std::optional<RecipientVerdict> end_;  // told behind all results
   MonotonicTime began_{};
   MonotonicTime connected_{};
   uint64_t sent_ = 0;

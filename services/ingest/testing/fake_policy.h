@@ -89,6 +89,7 @@ class FakePolicy final : public config::PolicyView {
   const std::vector<const policy::v1::VirtualMtaSection*>& virtual_mtas() const override {
     return vmta_pointers_;
   }
+  const std::vector<const policy::v1::PoolSection*>& pools() const override { return pools_; }
   const policy::v1::ControlEntry* FindPause(std::string_view, std::string_view) const override {
     return nullptr;
   }
@@ -99,6 +100,7 @@ class FakePolicy final : public config::PolicyView {
  private:
   std::vector<std::unique_ptr<policy::v1::VirtualMtaSection>> vmtas_;
   std::vector<const policy::v1::VirtualMtaSection*> vmta_pointers_;
+  std::vector<const policy::v1::PoolSection*> pools_;
   std::vector<const policy::v1::ControlEntry*> controls_;
   mutable std::map<std::pair<std::string, std::vector<std::string>>,
                    std::shared_ptr<policy::v1::ClientSettings>>

@@ -1,0 +1,307 @@
+// Limits that queues share: of a virtual MTA, a pool, a source, and of all. A queue that finds one
+// exhausted waits in its line; each place that comes free goes to the next one in line.
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+namespace {
+
+// A connection that has served a queue for so long while others wait goes to the next.
+constexpr Duration kTurn = std::chrono::seconds(10);
+
+// Connections that can be busy at that pace, if each transaction takes a few seconds.
+size_t BusyAt(const RatePacer& pacer) {
+  if (!pacer.limited()) return SIZE_MAX;
+  const auto busy = kPaceAhead / std::max<Duration>(pacer.interval(), Duration(1));
+  return static_cast<size_t>(std::max<int64_t>(1, busy));
+}
+
+RatePacer PacerOf(uint64_t count, uint64_t period_us, const RatePacer& old, MonotonicTime unknown) {
+  RatePacer pacer(count, Duration(period_us), 1);
+  pacer.TakeOver(old);
+  // What was sent before the limit began to be counted is not known.
+  if (!old.limited()) pacer.Exhaust(unknown);
+  return pacer;
+}
+
+}  // namespace
+
+// This worker's part of a limit that others share: as many of `sources` as it owns, and the rest of
+// the division to the first ones. What needs no source is everybody's.
+uint64_t Worker::ShareOf(uint64_t limit, const std::vector<std::string>& sources) const {
+  if (sources.empty()) return limit;
+  uint64_t share = 0;
+  for (size_t i = 0; i < sources.size(); ++i) {
+    if (Owns(sources[i])) share += limit / sources.size() + (i < limit % sources.size() ? 1 : 0);
+  }
+  return share;
+}
+
+// False where this worker has no part of it, and somebody else has.
+bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
+                        const std::vector<std::string>& sources) {
+  bool any = true;
+  limiter.most = SIZE_MAX;
+  if (most > 0) {
+    limiter.most = ShareOf(most, sources);
+    any &= limiter.most > 0;
+  }
+  if (rate != nullptr && !rate->unlimited()) {
+    const uint64_t share = ShareOf(rate->count(), sources);
+    any &= share > 0 || rate->count() == 0;
+    limiter.pacer = PacerOf(share, rate->period_us(), limiter.pacer, executor_.clock().Now());
+  } else {
+    limiter.pacer = RatePacer();
+  }
+  limiter.busy = BusyAt(limiter.pacer);
+  return any;
+}
+
+Worker::VmtaLimits& Worker::LimitsOf(const std::string& vmta) {
+  std::unique_ptr<VmtaLimits>& slot = vmta_limits_[absl::AsciiStrToLower(vmta)];
+  if (slot == nullptr) {
+    slot = std::make_unique<VmtaLimits>();
+    slot->own.what = "virtual MTA";
+  }
+  return *slot;
+}
+
+void Worker::SetSourceLimits(Source& source) {
+  source.what = absl::StrCat("source ", source.ip);
+  const auto settings = policy_->ForSource(source.ip);
+  SetLimiter(source, settings->max_smtp_out(),
+             settings->has_max_msg_rate() ? &settings->max_msg_rate() : nullptr, {});
+}
+
+// Virtual MTAs of which this worker may have connections go to `owned`.
+void Worker::SetLimits(std::vector<std::string>* owned) {
+  total_.what = "this worker";
+  total_.most = std::min<size_t>(options_.max_connections, policy_->global().total_max_smtp_out());
+  for (const auto& [name, limits] : vmta_limits_) limits->pools.clear();
+  absl::flat_hash_map<std::string, std::vector<std::string>> pools_of;
+  absl::flat_hash_map<std::string, std::vector<std::string>> sources_of;
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    const std::string key = absl::AsciiStrToLower(vmta->name());
+    for (const auto& host : vmta->source_hosts()) sources_of[key].push_back(host.ip());
+  }
+  absl::flat_hash_set<std::string> without;
+  for (const auto* pool : policy_->pools()) {
+    if (pool->max_smtp_out() == 0 &&
+        (!pool->has_max_smtp_msg_rate() || pool->max_smtp_msg_rate().unlimited())) {
+      continue;
+    }
+    std::unique_ptr<Limiter>& slot = pool_limits_[pool->name()];
+    if (slot == nullptr) slot = std::make_unique<Limiter>();
+    slot->what = absl::StrCat("pool ", pool->name());
+    std::vector<std::string> sources;
+    for (const std::string& member : pool->virtual_mtas()) {
+      for (const std::string& ip : sources_of[absl::AsciiStrToLower(member)]) {
+        if (std::find(sources.begin(), sources.end(), ip) == sources.end()) sources.push_back(ip);
+      }
+    }
+    const bool any =
+        SetLimiter(*slot, pool->max_smtp_out(),
+                   pool->has_max_smtp_msg_rate() ? &pool->max_smtp_msg_rate() : nullptr, sources);
+    for (const std::string& member : pool->virtual_mtas()) {
+      LimitsOf(member).pools.push_back(slot.get());
+      if (!any) without.insert(absl::AsciiStrToLower(member));
+    }
+  }
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    const std::string key = absl::AsciiStrToLower(vmta->name());
+    VmtaLimits& limits = LimitsOf(vmta->name());
+    if (!SetLimiter(limits.own, vmta->max_smtp_out(),
+                    vmta->has_max_smtp_msg_rate() ? &vmta->max_smtp_msg_rate() : nullptr,
+                    sources_of[key])) {
+      without.insert(key);
+    }
+    limits.paced = limits.own.pacer.limited();
+    for (const Limiter* pool : limits.pools) limits.paced |= pool->pacer.limited();
+  }
+  std::erase_if(*owned, [&without](const std::string& name) {
+    return without.contains(absl::AsciiStrToLower(name));
+  });
+  // The members of a pool may have changed.
+  for (const auto& [name, limiter] : pool_limits_) limiter->connections = 0;
+  for (const auto& [name, queue] : queues_) {
+    for (Limiter* pool : queue->limits->pools) pool->connections += queue->conns.size();
+  }
+}
+
+void Worker::CountVmta(VmtaLimits& limits, int change) {
+  limits.own.connections += static_cast<size_t>(change);
+  for (Limiter* pool : limits.pools) pool->connections += static_cast<size_t>(change);
+}
+
+// The first shared limit, the source's apart, that lets the queue have no further connection: for a
+// new one, or one that counts for another queue now (`instead`).
+Worker::Limiter* Worker::FullFor(const Queue& queue, const Conn* instead) {
+  const MonotonicTime now = executor_.clock().Now();
+  const auto full = [&](Limiter& limiter) {
+    if (!limiter.waiters.empty() && serving_ != &queue && instead == nullptr) return true;
+    return !limiter.HasRoom(now);
+  };
+  if (instead == nullptr && full(total_)) return &total_;
+  if (instead != nullptr && instead->queue->limits == queue.limits) return nullptr;
+  if (full(queue.limits->own)) return &queue.limits->own;
+  for (Limiter* pool : queue.limits->pools) {
+    const bool same = instead != nullptr && std::find(instead->queue->limits->pools.begin(),
+                                                      instead->queue->limits->pools.end(),
+                                                      pool) != instead->queue->limits->pools.end();
+    if (!same && full(*pool)) return pool;
+  }
+  return nullptr;
+}
+
+bool Worker::CountsAgainst(const Conn& conn, const Limiter& limiter) const {
+  const VmtaLimits& limits = *conn.queue->limits;
+  return &limiter == &total_ || &limiter == conn.source || &limiter == &limits.own ||
+         std::find(limits.pools.begin(), limits.pools.end(), &limiter) != limits.pools.end();
+}
+
+// The queue joins the line, and says why it waits.
+void Worker::Await(Limiter& limiter, Queue& queue) {
+  const MonotonicTime now = executor_.clock().Now();
+  const MonotonicTime next = limiter.pacer.Next(now);
+  if (next == MonotonicTime::max()) {
+    Block(queue, absl::StrCat("rate 0 of ", limiter.what), next);
+  } else if (next > now + kPaceAhead) {
+    Block(queue, absl::StrCat("rate of ", limiter.what), next);
+    PaceLater(limiter, next - kPaceAhead);
+  } else if (limiter.busy < limiter.most) {
+    Block(queue, absl::StrCat("rate of ", limiter.what), {});
+  } else {
+    Block(queue,
+          absl::StrCat(&limiter == &total_ ? "total-max-smtp-out " : "max-smtp-out ", limiter.most,
+                       " (", limiter.what, ")"),
+          {});
+  }
+  if (!std::exchange(queue.in_line, true)) {
+    if (limiter.waiters.empty()) crowded_.push_back(&limiter);
+    limiter.waiters.push_back(queue.name);
+  }
+  MakeRoom(limiter, queue);
+}
+
+void Worker::FreedSlot() {
+  if (crowded_.empty() || std::exchange(serve_posted_, true)) return;
+  executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.expired()) ServeLines();
+  });
+}
+
+void Worker::ServeLines() {
+  serve_posted_ = false;
+  const std::vector<Limiter*> crowded = std::exchange(crowded_, {});
+  for (Limiter* limiter : crowded) {
+    // One more than there are places: it may take over a connection that has nothing to do.
+    bool spare = !idle_.empty();
+    for (size_t left = limiter->waiters.size(); left > 0; --left) {
+      const bool place = limiter->HasRoom(executor_.clock().Now());
+      if (!place && !std::exchange(spare, false)) break;
+      const std::string name = std::move(limiter->waiters.front());
+      limiter->waiters.pop_front();
+      const auto found = queues_.find(name);
+      if (found == queues_.end()) continue;
+      Queue& queue = *found->second;
+      queue.in_line = false;
+      serving_ = &queue;
+      Pump(queue);
+      serving_ = nullptr;
+    }
+    if (!limiter->waiters.empty() &&
+        std::find(crowded_.begin(), crowded_.end(), limiter) == crowded_.end()) {
+      crowded_.push_back(limiter);
+    }
+  }
+}
+
+// Whether the connection's place should go to the next in line.
+bool Worker::TurnIsOver(const Conn& conn) const {
+  if (crowded_.empty() || executor_.clock().Now() < conn.serving_since + kTurn) return false;
+  return std::any_of(crowded_.begin(), crowded_.end(), [&](const Limiter* limiter) {
+    return !limiter->waiters.empty() && CountsAgainst(conn, *limiter);
+  });
+}
+
+// ---- The pace of shared limits
+
+Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed) {
+  const MonotonicTime now = executor_.clock().Now();
+  Limiter* slowest = nullptr;
+  const auto look = [&](Limiter& limiter) {
+    if (!limiter.pacer.limited()) return;
+    MonotonicTime next = limiter.pacer.Next(now);
+    // Behind those that wait already.
+    if (!limiter.pace_line.empty() && pacing_ != &queue) next = std::max(next, now + Duration(1));
+    if (next > *allowed) {
+      *allowed = next;
+      slowest = &limiter;
+    }
+  };
+  look(*conn.source);
+  if (queue.limits->paced) {
+    look(queue.limits->own);
+    for (Limiter* pool : queue.limits->pools) look(*pool);
+  }
+  return slowest;
+}
+
+void Worker::ChargePace(Queue& queue, Conn& conn, uint64_t recipients) {
+  const MonotonicTime now = executor_.clock().Now();
+  queue.pacer.Charge(now, recipients);
+  conn.source->pacer.Charge(now, recipients);
+  if (!queue.limits->paced) return;
+  queue.limits->own.pacer.Charge(now, recipients);
+  for (Limiter* pool : queue.limits->pools) pool->pacer.Charge(now, recipients);
+}
+
+void Worker::AwaitPace(Limiter& limiter, Queue& queue) {
+  if (std::exchange(queue.in_pace_line, true)) return;
+  limiter.pace_line.push_back(queue.name);
+  PaceLater(limiter, limiter.pacer.Next(executor_.clock().Now()));
+}
+
+void Worker::PaceLater(Limiter& limiter, MonotonicTime when) {
+  if (when == MonotonicTime::max()) return;
+  if (limiter.timer != 0) {
+    if (limiter.timer_at <= when) return;
+    executor_.Cancel(limiter.timer);
+  }
+  limiter.timer_at = when;
+  limiter.timer = executor_.At(when, [this, &limiter] {
+    limiter.timer = 0;
+    ServePace(limiter);
+  });
+}
+
+void Worker::ServePace(Limiter& limiter) {
+  for (size_t left = limiter.pace_line.size(); left > 0; --left) {
+    const MonotonicTime now = executor_.clock().Now();
+    const MonotonicTime next = limiter.pacer.Next(now);
+    if (next > now) break;
+    const std::string name = std::move(limiter.pace_line.front());
+    limiter.pace_line.pop_front();
+    const auto found = queues_.find(name);
+    if (found == queues_.end()) continue;
+    Queue& queue = *found->second;
+    queue.in_pace_line = false;
+    pacing_ = &queue;
+    SendPaced(queue);
+    pacing_ = nullptr;
+    Pump(queue);
+  }
+  if (!limiter.pace_line.empty()) {
+    PaceLater(limiter, limiter.pacer.Next(executor_.clock().Now()));
+  }
+  FreedSlot();
+  if (!limiter.waiters.empty() && limiter.timer == 0) {
+    const MonotonicTime next = limiter.pacer.Next(executor_.clock().Now());
+    if (next > executor_.clock().Now() + kPaceAhead) PaceLater(limiter, next - kPaceAhead);
+  }
+}
+
+}  // namespace sluice::delivery

@@ -1,0 +1,217 @@
+// Limits that queues share: total-max-smtp-out, those of virtual MTAs, pools and sources, and the
+// lines of queues before them.
+#include "services/delivery/core/worker_world.h"
+
+namespace sluice::delivery {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::World;
+
+constexpr auto kDelivered = queue::v1::RECIPIENT_OUTCOME_DELIVERED;
+
+// Virtual MTAs of one source each, all in the pool "p".
+struct Config {
+  policy::v1::PolicySnapshot snapshot;
+  policy::v1::GlobalSettings* global = nullptr;
+  policy::v1::PoolSection* pool = nullptr;
+  std::vector<policy::v1::VirtualMtaSection*> vmtas;
+
+  explicit Config(int count) {
+    snapshot.set_version(1);
+    policy::v1::Section* section = snapshot.add_sections();
+    section->set_name("global");
+    global = section->mutable_content()->mutable_global()->mutable_settings();
+    section = snapshot.add_sections();
+    section->set_name("pool/p");
+    pool = section->mutable_content()->mutable_pool();
+    pool->set_name("p");
+    for (int i = 0; i < count; ++i) {
+      const std::string name = "v" + std::to_string(i);
+      section = snapshot.add_sections();
+      section->set_name("vmta/" + name);
+      vmtas.push_back(section->mutable_content()->mutable_virtual_mta());
+      vmtas.back()->set_name(name);
+      auto* host = vmtas.back()->add_source_hosts();
+      host->set_ip("127.0.0." + std::to_string(5 + i));
+      host->set_host_name(name + ".example");
+      pool->add_virtual_mtas(name);
+    }
+  }
+};
+
+void SetRate(policy::v1::Rate* rate, uint64_t count, Duration period) {
+  rate->set_count(count);
+  rate->set_period_us(static_cast<uint64_t>(period.count()));
+}
+
+// Announces `queues` queues, in turn of the virtual MTAs v0, v1, ..., each of a site of its own.
+void Announce(World& world, int queues, int vmtas, uint32_t due) {
+  for (int i = 0; i < queues; ++i) {
+    const std::string domain = "d" + std::to_string(i) + ".test";
+    world.resolver.answers[domain] = world.resolver.answer;
+    world.resolver.answers[domain].site = domain;
+    world.shard().Ready(static_cast<uint64_t>(i) + 1, due, 0, domain,
+                        "v" + std::to_string(i % vmtas));
+  }
+  world.executor.RunPosted();
+}
+
+TEST(WorkerLimits, TotalMaxSmtpOut) {
+  Config config(2);
+  config.global->set_total_max_smtp_out(3);
+  World world(config.snapshot);
+  Announce(world, 8, 2, 100);
+  for (int i = 0; i < 20; ++i) {
+    world.GreetAll();
+    EXPECT_LE(world.sites.open.size(), 3u);
+  }
+  EXPECT_EQ(world.sites.open.size(), 3u);
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_GT(said.blocked_size(), 0);
+  EXPECT_EQ(said.blocked(0).limit(), "total-max-smtp-out 3 (this worker)");
+}
+
+TEST(WorkerLimits, ConnectionsOfAPool) {
+  Config config(3);
+  config.pool->set_max_smtp_out(4);
+  World world(config.snapshot);
+  Announce(world, 9, 3, 100);
+  for (int i = 0; i < 20; ++i) {
+    world.GreetAll();
+    EXPECT_LE(world.sites.open.size(), 4u);
+  }
+  EXPECT_EQ(world.sites.open.size(), 4u);
+  EXPECT_EQ(world.Take().blocked(0).limit(), "max-smtp-out 4 (pool p)");
+}
+
+// Leases one recipient for each credit, delivers it, and counts what goes out in every second.
+size_t RunPaced(World& world, Duration time, size_t most) {
+  std::map<uint64_t, int> credits;
+  uint64_t id = 100;
+  const MonotonicTime end = world.executor.clock().Now() + time;
+  while (world.executor.clock().Now() < end) {
+    const queue::v1::DispatchRequest said = world.Take();
+    for (const auto& credit : said.credits()) {
+      EXPECT_EQ(credit.max_recipients(), 1u);
+      for (uint32_t i = 0; i < credit.groups(); ++i) world.shard().Lease(++id, credit.queue_ref());
+    }
+    world.GreetAll();
+    for (size_t i = 0; i < world.sites.open.size(); ++i) {
+      while (!world.sites.open[i]->under_way.empty()) world.sites.open[i]->Answer(kDelivered);
+    }
+    world.executor.Advance(milliseconds(5));
+  }
+  const auto& sends = world.sites.sends;
+  for (size_t i = 0; i + most < sends.size(); ++i) {
+    EXPECT_GE(sends[i + most].when - sends[i].when, seconds(1)) << "from attempt " << i;
+  }
+  return sends.size();
+}
+
+TEST(WorkerLimits, RateOfAVirtualMtaHoldsOverItsQueues) {
+  Config config(1);
+  SetRate(config.vmtas[0]->mutable_max_smtp_msg_rate(), 10, seconds(1));
+  World world(config.snapshot);
+  Announce(world, 5, 1, 1000);
+  EXPECT_GE(RunPaced(world, seconds(5), 10), 40u) << "the limit is used";
+}
+
+TEST(WorkerLimits, RateOfAPoolHoldsOverItsVirtualMtas) {
+  Config config(3);
+  SetRate(config.pool->mutable_max_smtp_msg_rate(), 10, seconds(1));
+  World world(config.snapshot);
+  Announce(world, 6, 3, 1000);
+  EXPECT_GE(RunPaced(world, seconds(5), 10), 40u) << "the limit is used";
+  // And all of them get their share.
+  std::map<std::string, uint64_t> delivered;
+  const auto status = world.worker->Status(false);
+  for (const auto& source : status.sources()) {
+    EXPECT_GE(source.delivered_total(), 5u) << source.ip();
+  }
+}
+
+// A rate of few recipients a day needs no connection that waits for hours.
+TEST(WorkerLimits, SlowRateConnectsShortlyBeforeItsToken) {
+  Config config(1);
+  SetRate(config.vmtas[0]->mutable_max_smtp_msg_rate(), 1, std::chrono::hours(1));
+  World world(config.snapshot);
+  Announce(world, 3, 1, 10);
+  EXPECT_TRUE(world.sites.open.empty()) << "what was sent in the last hour is not known";
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_GT(said.blocked_size(), 0);
+  EXPECT_EQ(said.blocked(0).limit(), "rate of virtual MTA");
+  EXPECT_GT(said.blocked(0).until_unix_us(), 0);
+  world.executor.Advance(std::chrono::minutes(59));
+  EXPECT_TRUE(world.sites.open.empty());
+  world.executor.Advance(seconds(56));
+  EXPECT_EQ(world.sites.open.size(), 1u);
+}
+
+// A limit over sources that several workers have is divided by who has which.
+TEST(WorkerLimits, WorkersDivideALimit) {
+  Config config(4);  // 127.0.0.5 to .8; this worker has .5 alone
+  config.pool->set_max_smtp_out(6);
+  World world(config.snapshot, true);
+  Announce(world, 1, 1, 100);
+  for (int i = 0; i < 20; ++i) world.GreetAll();
+  EXPECT_EQ(world.sites.open.size(), 2u) << "6 over 4 sources: 2, 2, 1, 1";
+}
+
+TEST(WorkerLimits, WithoutAPartOfTheLimitTheVirtualMtaIsNotOurs) {
+  Config config(2);
+  config.vmtas[0]->add_source_hosts()->set_ip("127.0.0.9");
+  std::swap(*config.vmtas[0]->mutable_source_hosts(0), *config.vmtas[0]->mutable_source_hosts(1));
+  config.vmtas[0]->set_max_smtp_out(1);  // the part of whoever has 127.0.0.9
+  config.vmtas[1]->mutable_source_hosts(0)->set_ip("127.0.0.5");
+  World world(config.snapshot, true);
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_EQ(said.hello().vmtas_size(), 1);
+  EXPECT_EQ(said.hello().vmtas(0), "v1");
+}
+
+// A queue with endless mail does not keep the only place from another: turns of ten seconds.
+TEST(WorkerLimits, ScarceConnectionsRotate) {
+  Config config(1);
+  config.vmtas[0]->set_max_smtp_out(1);
+  World world(config.snapshot);
+  Announce(world, 3, 1, 1'000'000);
+  std::map<std::string, Duration> served;
+  uint64_t id = 100;
+  for (int step = 0; step < 6000; ++step) {
+    const queue::v1::DispatchRequest said = world.Take();
+    for (const auto& credit : said.credits()) {
+      for (uint32_t i = 0; i < credit.groups(); ++i) world.shard().Lease(++id, credit.queue_ref());
+    }
+    world.GreetAll();
+    ASSERT_LE(world.sites.open.size(), 1u);
+    if (!world.sites.open.empty()) {
+      auto& remote = *world.sites.open[0];
+      if (!remote.under_way.empty()) remote.Answer(kDelivered);
+      const auto status = world.worker->Status(true);
+      if (status.connections_size() > 0) served[status.connections(0).queue()] += milliseconds(20);
+      if (remote.quit && remote.under_way.empty()) remote.Close(true);
+    }
+    world.executor.Advance(milliseconds(20));
+  }
+  ASSERT_EQ(served.size(), 3u);
+  for (const auto& [queue, time] : served) EXPECT_GE(time, seconds(30)) << queue;
+}
+
+// Raised, a limit lets those in line go on at once.
+TEST(WorkerLimits, RaisedLimitEndsTheWait) {
+  Config config(1);
+  config.vmtas[0]->set_max_smtp_out(1);
+  World world(config.snapshot);
+  Announce(world, 4, 1, 1);
+  EXPECT_EQ(world.sites.open.size(), 1u);
+  config.vmtas[0]->set_max_smtp_out(4);
+  config.snapshot.set_version(2);
+  world.SetPolicy(config.snapshot);
+  world.executor.RunPosted();
+  EXPECT_EQ(world.sites.open.size(), 4u);
+}
+
+}  // namespace
+}  // namespace sluice::delivery

@@ -1,0 +1,264 @@
+// Where a queue's mail goes: directives about hosts, addresses, their order and their failures.
+#include "services/delivery/core/worker_world.h"
+
+namespace sluice::delivery {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::Groups;
+using testing::World;
+
+constexpr auto kTransient = queue::v1::RECIPIENT_OUTCOME_TRANSIENT;
+constexpr auto kPermanent = queue::v1::RECIPIENT_OUTCOME_PERMANENT;
+constexpr auto kNotAttempted = queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED;
+
+policy::v1::QueueSettings& Queues(policy::v1::VirtualMtaSection& vmta) {
+  return *vmta.mutable_queue_defaults();
+}
+
+// Only a route, or the directive, is consent to meet what is not public.
+TEST(WorkerRoute, PrivateAddressesNeedConsent) {
+  for (const char* address : {"10.0.0.1", "127.0.0.1", "169.254.169.254", "100.64.0.1", "::1",
+                              "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "0.0.0.0", "fe80::1"}) {
+    for (const bool from_dns : {true, false}) {  // false: [10.0.0.1] as the domain of a recipient
+      SCOPED_TRACE(::testing::Message() << address << " from_dns " << from_dns);
+      const bool v6 = std::string(address).find(':') != std::string::npos;
+      const auto source = [v6](policy::v1::VirtualMtaSection& vmta) {
+        if (v6) vmta.mutable_source_hosts(0)->set_ip("::1");
+      };
+      World refused(source);
+      refused.resolver.answer.from_dns = from_dns;
+      refused.resolver.answer.hosts = {{"mx1", 10, {address}}};
+      refused.shard().Ready(1, 1);
+      const queue::v1::DispatchRequest said = refused.Take();
+      EXPECT_TRUE(refused.sites.open.empty());
+      ASSERT_EQ(said.failures_size(), 1);
+      EXPECT_EQ(said.failures(0).reply().enhanced(), "4.4.4");
+
+      World allowed([&](auto& vmta) {
+        source(vmta);
+        Queues(vmta).set_allow_private_destinations(true);
+      });
+      allowed.resolver.answer = refused.resolver.answer;
+      allowed.shard().Ready(1, 1);
+      allowed.Take();
+      EXPECT_EQ(allowed.sites.open.size(), 1u);
+
+      World routed([&](auto& vmta) {
+        source(vmta);
+        Queues(vmta).mutable_smtp_hosts()->add_values("inside.example");
+      });
+      routed.resolver.answer = refused.resolver.answer;
+      routed.shard().Ready(1, 1);
+      routed.Take();
+      EXPECT_EQ(routed.sites.open.size(), 1u);
+    }
+  }
+}
+
+TEST(WorkerRoute, MxConnectionAttemptsEndTheSearch) {
+  World world([](auto& vmta) { Queues(vmta).set_mx_connection_attempts(2); });
+  world.resolver.answer.hosts = {
+      {"mx1", 10, {"192.0.2.1"}}, {"mx2", 20, {"192.0.2.2"}}, {"mx3", 30, {"192.0.2.3"}}};
+  world.shard().Ready(1, 1);
+  world.Take();
+  world.sites.open[0]->Close(false);
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  EXPECT_EQ(world.sites.open[0]->target.host, "mx2");
+  world.sites.open[0]->Close(false);
+  EXPECT_TRUE(world.sites.open.empty());
+  EXPECT_EQ(world.Take().failures_size(), 1);
+}
+
+TEST(WorkerRoute, DnsTimeoutPutsTheQueueInRetry) {
+  World world([](auto& vmta) { Queues(vmta).set_dns_timeout_us(3'000'000); });
+  world.resolver.hold = true;
+  world.shard().Ready(1, 1);
+  world.executor.Advance(milliseconds(2900));
+  EXPECT_EQ(world.Take().failures_size(), 0);
+  world.executor.Advance(milliseconds(200));
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_EQ(said.failures_size(), 1);
+  EXPECT_TRUE(said.failures(0).dns());
+  EXPECT_FALSE(said.failures(0).permanent());
+  EXPECT_EQ(said.failures(0).reply().enhanced(), "4.4.3");
+  // The answer that comes after all is nobody's; the next one is its own lookup's.
+  world.shard().Ready(2, 1);
+  world.executor.RunPosted();
+  world.resolver.AnswerOldest();
+  world.executor.RunPosted();
+  EXPECT_TRUE(world.sites.open.empty());
+  world.resolver.AnswerOldest();
+  world.executor.RunPosted();
+  EXPECT_EQ(world.sites.open.size(), 1u);
+}
+
+// Which of two equal hosts each of six queues begins with.
+std::vector<std::string> FirstHosts(bool rotate) {
+  World world([rotate](auto& vmta) { Queues(vmta).set_dns_rotate(rotate); });
+  world.resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1"}}, {"mx2", 10, {"192.0.2.2"}}};
+  for (uint64_t i = 0; i < 6; ++i) world.shard().Ready(i, 1, 0, "d" + std::to_string(i) + ".test");
+  world.executor.RunPosted();
+  std::vector<std::string> hosts;
+  for (const auto* remote : world.sites.open) hosts.push_back(remote->target.host);
+  return hosts;
+}
+
+TEST(WorkerRoute, DnsRotateTakesEqualHostsInTurn) {
+  const std::vector<std::string> rotated = FirstHosts(true);
+  EXPECT_EQ(std::count(rotated.begin(), rotated.end(), "mx1"), 3);
+  EXPECT_EQ(std::count(rotated.begin(), rotated.end(), "mx2"), 3);
+  EXPECT_EQ(FirstHosts(false), std::vector<std::string>(6, "mx1"));
+}
+
+// A host that said 421 is left for the next one, at once, and comes back after a minute.
+TEST(WorkerRoute, Smtp421MeansMxUnavailable) {
+  World world([](auto& vmta) { Queues(vmta).set_smtp_421_means_mx_unavailable(true); });
+  auto& remote = world.Connected();
+  world.shard().Lease(11, 1);
+  remote.Answer(kTransient, 421);
+  queue::v1::DispatchRequest said = world.Take();
+  ASSERT_EQ(said.results_size(), 1);
+  EXPECT_EQ(said.results(0).outcome(), kNotAttempted);
+  remote.Close(true, 421);
+  EXPECT_EQ(world.Take().failures_size(), 0) << "mx2 may still take it";
+  world.shard().Ready(2, 1);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  EXPECT_EQ(world.sites.open[0]->target.host, "mx2");
+  // Where that one, too, says so, the queue waits.
+  world.GreetAll();
+  world.shard().Lease(12, 2);
+  world.sites.open[0]->Answer(kTransient, 421);
+  world.sites.open[0]->Close(true, 421);
+  world.shard().Ready(3, 2);
+  said = world.Take();
+  EXPECT_EQ(said.failures_size(), 1) << said.DebugString();
+  EXPECT_TRUE(world.sites.open.empty());
+  world.executor.Advance(seconds(61));
+  world.shard().Ready(4, 2);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  EXPECT_EQ(world.sites.open[0]->target.host, "mx1");
+}
+
+TEST(WorkerRoute, Without421MeansNothingSpecial) {
+  World world;
+  auto& remote = world.Connected();
+  world.shard().Lease(11, 1);
+  remote.Answer(kTransient, 421);
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_EQ(said.results_size(), 1);
+  EXPECT_EQ(said.results(0).outcome(), kTransient);
+}
+
+// All hosts greet with a 5xx: the mail bounces, unless told otherwise, or one host only was away.
+TEST(WorkerRoute, BounceUpon5xxGreeting) {
+  const struct {
+    bool bounce;
+    uint32_t first;
+    bool permanent;
+  } kCases[] = {{true, 554, true}, {false, 554, false}, {true, 0, false}, {true, 421, false}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(::testing::Message() << each.bounce << " " << each.first);
+    World world([&](auto& vmta) { Queues(vmta).set_bounce_upon_5xx_greeting(each.bounce); });
+    world.shard().Ready(1, 1);
+    world.Take();
+    world.sites.open[0]->Close(false, each.first);
+    world.sites.open[0]->Close(false, 554, "go away");
+    const queue::v1::DispatchRequest said = world.Take();
+    ASSERT_EQ(said.failures_size(), 1);
+    EXPECT_EQ(said.failures(0).permanent(), each.permanent);
+    EXPECT_EQ(said.failures(0).reply().code(), 554u);
+  }
+}
+
+TEST(WorkerRoute, MaxErrorsPerConnection) {
+  World world([](auto& vmta) { Queues(vmta).set_max_errors_per_connection(2); });
+  auto& remote = world.Connected();
+  world.shard().Lease(11, 1);
+  world.Take();
+  remote.Answer(kPermanent);
+  EXPECT_FALSE(remote.quit);
+  EXPECT_EQ(Groups(world.Take()), 1u);
+  world.shard().Lease(12, 1);
+  remote.Answer(kTransient, 450);
+  EXPECT_TRUE(remote.quit);
+  EXPECT_EQ(Groups(world.Take()), 0u);
+}
+
+TEST(WorkerRoute, RampUpOpensOneConnectionAnInterval) {
+  World world([](auto& vmta) {
+    Queues(vmta).set_smtp_out_rampup_interval_us(10'000'000);
+    Queues(vmta).set_connection_idle_timeout_us(3'600'000'000);
+  });
+  world.Connected(1000);
+  EXPECT_EQ(world.sites.open.size(), 1u);
+  for (size_t connections = 2; connections <= 4; ++connections) {
+    world.executor.Advance(milliseconds(9800));
+    world.GreetAll();
+    EXPECT_EQ(world.sites.open.size(), connections - 1);
+    world.executor.Advance(milliseconds(200));
+    EXPECT_EQ(world.sites.open.size(), connections);
+    world.GreetAll();
+  }
+}
+
+// Two sources, one of each family, and a host of both.
+World DualStack(const std::string& preference) {
+  return World([&](auto& vmta) {
+    vmta.mutable_source_hosts(0)->set_ip("127.0.0.5");
+    vmta.add_source_hosts()->set_ip("::1");
+    Queues(vmta).set_ip_preference(preference);
+  });
+}
+
+TEST(WorkerRoute, IpPreference) {
+  const struct {
+    const char* preference;
+    const char* first;
+    const char* second;  // nullptr: none
+  } kCases[] = {{"ipv4", "192.0.2.1", "2001:db8::1"},
+                {"ipv6", "2001:db8::1", "192.0.2.1"},
+                {"ipv4-only", "192.0.2.1", nullptr},
+                {"ipv6-only", "2001:db8::1", nullptr}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.preference);
+    World world = DualStack(each.preference);
+    world.resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1", "2001:db8::1"}}};
+    world.shard().Ready(1, 1);
+    world.Take();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    EXPECT_EQ(world.sites.open[0]->target.address, each.first);
+    const bool v6 = std::string(each.first).find(':') != std::string::npos;
+    EXPECT_EQ(world.sites.open[0]->target.source_ip, v6 ? "::1" : "127.0.0.5");
+    world.sites.open[0]->Close(false);
+    if (each.second == nullptr) {
+      EXPECT_TRUE(world.sites.open.empty());
+      continue;
+    }
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    EXPECT_EQ(world.sites.open[0]->target.address, each.second);
+    EXPECT_EQ(world.sites.open[0]->target.source_ip, v6 ? "127.0.0.5" : "::1");
+  }
+}
+
+// A source of the other family is not tried in vain.
+TEST(WorkerRoute, SourceThatCanReachTheHost) {
+  for (const char* address : {"192.0.2.1", "2001:db8::1"}) {
+    SCOPED_TRACE(address);
+    for (uint64_t queues = 1; queues <= 2; ++queues) {
+      World world = DualStack("any");
+      world.resolver.answer.hosts = {{"mx1", 10, {address}}};
+      for (uint64_t i = 0; i < queues; ++i) {
+        world.shard().Ready(i, 1, 0, "d" + std::to_string(i) + ".test");
+      }
+      EXPECT_EQ(world.Take().failures_size(), 0);
+      EXPECT_EQ(world.sites.open.size(), queues);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::delivery
