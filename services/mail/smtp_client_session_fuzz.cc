@@ -65,6 +65,7 @@ class Handler : public SmtpClientHandler {
 std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, size_t chunk) {
   SmtpClientOptions options;
   options.use_pipelining = (flags & 1) != 0;
+  options.lmtp = (flags & 8) != 0;
   Handler handler;
   handler.denied = (flags & 2) != 0 ? 3 : 0;
   SmtpClientSession session(handler, options);
@@ -77,8 +78,15 @@ std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, si
     }
     while (handler.ready && !session.ended() && session.under_way() < 2 && begun < kTransactions) {
       const uint64_t id = ++begun;
-      session.Begin({id, id == 2 ? "" : "f@e.org", std::vector<std::string>(id % 3 + 1, "t@e.net"),
-                     10, true, false});
+      ClientTransaction transaction;
+      transaction.id = id;
+      transaction.mail_from = id == 2 ? "" : "f@e.org";
+      transaction.recipients.assign(id % 3 + 1, "t@e.net");
+      transaction.size = 10;
+      transaction.eight_bit = true;
+      transaction.binary = id == 4 && (flags & 16) != 0;
+      if (id == 3) transaction.dsn = {{6, "rfc822;t@e.net"}};
+      session.Begin(std::move(transaction));
     }
     if (begun == kTransactions && !session.ended() && session.under_way() == 0) session.Quit();
   };
