@@ -17,7 +17,7 @@ std::vector<Directive> LocalDirectives() {
        .field = "type",
        .grammar = Grammar::kChoice,
        .help = "How the domain's mail is delivered.",
-       .choices = "smtp,file,pipe,discard,http-delivery"},
+       .choices = "smtp,lmtp,file,pipe,discard,http-delivery"},
       {.name = "file-destination",
        .scopes = kDomain,
        .target = kQueue,
