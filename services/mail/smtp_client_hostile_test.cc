@@ -26,7 +26,12 @@ class Peer final : public SmtpClientHandler {
   }
   void Hello() { session.OnBytes("220 mx\r\n250-mx\r\n250 PIPELINING\r\n"); }
   void Begin(uint64_t id, size_t recipients = 1) {
-    session.Begin({id, "s@x", std::vector<std::string>(recipients, "r@y"), 10, false, false});
+    ClientTransaction transaction;
+    transaction.id = id;
+    transaction.mail_from = "s@x";
+    transaction.recipients.assign(recipients, "r@y");
+    transaction.size = 10;
+    session.Begin(std::move(transaction));
   }
   void OnOutput(std::string_view text) override { output += text; }
   void OnReady() override {}
