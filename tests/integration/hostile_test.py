@@ -1,0 +1,111 @@
+"""Proves that nobody who can reach a port brings the process down or makes it hold much memory: noise and broken dialogues on the SMTP, gRPC
+and HTTP ports, clients that never finish, never read, or open far too many connections; and that honest mail goes through meanwhile."""
+import os
+import random
+import socket
+import unittest
+
+from tests.harness import sluice
+from tests.harness.smtp_client import Closed, Connection
+from tests.integration.scenario import ScenarioTest
+
+CONTENT = b"From: <sender@client.test>\r\nSubject: honest\r\n\r\nbody\r\n"
+SEED = 20261121
+ROUNDS = 150
+GROWTH_MIB_MAX = 150
+# What a session is made of, to be cut, doubled and mixed.
+PIECES = [b"EHLO client.test\r\n", b"HELO x\r\n", b"MAIL FROM:<a@client.test>\r\n", b"MAIL FROM:<>" + b" SIZE=9" * 300 + b"\r\n", b"RCPT TO:<u@example.test>\r\n",
+          b"RCPT TO:<" + b"x" * 2000 + b"@example.test>\r\n", b"DATA\r\n", b"Subject: x\r\n\r\nbody\r\n.\r\n", b"\n.\n", b"\r\n.\n", b".\r\n", b"\r", b"\n", b"\0",
+          b"RSET\r\n", b"NOOP " + b"n" * 5000 + b"\r\n", b"QUIT\r\n", b"BDAT 99999999999 LAST\r\n", b"STARTTLS\r\n", b"AUTH PLAIN AGEAYg==\r\n", b"\x16\x03\x01\x02\x00\x01",
+          b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\xff" * 300, b"VRFY \x80\r\n", b"HELP\r\n" * 50]
+
+
+class HostileTest(ScenarioTest):
+    def setUp(self):
+        super().setUp()
+        self.under_test = self.node()
+        self.honest = 0
+        self.send_honest()
+        self.rss_before = self.rss_mib()
+
+    def rss_mib(self):
+        with open(f"/proc/{self.under_test.service.pid}/status", encoding="ascii") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) >> 10
+
+    def send_honest(self):
+        self.honest += 1
+        self.send(self.under_test, [f"honest{self.honest}@example.test".encode()], CONTENT)
+
+    def still_well(self):
+        self.assertTrue(self.under_test.service.alive(), self.under_test.service.log_tail())
+        self.assertEqual(self.under_test.service.starts, 1)
+        self.send_honest()
+        self.under_test.ctl.wait_empty()
+        honest = [r for r in self.receiver.recipients() if r.startswith("honest")]
+        self.assertEqual(len(honest), self.honest)
+        self.assertEqual(self.receiver.errors, [])
+        self.assertLess(self.rss_mib() - self.rss_before, GROWTH_MIB_MAX)
+
+    def throw(self, port, data):
+        """Sends what the other end takes; what it says is not read, or only at the end."""
+        with socket.create_connection((self.under_test.address, port), timeout=10) as client:
+            client.settimeout(0.2)
+            try:
+                client.sendall(data)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):
+                    pass
+            except OSError:
+                pass  # closed or reset: its right
+
+    def test_noise_on_every_port(self):
+        dice = random.Random(SEED)
+        for number in range(ROUNDS):
+            pieces = [dice.choice(PIECES) for _ in range(dice.randrange(1, 12))]
+            data = b"".join(piece[:dice.randrange(1, len(piece) + 1)] if dice.random() < 0.3 else piece for piece in pieces)
+            if dice.random() < 0.2:
+                data = dice.randbytes(dice.randrange(1, 3000))
+            for port in (sluice.SMTP_PORT, sluice.RPC_PORT, sluice.METRICS_PORT):
+                if port == sluice.SMTP_PORT or number % 5 == 0:
+                    self.throw(port, data)
+        self.still_well()
+        # Nothing came out of it that was glued together from two messages.
+        for transaction in self.receiver.taken():
+            self.assertNotIn(b"MAIL FROM:", transaction.content)
+
+    def test_a_client_that_never_reads(self):
+        sockets = []
+        for _ in range(20):
+            client = socket.create_connection((self.under_test.address, sluice.SMTP_PORT), timeout=10)
+            self.addCleanup(client.close)
+            sockets.append(client)
+            client.setblocking(False)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sent = 0
+            try:
+                while sent < 4 << 20:
+                    sent += client.send(b"HELP\r\n" * 1000)
+            except OSError:
+                pass  # its buffers are full: it has stopped reading us
+            self.assertLess(sent, 4 << 20)
+        self.still_well()
+
+    def test_many_that_never_finish(self):
+        clients = []
+        for number in range(300):
+            try:
+                client = Connection(self.under_test.address, sluice.SMTP_PORT)
+                self.addCleanup(client.close)
+                clients.append(client)
+                client.send(b"MAIL FROM:<a@client.test>\r\nRCPT TO:<never@example.test>\r\nDATA\r\n" if number % 2 else b"MAIL FROM:<a@cl")
+                if number % 2:
+                    client.send(b"Subject: never\r\n\r\n" + os.urandom(1).hex().encode() * 40_000 + b"\r\n")
+            except Closed:
+                pass  # a limit on connections is an answer
+        self.assertGreater(len(clients), 50)
+        self.still_well()
+        self.assertNotIn("never@example.test", self.receiver.recipients())
+
+
+if __name__ == "__main__":
+    unittest.main()
