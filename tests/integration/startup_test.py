@@ -53,6 +53,16 @@ class StartupTest(ScenarioTest):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("--help", done.stderr)
 
+    def test_a_shard_by_a_wrong_name_is_named(self):
+        cluster = self.cluster(shards=1)
+        for service in (cluster.ingest, cluster.workers[0]):
+            service.kill()
+            at = service.argv.index("--shard") + 1
+            service.argv[at] = service.argv[at].replace("shard-0=", "shard-7=")
+            service.start(wait=False)
+            wait_until(lambda service=service: "this is shard shard-0, not shard-7" in service.log_text(), "the error in the log")
+            self.assertRegex(service.log_text(), "level=error .*event=shard_wrong .*shard=shard-7")
+
     def test_reload_takes_a_good_file_and_refuses_a_bad_one(self):
         node = self.node()
         good = node.config.read_text()

@@ -99,6 +99,7 @@ class Worker {
   // worker_link.cc
   void OpenLink(Link& link);
   void OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame);
+  void NoteLinkClosed(const Link& link, const absl::Status& status) const;
   void OnLinkClosed(Link& link);
   void SendHello(Link& link);
   void Renew();

@@ -72,7 +72,10 @@ struct Worker::Link final
   void OnFrame(Frame<queue::v1::DispatchResponse> frame) override {
     worker.OnShardFrame(*this, std::move(frame));
   }
-  void OnClosed(absl::Status) override { worker.OnLinkClosed(*this); }
+  void OnClosed(absl::Status status) override {
+    worker.NoteLinkClosed(*this, status);
+    worker.OnLinkClosed(*this);
+  }
 
   Worker& worker;
   const ShardAddress address;

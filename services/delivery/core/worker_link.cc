@@ -17,6 +17,7 @@ void Worker::SendHello(Link& link) {
   Frame<queue::v1::DispatchRequest> frame;
   queue::v1::WorkerHello* hello = frame.header.mutable_hello();
   hello->set_worker(options_.name);
+  hello->set_shard(link.address.name);
   hello->set_incarnation(options_.incarnation);
   hello->set_snapshot_version(policy_->version());
   for (const std::string& vmta : owned_vmtas_) hello->add_vmtas(vmta);
@@ -33,6 +34,16 @@ void Worker::SendHello(Link& link) {
   link.out.header.set_draining(draining_);
   link.dirty = true;
   FlushLater();
+}
+
+void Worker::NoteLinkClosed(const Link& link, const absl::Status& status) const {
+  const bool wrong = absl::IsFailedPrecondition(status);
+  if (options_.log == nullptr || (!link.greeted && !wrong)) return;
+  options_.log->Write(wrong ? LogLevel::kError : LogLevel::kWarn,
+                      wrong ? "shard_wrong" : "shard_lost", std::string(status.message()),
+                      {{"shard", link.address.name},
+                       {"leases", link.held.size()},
+                       {"unacknowledged", link.unacknowledged.size()}});
 }
 
 void Worker::OnLinkClosed(Link& link) {

@@ -60,7 +60,9 @@ void ShardClient::Connect() {
   opened_at_ = executor_.clock().Now();
   enqueue_stream_ = enqueue_client_.Open(executor_);
   enqueue_stream_->Start(&enqueue_handler_);
-  enqueue_stream_->Send({});  // how are you?
+  Frame<queue::v1::EnqueueRequest> how_are_you;
+  how_are_you.header.set_shard(name_);
+  enqueue_stream_->Send(std::move(how_are_you));
   proving_timer_ = executor_.After(options_.proving_time, [this] {
     proving_timer_ = 0;
     Changed();
@@ -190,9 +192,11 @@ void ShardClient::OnEnqueueFrame(const queue::v1::EnqueueResponse& response) {
 void ShardClient::OnEnqueueClosed(const absl::Status& status) {
   last_error_ = "connection to shard " + name_ + " lost: " + std::string(status.message());
   enqueue_stream_.reset();
-  if (spoke_ && options_.log != nullptr) {
-    options_.log->Warn("shard_lost", std::string(status.message()),
-                       {{"shard", name_}, {"unanswered", pending_.size()}});
+  const bool wrong = absl::IsFailedPrecondition(status);
+  if ((spoke_ || wrong) && options_.log != nullptr) {
+    options_.log->Write(wrong ? LogLevel::kError : LogLevel::kWarn,
+                        wrong ? "shard_wrong" : "shard_lost", std::string(status.message()),
+                        {{"shard", name_}, {"unanswered", pending_.size()}});
   }
   if (proving_timer_ != 0) executor_.Cancel(std::exchange(proving_timer_, 0));
   shard_queued_bytes_ = 0;

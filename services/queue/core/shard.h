@@ -289,6 +289,7 @@ class Shard {
   void EvictIdle(Queue& queue);
   void CloseOutboxSegment();
   void TrimEvents();
+  absl::Status CheckMeant(std::string_view name) const;
   void NoteIntake();
   void WatchWallClock();
 

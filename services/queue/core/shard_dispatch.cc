@@ -349,6 +349,10 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
         absl::InvalidArgumentError("a worker's hello needs its name and an incarnation above 0"));
     return;
   }
+  if (absl::Status meant = CheckMeant(hello.shard()); !meant.ok()) {
+    session.stream->Close(std::move(meant));
+    return;
+  }
   session.worker = hello.worker();
   session.incarnation = hello.incarnation();
   session.vmtas.clear();

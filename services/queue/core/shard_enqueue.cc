@@ -100,7 +100,18 @@ v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
   return v1::EnqueueResult::OUTCOME_UNSPECIFIED;
 }
 
+// Two names for one shard, or a name for another one, is a mistake in the client's flags.
+absl::Status Shard::CheckMeant(std::string_view name) const {
+  if (name.empty() || name == options_.name) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("this is shard ", options_.name, ", not ", std::string(name)));
+}
+
 void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) {
+  if (absl::Status meant = CheckMeant(frame.header.shard()); !meant.ok()) {
+    session.stream->Close(std::move(meant));
+    return;
+  }
   if (frame.header.messages().empty()) {  // a question for the load
     session.dirty = true;
     FlushLater();

@@ -142,6 +142,43 @@ TEST_F(ShardTest, ALostWorkersMailWaitsUntilItCannotBeSendingAnyMore) {
   EXPECT_EQ(other.leases[0].lease.deliveries(0).attempts(), 0U);
 }
 
+TEST_F(ShardTest, WhoMeansAnotherShardIsToldSoAndChangesNothing) {
+  TestWorker& right = AddWorker("w1", 2);
+  right.auto_credit = 1;
+  Run();
+  InprocStreamClient<v1::DispatchRequest, v1::DispatchResponse> dispatch(shard_->dispatch());
+  InprocStreamClient<v1::EnqueueRequest, v1::EnqueueResponse> enqueue(shard_->enqueue());
+  struct Closed final : Stream<v1::DispatchRequest, v1::DispatchResponse>::Handler,
+                        Stream<v1::EnqueueRequest, v1::EnqueueResponse>::Handler {
+    void OnFrame(Frame<v1::DispatchResponse>) override { ADD_FAILURE(); }
+    void OnFrame(Frame<v1::EnqueueResponse>) override { ADD_FAILURE(); }
+    void OnClosed(absl::Status status) override { statuses.push_back(std::move(status)); }
+    std::vector<absl::Status> statuses;
+  } closed;
+  auto worker = dispatch.Open(executor_);
+  worker->Start(&closed);
+  Frame<v1::DispatchRequest> hello;
+  hello.header.mutable_hello()->set_worker("w1");
+  hello.header.mutable_hello()->set_incarnation(3);
+  hello.header.mutable_hello()->set_shard("shard-7");
+  worker->Send(std::move(hello));
+  auto injector_stream = enqueue.Open(executor_);
+  injector_stream->Start(&closed);
+  Frame<v1::EnqueueRequest> question;
+  question.header.set_shard("shard-7");
+  injector_stream->Send(std::move(question));
+  Run();
+  ASSERT_EQ(closed.statuses.size(), 2U);
+  for (const absl::Status& status : closed.statuses) {
+    EXPECT_EQ(status, absl::FailedPreconditionError("this is shard shard-0, not shard-7"));
+  }
+  // The worker's right connection stands.
+  EXPECT_FALSE(right.closed);
+  injector().Send({"a@x.example"});
+  Run();
+  EXPECT_EQ(right.leases.size(), 1U);
+}
+
 TEST_F(ShardTest, ANewIncarnationGivesBackTheLeasesOfTheDeadOneAtOnce) {
   AddWorker("w1", 1).auto_credit = 1;
   injector().Send({"a@x.example"});
