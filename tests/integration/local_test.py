@@ -130,6 +130,18 @@ alias team@alias.test "big@maildir.test"
         self.assertIn(b"\r\nMessage-ID: <", text)
         self.assertIn(b"\r\nDate: ", text)
 
+    def test_what_was_delivered_is_copied(self):
+        node = self.node("<domain watched.test>\n  bcc-upon-delivery archive@copies.test\n</domain>\n")
+        small, large = b"Subject: s\r\n\r\nx\r\n", b"Subject: l\r\n\r\n" + b"0123456789" * 100_000 + b"\r\n"
+        self.send(node, [b"a@watched.test"], small)
+        self.send(node, [b"b@watched.test"], large)
+        self.send(node, [b"c@other.test"], small)
+        got = self.receiver.wait_for(5)
+        text = {t.recipients[0]: t.content for t in got if t.recipients[0] != "archive@copies.test"}
+        copies = [t.content for t in got if t.recipients[0] == "archive@copies.test"]
+        self.assertEqual(sorted(copies), sorted([text["a@watched.test"], text["b@watched.test"]]))
+        node.ctl.wait_empty()
+
     def test_pickup_folders_are_emptied(self):
         folder, bad = pathlib.Path(self.scenario.folder) / "in", pathlib.Path(self.scenario.folder) / "bad"
         folder.mkdir()

@@ -38,9 +38,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   }
   const int64_t now_us = NowUs();
   const uint64_t key = NextStorageKey();
-  // Milliseconds, then what no other message has: the epoch and key of this shard, and its name.
-  std::string id = U64Key(static_cast<uint64_t>(now_us / 1000)).substr(2) + U64Key(key) +
-                   U64Key(std::hash<std::string>()(options_.name) ^ epoch_).substr(6);
+  const std::string id = NewMessageId(now_us, key);
   mail::DsnInput input;
   const std::string& host = policy_->global().host_name();
   input.reporting_mta = host.empty() ? std::string_view("localhost") : std::string_view(host);

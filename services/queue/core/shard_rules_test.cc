@@ -144,6 +144,32 @@ TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainBelowIt) {
   EXPECT_EQ(injector().outcome(third), v1::EnqueueResult::OUTCOME_QUEUED);
 }
 
+TEST_F(ShardRulesTest, WhatWasDeliveredIsCopiedOnceAndCopiesAreNot) {
+  Defaults().set_bcc_upon_delivery("archive@copies.example");
+  SetPolicy();
+  TestWorker& worker = AddWorker("w1");
+  worker.auto_credit = 5;
+  injector().Send({"a@x.example", "b@x.example", "c@x.example"}, "the text", "", "", "");
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1U);
+  const auto original = worker.leases[0].lease.message();
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250, "ok",
+                {{1, v1::RECIPIENT_OUTCOME_TRANSIENT}});
+  Run();
+  ASSERT_EQ(worker.leases.size(), 2U);
+  const auto& copy = worker.leases[1];
+  EXPECT_EQ(copy.lease.deliveries(0).rcpt(), "archive@copies.example");
+  EXPECT_EQ(copy.lease.deliveries(0).notify(), 1U);
+  EXPECT_EQ(copy.body, "the text");
+  EXPECT_EQ(copy.lease.message().parent_id(), original.id());
+  EXPECT_NE(copy.lease.message().id(), original.id());
+  EXPECT_EQ(copy.lease.message().mail_from(), original.mail_from());
+  worker.Answer(copy.lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250, "ok");
+  Run();
+  EXPECT_EQ(worker.leases.size(), 2U);
+  EXPECT_EQ(Status().recipients(), 1U);
+}
+
 TEST_F(ShardRulesTest, APausedQueueStandsSaysWhyAndGoesOnWhenItsTimeHasCome) {
   TestWorker& worker = AddWorker();
   worker.auto_credit = 1;
