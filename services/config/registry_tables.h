@@ -13,6 +13,7 @@ std::vector<Directive> VirtualMtaDirectives();
 std::vector<Directive> QueueDirectives();
 std::vector<Directive> ListenerDirectives();
 std::vector<Directive> LocalDirectives();
+std::vector<Directive> EgressDirectives();
 
 // What is not effective yet, and sections of their own. A name that one of the tables above
 // declares for the same scope is left to that table.

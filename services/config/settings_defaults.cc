@@ -57,6 +57,9 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_assume_delivery_upon_data_termination_timeout(false);
     s->set_ignore_chunking(false);
     s->set_ip_preference("any");
+    s->set_use_unencrypted_plain_auth(false);
+    s->set_use_dane(false);
+    s->set_use_mta_sts(false);
     return s;
   }();
   return *settings;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -88,6 +89,12 @@ bool HeaderNeedsUtf8(const Transaction& transaction) {
   if (size > 0) header = header.substr(0, size);
   return std::any_of(header.begin(), header.end(),
                      [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
+// For SCRAM: 160 bits of the system's randomness.
+std::string MakeNonce() {
+  std::random_device random;
+  std::string nonce;
+  for (int i = 0; i < 5; ++i) absl::StrAppend(&nonce, absl::Hex(random(), absl::kZeroPad8));
+  return nonce;
 }
 
 class OutboundConnection final : public Connection,
@@ -198,6 +205,11 @@ class OutboundConnection final : public Connection,
     options.command_timeout = Duration(settings.smtp_command_reply_timeout_us());
     options.data_timeout = Duration(settings.data_send_timeout_us());
     options.final_timeout = Duration(settings.smtp_data_termination_timeout_us());
+    if (!settings.auth_username().empty()) {
+      options.auth = mail::SaslCredentials{settings.auth_username(), settings.auth_password()};
+      options.auth_in_clear = settings.use_unencrypted_plain_auth();
+      options.auth_nonce = MakeNonce();
+    }
     return options;
   }
 

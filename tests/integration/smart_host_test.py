@@ -1,0 +1,134 @@
+"""Proves that mail goes to a smart host that wants AUTH, by each mechanism, that nothing goes without, and that a wrong password bounces
+nothing. The smart host is aiosmtpd; its CRAM-MD5 and SCRAM-SHA-256 are Python's own hashes."""
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import threading
+import time
+import unittest
+
+from tests.harness.processes import wait_until
+from tests.integration.scenario import ScenarioTest
+
+try:
+    from aiosmtpd.smtp import SMTP, AuthResult
+except ImportError:
+    SMTP = None
+
+PORT = 2529
+USER, PASSWORD = b"tim", b"pa,ss=word"
+ITERATIONS = 4096
+
+
+def sha256_hmac(key, text):
+    return hmac.new(key, text, hashlib.sha256).digest()
+
+
+class Handler:
+    """Mechanisms that aiosmtpd lacks, and what came."""
+
+    def __init__(self):
+        self.taken = []
+        self.tried = []
+
+    async def handle_DATA(self, server, session, envelope):
+        self.taken.append((session.auth_data, envelope.rcpt_tos))
+        return "250 taken"
+
+    async def auth_CRAM__MD5(self, server, args):
+        self.tried.append("CRAM-MD5")
+        challenge = b"<%d.%d@smart.test>" % (os.getpid(), time.time_ns())
+        answer = await server.challenge_auth(challenge)
+        name, _, digest = answer.partition(b" ")
+        good = name == USER and digest.decode() == hmac.new(PASSWORD, challenge, hashlib.md5).hexdigest()
+        return AuthResult(success=good, handled=False, auth_data="CRAM-MD5")
+
+    async def auth_SCRAM__SHA__256(self, server, args):
+        self.tried.append("SCRAM-SHA-256")
+        client_bare = base64.b64decode(args[1]).removeprefix(b"n,,")
+        nonce = client_bare.partition(b",r=")[2] + base64.b64encode(os.urandom(9))
+        salt = os.urandom(16)
+        server_first = b"r=%s,s=%s,i=%d" % (nonce, base64.b64encode(salt), ITERATIONS)
+        final = await server.challenge_auth(server_first)
+        without_proof, _, proof = final.partition(b",p=")
+        salted = hashlib.pbkdf2_hmac("sha256", PASSWORD, salt, ITERATIONS)
+        message = b",".join([client_bare, server_first, without_proof])
+        client_key = sha256_hmac(salted, b"Client Key")
+        signature = sha256_hmac(hashlib.sha256(client_key).digest(), message)
+        good = base64.b64decode(proof) == bytes(a ^ b for a, b in zip(client_key, signature)) and b"r=" + nonce in without_proof
+        if good:
+            verifier = sha256_hmac(sha256_hmac(salted, b"Server Key"), message)
+            good = await server.challenge_auth(b"v=" + base64.b64encode(verifier)) == b""
+        return AuthResult(success=good, handled=False, auth_data="SCRAM-SHA-256")
+
+
+class SmartHostTest(ScenarioTest):
+    def smart_host(self, leave_out=()):
+        """Takes mail only after AUTH."""
+        self.needs(None if SMTP else "python3-aiosmtpd is not installed")
+        handler = Handler()
+
+        def authenticate(server, session, envelope, mechanism, data):
+            handler.tried.append(mechanism)
+            good = getattr(data, "login", None) == USER and getattr(data, "password", None) == PASSWORD
+            return AuthResult(success=good, handled=False, auth_data=mechanism)
+        loop = asyncio.new_event_loop()
+
+        def make():
+            return SMTP(handler, loop=loop, authenticator=authenticate, auth_required=True, auth_require_tls=False,
+                        auth_exclude_mechanism=leave_out)
+        server = loop.run_until_complete(loop.create_server(make, self.receiver.address, PORT))
+        thread = threading.Thread(target=loop.run_forever, daemon=True)
+        thread.start()
+
+        def stop():
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            server.close()
+        self.addCleanup(stop)
+        return handler
+
+    def relay(self, password=PASSWORD.decode(), extra=""):
+        node = self.node(domain_extra=f"smtp-hosts {self.receiver.address}:{PORT}\nauth-username {USER.decode()}\n"
+                                      f"auth-password \"{password}\"\n{extra}\n")
+        self.send(node, [b"a@one.test"], b"Subject: x\r\n\r\nbody\r\n")
+        return node
+
+    def check(self, mechanism, leave_out, extra=""):
+        handler = self.smart_host(leave_out)
+        node = self.relay(extra=extra)
+        wait_until(lambda: handler.taken, "delivery to the smart host")
+        self.assertEqual(handler.taken, [(mechanism, ["a@one.test"])])
+        node.ctl.wait_empty()
+
+    def test_scram_sha_256(self):
+        self.check("SCRAM-SHA-256", [])
+
+    def test_cram_md5(self):
+        self.check("CRAM-MD5", ["SCRAM-SHA-256"])
+
+    def test_plain_in_clear_where_allowed(self):
+        self.check("PLAIN", ["SCRAM-SHA-256", "CRAM-MD5"], "use-unencrypted-plain-auth yes")
+
+    def test_login_in_clear_where_allowed(self):
+        self.check("LOGIN", ["SCRAM-SHA-256", "CRAM-MD5", "PLAIN"], "use-unencrypted-plain-auth yes")
+
+    def test_no_password_in_clear_and_no_mail_without_auth(self):
+        handler = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"])
+        node = self.relay()
+        wait_until(lambda: "may be used here" in str(node.ctl.json("queues", "list")), "the reason in the queue's status")
+        self.assertEqual((handler.tried, handler.taken), ([], []))
+        self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
+    def test_a_wrong_password_bounces_nothing(self):
+        handler = self.smart_host()
+        node = self.relay(password="wrong")
+        wait_until(lambda: len(handler.tried) >= 2, "a second try")
+        self.assertEqual(handler.taken, [])
+        self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
