@@ -89,6 +89,8 @@ bool HeaderNeedsUtf8(const Transaction& transaction) {
   if (size > 0) header = header.substr(0, size);
   return std::any_of(header.begin(), header.end(),
                      [](char c) { return static_cast<unsigned char>(c) >= 0x80; });
+}
+
 // For SCRAM: 160 bits of the system's randomness.
 std::string MakeNonce() {
   std::random_device random;
