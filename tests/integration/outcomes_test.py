@@ -34,7 +34,7 @@ class OutcomesTest(ScenarioTest):
         return [(e["kind"], e["rcpt"]) for e in node.ctl.events(message_id)]
 
     def test_deferred_then_delivered(self):
-        node = self.node()
+        node = self.node(flags=["--log-level", "debug"])
         message = self.send(node, [b"grey@example.test", b"at-once@example.test"], CONTENT)
         self.receiver.wait_for(2)
         node.ctl.wait_empty()
@@ -46,6 +46,10 @@ class OutcomesTest(ScenarioTest):
         transient = [e for e in node.ctl.events(message) if e["kind"] == "transient"][0]
         self.assertEqual((transient["reply"]["code"], transient["reply"]["enhanced"]), (450, "4.7.1"))
         self.assertEqual(node.ctl.totals()["transient_total"], 1)
+        log = node.service.log_text()
+        for event in ("received", "deferred", "delivered"):
+            self.assertRegex(log, f"level=debug service=sluiced event=message_{event} msg_id={message} queue=example.test/v[12] ")
+        self.assertRegex(log, "rcpt=grey@example.test source=127[0-9.]* peer=.* code=450 reply=")
 
     def test_bounced_with_a_dsn(self):
         node = self.node()
