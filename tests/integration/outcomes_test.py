@@ -113,6 +113,22 @@ class OutcomesTest(ScenarioTest):
         self.receiver.wait_for(2)
         node.ctl.wait_empty()
 
+    def test_expiry_holds_in_every_state(self):
+        self.receiver.zones.update({"broken.test": "servfail"})
+        node = self.node(domain_extra="  bounce-after 3s")
+        node.ctl.json("pause", "paused.test/*", "--reason", "expiry")
+        # Deferred by the provider, in a queue that reaches nobody, and in one that an operator has stopped.
+        waiting = [b"busy@example.test", b"u@broken.test", b"u@paused.test"]
+        messages = {recipient: self.send(node, [recipient], CONTENT) for recipient in waiting}
+        dsns = self.receiver.wait_for(3)
+        self.assertEqual({(t.mail_from, t.recipients) for t in dsns}, {("", ("sender@client.test",))})
+        for recipient, message in messages.items():
+            self.assertIn(("expired", recipient.decode()), self.kinds(node, message))
+            dsn = [t.content for t in dsns if recipient in t.content]
+            self.assertEqual(len(dsn), 1, recipient)
+            self.assertIn(b"Status: 4.4.7", dsn[0])
+        node.ctl.wait_empty()
+
     def test_dns_failures(self):
         self.receiver.zones.update({"null.test": "nullmx", "gone.test": "nxdomain", "mx.gone.test": "nxdomain", "broken.test": "servfail"})
         node = self.node()
