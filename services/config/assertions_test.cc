@@ -41,23 +41,23 @@ std::string Failure(const std::string& text) {
 }
 
 TEST(AssertionsTest, WhatHoldsPasses) {
-  const AssertionResult result =
-      RunText("# what marketing may do\n"
-          "loads\n"
-          "queue gmail.com/m1: max-smtp-out == 20   # the domain's\n"
-          "queue Gmail.com/M2: max-smtp-out <= 5\n"
-          "queue gmail.com/marketing: max-smtp-out <= 20\n"
-          "queue gmail.com/m1: max-msg-rate == 6000/h\n"
-          "queue gmail.com/m1: max-msg-rate < unlimited\n"
-          "queue gmail.com/m1: retry-after == 600, 3600\n"
-          "queue other.test/m1: max-msg-rate == unlimited\n"
-          "queue other.test/m1: bounce-after >= 4d\n"
-          "client 10.1.1.1: require-auth == yes\n"
-          "client 192.0.2.7: allow-relay != yes\n"
-          "source 192.0.2.1: max-msg-rate <= 500/h\n"
-          "vmta m2: max-smtp-out == 7\n"
-          "global: max-message-size == 20480k\n"
-          "global: host-name == a.test\n");
+  const AssertionResult result = RunText(
+      "# what marketing may do\n"
+      "loads\n"
+      "queue gmail.com/m1: max-smtp-out == 20   # the domain's\n"
+      "queue Gmail.com/M2: max-smtp-out <= 5\n"
+      "queue gmail.com/marketing: max-smtp-out <= 20\n"
+      "queue gmail.com/m1: max-msg-rate == 6000/h\n"
+      "queue gmail.com/m1: max-msg-rate < unlimited\n"
+      "queue gmail.com/m1: retry-after == 600, 3600\n"
+      "queue other.test/m1: max-msg-rate == unlimited\n"
+      "queue other.test/m1: bounce-after >= 4d\n"
+      "client 10.1.1.1: require-auth == yes\n"
+      "client 192.0.2.7: allow-relay != yes\n"
+      "source 192.0.2.1: max-msg-rate <= 500/h\n"
+      "vmta m2: max-smtp-out == 7\n"
+      "global: max-message-size == 20480k\n"
+      "global: host-name == a.test\n");
   EXPECT_TRUE(result.ok()) << result.failures[0].line << result.failures[0].message;
   EXPECT_EQ(result.passed, 15);
 }

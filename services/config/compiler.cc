@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/compiler_ingress.h"
+#include "services/config/compiler_patterns.h"
 #include "services/config/draft.h"
 #include "services/config/lexer.h"
 #include "services/config/registry.h"
@@ -42,6 +43,7 @@ struct Frame {
   ListenerDraft* listener = nullptr;
   policy::v1::PatternListSection* pattern_list = nullptr;
   policy::v1::SourceGroupSection* source_group = nullptr;
+  policy::v1::SmtpPatternListSection* smtp_patterns = nullptr;
   std::string source_ip;  // with its prefix length
 };
 
@@ -161,6 +163,11 @@ class Compiler {
     if (kind->status != Status::kActive) {
       frame->skip = false;
       frame->quiet = true;
+      if (kind->scope == kSmtpPatternList) {
+        const std::string& list = statement.arguments[0].text;
+        frame->smtp_patterns = &draft_.smtp_pattern_lists[absl::AsciiStrToLower(list)];
+        frame->smtp_patterns->set_name(list);
+      }
       if (!outer.quiet) SayStatus(statement, absl::StrCat("<", name, ">"), kind->status, "", true);
       return;
     }
@@ -400,9 +407,10 @@ class Compiler {
       SayStatus(statement, statement.name, asks ? status : Status::kNotYet, reason, restricts);
     }
     if (directive->name == "include") return ApplyHere(*directive, statement, frame);
+    if (directive->grammar == Grammar::kSectionName) UseSection(*directive, statement);
+    if (directive->grammar == Grammar::kPatternLine) return ReadPatternLine(statement, frame);
     if (frame.quiet || directive->target == Target::kNone ||
         directive->status == Status::kNoEffect || directive->status == Status::kUnsupported) {
-      if (directive->grammar == Grammar::kPatternLine) return;
       Check(*directive, statement);
       return;
     }
@@ -453,19 +461,30 @@ class Compiler {
       draft_.references.emplace_back(statement.arguments[0].text,
                                      statement.At(statement.arguments[0]));
     }
-    if (directive->grammar == Grammar::kSectionName && statement.arguments.size() == 1 &&
-        !statement.arguments[0].text.empty()) {
-      draft_.section_uses.push_back({std::string(directive->choices), statement.arguments[0].text,
-                                     statement.At(statement.arguments[0])});
-    }
+  }
+
+  void UseSection(const Directive& directive, const Statement& statement) {
+    if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) return;
+    draft_.section_uses.push_back({std::string(directive.choices), statement.arguments[0].text,
+                                   statement.At(statement.arguments[0])});
   }
 
   void Add(const std::optional<LineError>& error, const Statement& statement) {
     if (!error) return;
     const bool at_argument = error->argument < statement.arguments.size();
-    Say(Severity::kError,
+    Say(error->warning ? Severity::kWarning : Severity::kError,
         at_argument ? statement.At(statement.arguments[error->argument]) : statement.where,
         error->message);
+  }
+
+  void ReadPatternLine(const Statement& statement, const Frame& frame) {
+    if (frame.scope == kSmtpPatternList) {
+      return Add(AddReplyRule(statement, frame.smtp_patterns), statement);
+    }
+    if (frame.scope == kMxRollupList) {
+      return Add(AddMxRollup(statement, &draft_.mx_rollup), statement);
+    }
+    Add(AddBounceCategory(statement, &draft_.bounce_categories), statement);
   }
 
   bool Check(const Directive& directive, const Statement& statement) {
@@ -474,6 +493,11 @@ class Compiler {
 
   bool Set(const Directive& directive, const Statement& statement,
            google::protobuf::Message* message) {
+    if (directive.grammar == Grammar::kRegex) {
+      const auto error = CheckRegex(statement);
+      Add(error, statement);
+      if (error && !error->warning) return false;
+    }
     const auto error = SetField(directive, statement.arguments, message);
     if (!error) {
       if (options_.keep_origins && message != nullptr) KeepOrigin(directive, statement, *message);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/compiler_patterns.h"
 #include "services/config/regex.h"
 #include "services/config/setter.h"
 #include "services/config/value.h"
@@ -118,7 +119,8 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
     rule.set_subject(statement.name == "mail-from" ? Rule::SUBJECT_MAIL_FROM
                                                    : Rule::SUBJECT_RCPT_TO);
   }
-  auto regex = ConsumeRegex(rest);
+  bool needs_pcre = false;
+  auto regex = ConsumeRegex(rest, &needs_pcre);
   if (!regex.ok()) return LineError{std::string(regex.status().message()), line};
   rule.set_regex(*std::move(regex));
   skip_blanks();
@@ -134,6 +136,7 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
   }
   draft->references.emplace_back(name, statement.where);
   *list->add_rules() = std::move(rule);
+  if (needs_pcre) return LineError{kPcreWarning, line, true};
   return std::nullopt;
 }
 
@@ -163,12 +166,14 @@ std::optional<LineError> AddRelayAddress(const Statement& statement, Draft* draf
   std::string_view rest = statement.rest;
   while (rest.starts_with(' ') || rest.starts_with('\t')) rest.remove_prefix(1);
   if (rest.starts_with('/')) {
-    auto regex = ConsumeRegex(rest);
+    bool needs_pcre = false;
+    auto regex = ConsumeRegex(rest, &needs_pcre);
     if (!regex.ok()) {
       return LineError{std::string(regex.status().message()), statement.arguments.size()};
     }
     // A slash in front tells it from an address.
     values->Add(absl::StrCat("/", *regex));
+    if (needs_pcre) return LineError{kPcreWarning, statement.arguments.size(), true};
     return std::nullopt;
   }
   for (size_t i = 0; i < statement.arguments.size(); ++i) {

@@ -15,6 +15,7 @@ namespace sluice::config {
 struct LineError {
   std::string message;
   size_t argument = 0;
+  bool warning = false;  // the line is in force
 };
 
 // "{auth}" or "partners", in lower case; nothing where `text` looks like a network or is no name.

@@ -126,7 +126,7 @@ TEST(CompilerIngressTest, WhatIsWrongIsSaid) {
            {"<pattern-list a/b>\n</pattern-list>", "is no name"},
            {"<pattern-list a>\nmail-from x virtual-mta=default\n</pattern-list>", "written /"},
            {"<pattern-list a>\nmail-from /x/ default\n</pattern-list>", "it is written"},
-           {"<pattern-list a>\nmail-from /(?=x)/ virtual-mta=default\n</pattern-list>", "cannot"},
+           {"<pattern-list a>\nmail-from /(?=x/ virtual-mta=default\n</pattern-list>", "cannot"},
            {"<pattern-list a>\nmail-from /x/ virtual-mta=y\n</pattern-list>", "there is no"},
            {"<pattern-list a>\nheader /x/ virtual-mta=default\n</pattern-list>", "it is written"},
            {"<pattern-list a>\nmax-smtp-in 5\n</pattern-list>", "may not be"},

@@ -114,7 +114,7 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
     case Grammar::kUrl:
       return {"https://a.test:8080/x", "a.test"};
     case Grammar::kRegex:
-      return {"/^4/", ""};
+      return {"/^4/", "/(/"};
     case Grammar::kMailOrRegex:
       return {"a@b.test", "nobody"};
     case Grammar::kDomainKey:
@@ -148,10 +148,9 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
       return {directive.name == "header" ? "Subject /x/ virtual-mta=v" : "/x/ virtual-mta=v",
               directive.name == "header" ? "Subject /(/ virtual-mta=v" : "/(/ virtual-mta=v"};
     case Grammar::kPatternLine:
-      return {directive.name == "header"  ? "Subject /x/ virtual-mta=v"
-              : directive.name == "reply" ? "/x/ mode=backoff"
-                                          : "/x/ virtual-mta=v",
-              ""};
+      if (directive.name == "mx") return {"*.mx.test all.rollup", "a..b x"};
+      return {directive.name == "/" ? "x/ bad-mailbox" : "/x/ mode=backoff,skip-mx",
+              directive.name == "/" ? "(/ bad-mailbox" : "/x/ mode=sleep"};
   }
   return {};
 }
@@ -161,7 +160,8 @@ std::string In(Scope scope, const std::string& line) {
   const std::string vmta =
       "<virtual-mta v>\nsmtp-source-host 192.0.2.9 v.test\n</virtual-mta>\n"
       "<source named>\n</source>\nsmtp-listener 192.0.2.9:25 source=named\n"
-      "<pattern-list v>\n</pattern-list>\n<source-group v>\n</source-group>\n";
+      "<pattern-list v>\n</pattern-list>\n<source-group v>\n</source-group>\n"
+      "<smtp-pattern-list v>\n</smtp-pattern-list>\n";
   if (scope == kGlobal) return vmta + line + "\n";
   for (const SectionKind& kind : AllSections()) {
     if (kind.scope != scope) continue;
@@ -207,7 +207,7 @@ void ExpectGoodAndBad(Scope scope, const Directive& directive, const std::string
   if (directive.key == Key::kWord) key = "word ";
   const std::string space = name == "/" ? "" : " ";
   const auto [good, bad] = Values(directive);
-  const std::string line = name == "/" ? "/x/ bad-mailbox" : absl::StrCat(name, space, key, good);
+  const std::string line = absl::StrCat(name, space, key, good);
   const Compiled compiled = CompileIn(scope, line);
   EXPECT_TRUE(compiled.ok()) << line << "\n" << Render(compiled.diagnostics);
   if (bad.empty()) return;

@@ -102,6 +102,21 @@ class Finisher {
       *content.mutable_source_group() = group;
       Add(absl::StrCat("source-group/", name), std::move(content));
     }
+    for (const auto& [name, list] : draft_.smtp_pattern_lists) {
+      policy::v1::SectionContent content;
+      *content.mutable_smtp_pattern_list() = list;
+      Add(absl::StrCat("smtp-pattern-list/", name), std::move(content));
+    }
+    if (!draft_.bounce_categories.rules().empty()) {
+      policy::v1::SectionContent content;
+      *content.mutable_bounce_categories() = draft_.bounce_categories;
+      Add("bounce-categories", std::move(content));
+    }
+    if (!draft_.mx_rollup.entries().empty()) {
+      policy::v1::SectionContent content;
+      *content.mutable_mx_rollup() = draft_.mx_rollup;
+      Add("mx-rollup", std::move(content));
+    }
   }
 
   // Sections that lines name must be there, and a named source is of no use where nothing names it:
@@ -113,7 +128,9 @@ class Finisher {
       if (use.kind == "source") used.insert(lower);
       const bool known = use.kind == "source"         ? draft_.named_sources.contains(lower)
                          : use.kind == "pattern-list" ? draft_.pattern_lists.contains(lower)
-                                                      : draft_.source_groups.contains(lower);
+                         : use.kind == "smtp-pattern-list"
+                             ? draft_.smtp_pattern_lists.contains(lower)
+                             : draft_.source_groups.contains(lower);
       if (known || lower == "{auth}" || lower == "{pickup}") continue;
       Say(Diagnostic::Severity::kError, use.where,
           absl::StrCat("there is no <", use.kind, " ", use.name, ">"));

@@ -52,7 +52,7 @@ struct ListenerDraft {
 
 // A line that names a section, to be looked up when all is read.
 struct SectionUse {
-  std::string kind;  // source, pattern-list, source-group
+  std::string kind;  // source, pattern-list, source-group, smtp-pattern-list
   std::string name;
   Location where;
 };
@@ -73,6 +73,9 @@ struct Draft {
   std::map<std::string, ListenerDraft> listeners;             // by ip:port
   std::map<std::string, policy::v1::PatternListSection> pattern_lists;
   std::map<std::string, policy::v1::SourceGroupSection> source_groups;
+  std::map<std::string, policy::v1::SmtpPatternListSection> smtp_pattern_lists;
+  policy::v1::BounceCategorySection bounce_categories;
+  policy::v1::MxRollupSection mx_rollup;
   std::vector<SectionUse> section_uses;
   std::vector<SourceUse> source_uses;
   std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out

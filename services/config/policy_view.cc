@@ -136,6 +136,16 @@ class SnapshotView final : public PolicyView {
         case policy::v1::SectionContent::kPatternList:
           pattern_lists_[Lower(content.pattern_list().name())] = &content.pattern_list();
           break;
+        case policy::v1::SectionContent::kSmtpPatternList:
+          smtp_pattern_lists_[Lower(content.smtp_pattern_list().name())] =
+              &content.smtp_pattern_list();
+          break;
+        case policy::v1::SectionContent::kBounceCategories:
+          bounce_categories_ = &content.bounce_categories();
+          break;
+        case policy::v1::SectionContent::kMxRollup:
+          mx_rollup_ = &content.mx_rollup();
+          break;
         case policy::v1::SectionContent::kSourceGroup:
           source_groups_.push_back(&content.source_group());
           break;
@@ -236,6 +246,15 @@ class SnapshotView final : public PolicyView {
     // One that listens on all of IPv6 takes IPv4 too.
     return every != nullptr ? every : find("[::]" + port);
   }
+  const policy::v1::SmtpPatternListSection* FindSmtpPatternList(
+      std::string_view name) const override {
+    const auto found = smtp_pattern_lists_.find(Lower(name));
+    return found == smtp_pattern_lists_.end() ? nullptr : found->second;
+  }
+  const policy::v1::BounceCategorySection& bounce_categories() const override {
+    return *bounce_categories_;
+  }
+  const policy::v1::MxRollupSection& mx_rollup() const override { return *mx_rollup_; }
   const policy::v1::PatternListSection* FindPatternList(std::string_view name) const override {
     const auto found = pattern_lists_.find(Lower(name));
     return found == pattern_lists_.end() ? nullptr : found->second;
@@ -315,6 +334,10 @@ class SnapshotView final : public PolicyView {
   absl::flat_hash_map<std::string, const ClientSettings*> named_sources_;
   absl::flat_hash_map<std::string, const policy::v1::ListenerSettings*> listeners_;
   absl::flat_hash_map<std::string, const policy::v1::PatternListSection*> pattern_lists_;
+  absl::flat_hash_map<std::string, const policy::v1::SmtpPatternListSection*> smtp_pattern_lists_;
+  const policy::v1::BounceCategorySection* bounce_categories_ =
+      &policy::v1::BounceCategorySection::default_instance();
+  const policy::v1::MxRollupSection* mx_rollup_ = &policy::v1::MxRollupSection::default_instance();
   std::vector<const policy::v1::SourceGroupSection*> source_groups_;
   std::vector<const ControlEntry*> controls_;
   mutable Cache<std::string, QueueSettings> queues_;

@@ -69,6 +69,17 @@ class PolicyView {
     return none;
   }
 
+  // nullptr where there is none. Names are case-insensitive.
+  virtual const policy::v1::SmtpPatternListSection* FindSmtpPatternList(std::string_view) const {
+    return nullptr;
+  }
+  virtual const policy::v1::BounceCategorySection& bounce_categories() const {
+    return policy::v1::BounceCategorySection::default_instance();
+  }
+  virtual const policy::v1::MxRollupSection& mx_rollup() const {
+    return policy::v1::MxRollupSection::default_instance();
+  }
+
   // The operator's pause that holds for this queue ("domain/vmta") and job, or nullptr. job empty:
   // whole-queue pauses only.
   virtual const policy::v1::ControlEntry* FindPause(std::string_view queue,

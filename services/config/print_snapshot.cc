@@ -21,8 +21,11 @@ class SnapshotPrinter {
     // What others name comes first.
     for (const Section& section : snapshot.sections()) CollectMacros(section.content());
     for (const auto kind :
-         {SectionContent::kGlobal, SectionContent::kVirtualMta, SectionContent::kPool,
-          SectionContent::kSource, SectionContent::kClient, SectionContent::kDomain}) {
+         {SectionContent::kGlobal, SectionContent::kListener, SectionContent::kVirtualMta,
+          SectionContent::kPool, SectionContent::kPatternList, SectionContent::kSmtpPatternList,
+          SectionContent::kBounceCategories, SectionContent::kMxRollup,
+          SectionContent::kSourceGroup, SectionContent::kSource, SectionContent::kClient,
+          SectionContent::kDomain}) {
       for (const Section& section : snapshot.sections()) {
         if (section.content().content_case() == kind) PrintSection(section.content());
       }
@@ -50,7 +53,7 @@ class SnapshotPrinter {
   }
   void Open(const std::string& section, const std::string& name) {
     if (depth_ == 0 && !text_.empty()) text_ += "\n";
-    Line(absl::StrCat("<", section, " ", name, ">"));
+    Line(absl::StrCat("<", section, name.empty() ? "" : " ", name, ">"));
     ++depth_;
   }
   void Close(const std::string& section) {
@@ -76,6 +79,7 @@ class SnapshotPrinter {
     switch (content.content_case()) {
       case SectionContent::kGlobal:
         Settings(kGlobal, Target::kGlobalSettings, content.global().settings());
+        Local(content.global().settings());
         Settings(kGlobal, Target::kQueueSettings, content.global().queue_defaults());
         Settings(kGlobal, Target::kClientSettings, content.global().client_defaults());
         return;
@@ -92,16 +96,91 @@ class SnapshotPrinter {
       case SectionContent::kDomain:
         return Domain(content.domain());
       case SectionContent::kClient:
-        Open("source", content.client().cidr());
+        Open("source",
+             content.client().name().empty() ? content.client().cidr() : content.client().name());
         Settings(kSource, Target::kClientSettings, content.client().settings());
         return Close("source");
       case SectionContent::kSource:
         Open("source", content.source().ip());
         Settings(kSource, Target::kSourceSettings, content.source().settings());
         return Close("source");
+      case SectionContent::kListener:
+        Open("smtp-listener", content.listener().address());
+        Settings(kListener, Target::kListenerSettings, content.listener().settings());
+        return Close("smtp-listener");
+      case SectionContent::kSourceGroup:
+        Open("source-group", content.source_group().name());
+        Settings(kSourceGroup, Target::kSourceGroup, content.source_group());
+        return Close("source-group");
       default:
-        return;
+        return Patterns(content);
     }
+  }
+
+  void Local(const policy::v1::GlobalSettings& settings) {
+    for (const auto& alias : settings.aliases()) {
+      Line(absl::StrCat("alias ", PrintWord(alias.source()), " ", PrintWord(alias.target())));
+    }
+    for (const std::string& rule : settings.relay_addresses().values()) {
+      Line(absl::StrCat("relay-address ",
+                        rule.starts_with('/') ? PrintRegex(rule.substr(1)) : PrintWord(rule)));
+    }
+    for (const auto& pickup : settings.pickups()) {
+      Line(
+          absl::StrCat("pickup ", PrintWord(pickup.folder()), " ", PrintWord(pickup.bad_folder())));
+    }
+  }
+
+  void Patterns(const SectionContent& content) {
+    if (content.has_pattern_list()) {
+      Open("pattern-list", content.pattern_list().name());
+      for (const auto& rule : content.pattern_list().rules()) {
+        const bool header = rule.subject() == policy::v1::PatternRule::SUBJECT_HEADER;
+        const bool sender = rule.subject() == policy::v1::PatternRule::SUBJECT_MAIL_FROM;
+        Line(absl::StrCat(header   ? absl::StrCat("header ", rule.header())
+                          : sender ? "mail-from"
+                                   : "rcpt-to",
+                          " ", PrintRegex(rule.regex()), " virtual-mta=", rule.virtual_mta()));
+      }
+      return Close("pattern-list");
+    }
+    if (content.has_smtp_pattern_list()) {
+      Open("smtp-pattern-list", content.smtp_pattern_list().name());
+      for (const auto& rule : content.smtp_pattern_list().rules()) Line(ReplyLine(rule));
+      return Close("smtp-pattern-list");
+    }
+    if (content.has_bounce_categories()) {
+      Open("bounce-category-patterns", "");
+      for (const auto& rule : content.bounce_categories().rules()) {
+        Line(absl::StrCat(PrintRegex(rule.regex()), " ", rule.category()));
+      }
+      return Close("bounce-category-patterns");
+    }
+    if (content.has_mx_rollup()) {
+      Open("mx-rollup-list", "");
+      for (const auto& entry : content.mx_rollup().entries()) {
+        Line(absl::StrCat("mx ", entry.mx(), " ", entry.queue()));
+      }
+      Close("mx-rollup-list");
+    }
+  }
+
+  static std::string ReplyLine(const policy::v1::ReplyRule& rule) {
+    std::string line = absl::StrCat("reply ", PrintRegex(rule.regex()));
+    if (!rule.mode().empty()) absl::StrAppend(&line, " mode=", rule.mode());
+    if (rule.backoff_to_normal_after_us() != 0) {
+      absl::StrAppend(&line, " backoff-to-normal-after=", rule.backoff_to_normal_after_us() / 1000,
+                      "ms");
+    }
+    if (rule.skip_mx()) line += " skip-mx";
+    if (rule.bounce_queue()) line += " bounce-queue";
+    if (rule.bounce_rcpt()) line += " bounce-rcpt";
+    if (rule.disable_source_ip()) line += " disable-source-ip";
+    if (rule.reenable_after_us() != 0) {
+      absl::StrAppend(&line, " reenable-after=", rule.reenable_after_us() / 1000, "ms");
+    }
+    if (rule.defer_queue()) line += " defer-queue";
+    return line;
   }
 
   void VirtualMta(const policy::v1::VirtualMtaSection& vmta) {

@@ -150,6 +150,25 @@ std::string PrintWord(std::string_view text) {
   return quoted + "\"";
 }
 
+std::string PrintRegex(std::string_view expression) {
+  std::string flags = "I";
+  if (expression.starts_with("(?i)")) {
+    expression.remove_prefix(4);
+    flags.clear();
+  }
+  std::string text = "/";
+  for (size_t i = 0; i < expression.size(); ++i) {
+    // A pair is kept as it is, whatever the second byte.
+    if (expression[i] == '\\' && i + 1 < expression.size() && expression[i + 1] != '/') {
+      text += expression[i++];
+    } else if (expression[i] == '/') {
+      text += '\\';
+    }
+    text += expression[i];
+  }
+  return absl::StrCat(text, "/", flags);
+}
+
 std::vector<std::string> PrintValues(const Directive& directive, const Message& message,
                                      bool with_secrets) {
   const auto* const field = message.GetDescriptor()->FindFieldByName(std::string(directive.field));

@@ -25,6 +25,9 @@ std::vector<std::string> PrintSettings(Scope scope, Target target,
 // In quotes where the lexer needs them.
 std::string PrintWord(std::string_view text);
 
+// "/.../flags" for an expression as ConsumeRegex gives it.
+std::string PrintRegex(std::string_view expression);
+
 // A directive file that compiles to the same sections; control entries are left out. Pure.
 std::string PrintSnapshot(const policy::v1::PolicySnapshot& snapshot, bool with_secrets = false);
 

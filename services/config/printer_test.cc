@@ -27,6 +27,7 @@ Compiled CompileOrFail(const std::string& text) {
   for (const Directive& directive : AllDirectives()) {
     options.accept_unsupported.emplace(directive.name);
   }
+  options.accept_unsupported.emplace("smtp-pattern-list");
   Compiled compiled = CompileText("a.conf", text, files, options);
   EXPECT_TRUE(compiled.ok()) << text << "\n" << Render(compiled.diagnostics);
   return compiled;
@@ -153,6 +154,23 @@ TEST(PrinterTest, WhatIsPrintedCompilesToTheSame) {
     ExpectRoundTrip(text);
     if (HasFailure()) return;
   }
+}
+
+TEST(PrinterTest, SectionsOfPatternsAndListeners) {
+  ExpectRoundTrip(
+      "<virtual-mta v>\n</virtual-mta>\n<source partners>\nrequire-auth yes\n</source>\n"
+      "smtp-listener 192.0.2.1:25 source=partners\n<source-group g>\nmax-smtp-in 5\n"
+      "</source-group>\n<source 10/8>\nsource-group g\npattern-list p\n</source>\n"
+      "<pattern-list p>\nmail-from /news\\/|\\\\/ virtual-mta=v\nheader Subject /a \"b\"/Is "
+      "virtual-mta=v\nrcpt-to /(?i)x/I virtual-mta=v\n</pattern-list>\n"
+      "alias a@b.test c@d.test\nrelay-address x@y.test\nrelay-address /^(a)\\1@/\n"
+      "pickup /in /bad\n<smtp-pattern-list s>\nreply /busy/ mode=backoff,skip-mx "
+      "backoff-to-normal-after=1h\nreply /x/ bounce-queue disable-source-ip reenable-after=1h30m "
+      "defer-queue=no\n</smtp-pattern-list>\n<bounce-category-patterns>\n/5\\.1\\.1/ "
+      "bad-mailbox\n</bounce-category-patterns>\n<mx-rollup-list>\nmx *.x.test all.rollup\n"
+      "</mx-rollup-list>\n");
+  EXPECT_EQ(PrintRegex("(?i)a/b\\d"), "/a\\/b\\d/");
+  EXPECT_EQ(PrintRegex("(?si)\\\\/"), "/(?si)\\\\\\//I");
 }
 
 TEST(PrinterTest, ClearedValuesStayCleared) {

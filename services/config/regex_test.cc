@@ -37,5 +37,30 @@ TEST(RegexTest, WhatCannotBeUsedSaysWhy) {
   EXPECT_NE(Read("/" + std::string(5000, 'a') + "/").find("4096"), std::string::npos);
 }
 
+TEST(RegexTest, WhatRe2LacksMayBePcres) {
+  std::string_view text = "/(a)\\1/i x";
+  bool needs_pcre = false;
+  EXPECT_EQ(*ConsumeRegex(text, &needs_pcre), "(?i)(a)\\1");
+  EXPECT_TRUE(needs_pcre);
+  EXPECT_EQ(text, " x");
+  text = "/a/";
+  EXPECT_TRUE(ConsumeRegex(text, &needs_pcre).ok());
+  EXPECT_FALSE(needs_pcre);
+  text = "/(/";
+  EXPECT_FALSE(ConsumeRegex(text, &needs_pcre).ok());
+}
+
+TEST(RegexTest, LikelyMistakes) {
+  EXPECT_EQ(DoubtAbout("(?i)^4[0-9]2"),
+            "it matches only codes that end in 2; ^4[0-9]{2} is likely meant");
+  EXPECT_TRUE(DoubtAbout("5\\d2$"));
+  for (const char* fine : {"^4[0-9]{2}", "^42[0-9]", "(?i)quota", "", "[0-9]2"}) {
+    EXPECT_FALSE(DoubtAbout(fine)) << fine;
+  }
+  EXPECT_TRUE(MatchesEverything("(?i)"));
+  EXPECT_TRUE(MatchesEverything("(?si).*"));
+  EXPECT_FALSE(MatchesEverything("(?i)a.*"));
+}
+
 }  // namespace
 }  // namespace sluice::config

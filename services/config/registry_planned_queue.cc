@@ -87,8 +87,9 @@ void AddBackoff(QueueTable* t) {
   t->Add("reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool that takes the mail.");
   t->Add("reenable-source-ip-after", Grammar::kDuration, "Time for which an address is disabled.")
       .unlimited = 0;
-  t->Add("smtp-pattern-list", Grammar::kText, "Patterns of replies and what they do.",
-         Status::kRefused);
+  t->Add("smtp-pattern-list", Grammar::kSectionName, "Patterns of replies and what they do.",
+         Status::kRefused)
+      .choices = "smtp-pattern-list";
   t->Add("bounce-pattern-file", Grammar::kFile, "File of patterns that class bounces.");
 }
 

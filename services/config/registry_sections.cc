@@ -99,8 +99,6 @@ void AddSending(Table* t) {
   t->Add("server-url", kVault, Grammar::kUrl, "The vault.").aliases = {"server"};
   t->Add("access-token", kVault, Grammar::kText, "Token for the vault.").secret = true;
   t->Add("cache-ttl", kVault, Grammar::kDuration, "Time for which secrets are kept.");
-  t->Words("mx", kMxRollupList, 2, 2, "MX-PATTERN QUEUE-NAME",
-           "Domains with such an MX share a queue.");
 }
 
 void AddSeedSections(Table* t) {
@@ -136,10 +134,8 @@ void AddPatterns(Table* t) {
     directive.syntax = syntax;
     directive.appends = true;
   };
-  line("header", kPatternList, "HEADER /REGEX/ RESULT", "Mail with such a header field.");
-  line("mail-from", kPatternList, "/REGEX/ RESULT", "Mail of such a sender.");
-  line("rcpt-to", kPatternList, "/REGEX/ RESULT", "Mail to such a recipient.");
   line("reply", kSmtpPatternList, "/REGEX/ ACTION [ACTION ...]", "What such a reply does.");
+  line("mx", kMxRollupList, "MX-PATTERN QUEUE-NAME", "Domains with such an MX share a queue.");
   line("/", kBounceCategories, "/REGEX/ CATEGORY", "Class of bounces with such a text.");
 }
 

@@ -6,31 +6,18 @@
 #include "services/mail/header_fields.h"
 
 namespace sluice::ingest {
-namespace {
-
-// Of one expression; beyond it RE2 gets slower, not larger.
-constexpr int64_t kMaxRegexMemory = int64_t{1} << 20;
-
-bool Matches(const RE2& regex, std::string_view text) {
-  return RE2::PartialMatch(re2::StringPiece(text.data(), text.size()), regex);
-}
-
-}  // namespace
-
 PatternList::PatternList(const policy::v1::PatternListSection& section,
                          const config::PolicyView& policy) {
   using Rule1 = policy::v1::PatternRule;
-  RE2::Options options(RE2::Quiet);
-  options.set_max_mem(kMaxRegexMemory);
   for (const Rule1& said : section.rules()) {
     const std::optional<Route> route = LookupRoute(policy, said.virtual_mta());
     std::vector<Rule>* const rules = said.subject() == Rule1::SUBJECT_MAIL_FROM ? &senders_
                                      : said.subject() == Rule1::SUBJECT_RCPT_TO ? &recipients_
                                      : said.subject() == Rule1::SUBJECT_HEADER  ? &headers_
                                                                                 : nullptr;
-    auto regex = std::make_unique<const RE2>(said.regex(), options);
-    if (!route || rules == nullptr || !regex->ok()) continue;
-    rules->push_back({routes_.size(), said.header(), std::move(regex)});
+    auto regex = config::RegexMatcher::Compile(said.regex());
+    if (!route || rules == nullptr || !regex.ok()) continue;
+    rules->push_back({routes_.size(), said.header(), *std::move(regex)});
     routes_.push_back(*route);
   }
 }
@@ -38,7 +25,7 @@ PatternList::PatternList(const policy::v1::PatternListSection& section,
 size_t PatternList::Match(const std::vector<Rule>& rules, std::string_view text, size_t before) {
   for (const Rule& rule : rules) {
     if (rule.line >= before) break;
-    if (Matches(*rule.regex, text)) return rule.line;
+    if (rule.regex.Matches(text)) return rule.line;
   }
   return before;
 }
@@ -55,7 +42,7 @@ size_t PatternList::MatchHeader(std::string_view name, std::string_view unfolded
                                 size_t before) const {
   for (const Rule& rule : headers_) {
     if (rule.line >= before) break;
-    if (mail::HeaderNameEquals(rule.header, name) && Matches(*rule.regex, unfolded)) {
+    if (mail::HeaderNameEquals(rule.header, name) && rule.regex.Matches(unfolded)) {
       return rule.line;
     }
   }

@@ -8,13 +8,14 @@
 #include <string_view>
 #include <vector>
 
-#include "re2/re2.h"
 #include "services/config/policy_view.h"
+#include "services/config/regex_matcher.h"
 #include "services/ingest/core/route.h"
 
 namespace sluice::ingest {
 
-// Thread-safety: immutable. Matching takes time linear in the text (RE2).
+// Thread-safety: immutable. Matching takes time linear in the text (RE2), or
+// is bounded (PCRE2).
 class PatternList {
  public:
   // No line; larger than the number of any line.
@@ -37,7 +38,7 @@ class PatternList {
   struct Rule {
     size_t line;
     std::string header;
-    std::unique_ptr<const RE2> regex;
+    config::RegexMatcher regex;
   };
   static size_t Match(const std::vector<Rule>& rules, std::string_view text, size_t before);
 

@@ -8,8 +8,6 @@
 namespace sluice::ingest {
 namespace {
 
-constexpr int64_t kMaxRegexMemory = int64_t{1} << 20;
-
 std::string Lower(std::string_view text) {
   std::string lower(text);
   mail::LowerAscii(lower);
@@ -40,15 +38,13 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
   for (const std::string& domain : global.relay_domains().values()) {
     relay_domains_.insert(Lower(domain));
   }
-  RE2::Options options(RE2::Quiet);
-  options.set_max_mem(kMaxRegexMemory);
   for (const std::string& rule : global.relay_addresses().values()) {
     if (!rule.starts_with('/')) {
       relay_addresses_.insert(Lower(rule));
       continue;
     }
-    auto regex = std::make_unique<const RE2>(rule.substr(1), options);
-    if (regex->ok()) relay_patterns_.push_back(std::move(regex));
+    auto regex = config::RegexMatcher::Compile(std::string_view(rule).substr(1));
+    if (regex.ok()) relay_patterns_.push_back(*std::move(regex));
   }
 }
 
@@ -66,9 +62,8 @@ bool PolicyTables::RelaysTo(std::string_view address) const {
   if (relay_domains_.contains(Lower(DomainOf(address)))) return true;
   if (!aliases_.empty() && FindAlias(address) != nullptr) return true;
   if (!relay_addresses_.empty() && relay_addresses_.contains(Lower(address))) return true;
-  return std::any_of(relay_patterns_.begin(), relay_patterns_.end(), [&](const auto& regex) {
-    return RE2::PartialMatch(re2::StringPiece(address.data(), address.size()), *regex);
-  });
+  return std::any_of(relay_patterns_.begin(), relay_patterns_.end(),
+                     [&](const config::RegexMatcher& regex) { return regex.Matches(address); });
 }
 
 std::optional<std::string> PolicyTables::Resolve(std::string_view address) const {

@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "services/config/policy_view.h"
+#include "services/config/regex_matcher.h"
 #include "services/ingest/core/pattern_list.h"
 
 namespace sluice::ingest {
@@ -44,7 +45,7 @@ class PolicyTables {
   absl::flat_hash_map<std::string, std::string> aliases_;  // lower case to canonical
   absl::flat_hash_set<std::string> relay_domains_;
   absl::flat_hash_set<std::string> relay_addresses_;
-  std::vector<std::unique_ptr<const RE2>> relay_patterns_;
+  std::vector<config::RegexMatcher> relay_patterns_;
   absl::flat_hash_map<std::string, std::shared_ptr<const PatternList>> pattern_lists_;
 };
 

@@ -1,0 +1,32 @@
+// Lines of <smtp-pattern-list>, <bounce-category-patterns> and <mx-rollup-list>. Private to the
+// compiler.
+#pragma once
+
+#include <optional>
+#include <string_view>
+
+#include "services/config/compiler_ingress.h"
+#include "services/config/lexer.h"
+#include "sluice/policy/v1/snapshot.pb.h"
+
+namespace sluice::config {
+
+inline constexpr char kPcreWarning[] =
+    "RE2 cannot do this regular expression; PCRE2 does, with bounds on its time";
+
+// `reply /REGEX/ ACTION [ACTION ...]`.
+std::optional<LineError> AddReplyRule(const Statement& statement,
+                                      policy::v1::SmtpPatternListSection* list);
+
+// `/REGEX/ CATEGORY`.
+std::optional<LineError> AddBounceCategory(const Statement& statement,
+                                           policy::v1::BounceCategorySection* section);
+
+// `mx PATTERN QUEUE-NAME`.
+std::optional<LineError> AddMxRollup(const Statement& statement,
+                                     policy::v1::MxRollupSection* section);
+
+// Of a directive whose whole value is a regex: what is wrong with it, or doubtful.
+std::optional<LineError> CheckRegex(const Statement& statement);
+
+}  // namespace sluice::config

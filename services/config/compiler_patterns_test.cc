@@ -1,0 +1,95 @@
+#include "gtest/gtest.h"
+#include "services/config/compiler.h"
+#include "services/config/policy_view.h"
+
+namespace sluice::config {
+namespace {
+
+class NoFiles final : public FileSource {
+ public:
+  absl::StatusOr<std::string> Read(const std::string&) override {
+    return absl::NotFoundError("none");
+  }
+  std::vector<std::string> Glob(const std::string&) override { return {}; }
+};
+
+Compiled CompileOne(const std::string& text) {
+  NoFiles files;
+  return CompileText("a.conf", text, files, {{"smtp-pattern-list", "backoff-trigger-pattern"}});
+}
+
+// What is said of the lines, but for the sections' being planned.
+std::string Said(const std::string& text) {
+  Compiled compiled = CompileOne(text);
+  std::string said;
+  for (const Diagnostic& diagnostic : compiled.diagnostics) {
+    if (diagnostic.message.find("(planned)") != std::string::npos) continue;
+    const std::string line = diagnostic.ToString();
+    said += line.substr(0, line.find('\n')) + "\n";
+  }
+  return said;
+}
+
+TEST(CompilerPatternsTest, RepliesCategoriesAndRollups) {
+  const Compiled compiled = CompileOne(
+      "<smtp-pattern-list common>\n"
+      "reply /too many \"sessions\"/ mode=backoff backoff-to-normal-after=1h30m\n"
+      "reply /^5.*spam/I disable-source-ip reenable-after=2h, skip-mx\n"
+      "</smtp-pattern-list>\n"
+      "<domain *>\nsmtp-pattern-list Common\n</domain>\n"
+      "<bounce-category-patterns>\n/5\\.1\\.1/ bad-mailbox\n/mailbox full/ quota-issues\n"
+      "</bounce-category-patterns>\n"
+      "<mx-rollup-list>\nmx *.Google.com google.rollup\n</mx-rollup-list>\n");
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  const auto view = *PolicyView::Build(compiled.snapshot);
+  const auto* const list = view->FindSmtpPatternList("COMMON");
+  ASSERT_NE(list, nullptr);
+  ASSERT_EQ(list->rules_size(), 2);
+  EXPECT_EQ(list->rules(0).regex(), "(?i)too many \"sessions\"");
+  EXPECT_EQ(list->rules(0).mode(), "backoff");
+  EXPECT_EQ(list->rules(0).backoff_to_normal_after_us(), int64_t{5400} * 1'000'000);
+  EXPECT_EQ(list->rules(1).regex(), "^5.*spam");
+  EXPECT_TRUE(list->rules(1).disable_source_ip() && list->rules(1).skip_mx());
+  ASSERT_EQ(view->bounce_categories().rules_size(), 2);
+  EXPECT_EQ(view->bounce_categories().rules(1).category(), "quota-issues");
+  ASSERT_EQ(view->mx_rollup().entries_size(), 1);
+  EXPECT_EQ(view->mx_rollup().entries(0).mx(), "*.google.com");
+}
+
+TEST(CompilerPatternsTest, MistakesHaveTheirPlace) {
+  const std::string open = "<smtp-pattern-list s>\n";
+  const std::string close = "\n</smtp-pattern-list>\n";
+  EXPECT_EQ(Said(open + "reply /x/ mode=bakoff" + close),
+            "a.conf:2:11: error: mode is backoff or normal\n");
+  EXPECT_EQ(Said(open + "reply /x/ skpi-mx" + close),
+            "a.conf:2:11: error: \"skpi-mx\" is no action; did you mean \"skip-mx\"?\n");
+  EXPECT_EQ(Said(open + "reply /x/" + close),
+            "a.conf:2:1: error: it is written reply /REGEX/ ACTION [ACTION ...]\n");
+  EXPECT_NE(Said(open + "reply /(/ skip-mx" + close).find("a.conf:2:7: error: "),
+            std::string::npos);
+  EXPECT_EQ(Said("<domain *>\nsmtp-pattern-list none\n</domain>\n"),
+            "a.conf:2:19: error: there is no <smtp-pattern-list none>\n");
+  EXPECT_EQ(Said("<bounce-category-patterns>\n/x/\n</bounce-category-patterns>\n"),
+            "a.conf:2:1: error: it is written /REGEX/ CATEGORY\n");
+}
+
+TEST(CompilerPatternsTest, DoubtsAreWarnings) {
+  EXPECT_EQ(Said("<smtp-pattern-list s>\nreply // skip-mx\nreply /x/ skip-mx\n"
+                 "</smtp-pattern-list>\n"),
+            "a.conf:3:1: warning: this line is never reached: the one before matches everything\n");
+  EXPECT_EQ(
+      Said("<smtp-pattern-list s>\nreply /(a)\\1/ skip-mx\n</smtp-pattern-list>\n"),
+      "a.conf:2:7: warning: RE2 cannot do this regular expression; PCRE2 does, with bounds on "
+      "its time\n");
+  EXPECT_EQ(
+      Said("<domain *>\nbackoff-trigger-pattern ^4[0-9]2\n</domain>\n"),
+      "a.conf:2:25: warning: it matches only codes that end in 2; ^4[0-9]{2} is likely meant\n");
+  EXPECT_EQ(
+      Said("<bounce-category-patterns>\n/x/ bad-malibox\n</bounce-category-patterns>\n"),
+      "a.conf:2:5: warning: \"bad-malibox\" is a category of your own; \"bad-mailbox\" may be "
+      "meant\n");
+  EXPECT_EQ(Said("<bounce-category-patterns>\n/x/ our-own\n</bounce-category-patterns>\n"), "");
+}
+
+}  // namespace
+}  // namespace sluice::config
