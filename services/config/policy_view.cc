@@ -168,6 +168,12 @@ class SnapshotView final : public PolicyView {
         case policy::v1::SectionContent::kControl:
           controls_.push_back(&content.control());
           break;
+        case policy::v1::SectionContent::kSmtpUser:
+          smtp_users_[content.smtp_user().name()] = &content.smtp_user();
+          break;
+        case policy::v1::SectionContent::kAuthFile:
+          auth_files_[content.auth_file().name()] = &content.auth_file();
+          break;
         case policy::v1::SectionContent::CONTENT_NOT_SET:
           return absl::InvalidArgumentError(
               absl::StrCat("section ", section.name(), " has no content that this version knows"));
@@ -285,6 +291,20 @@ class SnapshotView final : public PolicyView {
   }
   const std::vector<const policy::v1::PoolSection*>& pools() const override { return pools_; }
 
+  const policy::v1::SmtpUserSection* FindSmtpUser(std::string_view name) const override {
+    const auto found = smtp_users_.find(std::string(name));
+    return found == smtp_users_.end() ? nullptr : found->second;
+  }
+  std::vector<const policy::v1::SmtpUserSection*> smtp_users() const override {
+    std::vector<const policy::v1::SmtpUserSection*> users;
+    for (const auto& [name, user] : smtp_users_) users.push_back(user);
+    return users;
+  }
+  const policy::v1::AuthFileSection* FindAuthFile(std::string_view name) const override {
+    const auto found = auth_files_.find(std::string(name));
+    return found == auth_files_.end() ? nullptr : found->second;
+  }
+
   const ControlEntry* FindPause(std::string_view queue, std::string_view job) const override {
     for (const ControlEntry* entry : controls_) {
       if (entry->kind() != ControlEntry::KIND_PAUSE) continue;
@@ -340,6 +360,8 @@ class SnapshotView final : public PolicyView {
   const policy::v1::MxRollupSection* mx_rollup_ = &policy::v1::MxRollupSection::default_instance();
   std::vector<const policy::v1::SourceGroupSection*> source_groups_;
   std::vector<const ControlEntry*> controls_;
+  absl::flat_hash_map<std::string, const policy::v1::SmtpUserSection*> smtp_users_;
+  absl::flat_hash_map<std::string, const policy::v1::AuthFileSection*> auth_files_;
   mutable Cache<std::string, QueueSettings> queues_;
   mutable Cache<std::string, ClientSettings> client_cache_;
   mutable Cache<std::string, SourceSettings> source_cache_;

@@ -68,6 +68,14 @@ class PolicyView {
     static const std::vector<const policy::v1::SourceGroupSection*> none;
     return none;
   }
+  // nullptr where there is none. User names are compared as they are.
+  virtual const policy::v1::SmtpUserSection* FindSmtpUser(std::string_view) const {
+    return nullptr;
+  }
+  virtual std::vector<const policy::v1::SmtpUserSection*> smtp_users() const { return {}; }
+  virtual const policy::v1::AuthFileSection* FindAuthFile(std::string_view) const {
+    return nullptr;
+  }
 
   // nullptr where there is none. Names are case-insensitive.
   virtual const policy::v1::SmtpPatternListSection* FindSmtpPatternList(std::string_view) const {

@@ -168,6 +168,8 @@ std::vector<Directive> SourceDirectives() {
        .help = "Who gets a copy of every message."},
       Bool("hide-message-source", "hide_message_source",
            "Leave the client's name and address out of the Received field."),
+      Bool("allow-chunking", "allow_chunking", "Offer CHUNKING (BDAT)."),
+      Bool("allow-smtputf8", "allow_smtputf8", "Offer SMTPUTF8."),
       Bool("smtp-service", "smtp_service", "Take SMTP connections of these clients."),
       // suppress-local-dsn and dsn-return-default are a queue's at global level.
       {.name = "suppress-local-dsn",

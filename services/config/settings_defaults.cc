@@ -73,6 +73,8 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_max_message_size(0);
     s->set_max_rcpt_per_message(50'000);
     s->set_max_message_hops(100);
+    s->set_allow_chunking(true);
+    s->set_allow_smtputf8(true);
     s->set_process_x_virtual_mta(false);
     s->set_retain_x_virtual_mta(false);
     s->set_process_x_job(false);

@@ -71,10 +71,11 @@ size_t DataReader::Feed(std::string_view input, Sink sink) {
   const char* const end = begin + input.size();
   const char* p = begin;
   const char* run = p;  // text from here to p waits to be given out
+  if (framing_ == Framing::kBinary && !in_header_) p = end;
   while (p < end && state_ != State::kDone) {
     switch (state_) {
       case State::kLineStart:
-        if (*p == '.') {
+        if (*p == '.' && framing_ == Framing::kDots) {
           Emit(run, p, sink);
           run = ++p;
           state_ = State::kDot;
@@ -142,10 +143,21 @@ size_t DataReader::Feed(std::string_view input, Sink sink) {
       run = p;
       header_ended_ = false;
       header_size_ = size_;
+      if (framing_ == Framing::kBinary) p = end;
     }
   }
   Emit(run, p, sink);
   return static_cast<size_t>(p - begin);
+}
+
+void DataReader::End(Sink sink) {
+  const bool lines = framing_ == Framing::kCounted || in_header_;
+  if (lines && state_ == State::kCr) Fail(DataError::kBareCr);
+  if (lines && state_ == State::kText) {
+    constexpr std::string_view kLineEnd = "\r\n";
+    Emit(kLineEnd.data(), kLineEnd.data() + kLineEnd.size(), sink);
+  }
+  state_ = State::kDone;
 }
 
 }  // namespace sluice::mail

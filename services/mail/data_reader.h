@@ -1,6 +1,7 @@
 // Reads message text as DATA carries it (RFC 5321 4.5.2): takes the transparency dots out, finds
 // the one end that counts (CRLF "." CRLF), and refuses everything that another server could read as
-// a different end: bare LF, bare CR, NUL.
+// a different end: bare LF, bare CR, NUL. Text of BDAT (RFC 3030) is read by the same rules, less
+// the dots: it leaves by DATA as a rule.
 #pragma once
 
 #include <cstdint>
@@ -31,13 +32,27 @@ class DataReader {
     uint64_t max_header_bytes = 0;  // with the empty line; 0: no limit
   };
 
+  enum class Framing : uint8_t {
+    kDots,     // DATA
+    kCounted,  // BDAT: the owner knows where the text ends, and calls End()
+    // BDAT with BODY=BINARYMIME: any bytes behind the header section, which is lines as ever, since
+    // we and all others read it line by line.
+    kBinary,
+  };
+
   using Sink = absl::FunctionRef<void(std::string_view)>;
 
-  explicit DataReader(const Limits& limits) : limits_(limits) {}
+  explicit DataReader(const Limits& limits, Framing framing = Framing::kDots)
+      : limits_(limits), framing_(framing) {}
 
   // Reads from `input` up to the end of the message, and returns how much it took: all of it unless
-  // done(). `sink` gets the decoded text as pieces of `input`, in order, as few as can be.
+  // done(), which only kDots knows by itself. `sink` gets the decoded text as pieces of `input`, in
+  // order, as few as can be.
   size_t Feed(std::string_view input, Sink sink);
+
+  // Not with kDots: the text is complete. A last line without an end gets one, but in a binary
+  // body.
+  void End(Sink sink);
 
   bool done() const { return state_ == State::kDone; }
   DataError error() const {
@@ -67,6 +82,7 @@ class DataReader {
   const char* MatchReceived(const char* p, const char* end);
 
   Limits limits_;
+  Framing framing_;
   State state_ = State::kLineStart;
   DataError error_ = DataError::kNone;  // bare LF, bare CR or NUL
   bool in_header_ = true;

@@ -128,5 +128,60 @@ TEST(DataReader, Limits) {
   }
 }
 
+struct Counted {
+  std::string text;
+  DataReader reader{DataReader::Limits{}};
+};
+
+Counted ReadCounted(std::string_view wire, size_t chunk, DataReader::Framing framing) {
+  Counted r;
+  r.reader = DataReader({}, framing);
+  const auto sink = [&](std::string_view s) { r.text += s; };
+  for (size_t at = 0; at < wire.size(); at += chunk) {
+    const std::string_view piece = wire.substr(at, chunk);
+    EXPECT_EQ(r.reader.Feed(piece, sink), piece.size());
+    EXPECT_FALSE(r.reader.done());
+  }
+  r.reader.End(sink);
+  EXPECT_TRUE(r.reader.done());
+  return r;
+}
+
+TEST(DataReader, CountedTextHasNoDotsToTakeOut) {
+  using Framing = DataReader::Framing;
+  struct Case {
+    Framing framing;
+    std::string wire;
+    std::string text;  // where there is no error
+    DataError error = DataError::kNone;
+    uint64_t header_size = 0;
+  };
+  const std::string binary = "A: 1\r\n\r\n" + std::string("\0\n\r.\n", 5);
+  const Case kCases[] = {
+      {Framing::kCounted, "", "", DataError::kNone, 0},
+      {Framing::kCounted, "..\r\n.\r\nb\r\n", "..\r\n.\r\nb\r\n", DataError::kNone, 10},
+      {Framing::kCounted, "A: 1\r\n\r\nb", "A: 1\r\n\r\nb\r\n", DataError::kNone, 8},
+      {Framing::kCounted, "\r\n.", "\r\n.\r\n", DataError::kNone, 2},
+      {Framing::kCounted, "a\r", "", DataError::kBareCr},
+      {Framing::kCounted, "a\n.\r\n", "", DataError::kBareLf},
+      {Framing::kCounted, std::string("a\0", 2), "", DataError::kNul},
+      {Framing::kBinary, binary, binary, DataError::kNone, 8},
+      {Framing::kBinary, binary + "\r", binary + "\r", DataError::kNone, 8},
+      {Framing::kBinary, "A: 1", "A: 1\r\n", DataError::kNone, 6},
+      {Framing::kBinary, "A: 1\n\r\n\r\n", "", DataError::kBareLf},
+      {Framing::kBinary, "A: 1\r", "", DataError::kBareCr},
+  };
+  for (const Case& c : kCases) {
+    for (size_t chunk = 1; chunk <= c.wire.size() + 1; ++chunk) {
+      const Counted r = ReadCounted(c.wire, chunk, c.framing);
+      ASSERT_EQ(r.reader.error(), c.error) << c.wire;
+      if (c.error != DataError::kNone) continue;
+      EXPECT_EQ(r.text, c.text) << c.wire;
+      EXPECT_EQ(r.reader.size(), c.text.size());
+      EXPECT_EQ(r.reader.header_size(), c.header_size) << c.wire;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sluice::mail

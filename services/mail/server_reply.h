@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "services/base/clock.h"
+
 namespace sluice::mail {
 
 // "5.1.1"; status_class 0: none, as in 220, 250 to EHLO and 354.
@@ -19,6 +21,7 @@ struct ServerReply {
   uint16_t code = 0;  // 200 to 599
   EnhancedCode enhanced;
   std::string text;  // lines separated by "\n"; anything may be in it
+  Duration delay{};  // how long the session waits before it gives the reply
 
   bool positive() const { return code < 400; }
   bool operator==(const ServerReply&) const = default;

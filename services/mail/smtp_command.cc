@@ -41,9 +41,9 @@ constexpr Verb kVerbs[] = {
     {"BDAT", SmtpVerb::kBdat},       {"VRFY", SmtpVerb::kVrfy},
     {"EXPN", SmtpVerb::kExpn},       {"HELP", SmtpVerb::kHelp},
     {"AUTH", SmtpVerb::kAuth},       {"STARTTLS", SmtpVerb::kStartTls},
-    {"GET", SmtpVerb::kForeign},     {"POST", SmtpVerb::kForeign},
-    {"PUT", SmtpVerb::kForeign},     {"CONNECT", SmtpVerb::kForeign},
-    {"OPTIONS", SmtpVerb::kForeign},
+    {"XCLIENT", SmtpVerb::kXclient}, {"GET", SmtpVerb::kForeign},
+    {"POST", SmtpVerb::kForeign},    {"PUT", SmtpVerb::kForeign},
+    {"CONNECT", SmtpVerb::kForeign}, {"OPTIONS", SmtpVerb::kForeign},
 };
 
 ServerReply Syntax(std::string text) { return {501, {5, 5, 4}, std::move(text)}; }
@@ -139,7 +139,8 @@ std::optional<ServerReply> SetMailParameter(const Parameters& p,
       out.body = BodyParam::k7Bit;
     } else if (EqualsIgnoreCase(p.value, "8BITMIME")) {
       out.body = BodyParam::k8BitMime;
-    } else if (extensions.binary_mime && EqualsIgnoreCase(p.value, "BINARYMIME")) {
+    } else if (extensions.chunking && extensions.binary_mime &&
+               EqualsIgnoreCase(p.value, "BINARYMIME")) {
       out.body = BodyParam::kBinaryMime;
     } else {
       return Syntax("BODY wants 7BIT or 8BITMIME");
@@ -296,6 +297,73 @@ std::optional<ServerReply> ParseRcptCommand(std::string_view argument,
   if (parameters.bad()) return Syntax("A parameter has wrong syntax");
   out.to = mailbox.Canonical();
   out.domain_offset = out.to.size() - mailbox.domain.size();
+  return std::nullopt;
+}
+
+std::optional<BdatCommand> ParseBdatCommand(std::string_view argument) {
+  BdatCommand bdat;
+  const char* const end = argument.data() + argument.size();
+  const auto [rest, error] = std::from_chars(argument.data(), end, bdat.size);
+  if (error != std::errc() || rest == argument.data()) return std::nullopt;
+  const std::string_view word = Trim({rest, static_cast<size_t>(end - rest)});
+  if (rest != end && !IsBlank(*rest)) return std::nullopt;
+  if (!word.empty() && !EqualsIgnoreCase(word, "LAST")) return std::nullopt;
+  bdat.last = !word.empty();
+  return bdat;
+}
+
+std::optional<ServerReply> ParseXclientCommand(std::string_view argument, XclientCommand& out) {
+  out = XclientCommand();
+  // Attribute names have "_" in Postfix's dialect, but for none of ours.
+  Parameters parameters(argument);
+  bool any = false;
+  while (parameters.Next()) {
+    any = true;
+    const Parameters& p = parameters;
+    std::optional<std::string> value = DecodeXtext(p.value);
+    if (!p.has_value || !value || value->size() > kMaxDomainBytes ||
+        std::any_of(value->begin(), value->end(),
+                    [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; })) {
+      return Syntax("XCLIENT wants name=value with xtext");
+    }
+    if (EqualsIgnoreCase(*value, "[UNAVAILABLE]") || EqualsIgnoreCase(*value, "[TEMPUNAVAIL]")) {
+      value.reset();
+    }
+    const auto port = [&](std::optional<uint16_t>& target) {
+      target.reset();
+      if (!value) return true;
+      uint16_t number = 0;
+      const char* const end = value->data() + value->size();
+      const auto [rest, error] = std::from_chars(value->data(), end, number);
+      if (error != std::errc() || rest != end) return false;
+      target = number;
+      return true;
+    };
+    bool good = true;
+    if (p.Is("NAME")) {
+      out.name = std::move(value);
+    } else if (p.Is("ADDR")) {
+      out.address = std::move(value);
+    } else if (p.Is("HELO")) {
+      good = !value || IsAcceptableHello(*value);
+      out.helo = std::move(value);
+    } else if (p.Is("LOGIN")) {
+      out.login = std::move(value);
+    } else if (p.Is("PROTO")) {
+      good = !value || EqualsIgnoreCase(*value, "SMTP") || EqualsIgnoreCase(*value, "ESMTP");
+      out.protocol = std::move(value);
+    } else if (p.Is("DESTADDR")) {
+      out.dest_address = std::move(value);
+    } else if (p.Is("PORT")) {
+      good = port(out.port);
+    } else if (p.Is("DESTPORT")) {
+      good = port(out.dest_port);
+    } else {
+      return Syntax("XCLIENT attribute " + std::string(p.keyword) + " is not known");
+    }
+    if (!good) return Syntax("The value of " + std::string(p.keyword) + " is not understood");
+  }
+  if (parameters.bad() || !any) return Syntax("Write XCLIENT name=value ...");
   return std::nullopt;
 }
 

@@ -28,6 +28,7 @@ enum class SmtpVerb : uint8_t {
   kHelp,
   kStartTls,
   kAuth,
+  kXclient,
   kForeign,  // the first word of another protocol (HTTP): this is no mail client
 };
 
@@ -43,7 +44,8 @@ CommandLine SplitCommand(std::string_view line);
 struct CommandExtensions {
   bool size = true;
   bool eight_bit_mime = true;
-  bool binary_mime = false;
+  bool chunking = false;
+  bool binary_mime = false;  // only with chunking
   bool dsn = false;
   bool smtp_utf8 = false;
   bool require_tls = false;
@@ -87,6 +89,27 @@ std::optional<ServerReply> ParseMailCommand(std::string_view argument,
 std::optional<ServerReply> ParseRcptCommand(std::string_view argument,
                                             const CommandExtensions& extensions, bool smtp_utf8,
                                             RcptCommand& out);
+
+struct BdatCommand {
+  uint64_t size = 0;
+  bool last = false;
+};
+// Nothing where the size cannot be read, so that nobody knows where the next command begins.
+std::optional<BdatCommand> ParseBdatCommand(std::string_view argument);
+
+// XCLIENT (Postfix's XCLIENT_README): what a trusted proxy says of its client. Unset: not said, or
+// said to be unknown.
+struct XclientCommand {
+  std::optional<std::string> name;     // of the client's host
+  std::optional<std::string> address;  // IP, text
+  std::optional<std::string> helo;
+  std::optional<std::string> login;     // who authenticated at the proxy
+  std::optional<std::string> protocol;  // SMTP, ESMTP
+  std::optional<std::string> dest_address;
+  std::optional<uint16_t> port;
+  std::optional<uint16_t> dest_port;
+};
+std::optional<ServerReply> ParseXclientCommand(std::string_view argument, XclientCommand& out);
 
 // Whether the text may stand as a client's name in HELO or EHLO: what real clients say (also names
 // with "_"), but nothing that could break a Received header.

@@ -22,32 +22,38 @@ void SmtpServerSession::Start(MonotonicTime now, const ServerReply* refusal) {
     closing_ = true;
     return;
   }
+  Greet();
+}
+
+void SmtpServerSession::Greet() {
   output_ += "220 ";
-  output_ += options_.host_name;
+  output_ += options_->host_name;
   output_ += ' ';
-  output_ += options_.greeting;
+  output_ += options_->greeting;
   output_ += "\r\n";
 }
 
 bool SmtpServerSession::CanProcess() const {
-  return !closing_ && question_ == Question::kNone && !(stage_ == Stage::kData && body_paused_) &&
+  return !closing_ && question_ == Question::kNone && held_ == nullptr && !body_stopped() &&
          output_.size() - sent_ < kOutputHighWaterBytes;
 }
 
 bool SmtpServerSession::wants_read() const { return !eof_ && CanProcess(); }
 
 std::optional<MonotonicTime> SmtpServerSession::deadline() const {
-  if (output_.size() > sent_) return activity_ + options_.command_timeout;
-  if (question_ != Question::kNone || (stage_ == Stage::kData && body_paused_)) return std::nullopt;
-  return stage_ == Stage::kData ? DataDeadline() : activity_ + options_.command_timeout;
+  if (output_.size() > sent_) return activity_ + options_->command_timeout;
+  if (held_ != nullptr) return held_->until;
+  if (question_ != Question::kNone || body_stopped()) return std::nullopt;
+  const bool body = stage_ == Stage::kData || chunk_.has_value();
+  return body ? DataDeadline() : activity_ + options_->command_timeout;
 }
 
 MonotonicTime SmtpServerSession::DataDeadline() const {
-  const MonotonicTime idle = activity_ + options_.data_timeout;
-  if (options_.min_data_bytes_per_second == 0) return idle;
+  const MonotonicTime idle = activity_ + options_->data_timeout;
+  if (options_->min_data_bytes_per_second == 0) return idle;
   // A cap, so that no rate and no size leave the clock's range.
-  const uint64_t earned_s = std::min<uint64_t>(
-      data_bytes_ / options_.min_data_bytes_per_second, 1'000'000'000);
+  const uint64_t earned_s =
+      std::min<uint64_t>(data_bytes_ / options_->min_data_bytes_per_second, 1'000'000'000);
   return std::min(idle, data_begin_ + kDataRateGrace + std::chrono::seconds(earned_s));
 }
 
@@ -74,16 +80,21 @@ void SmtpServerSession::Process(MonotonicTime now, std::string_view bytes) {
       if (reader_->done()) EndOfData();
       continue;
     }
+    if (chunk_) {
+      activity_ = now;
+      ReadChunk(bytes);
+      continue;
+    }
     const size_t end = bytes.find('\n');
     if (end == std::string_view::npos) {
-      if (bytes.size() < options_.max_line_bytes) break;
+      if (bytes.size() < options_->max_line_bytes) break;
       Fatal(500, {5, 5, 2}, "Line too long");
       return;
     }
     const std::string_view line = bytes.substr(0, end);
     bytes.remove_prefix(end + 1);
     activity_ = now;
-    if (line.size() + 1 > options_.max_line_bytes) {
+    if (line.size() + 1 > options_->max_line_bytes) {
       Fatal(500, {5, 5, 2}, "Line too long");
       return;
     }
@@ -111,7 +122,11 @@ void SmtpServerSession::ProcessPending(MonotonicTime now) {
 }
 
 void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
-  if (++idle_commands_ > options_.max_idle_commands) {
+  if (in_auth_) {
+    OnAuthLine(line);
+    return;
+  }
+  if (++idle_commands_ > options_->max_idle_commands) {
     Fatal(421, {4, 7, 0}, "Too many commands without a message");
     return;
   }
@@ -137,6 +152,7 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
       }
       ResetTransaction();
       Reply(250, {2, 0, 0}, "OK");
+      if (shutting_down_) Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
       return;
     case SmtpVerb::kNoop:
       Reply(250, {2, 0, 0}, "OK");
@@ -146,7 +162,7 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
         Error(501, {5, 5, 4}, "QUIT takes no argument");
         return;
       }
-      Reply(221, {2, 0, 0}, options_.host_name + " closes the connection");
+      Reply(221, {2, 0, 0}, options_->host_name + " closes the connection");
       ResetTransaction();
       closing_ = true;
       return;
@@ -160,12 +176,19 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
       return;
     case SmtpVerb::kHelp:
       Reply(214, {2, 0, 0},
-            "Commands: EHLO HELO MAIL RCPT DATA RSET VRFY NOOP HELP QUIT\nSee RFC 5321");
+            "Commands: EHLO HELO MAIL RCPT DATA BDAT RSET VRFY NOOP HELP QUIT\nSee RFC 5321");
+      return;
+    case SmtpVerb::kBdat:
+      OnBdatCommand(command.argument);
+      return;
+    case SmtpVerb::kAuth:
+      OnAuthCommand(command.argument);
+      return;
+    case SmtpVerb::kXclient:
+      OnXclientCommand(command.argument);
       return;
     case SmtpVerb::kExpn:
-    case SmtpVerb::kBdat:
     case SmtpVerb::kStartTls:
-    case SmtpVerb::kAuth:
       Error(502, {5, 5, 1}, "Command not implemented");
       return;
     case SmtpVerb::kForeign:
@@ -188,16 +211,23 @@ void SmtpServerSession::OnHelloCommand(std::string_view name, bool extended) {
   stage_ = Stage::kHello;
   handler_.OnHello(name, extended);
   if (!extended) {
-    Reply(250, {}, options_.host_name);
+    Reply(250, {}, options_->host_name);
     return;
   }
-  const CommandExtensions& on = options_.extensions;
-  std::string text = options_.host_name;
+  const CommandExtensions& on = options_->extensions;
+  std::string text = options_->host_name;
   text += "\nPIPELINING\nENHANCEDSTATUSCODES";
-  if (on.size) text += "\nSIZE " + std::to_string(options_.max_message_bytes);
+  if (on.size) text += "\nSIZE " + std::to_string(options_->max_message_bytes);
   if (on.eight_bit_mime) text += "\n8BITMIME";
+  if (on.chunking) text += "\nCHUNKING";
+  if (on.chunking && on.binary_mime) text += "\nBINARYMIME";
   if (on.smtp_utf8) text += "\nSMTPUTF8";
   if (on.dsn) text += "\nDSN";
+  if (const std::string mechanisms = handler_.AuthMechanisms(); !mechanisms.empty()) {
+    text += "\nAUTH " + mechanisms;
+  }
+  if (handler_.OffersXclient())
+    text += "\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
   text += "\nHELP";
   Reply(250, {}, text);
 }
@@ -212,16 +242,16 @@ void SmtpServerSession::OnMailCommand(std::string_view argument) {
     return;
   }
   if (shutting_down_) {
-    Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
+    Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
     return;
   }
-  if (auto refusal = ParseMailCommand(argument, options_.extensions, mail_)) {
+  if (auto refusal = ParseMailCommand(argument, options_->extensions, mail_)) {
     Error(refusal->code, refusal->enhanced, refusal->text);
     return;
   }
-  if (options_.max_message_bytes != 0 && mail_.size > options_.max_message_bytes) {
+  if (options_->max_message_bytes != 0 && mail_.size > options_->max_message_bytes) {
     Reply(552, {5, 3, 4},
-          "The message is larger than " + std::to_string(options_.max_message_bytes) + " bytes");
+          "The message is larger than " + std::to_string(options_->max_message_bytes) + " bytes");
     return;
   }
   deferral_.reset();
@@ -231,14 +261,15 @@ void SmtpServerSession::OnMailCommand(std::string_view argument) {
 void SmtpServerSession::OnRcptCommand(std::string_view argument) {
   if (RepeatDeferral()) return;
   if (stage_ != Stage::kMail && stage_ != Stage::kRcpt) {
-    Error(503, {5, 5, 1}, "MAIL comes before RCPT");
+    Error(503, {5, 5, 1},
+          stage_ == Stage::kChunks ? "The text has begun" : "MAIL comes before RCPT");
     return;
   }
-  if (auto refusal = ParseRcptCommand(argument, options_.extensions, mail_.smtp_utf8, rcpt_)) {
+  if (auto refusal = ParseRcptCommand(argument, options_->extensions, mail_.smtp_utf8, rcpt_)) {
     Error(refusal->code, refusal->enhanced, refusal->text);
     return;
   }
-  if (options_.max_recipients != 0 && recipients_ >= options_.max_recipients) {
+  if (options_->max_recipients != 0 && recipients_ >= options_->max_recipients) {
     Reply(452, {4, 5, 3}, "Too many recipients, send the rest in another transaction");
     return;
   }
@@ -252,6 +283,15 @@ void SmtpServerSession::OnDataCommand(std::string_view argument) {
     return;
   }
   if (RepeatDeferral()) return;
+  if (stage_ == Stage::kChunks) {
+    ResetTransaction();
+    Error(503, {5, 5, 1}, "DATA cannot follow BDAT, the transaction is over");
+    return;
+  }
+  if (stage_ == Stage::kRcpt && mail_.body == BodyParam::kBinaryMime) {
+    Error(503, {5, 5, 1}, "BODY=BINARYMIME wants BDAT");
+    return;
+  }
   if (stage_ == Stage::kMail) {
     // Pipelined after refused recipients: no fault of the client (RFC 2920 3.1).
     Reply(554, {5, 5, 1}, "No valid recipients");
@@ -274,7 +314,7 @@ bool SmtpServerSession::RepeatDeferral() {
 }
 
 void SmtpServerSession::CountRejection() {
-  if (++rejections_ > options_.max_rejections) Fatal(421, {4, 7, 0}, "Too many refused commands");
+  if (++rejections_ > options_->max_rejections) Fatal(421, {4, 7, 0}, "Too many refused commands");
 }
 
 void SmtpServerSession::Ask(Question question, std::optional<ServerReply> answer) {
@@ -286,10 +326,30 @@ void SmtpServerSession::Ask(Question question, std::optional<ServerReply> answer
 }
 
 void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
+  if (reply.delay > Duration::zero()) {
+    held_ = std::make_unique<Held>(Held{question, reply, activity_ + reply.delay});
+    held_->reply.delay = Duration::zero();
+    if (question == Question::kEnd) stage_ = Stage::kHello;  // for the handler it is over
+    return;
+  }
+  if (question == Question::kAuth) {
+    AnswerAuth(reply);
+    return;
+  }
+  if (question == Question::kData && chunk_ && reply.code != 421) {
+    if (reply.positive()) {
+      BeginChunk();
+    } else {
+      chunk_->refusal = reply;
+      if (chunk_->left == 0) EndChunk();
+    }
+    return;
+  }
   Reply(reply);
   const bool accepted = reply.positive();
   switch (question) {
     case Question::kNone:
+    case Question::kAuth:
       return;
     case Question::kMail:
       if (accepted) {
@@ -312,7 +372,8 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
         body_paused_ = false;
         data_begin_ = activity_;
         data_bytes_ = 0;
-        reader_.emplace(DataReader::Limits{options_.max_message_bytes, options_.max_header_bytes});
+        reader_.emplace(
+            DataReader::Limits{options_->max_message_bytes, options_->max_header_bytes});
         return;
       }
       break;
@@ -321,7 +382,7 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
       idle_commands_ = 0;
       if (accepted) errors_ = 0;
       if (shutting_down_ && !closing_) {
-        Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
+        Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
       }
       break;
   }
@@ -342,7 +403,7 @@ void SmtpServerSession::EndOfData() {
   ServerReply refusal;
   switch (error) {
     case DataError::kNone:
-      if (options_.max_hops != 0 && reader.hops() > options_.max_hops) {
+      if (options_->max_hops != 0 && reader.hops() > options_->max_hops) {
         refusal = {554, {5, 4, 6}, "Too many Received fields: a mail loop"};
       }
       break;
@@ -359,13 +420,13 @@ void SmtpServerSession::EndOfData() {
       refusal = {
           552,
           {5, 3, 4},
-          "The message is larger than " + std::to_string(options_.max_message_bytes) + " bytes"};
+          "The message is larger than " + std::to_string(options_->max_message_bytes) + " bytes"};
       break;
     case DataError::kHeaderTooLarge:
       refusal = {
           552,
           {5, 3, 4},
-          "The header is larger than " + std::to_string(options_.max_header_bytes) + " bytes"};
+          "The header is larger than " + std::to_string(options_->max_header_bytes) + " bytes"};
       break;
   }
   if (refusal.code != 0) {
@@ -419,7 +480,14 @@ void SmtpServerSession::OnTimer(MonotonicTime now) {
     closing_ = true;
     return;
   }
-  Fatal(421, {4, 4, 2}, options_.host_name + " waited too long, closing the connection");
+  if (held_ != nullptr) {
+    const std::unique_ptr<Held> held = std::move(held_);
+    activity_ = now;
+    Answer(held->question, held->reply);
+    ProcessPending(now);
+    return;
+  }
+  Fatal(421, {4, 4, 2}, options_->host_name + " waited too long, closing the connection");
 }
 
 void SmtpServerSession::OnEof(MonotonicTime now) {
@@ -430,15 +498,15 @@ void SmtpServerSession::OnEof(MonotonicTime now) {
 
 void SmtpServerSession::Shutdown(MonotonicTime now) {
   if (std::exchange(shutting_down_, true) || closing_) return;
-  if (receiving_data() || question_ == Question::kData) return;
+  if (receiving_data() || question_ == Question::kData || held_ != nullptr) return;
   activity_ = now;
-  Fatal(421, {4, 3, 2}, options_.host_name + " is shutting down");
+  Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
   handler_.OnWake();
 }
 
 void SmtpServerSession::Error(int code, EnhancedCode enhanced, std::string_view text) {
   Reply(code, enhanced, text);
-  if (++errors_ > options_.max_errors) Fatal(421, {4, 7, 0}, "Too many errors");
+  if (++errors_ > options_->max_errors) Fatal(421, {4, 7, 0}, "Too many errors");
 }
 
 void SmtpServerSession::Fatal(int code, EnhancedCode enhanced, std::string_view text) {
@@ -450,12 +518,17 @@ void SmtpServerSession::Fatal(int code, EnhancedCode enhanced, std::string_view 
 
 void SmtpServerSession::ResetTransaction() {
   deferral_.reset();
-  const bool open = in_transaction() || question_ != Question::kNone;
+  const bool open =
+      in_transaction() || (question_ != Question::kNone && !in_auth_) ||
+      (held_ != nullptr && held_->question == Question::kMail && held_->reply.positive());
+  held_.reset();
+  if (std::exchange(in_auth_, false)) handler_.OnAuthCancel();
   if (stage_ > Stage::kHello) stage_ = Stage::kHello;
   question_ = Question::kNone;
   recipients_ = 0;
   body_paused_ = false;
   reader_.reset();
+  chunk_.reset();
   if (open) handler_.OnReset();
 }
 

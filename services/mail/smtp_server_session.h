@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -46,7 +47,7 @@ struct SmtpServerOptions {
 // OnMessageEnd, and ends the transaction: the answer to an open question is then ignored, and must
 // not be given. After a refusal by the handler of MAIL, RCPT or DATA the transaction is as before
 // that command; after the verdict on OnMessageEnd it is over, with no OnReset.
-// None of these functions may call back into the session, but PauseBody.
+// None of these functions may call back into the session, but PauseBody and UseOptions.
 class SmtpServerHandler {
  public:
   virtual ~SmtpServerHandler() = default;
@@ -54,7 +55,8 @@ class SmtpServerHandler {
   // Valid during the call.
   virtual std::optional<ServerReply> OnMail(const MailCommand& mail) = 0;
   virtual std::optional<ServerReply> OnRcpt(const RcptCommand& rcpt) = 0;
-  // At least one recipient was accepted. 354 lets the message come.
+  // At least one recipient was accepted. 354 lets the message come. With BDAT asked at the first
+  // chunk: the 354 is not sent, and a refusal ends the transaction (OnReset follows).
   virtual std::optional<ServerReply> OnData() = 0;
   virtual void OnBody(std::string_view text) = 0;
   struct MessageFacts {
@@ -62,8 +64,31 @@ class SmtpServerHandler {
     uint64_t header_size = 0;  // with the empty line
     uint32_t hops = 0;
   };
+  // All chunks of BDAT, or the text of DATA, are there.
   virtual std::optional<ServerReply> OnMessageEnd(const MessageFacts& facts) = 0;
   virtual void OnReset() = 0;
+  // ---- AUTH (RFC 4954)
+  // "PLAIN LOGIN …": what can succeed in this session as it is; empty: no AUTH.
+  virtual std::string AuthMechanisms() { return ""; }
+  // Outside of transactions, and not after a success. Challenges and responses are bare bytes here,
+  // base64 is the session's. 334 with a challenge brings OnAuthResponse; 235 is the success;
+  // anything else ends the exchange. OnAuthCancel ends it, too, and may come while a question is
+  // open.
+  virtual std::optional<ServerReply> OnAuth(std::string_view /*mechanism*/,
+                                            std::optional<std::string_view> /*initial*/) {
+    return ServerReply{504, {5, 5, 4}, "Mechanism not known"};
+  }
+  virtual std::optional<ServerReply> OnAuthResponse(std::string_view /*response*/) {
+    return ServerReply{535, {5, 7, 8}, "Authentication failed"};
+  }
+  virtual void OnAuthCancel() {}
+  // ---- XCLIENT
+  // Whether this client may speak for others.
+  virtual bool OffersXclient() { return false; }
+  // Outside of transactions. 220 takes the session back to its greeting, as another client's.
+  virtual ServerReply OnXclient(const XclientCommand& /*xclient*/) {
+    return {550, {5, 7, 0}, "Not for you"};
+  }
   // The message was not wanted for what it is (bare LF and the like); OnReset follows. For
   // counting.
   virtual void OnDataRefused(DataError) {}
@@ -72,16 +97,20 @@ class SmtpServerHandler {
   virtual void OnWake() {}
 };
 
-// Thread-safety: none. Lifetime: `handler` and `options` outlive it. Memory: at most one read of
-// the owner and one line beside the output, which stops growing while the client does not read it.
+// Thread-safety: none. Lifetime: `handler` and the options in use outlive it. Memory: at most one
+// read of the owner and one line beside the output, which stops growing while the client does not
+// read it.
 class SmtpServerSession {
  public:
   SmtpServerSession(SmtpServerHandler& handler, const SmtpServerOptions& options)
-      : handler_(handler), options_(options) {}
+      : handler_(handler), options_(&options) {}
   // With an open transaction OnReset is *not* called.
   ~SmtpServerSession() = default;
   SmtpServerSession(const SmtpServerSession&) = delete;
   SmtpServerSession& operator=(const SmtpServerSession&) = delete;
+
+  // Holds from the next command on; also from within a handler's function.
+  void UseOptions(const SmtpServerOptions& options) { options_ = &options; }
 
   // The connection is there: the greeting, or where `refusal` is given, that and the end.
   void Start(MonotonicTime now, const ServerReply* refusal = nullptr);
@@ -112,13 +141,15 @@ class SmtpServerSession {
   std::optional<MonotonicTime> deadline() const;
 
   bool in_transaction() const { return stage_ >= Stage::kMail; }
-  bool receiving_data() const { return stage_ == Stage::kData || stage_ == Stage::kEnd; }
+  bool receiving_data() const { return stage_ >= Stage::kData; }
   // Bytes held for the client or from it.
   size_t buffered_bytes() const { return output_.capacity() + pending_.capacity(); }
 
  private:
-  enum class Stage : uint8_t { kConnect, kHello, kMail, kRcpt, kData, kEnd };
-  enum class Question : uint8_t { kNone, kMail, kRcpt, kData, kEnd };
+  // kChunks: between MAIL and the end of a message that comes by BDAT; chunk_ says whether one is
+  // being read.
+  enum class Stage : uint8_t { kConnect, kHello, kMail, kRcpt, kData, kChunks, kEnd };
+  enum class Question : uint8_t { kNone, kMail, kRcpt, kData, kEnd, kAuth };
 
   void Process(MonotonicTime now, std::string_view bytes);
   void ProcessPending(MonotonicTime now);
@@ -128,6 +159,19 @@ class SmtpServerSession {
   void OnMailCommand(std::string_view argument);
   void OnRcptCommand(std::string_view argument);
   void OnDataCommand(std::string_view argument);
+  void OnBdatCommand(std::string_view argument);
+  void BeginChunk();
+  // Takes from the front of `bytes` what belongs to the chunk.
+  void ReadChunk(std::string_view& bytes);
+  void EndChunk();
+  bool body_stopped() const {
+    return body_paused_ && (stage_ == Stage::kData || chunk_.has_value());
+  }
+  void Greet();
+  void OnXclientCommand(std::string_view argument);
+  void OnAuthCommand(std::string_view argument);
+  void OnAuthLine(std::string_view line);
+  void AnswerAuth(const ServerReply& reply);
   void EndOfData();
   bool RepeatDeferral();
   void CountRejection();
@@ -144,7 +188,7 @@ class SmtpServerSession {
   MonotonicTime DataDeadline() const;
 
   SmtpServerHandler& handler_;
-  const SmtpServerOptions& options_;
+  const SmtpServerOptions* options_;
   Stage stage_ = Stage::kConnect;
   Question question_ = Question::kNone;
   bool closing_ = false;
@@ -163,6 +207,23 @@ class SmtpServerSession {
   std::optional<ServerReply> deferral_;  // the 4xx that MAIL got, until the next one or a reset
   RcptCommand rcpt_;
   std::optional<DataReader> reader_;
+  struct Chunk {
+    uint64_t left = 0;
+    uint64_t size = 0;
+    bool last = false;
+    // Read all the same, so that its text is never taken for commands, and then answered by this.
+    std::optional<ServerReply> refusal;
+  };
+  std::optional<Chunk> chunk_;
+  bool in_auth_ = false;  // the next line is a response, or the answer to one is awaited
+  bool authenticated_ = false;
+  // An answer that is held back until deadline().
+  struct Held {
+    Question question;
+    ServerReply reply;
+    MonotonicTime until;
+  };
+  std::unique_ptr<Held> held_;
   std::string output_;
   size_t sent_ = 0;
   std::string pending_;  // read and not yet processed

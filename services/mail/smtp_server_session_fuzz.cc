@@ -59,12 +59,33 @@ class Handler : public SmtpServerHandler {
     body_.clear();
     held_.reset();
   }
+  std::string AuthMechanisms() override { return "PLAIN"; }
+  std::optional<ServerReply> OnAuth(std::string_view mechanism,
+                                    std::optional<std::string_view> initial) override {
+    SLUICE_CHECK(state_ == State::kIdle);
+    log += "auth " + std::string(mechanism) + "\n";
+    state_ = State::kAuth;
+    return initial ? OnAuthResponse(*initial) : Give({334, {}, "who"});
+  }
+  std::optional<ServerReply> OnAuthResponse(std::string_view response) override {
+    SLUICE_CHECK(state_ == State::kAuth);
+    log += "response " + std::string(response) + "\n";
+    if (response == "m") return Give({334, {}, "more"});
+    state_ = State::kIdle;
+    if (response == "o") return Give({235, {2, 7, 0}, "in"});
+    return Give({535, {5, 7, 8}, "no"});
+  }
+  void OnAuthCancel() override {
+    log += "cancel\n";
+    state_ = State::kIdle;
+    held_.reset();
+  }
   std::optional<ServerReply> TakeHeld() { return std::exchange(held_, std::nullopt); }
 
   std::string log;
 
  private:
-  enum class State { kIdle, kMail, kRcpt, kData };
+  enum class State { kIdle, kMail, kRcpt, kData, kAuth };
   std::optional<ServerReply> Give(ServerReply reply) {
     if (!later_) return reply;
     SLUICE_CHECK(!held_);
@@ -88,6 +109,9 @@ std::pair<std::string, std::string> Run(std::string_view wire, size_t chunk, boo
   options.max_idle_commands = 30;
   options.max_line_bytes = 300;
   options.extensions.dsn = true;
+  options.extensions.auth = true;
+  options.extensions.chunking = true;
+  options.extensions.binary_mime = true;
   options.extensions.smtp_utf8 = true;
   Handler handler(later);
   SmtpServerSession session(handler, options);

@@ -26,6 +26,8 @@ using std::chrono::seconds;
 
 struct Transcript {
   SmtpServerOptions options;
+  std::string mechanisms;
+  bool xclient = false;
   std::string client;
   std::string server;
   std::string handler;
@@ -75,6 +77,9 @@ void SetOption(const std::string& name, const std::string& value, SmtpServerOpti
     options.max_rejections = number;
   } else if (name == "max_idle_commands") {
     options.max_idle_commands = number;
+  } else if (name == "chunking") {
+    options.extensions.chunking = true;
+    options.extensions.binary_mime = true;
   } else if (name == "dsn") {
     options.extensions.dsn = true;
   } else if (name == "smtp_utf8") {
@@ -103,8 +108,14 @@ Transcript ReadTranscript(const std::string& path) {
       t.handler += rest + "\n";
     } else if (kind == "O:") {
       const size_t blank = rest.find(' ');
-      SetOption(rest.substr(0, blank), blank == std::string::npos ? "" : rest.substr(blank + 1),
-                t.options);
+      const std::string value = blank == std::string::npos ? "" : rest.substr(blank + 1);
+      if (rest.starts_with("auth ")) {
+        t.mechanisms = value;
+      } else if (rest == "xclient") {
+        t.xclient = true;
+      } else {
+        SetOption(rest.substr(0, blank), value, t.options);
+      }
     } else {
       ADD_FAILURE() << path << ": " << line;
     }
@@ -116,7 +127,7 @@ Transcript ReadTranscript(const std::string& path) {
 class ScriptedHandler : public SmtpServerHandler {
  public:
   enum class Mode { kAtOnce, kLater };
-  explicit ScriptedHandler(Mode mode) : mode_(mode) {}
+  ScriptedHandler(Mode mode, const Transcript& transcript) : mode_(mode), transcript_(transcript) {}
 
   void OnHello(std::string_view name, bool extended) override {
     log_ << (extended ? "ehlo " : "helo ") << name << "\n";
@@ -125,6 +136,7 @@ class ScriptedHandler : public SmtpServerHandler {
     log_ << "mail <" << mail.from << ">";
     if (mail.size != 0) log_ << " size=" << mail.size;
     if (mail.body == BodyParam::k8BitMime) log_ << " 8bit";
+    if (mail.body == BodyParam::kBinaryMime) log_ << " binary";
     if (mail.ret == RetParam::kFull) log_ << " ret=full";
     if (!mail.envid.empty()) log_ << " envid=" << mail.envid;
     if (mail.smtp_utf8) log_ << " smtputf8";
@@ -140,10 +152,12 @@ class ScriptedHandler : public SmtpServerHandler {
     if (!rcpt.orcpt.empty()) log_ << " orcpt=" << rcpt.orcpt;
     log_ << "\n";
     if (rcpt.to.starts_with("refuse")) return Give({550, {5, 1, 1}, "No such\nuser"});
+    refuse_data_ = rcpt.to.starts_with("no-data");
     return Give({250, {2, 1, 5}, "Recipient OK"});
   }
   std::optional<ServerReply> OnData() override {
     log_ << "data\n";
+    if (std::exchange(refuse_data_, false)) return Give({451, {4, 3, 1}, "Not now"});
     return Give({354, {}, "End with a dot"});
   }
   void OnBody(std::string_view text) override { body_ += text; }
@@ -156,6 +170,8 @@ class ScriptedHandler : public SmtpServerHandler {
         log_ << "\\r";
       } else if (c == '\n') {
         log_ << "\\n";
+      } else if (c == '\0') {
+        log_ << "\\0";
       } else {
         log_ << c;
       }
@@ -172,6 +188,45 @@ class ScriptedHandler : public SmtpServerHandler {
     held_.reset();
   }
 
+  std::string AuthMechanisms() override { return transcript_.mechanisms; }
+  // Lets in who answers "open", makes others wait, and hangs up on "go".
+  std::optional<ServerReply> OnAuth(std::string_view mechanism,
+                                    std::optional<std::string_view> initial) override {
+    log_ << "auth " << mechanism;
+    if (initial) log_ << " [" << *initial << "]";
+    log_ << "\n";
+    if (initial) return Give(Judge(*initial));
+    return Give({334, {}, "who?"});
+  }
+  std::optional<ServerReply> OnAuthResponse(std::string_view response) override {
+    log_ << "response [" << response << "]\n";
+    return Give(Judge(response));
+  }
+  void OnAuthCancel() override {
+    log_ << "auth cancelled\n";
+    held_.reset();
+  }
+
+  bool OffersXclient() override { return transcript_.xclient; }
+  ServerReply OnXclient(const XclientCommand& xclient) override {
+    log_ << "xclient";
+    const auto say = [&](const char* name, const std::optional<std::string>& value) {
+      if (value) log_ << ' ' << name << '=' << *value;
+    };
+    say("name", xclient.name);
+    say("addr", xclient.address);
+    say("helo", xclient.helo);
+    say("login", xclient.login);
+    say("proto", xclient.protocol);
+    say("destaddr", xclient.dest_address);
+    if (xclient.port) log_ << " port=" << *xclient.port;
+    if (xclient.dest_port) log_ << " destport=" << *xclient.dest_port;
+    log_ << "\n";
+    if (xclient.address == "bad") return {501, {5, 5, 4}, "No address"};
+    if (xclient.address == "192.0.2.66") return {421, {4, 7, 0}, "Not this one"};
+    return {220, {}, ""};
+  }
+
   std::string log() const { return log_.str(); }
   std::optional<ServerReply> TakeHeld() { return std::exchange(held_, std::nullopt); }
 
@@ -183,9 +238,18 @@ class ScriptedHandler : public SmtpServerHandler {
     return std::nullopt;
   }
 
+  static ServerReply Judge(std::string_view response) {
+    if (response == "open") return {235, {2, 7, 0}, "Welcome"};
+    if (response == "more") return {334, {}, "more?"};
+    if (response == "go") return {421, {4, 7, 0}, "Too many failures"};
+    return {535, {5, 7, 8}, "Authentication failed", seconds(3)};
+  }
+
   Mode mode_;
+  const Transcript& transcript_;
   std::ostringstream log_;
   std::string body_;
+  bool refuse_data_ = false;
   std::optional<ServerReply> held_;
 };
 
@@ -196,7 +260,7 @@ struct Outcome {
 
 Outcome Run(const Transcript& t, const std::vector<std::string_view>& chunks,
             ScriptedHandler::Mode mode) {
-  ScriptedHandler handler(mode);
+  ScriptedHandler handler(mode, t);
   SmtpServerSession session(handler, t.options);
   MonotonicTime now{seconds(1000)};
   Outcome outcome;
@@ -205,8 +269,14 @@ Outcome Run(const Transcript& t, const std::vector<std::string_view>& chunks,
       outcome.server += session.output();
       session.Sent(now, session.output().size());
       std::optional<ServerReply> held = handler.TakeHeld();
-      if (!held) break;
-      session.OnVerdict(now, *held);
+      if (held) {
+        session.OnVerdict(now, *held);
+      } else if (!session.closing() && !session.wants_read() && session.deadline()) {
+        now = *session.deadline();  // an answer is held back
+        session.OnTimer(now);
+      } else {
+        break;
+      }
     }
   };
   session.Start(now);

@@ -17,6 +17,9 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   ingest::IngestOptions ingest_options;
   ingest_options.log = options_.log;
   ingest_options.smtp.host_name = policy->global().host_name();
+  work_ = std::make_unique<ingest::WorkThread>();
+  ingest_options.slow_work = work_.get();
+  ingest_options.auth_failures = &auth_failures_;
   std::vector<ingest::IngestLoop> on_loops;
   for (uint32_t i = 0; i < loops; ++i) {
     threads_.push_back(std::make_unique<LoopThread>(absl::StrCat("ingest-", i)));
@@ -34,6 +37,10 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   }
   if (addresses.empty()) addresses.push_back("127.0.0.1:2525");
   ingest::SmtpListenerOptions listen;
+  for (const std::string& each : policy->global().smtp_proxy_listeners().values()) {
+    listen.proxied.push_back(addresses.size());
+    addresses.push_back(each);
+  }
   for (const std::string& text : addresses) {
     const auto endpoint = Endpoint::Parse(text);
     if (!endpoint) {
@@ -109,6 +116,7 @@ void IngestPart::Stop() {
   listener_.reset();
   inject_.reset();
   ingests_.clear();
+  work_.reset();
 }
 
 std::vector<std::string> IngestPart::addresses() const {

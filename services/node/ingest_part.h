@@ -7,9 +7,11 @@
 
 #include "absl/status/status.h"
 #include "services/config/policy_view.h"
+#include "services/ingest/core/auth_failures.h"
 #include "services/ingest/core/inject.h"
 #include "services/ingest/io/smtp_listener.h"
 #include "services/ingest/pickup/pickup.h"
+#include "services/ingest/io/work_thread.h"
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
 
@@ -40,7 +42,9 @@ class IngestPart {
  private:
   const Options& options_;
   const std::vector<ingest::ShardEndpoint> shards_;
+  ingest::AuthFailures auth_failures_;
   std::vector<std::unique_ptr<LoopThread>> threads_;
+  std::unique_ptr<ingest::WorkThread> work_;
   std::vector<std::unique_ptr<ingest::Ingest>> ingests_;
   std::unique_ptr<ingest::InjectService> inject_;
   std::unique_ptr<ingest::SmtpListener> listener_;

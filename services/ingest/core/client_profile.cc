@@ -53,6 +53,14 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   if (client.smtp_data_timeout_us() > 0) {
     profile->smtp.data_timeout = Duration(client.smtp_data_timeout_us());
   }
+  mail::CommandExtensions& offered = profile->smtp.extensions;
+  offered.chunking = client.allow_chunking();
+  offered.smtp_utf8 = client.allow_smtputf8();
+  offered.dsn = true;
+  if (!client.has_allow_auth() || client.allow_auth()) {
+    profile->users = AuthUsers::Make(policy, client.auth_plain());
+  }
+  offered.auth = profile->users != nullptr;
   profile->may_relay = client.allow_relay() || client.allow_submission();
   profile->edits_header = client.process_x_virtual_mta() || client.process_x_job() ||
                           client.process_x_envid() || client.remove_header().values_size() != 0 ||
@@ -88,8 +96,8 @@ std::optional<Route> ClientProfile::FindRoute(std::string_view name) const {
   return default_route;
 }
 
-std::optional<mail::ServerReply> ClientProfile::RefuseSender() const {
-  if (settings->require_auth()) {
+std::optional<mail::ServerReply> ClientProfile::RefuseSender(bool authenticated) const {
+  if (settings->require_auth() && !authenticated) {
     return mail::ServerReply{530, {5, 7, 0}, "Authentication is required"};
   }
   return std::nullopt;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "services/config/policy_view.h"
+#include "services/ingest/core/auth_users.h"
 #include "services/ingest/core/policy_tables.h"
 #include "services/ingest/core/route.h"
 #include "services/mail/server_reply.h"
@@ -29,6 +30,7 @@ struct ClientProfile {
   bool dates_override = false;
   uint32_t max_recipients = 0;  // where more make the whole message fail; 0: smtp.max_recipients
   Route default_route;
+  std::shared_ptr<const AuthUsers> users;  // nullptr: nobody can authenticate
 
   // With the size limits of client and global settings: the smaller one that is set.
   // `base` brings what policy does not say.
@@ -48,7 +50,7 @@ struct ClientProfile {
   std::optional<Route> FindRoute(std::string_view name) const;
 
   // Nothing: mail from this client is welcome. Asked at MAIL.
-  std::optional<mail::ServerReply> RefuseSender() const;
+  std::optional<mail::ServerReply> RefuseSender(bool authenticated) const;
   // Asked at RCPT; `address` is canonical, without a domain for Postmaster.
   std::optional<mail::ServerReply> RefuseRecipient(std::string_view address) const;
 };

@@ -3,7 +3,9 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "services/base/check.h"
+#include "services/mail/sasl_credential.h"
 
 namespace sluice::ingest {
 namespace {
@@ -30,6 +32,12 @@ Ingest::Ingest(Executor& executor, const IngestOptions& options,
       ids_(options_.random) {
   ShardClientOptions shard_options = options_.shard;
   if (shard_options.log == nullptr) shard_options.log = options_.log;
+  std::string seed = std::to_string(options_.random);
+  if (options.random == 0) {
+    std::random_device system;
+    for (int i = 0; i < 8; ++i) seed += "/" + std::to_string(system());
+  }
+  secret_ = mail::Sha256(seed);
   for (const ShardEndpoint& shard : shards) {
     SLUICE_CHECK(shard.enqueue != nullptr && shard.upload != nullptr);
     auto client = std::make_unique<ShardClient>(shard.name, executor, *shard.enqueue, *shard.upload,
@@ -38,6 +46,11 @@ Ingest::Ingest(Executor& executor, const IngestOptions& options,
     shards_.Add(std::move(client));
   }
   SetPolicy(std::move(policy));
+}
+
+std::string Ingest::NextNonce() {
+  const std::string bytes = mail::HmacSha256(secret_, std::to_string(++nonces_));
+  return absl::WebSafeBase64Escape(bytes).substr(0, 32);
 }
 
 Ingest::~Ingest() { SLUICE_CHECK(drainables_.empty()); }

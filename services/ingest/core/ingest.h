@@ -14,10 +14,12 @@
 #include "absl/functional/any_invocable.h"
 #include "services/base/executor.h"
 #include "services/config/policy_view.h"
+#include "services/ingest/core/auth_failures.h"
 #include "services/ingest/core/client_profile.h"
 #include "services/ingest/core/envelope.h"
 #include "services/ingest/core/shard_client.h"
 #include "services/ingest/core/shard_set.h"
+#include "services/ingest/core/slow_work.h"
 #include "services/mail/message_id.h"
 #include "services/mail/server_reply.h"
 #include "services/mail/smtp_server_session.h"
@@ -42,6 +44,9 @@ struct IngestOptions {
   uint64_t random = 0;
   ShardClientOptions shard;
   Log* log = nullptr;  // the shard clients' too; outlives the ingest; none: silence
+  // Shared by the loops of a process. nullptr: on the executor; a table of its own.
+  SlowWork* slow_work = nullptr;
+  AuthFailures* auth_failures = nullptr;
 };
 
 // Grow only. Written on the executor, read from anywhere.
@@ -58,6 +63,9 @@ struct IngestCounters {
   std::atomic<uint64_t> backpressure{0};  // refused at MAIL or DATA for want of room or of a shard
   std::atomic<uint64_t> smuggling_refused{0};  // bare LF, bare CR, NUL
   std::atomic<uint64_t> tarpitted{0};          // refusals that were held back
+  std::atomic<uint64_t> auth_succeeded{0};
+  std::atomic<uint64_t> auth_failed{0};
+  std::atomic<uint64_t> auth_throttled{0};  // not tried: too many failures, too much waiting
 };
 
 // Something that ends by itself after the drain has begun.
@@ -117,6 +125,14 @@ class Ingest {
   ReceivedWriter& received() { return received_; }
   // For operators: mail was turned away, at which step of which client, and why.
   void NoteRefusal(std::string_view step, std::string_view client, int code, std::string_view text);
+  SlowWork* slow_work() { return options_.slow_work; }
+  AuthFailures& auth_failures() {
+    return options_.auth_failures != nullptr ? *options_.auth_failures : own_auth_failures_;
+  }
+  // Printable, unguessable, never the same again.
+  std::string NextNonce();
+  // Of this process, for what must look the same to a client each time.
+  const std::string& secret() const { return secret_; }
   void Count(const SubmitResult& result, size_t recipients, uint64_t bytes);
   IngestCounters& mutable_counters() { return counters_; }
   bool draining() const { return draining_; }
@@ -131,6 +147,9 @@ class Ingest {
   ShardSet shards_;
   mail::MessageIdGenerator ids_;
   ReceivedWriter received_;
+  AuthFailures own_auth_failures_;
+  std::string secret_;
+  uint64_t nonces_ = 0;
   IngestCounters counters_;
   std::shared_ptr<const config::PolicyView> policy_;
   std::shared_ptr<PolicyTables> tables_;  // of policy_

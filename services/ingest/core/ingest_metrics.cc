@@ -33,6 +33,11 @@ constexpr CounterName kCounters[] = {
     {"sluice_ingest_smuggling_refused_total", "messages refused for a bare LF, a bare CR or a NUL",
      &IngestCounters::smuggling_refused},
     {"sluice_ingest_tarpitted_total", "refusals that were held back", &IngestCounters::tarpitted},
+    {"sluice_ingest_auth_succeeded_total", "clients that authenticated",
+     &IngestCounters::auth_succeeded},
+    {"sluice_ingest_auth_failed_total", "failed authentications", &IngestCounters::auth_failed},
+    {"sluice_ingest_auth_throttled_total",
+     "authentications not tried for too many failures or load", &IngestCounters::auth_throttled},
 };
 
 }  // namespace

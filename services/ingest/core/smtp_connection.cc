@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/base/net/ip_address.h"
 #include "services/ingest/core/submit_reply.h"
+#include "services/mail/header_fields.h"
 
 namespace sluice::ingest {
 namespace {
@@ -16,16 +18,23 @@ constexpr size_t kReceivedBytes = 768;
 // those that the shard has not acknowledged.
 constexpr uint64_t kLargeMessageBytes = (2 + kUploadWindowChunks) * kMaxInlineBodyBytes;
 
+// RFC 3848, RFC 6531 4.3.
+std::string_view WithProtocol(bool utf8, bool extended, bool authenticated) {
+  if (utf8) return authenticated ? "UTF8SMTPA" : "UTF8SMTP";
+  if (!extended) return "SMTP";
+  return authenticated ? "ESMTPA" : "ESMTP";
+}
+
 }  // namespace
 
 SmtpConnection::SmtpConnection(Ingest& ingest, SmtpPeer peer, Driver& driver)
     : ingest_(ingest),
       driver_(driver),
       peer_(std::move(peer)),
-      session_profile_(ingest.ProfileFor(peer_.client_ip, peer_.listener)),
-      profile_(session_profile_),
+      connected_ip_(peer_.client_ip),
+      profile_(ingest.ProfileFor(connected_ip_, peer_.listener)),
       policy_generation_(ingest.policy_generation()),
-      session_(*this, session_profile_->smtp) {
+      session_(*this, profile_->smtp) {
   ingest_.Add(this);
   ingest_.mutable_counters().connections.fetch_add(1, std::memory_order_relaxed);
 }
@@ -54,16 +63,16 @@ mail::ServerReply SmtpConnection::Noted(std::string_view step, mail::ServerReply
 }
 
 void SmtpConnection::OnHello(std::string_view name, bool extended) {
-  hello_ = name;
+  hello_ = claimed_hello_.empty() ? name : std::string_view(claimed_hello_);
   extended_ = extended;
 }
 
 std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand& mail) {
   if (policy_generation_ != ingest_.policy_generation()) {
     policy_generation_ = ingest_.policy_generation();
-    profile_ = ingest_.ProfileFor(peer_.client_ip, peer_.listener);
+    UpdateProfile();
   }
-  if (std::optional<mail::ServerReply> refusal = profile_->RefuseSender()) {
+  if (auto refusal = profile_->RefuseSender(!user_.empty())) {
     ingest_.mutable_counters().senders_refused.fetch_add(1, std::memory_order_relaxed);
     return HoldBack(Noted("MAIL", *std::move(refusal)));
   }
@@ -83,7 +92,8 @@ std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand&
   if (mail.smtp_utf8) message.set_smtputf8(true);
   if (mail.require_tls) message.set_require_tls(true);
   if (!mail.envid.empty()) message.set_envid(mail.envid);
-  if (mail.auth) message.set_auth_param(*mail.auth);
+  // RFC 4954 5: only of a client that is trusted with it.
+  if (mail.auth && !user_.empty()) message.set_auth_param(*mail.auth);
   return mail::ServerReply{250, {2, 1, 0}, "Sender OK"};
 }
 
@@ -142,7 +152,7 @@ std::optional<mail::ServerReply> SmtpConnection::OnData() {
     facts.client_name = hello_;
     if (!client.hide_message_source()) facts.client_ip = peer_.client_ip;
     facts.host_name = profile_->smtp.host_name;
-    facts.protocol = message.smtputf8() ? "UTF8SMTP" : extended_ ? "ESMTP" : "SMTP";
+    facts.protocol = WithProtocol(message.smtputf8(), extended_, !user_.empty());
     facts.id = id;
     if (recipients_ == 1) facts.recipient = message_.deliveries(0).delivery().rcpt();
     ingest_.received().Append(facts, ingest_.wall_now(), buffer_);
@@ -250,6 +260,7 @@ void SmtpConnection::FillMessage(const MessageFacts& facts) {
   message.set_client_ip(peer_.client_ip);
   message.set_local_ip(peer_.local_ip);
   message.set_listener(peer_.listener);
+  if (!user_.empty()) message.set_user(user_);
   message.set_hops(facts.hops);
   message.set_header_size(header_size_);
   message.set_body_size(text_begin_ + facts.size - cut_bytes_ + added_bytes_);
@@ -334,6 +345,86 @@ void SmtpConnection::Forget() {
   ended_ = false;
   body_size_ = 0;
   if (charged_ != 0) ingest_.RemoveBodyBytes(std::exchange(charged_, 0));
+}
+
+std::string SmtpConnection::AuthMechanisms() {
+  return SmtpAuth::Mechanisms(*profile_, encrypted());
+}
+
+std::optional<mail::ServerReply> SmtpConnection::OnAuth(std::string_view mechanism,
+                                                        std::optional<std::string_view> initial) {
+  auth_ = std::make_unique<SmtpAuth>(ingest_, profile_, peer_.client_ip, encrypted(),
+                                     static_cast<SmtpAuth::Owner&>(*this));
+  auto reply = auth_->Start(mechanism, initial);
+  Settle(reply);
+  return reply;
+}
+
+std::optional<mail::ServerReply> SmtpConnection::OnAuthResponse(std::string_view response) {
+  auto reply = auth_->OnResponse(response);
+  Settle(reply);
+  return reply;
+}
+
+void SmtpConnection::OnAuthReply(const mail::ServerReply& reply) {
+  const mail::ServerReply copy = reply;
+  Settle(copy);
+  session_.OnVerdict(ingest_.now(), copy);
+}
+
+void SmtpConnection::Settle(const std::optional<mail::ServerReply>& reply) {
+  if (!reply || reply->code == 334) return;
+  const std::unique_ptr<SmtpAuth> auth = std::move(auth_);
+  if (reply->code == 235) BecomeUser(auth->user());
+}
+
+void SmtpConnection::BecomeUser(std::string user) {
+  user_ = std::move(user);
+  user_sources_.clear();
+  if (!user_.empty()) {
+    user_sources_.emplace_back("{auth}");
+    const auto* const section = profile_->policy->FindSmtpUser(user_);
+    if (section != nullptr && !section->source().empty()) {
+      user_sources_.push_back(section->source());
+    }
+  }
+  UpdateProfile();
+}
+
+void SmtpConnection::UpdateProfile() {
+  std::shared_ptr<const ClientProfile> profile =
+      ingest_.ProfileFor(peer_.client_ip, peer_.listener, user_sources_);
+  session_.UseOptions(profile->smtp);
+  profile_ = std::move(profile);
+}
+
+bool SmtpConnection::OffersXclient() {
+  return ingest_.ProfileFor(connected_ip_, peer_.listener)->settings->allow_xclient();
+}
+
+mail::ServerReply SmtpConnection::OnXclient(const mail::XclientCommand& xclient) {
+  SmtpPeer peer = peer_;
+  if (xclient.address) {
+    std::string_view text = *xclient.address;
+    // Postfix's way to write IPv6 in attributes.
+    if (mail::HeaderNameEquals(text.substr(0, 5), "IPv6:")) text.remove_prefix(5);
+    const auto address = IpAddress::Parse(text);
+    if (!address) return {501, {5, 5, 4}, "ADDR wants an IP address"};
+    peer.client_ip = address->ToString();
+  }
+  if (xclient.dest_address) {
+    const auto address = IpAddress::Parse(*xclient.dest_address);
+    if (!address) return {501, {5, 5, 4}, "DESTADDR wants an IP address"};
+    peer.local_ip = address->ToString();
+  }
+  const auto profile = ingest_.ProfileFor(peer.client_ip, peer.listener);
+  if (profile->settings->has_smtp_service() && !profile->settings->smtp_service()) {
+    return {421, {4, 7, 0}, "No SMTP service for this client"};
+  }
+  peer_ = std::move(peer);
+  claimed_hello_ = xclient.helo.value_or("");
+  BecomeUser(xclient.login.value_or(""));
+  return {220, {}, ""};
 }
 
 void SmtpConnection::OnDrain() { session_.Shutdown(ingest_.now()); }

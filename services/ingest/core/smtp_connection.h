@@ -8,6 +8,7 @@
 #include <string>
 
 #include "services/ingest/core/ingest.h"
+#include "services/ingest/core/smtp_auth.h"
 #include "services/ingest/core/submission.h"
 #include "services/mail/smtp_server_session.h"
 
@@ -23,6 +24,7 @@ struct SmtpPeer {
 // it drops the message that is not yet with a shard; one that is goes its way.
 class SmtpConnection final : private mail::SmtpServerHandler,
                              private Submission::Owner,
+                             private SmtpAuth::Owner,
                              private Drainable {
  public:
   class Driver {
@@ -42,8 +44,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   // the driver's own reason.
   void Start(const mail::ServerReply* refusal = nullptr);
   mail::SmtpServerSession& session() { return session_; }
-  // What held when the connection began.
-  const ClientProfile& session_profile() const { return *session_profile_; }
+  const ClientProfile& profile() const { return *profile_; }
 
  private:
   void OnHello(std::string_view name, bool extended) override;
@@ -54,10 +55,25 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::optional<mail::ServerReply> OnMessageEnd(const MessageFacts& facts) override;
   void OnReset() override;
   void OnDataRefused(mail::DataError error) override;
+  std::string AuthMechanisms() override;
+  std::optional<mail::ServerReply> OnAuth(std::string_view mechanism,
+                                          std::optional<std::string_view> initial) override;
+  std::optional<mail::ServerReply> OnAuthResponse(std::string_view response) override;
+  void OnAuthCancel() override { auth_.reset(); }
+  bool OffersXclient() override;
+  mail::ServerReply OnXclient(const mail::XclientCommand& xclient) override;
   void OnWake() override { driver_.OnWake(); }
 
   void OnSubmissionWritable() override;
   void OnSubmissionDone(const SubmitResult& result) override;
+
+  void OnAuthReply(const mail::ServerReply& reply) override;
+  // Ends the exchange where `reply` does.
+  void Settle(const std::optional<mail::ServerReply>& reply);
+  // Nobody where `user` is empty.
+  void BecomeUser(std::string user);
+  // To what holds now for this client and user.
+  void UpdateProfile();
 
   void OnDrain() override;
 
@@ -70,6 +86,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void TryHeader();
   void BeginLarge();
   void AppendLarge(std::string_view text);
+  bool encrypted() const { return false; }
   // Header work and the choice of virtual MTA; the refusal where there is one.
   std::optional<mail::ServerReply> FinishHeader(size_t header_end);
   void FillMessage(const MessageFacts& facts);
@@ -82,15 +99,19 @@ class SmtpConnection final : private mail::SmtpServerHandler,
 
   Ingest& ingest_;
   Driver& driver_;
-  const SmtpPeer peer_;
-  const std::shared_ptr<const ClientProfile> session_profile_;  // session_ refers to its options
-  std::shared_ptr<const ClientProfile> profile_;
+  SmtpPeer peer_;
+  const std::string connected_ip_;                // peer_'s may be what a proxy says
+  std::shared_ptr<const ClientProfile> profile_;  // session_ refers to its options
   uint64_t policy_generation_;
   std::string hello_;
   bool extended_ = false;
   uint32_t refusals_ = 0;
   std::optional<mail::ServerReply> held_back_;  // until the timer
   TimerId held_back_timer_ = 0;
+  std::unique_ptr<SmtpAuth> auth_;         // an exchange is on its way
+  std::string user_;                       // who authenticated; empty: nobody
+  std::vector<std::string> user_sources_;  // named sources that hold for the user
+  std::string claimed_hello_;              // what a trusted proxy says that its client said
 
   // The message that is coming in.
   queue::v1::NewMessage message_;

@@ -77,6 +77,8 @@ class SmtpConnectionTest : public ::testing::Test {
       endpoints.push_back(
           {"shard-" + std::to_string(i), &shards_[i]->enqueue(), &shards_[i]->upload()});
     }
+    policy_->loopback->set_allow_chunking(true);
+    policy_->loopback->set_allow_smtputf8(true);
     if (prepare_) prepare_();
     options_.random = 42;
     ingest_ = std::make_unique<Ingest>(executor_, options_, endpoints, policy_);
@@ -601,6 +603,69 @@ TEST_F(SmtpConnectionTest, SizeLimitIsTheSmallerOfClientAndGlobal) {
   EXPECT_NE(client->Say("EHLO c.test\r\n").find("250-SIZE 500\r\n"), std::string::npos);
   auto other = Connect("192.0.2.1");
   EXPECT_NE(other->Say("EHLO c.test\r\n").find("250-SIZE 1000\r\n"), std::string::npos);
+}
+
+TEST_F(SmtpConnectionTest, EnvelopeOptionsStandInTheRecords) {
+  Start();
+  const auto client = Connect();
+  client->Say(
+      "EHLO c.test\r\nMAIL FROM:<\xc3\xa4@b.test> SMTPUTF8 RET=HDRS ENVID=a+2Bb BODY=8BITMIME\r\n"
+      "RCPT TO:<x@y.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+2Bx@y.test\r\n"
+      "RCPT TO:<z@y.test> NOTIFY=NEVER\r\n"
+      "BDAT 14\r\nSubject: s\r\n\r\nBDAT 4 LAST\r\ntext");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& taken = shard().taken[0];
+  const common::v1::Message& m = taken.message.message();
+  EXPECT_EQ(m.mail_from(), "\xc3\xa4@b.test");
+  EXPECT_TRUE(m.smtputf8());
+  EXPECT_EQ(m.envid(), "a+b");
+  EXPECT_EQ(m.dsn_return(), common::v1::DSN_RETURN_HEADERS);
+  EXPECT_EQ(m.body_type(), common::v1::BODY_TYPE_8BITMIME);
+  EXPECT_EQ(m.body_size(), taken.body.size());
+  EXPECT_EQ(m.header_size() + 6, m.body_size());
+  EXPECT_TRUE(taken.body.ends_with("Subject: s\r\n\r\ntext\r\n"));
+  EXPECT_NE(taken.body.find(" with UTF8SMTP id "), std::string::npos);
+  ASSERT_EQ(taken.message.deliveries_size(), 2);
+  EXPECT_EQ(taken.message.deliveries(0).delivery().notify(), 10u);
+  EXPECT_EQ(taken.message.deliveries(0).delivery().orcpt(), "rfc822;x+x@y.test");
+  EXPECT_EQ(taken.message.deliveries(1).delivery().notify(), 1u);
+}
+
+TEST_F(SmtpConnectionTest, OffersAreAsConfigured) {
+  prepare_ = [&] {
+    policy_->loopback->set_allow_smtputf8(false);
+    policy_->others->set_allow_smtputf8(true);
+  };
+  Start();
+  const std::string here = Connect()->Say("EHLO c.test\r\n");
+  EXPECT_NE(here.find("250-CHUNKING\r\n"), std::string::npos);
+  EXPECT_EQ(here.find("SMTPUTF8"), std::string::npos);
+  const std::string there = Connect("192.0.2.1")->Say("EHLO c.test\r\n");
+  EXPECT_EQ(there.find("CHUNKING"), std::string::npos);
+  EXPECT_NE(there.find("250-SMTPUTF8\r\n"), std::string::npos);
+}
+
+TEST_F(SmtpConnectionTest, ATrustedProxySpeaksForItsClients) {
+  prepare_ = [&] { policy_->loopback->set_allow_xclient(true); };
+  Start();
+  const auto stranger = Connect("192.0.2.1");
+  EXPECT_TRUE(stranger->Say("XCLIENT ADDR=127.0.0.1\r\n").starts_with("550 "));
+  const auto client = Connect();
+  EXPECT_NE(client->Say("EHLO proxy.test\r\n").find("XCLIENT"), std::string::npos);
+  EXPECT_TRUE(client->Say("XCLIENT ADDR=nonsense\r\n").starts_with("501 "));
+  // Rules are those of the client, who may not relay.
+  EXPECT_TRUE(client->Say("XCLIENT ADDR=192.0.2.9 HELO=c.test\r\n").starts_with("220 "));
+  client->Say("EHLO proxy.test\r\nMAIL FROM:<a@b.test>\r\n");
+  EXPECT_TRUE(client->Say("RCPT TO:<x@y.test>\r\n").starts_with("550 5.7.1 "));
+  EXPECT_TRUE(client->Say("RSET\r\n").starts_with("250 "));
+  EXPECT_TRUE(
+      client->Say("XCLIENT ADDR=IPv6:::1 HELO=other.test LOGIN=bob\r\n").starts_with("220 "));
+  client->Say(std::string(kEnvelope) + "Subject: s\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const common::v1::Message& m = shard().taken[0].message.message();
+  EXPECT_EQ(m.client_ip(), "::1");
+  EXPECT_EQ(m.client_name(), "other.test");
+  EXPECT_EQ(m.user(), "bob");
 }
 
 }  // namespace

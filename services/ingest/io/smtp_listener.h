@@ -23,6 +23,9 @@ struct IngestLoop {
 
 struct SmtpListenerOptions {
   std::vector<Endpoint> addresses;  // port 0: any free one
+  // Those of `addresses`, by index, whose clients come through a proxy and begin with its header
+  // (PROXY protocol). Only networks with allow-proxy-protocol may connect to them.
+  std::vector<size_t> proxied;
   int backlog = 1024;
   uint64_t max_connections = 20'000;
 };
@@ -55,12 +58,12 @@ class SmtpListener {
   class Clients;
 
   SmtpListener(const SmtpListenerOptions& options, std::vector<IngestLoop> loops);
-  void OnAccept(UniqueFd fd, const Endpoint& local, const Endpoint& peer);
+  void OnAccept(UniqueFd fd, bool proxied);
 
   ConnectionLimits limits_;
   std::vector<std::shared_ptr<Clients>> clients_;  // one for each loop
   size_t next_loop_ = 0;
-  std::unique_ptr<Listener> listener_;  // null once accepting has stopped
+  std::vector<std::unique_ptr<Listener>> listeners_;  // empty once accepting has stopped
   std::vector<Endpoint> addresses_;
 };
 

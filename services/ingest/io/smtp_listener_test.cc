@@ -107,9 +107,12 @@ class SmtpListenerTest : public ::testing::Test {
       while (!lane.ingest->ready()) lane.loop.RunOnce(std::chrono::milliseconds(10));
       loops.push_back({&lane.loop, lane.ingest.get()});
     }
+    policy_->loopback->set_allow_chunking(true);
     auto opened = SmtpListener::Open(
         lanes_[0]->loop,
-        {.addresses = {*Endpoint::Parse("127.0.0.1:0")}, .max_connections = max_connections_},
+        {.addresses = {*Endpoint::Parse("127.0.0.1:0"), *Endpoint::Parse("127.0.0.1:0")},
+         .proxied = {1},
+         .max_connections = max_connections_},
         loops);
     ASSERT_TRUE(opened.ok()) << opened.status();
     listener_ = *std::move(opened);
@@ -324,6 +327,78 @@ TEST_F(SmtpListenerTest, PipelinedRepliesAllArriveWhenTheClientReadsLate) {
   for (int i = 0; i < 950; ++i) ASSERT_EQ(client.Line().substr(0, 3), "252");
   EXPECT_EQ(client.Line().substr(0, 3), "221");
   EXPECT_EQ(client.Line(), "");
+}
+
+TEST_F(SmtpListenerTest, AProxySaysWhoTheClientIs) {
+  policy_->loopback->set_allow_proxy_protocol(true);
+  policy_->others->set_allow_relay(true);
+  Start();
+  const Endpoint& proxied = listener_->addresses()[1];
+  Client client(proxied);
+  client.Send("PROXY TCP4 192.0.2.7 192.0.2.25 1234");
+  client.Send(" 25\r\n");
+  EXPECT_EQ(client.Reply(), "220 mx.test ESMTP Sluice");
+  client.Say("EHLO c.test\r\n");
+  client.Send(kMessage);
+  for (int i = 0; i < 3; ++i) client.Reply();
+  EXPECT_TRUE(client.Reply().starts_with("250 "));
+  // Version 2, of a proxy that asks whether we live.
+  Client check(proxied);
+  check.Send(std::string_view("\r\n\r\n\0\r\nQUIT\n\x20\0\0\0", 16));
+  EXPECT_EQ(check.Reply(), "220 mx.test ESMTP Sluice");
+  Stop();
+  const auto& message = lanes_[0]->shard.taken.at(0).message.message();
+  EXPECT_EQ(message.client_ip(), "192.0.2.7");
+  EXPECT_EQ(message.local_ip(), "192.0.2.25");
+  EXPECT_NE(lanes_[0]->shard.taken[0].body.find("([192.0.2.7])"), std::string::npos);
+}
+
+TEST_F(SmtpListenerTest, NothingButAHeaderOpensAProxiedConnection) {
+  policy_->loopback->set_allow_proxy_protocol(true);
+  Start();
+  const Endpoint& proxied = listener_->addresses()[1];
+  const std::string_view kWrong[] = {"EHLO c.test\r\n", "PROXY TCP4 1.2.3.4\r\n",
+                                     // Text that a client pipelined before our greeting.
+                                     "PROXY TCP4 192.0.2.7 192.0.2.25 1234 25\r\nEHLO c.test\r\n"};
+  for (const std::string_view text : kWrong) {
+    Client client(proxied);
+    client.Send(text);
+    EXPECT_EQ(client.Line(), "") << text;
+  }
+  Client early(proxied);
+  early.Send("PROXY ");
+  early.FinishSending();
+  EXPECT_EQ(early.Line(), "");
+  EXPECT_EQ(Client(address()).Reply(), "220 mx.test ESMTP Sluice");
+}
+
+TEST_F(SmtpListenerTest, OnlyTrustedNetworksMayBeProxies) {
+  Start();
+  Client client(listener_->addresses()[1]);
+  client.Send("PROXY TCP4 192.0.2.7 192.0.2.25 1234 25\r\n");
+  EXPECT_EQ(client.Line(), "");
+}
+
+TEST_F(SmtpListenerTest, PipelinedChunksArriveWhole) {
+  Start();
+  Client client(address());
+  client.Reply();
+  client.Say("EHLO c.test\r\n");
+  const std::string line = "..x" + std::string(100, 'y') + "\r\n";
+  std::string text;
+  while (text.size() < 3'000'000) text += line;
+  std::string wire = "MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nBDAT 2\r\n\r\n";
+  const std::string half = text.substr(0, text.size() / 2 + 1);
+  wire += "BDAT " + std::to_string(half.size()) + "\r\n" + half;
+  wire += "BDAT " + std::to_string(text.size() - half.size()) + " LAST\r\n" +
+          text.substr(half.size()) + "NOOP\r\n";
+  ASSERT_TRUE(client.Send(wire));
+  for (const char* expected : {"250 2.1.0", "250 2.1.5", "250 2.0.0 2 ", "250 2.0.0 1",
+                               "250 2.0.0 OK, queued as ", "250 2.0.0 OK"}) {
+    EXPECT_TRUE(client.Reply().starts_with(expected)) << expected;
+  }
+  Stop();
+  EXPECT_TRUE(lanes_[0]->shard.taken.at(0).body.ends_with("\r\n\r\n" + text));
 }
 
 }  // namespace

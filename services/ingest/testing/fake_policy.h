@@ -37,6 +37,8 @@ class FakePolicy final : public config::PolicyView {
   std::map<std::string, policy::v1::ListenerSettings, std::less<>> listeners;
   policy::v1::PatternListSection pattern_list;
   std::vector<const policy::v1::SourceGroupSection*> groups;
+  std::vector<policy::v1::SmtpUserSection> users;
+  policy::v1::AuthFileSection auth_file;
   std::string queue_to_domain;  // the domain that has a queue-to
   std::string queue_to;
 
@@ -90,6 +92,20 @@ class FakePolicy final : public config::PolicyView {
     return vmta_pointers_;
   }
   const std::vector<const policy::v1::PoolSection*>& pools() const override { return pools_; }
+  const policy::v1::SmtpUserSection* FindSmtpUser(std::string_view name) const override {
+    for (const auto& user : users) {
+      if (user.name() == name) return &user;
+    }
+    return nullptr;
+  }
+  std::vector<const policy::v1::SmtpUserSection*> smtp_users() const override {
+    std::vector<const policy::v1::SmtpUserSection*> all;
+    for (const auto& user : users) all.push_back(&user);
+    return all;
+  }
+  const policy::v1::AuthFileSection* FindAuthFile(std::string_view name) const override {
+    return !name.empty() && name == auth_file.name() ? &auth_file : nullptr;
+  }
   const policy::v1::ControlEntry* FindPause(std::string_view, std::string_view) const override {
     return nullptr;
   }

@@ -1,0 +1,82 @@
+#include "services/ingest/core/auth_users.h"
+
+#include <optional>
+#include <utility>
+
+namespace sluice::ingest {
+namespace {
+
+std::optional<mail::SaslCredential> CredentialOf(const policy::v1::SmtpUserSection& user) {
+  if (user.password().empty()) return std::nullopt;
+  if (!user.authentication_method().empty() && user.authentication_method() != "password") {
+    return std::nullopt;
+  }
+  if (auto hash = mail::SaslCredential::FromHash(user.password())) return hash;
+  return mail::SaslCredential::FromPassword(user.password());
+}
+
+}  // namespace
+
+std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::PolicyView> policy,
+                                                 std::string_view auth_file) {
+  std::shared_ptr<AuthUsers> users(new AuthUsers);
+  users->policy_ = std::move(policy);
+  bool any = false;
+  const auto add = [&](const std::optional<mail::SaslCredential>& credential) {
+    if (!credential) return;
+    any = true;
+    users->any_scram_ |= credential->serves_scram();
+    users->any_cram_ |= credential->serves_cram_md5();
+  };
+  if (!auth_file.empty()) {
+    users->file_ = users->policy_->FindAuthFile(auth_file);
+    if (users->file_ != nullptr) {
+      for (const auto& [name, hash] : users->file_->hashes()) {
+        add(mail::SaslCredential::FromHash(hash));
+      }
+    }
+  }
+  for (const policy::v1::SmtpUserSection* user : users->policy_->smtp_users()) {
+    add(CredentialOf(*user));
+  }
+  if (!any) return nullptr;
+  return users;
+}
+
+std::shared_ptr<const mail::SaslCredential> AuthUsers::Find(std::string_view name) const {
+  std::optional<mail::SaslCredential> credential;
+  if (file_ != nullptr) {
+    const auto found = file_->hashes().find(std::string(name));
+    if (found != file_->hashes().end()) {
+      credential = mail::SaslCredential::FromHash(found->second);
+    }
+  }
+  if (!credential) {
+    const policy::v1::SmtpUserSection* const user = policy_->FindSmtpUser(name);
+    if (user != nullptr) credential = CredentialOf(*user);
+  }
+  if (!credential) return nullptr;
+  return std::make_shared<const mail::SaslCredential>(*std::move(credential));
+}
+
+std::string_view AuthUsers::SourceOf(std::string_view name) const {
+  const policy::v1::SmtpUserSection* const user = policy_->FindSmtpUser(name);
+  return user == nullptr ? std::string_view() : std::string_view(user->source());
+}
+
+std::string AuthUsers::Mechanisms(bool with_plain) const {
+  std::string names;
+  const auto add = [&](std::string_view name) {
+    if (!names.empty()) names += ' ';
+    names += name;
+  };
+  if (any_scram_) add("SCRAM-SHA-256");
+  if (any_cram_) add("CRAM-MD5");
+  if (with_plain) {
+    add("PLAIN");
+    add("LOGIN");
+  }
+  return names;
+}
+
+}  // namespace sluice::ingest

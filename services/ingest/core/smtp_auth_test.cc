@@ -1,0 +1,272 @@
+// Proves who may authenticate and how: mechanisms that can succeed, and no others; passwords only
+// where the network cannot read them, or policy lets them; failures that wait, are counted and run
+// into their limit; and what becomes of a client that is in.
+#include "services/ingest/core/smtp_auth.h"
+
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "gtest/gtest.h"
+#include "services/base/testing/manual_executor.h"
+#include "services/ingest/core/smtp_connection.h"
+#include "services/ingest/testing/fake_policy.h"
+#include "services/ingest/testing/fake_shard.h"
+
+namespace sluice::ingest {
+namespace {
+
+using std::chrono::seconds;
+using testing::FakePolicy;
+using testing::FakeShard;
+
+// "sesame".
+constexpr char kHash[] =
+    "$6$rounds=1000$abcdefgh$"
+    "1WhD5NSPfUW3vvjZt0oAl77wZvqZB/nJcOoNyFB4UHH98F.JCFg5bmMLyU4dXf5WU9tCX9pTKt8vIYOpqoRCm0";
+
+class HeldWork final : public SlowWork {
+ public:
+  bool Run(absl::AnyInvocable<bool()> work, Executor& executor,
+           absl::AnyInvocable<void(bool)> done) override {
+    if (full) return false;
+    waiting.push_back([&executor, work = std::move(work), done = std::move(done)]() mutable {
+      executor.Post([ok = work(), done = std::move(done)]() mutable { done(ok); });
+    });
+    return true;
+  }
+  bool full = false;
+  std::deque<absl::AnyInvocable<void()>> waiting;
+};
+
+class Client final : public SmtpConnection::Driver {
+ public:
+  Client(Ingest& ingest, sluice::testing::ManualExecutor& executor, std::string ip)
+      : executor_(executor),
+        connection_(ingest, {std::move(ip), "127.0.0.1", "127.0.0.1:25"}, *this) {
+    connection_.Start();
+    OnWake();
+    heard_.clear();
+  }
+  std::string Say(const std::string& line) {
+    heard_.clear();
+    EXPECT_TRUE(session().wants_read());
+    session().OnBytes(executor_.clock().Now(), line + "\r\n");
+    executor_.RunPosted();
+    OnWake();
+    return heard_;
+  }
+  std::string Hear() { return std::exchange(heard_, ""); }
+  // Goes on to the deadline, where an answer is held back.
+  std::string Wait() {
+    heard_.clear();
+    const MonotonicTime deadline = session().deadline().value();
+    waited = deadline - executor_.clock().Now();
+    executor_.Advance(waited);
+    session().OnTimer(deadline);
+    OnWake();
+    return heard_;
+  }
+  void OnWake() override {
+    heard_ += session().output();
+    session().Sent(executor_.clock().Now(), session().output().size());
+  }
+  mail::SmtpServerSession& session() { return connection_.session(); }
+  Duration waited{};
+
+ private:
+  sluice::testing::ManualExecutor& executor_;
+  std::string heard_;
+  SmtpConnection connection_;
+};
+
+std::string Plain(const std::string& user, const std::string& password) {
+  return "AUTH PLAIN " + absl::Base64Escape(std::string(1, '\0') + user + '\0' + password);
+}
+
+class SmtpAuthTest : public ::testing::Test {
+ protected:
+  SmtpAuthTest() {
+    policy_->auth_file.set_name("users");
+    (*policy_->auth_file.mutable_hashes())["hash"] = kHash;
+    policy_->loopback->set_auth_plain("users");
+    policy_->loopback->set_allow_unencrypted_plain_auth(true);
+  }
+  void AddUser(const std::string& name, const std::string& password) {
+    auto& user = policy_->users.emplace_back();
+    user.set_name(name);
+    user.set_password(password);
+  }
+  std::unique_ptr<Client> Connect(std::string ip = "127.0.0.1") {
+    if (ingest_ == nullptr) {
+      options_.random = 42;
+      ingest_ = std::make_unique<Ingest>(
+          executor_, options_,
+          std::vector<ShardEndpoint>{{"shard", &shard_.enqueue(), &shard_.upload()}}, policy_);
+      ingest_->Start();
+      executor_.RunPosted();
+    }
+    return std::make_unique<Client>(*ingest_, executor_, std::move(ip));
+  }
+  std::string Offer(Client& client) {
+    const std::string reply = client.Say("EHLO c.test");
+    const size_t at = reply.find("250-AUTH ");
+    return at == reply.npos ? "" : reply.substr(at + 9, reply.find('\r', at) - at - 9);
+  }
+
+  sluice::testing::ManualExecutor executor_;
+  std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
+  IngestOptions options_;
+  FakeShard shard_;
+  std::unique_ptr<Ingest> ingest_;
+};
+
+TEST_F(SmtpAuthTest, OffersOnlyWhatCanSucceed) {
+  EXPECT_EQ(Offer(*Connect()), "PLAIN LOGIN");
+  EXPECT_EQ(Offer(*Connect("192.0.2.1")), "");
+  EXPECT_EQ(Connect("192.0.2.1")->Say("EHLO c").find("AUTH"), std::string::npos);
+}
+
+TEST_F(SmtpAuthTest, AClearPasswordServesAll) {
+  AddUser("clear", "sesame");
+  EXPECT_EQ(Offer(*Connect()), "SCRAM-SHA-256 CRAM-MD5 PLAIN LOGIN");
+  EXPECT_EQ(Offer(*Connect("192.0.2.1")), "SCRAM-SHA-256 CRAM-MD5");
+}
+
+TEST_F(SmtpAuthTest, NoPasswordsInTheClear) {
+  policy_->loopback->set_allow_unencrypted_plain_auth(false);
+  const auto client = Connect();
+  EXPECT_EQ(Offer(*client), "");
+  EXPECT_TRUE(client->Say(Plain("hash", "sesame")).starts_with("502 "));
+  AddUser("clear", "sesame");
+  ingest_->SetPolicy(policy_);
+  const auto other = Connect();
+  EXPECT_EQ(Offer(*other), "SCRAM-SHA-256 CRAM-MD5");
+  EXPECT_TRUE(other->Say(Plain("hash", "sesame")).starts_with("538 5.7.11 "));
+  EXPECT_TRUE(other->Say("AUTH GSSAPI").starts_with("504 "));
+}
+
+TEST_F(SmtpAuthTest, NoneWithoutTlsWhereItIsRequired) {
+  AddUser("clear", "sesame");
+  policy_->loopback->set_require_starttls_before_auth(true);
+  EXPECT_EQ(Offer(*Connect()), "");
+}
+
+TEST_F(SmtpAuthTest, WhoIsInMaySendAndStandsInTheRecord) {
+  policy_->loopback->set_require_auth(true);
+  const auto client = Connect();
+  client->Say("EHLO c.test");
+  EXPECT_TRUE(client->Say("MAIL FROM:<a@b.test>").starts_with("530 5.7.0 "));
+  EXPECT_TRUE(client->Say(Plain("hash", "sesame")).starts_with("235 2.7.0 "));
+  EXPECT_TRUE(client->Say("MAIL FROM:<a@b.test> AUTH=e+2Bmc@b.test").starts_with("250 "));
+  EXPECT_TRUE(client->Say("RCPT TO:<x@y.test>").starts_with("250 "));
+  EXPECT_TRUE(client->Say("DATA").starts_with("354 "));
+  client->Say("Subject: x\r\n\r\nx\r\n.");
+  ASSERT_EQ(shard_.taken.size(), 1u);
+  EXPECT_EQ(shard_.taken[0].message.message().user(), "hash");
+  EXPECT_EQ(shard_.taken[0].message.message().auth_param(), "e+mc@b.test");
+  EXPECT_NE(shard_.taken[0].body.find(" with ESMTPA id "), std::string::npos);
+}
+
+TEST_F(SmtpAuthTest, FailuresWaitLongerAndLonger) {
+  const auto client = Connect();
+  client->Say("EHLO c.test");
+  for (const int expected : {1, 2, 4, 8, 16, 16}) {
+    EXPECT_EQ(client->Say(Plain("hash", "wrong")), "");
+    EXPECT_FALSE(client->session().wants_read());
+    EXPECT_TRUE(client->Wait().starts_with("535 5.7.8 "));
+    EXPECT_EQ(client->waited, seconds(expected));
+  }
+  EXPECT_EQ(ingest_->counters().auth_failed, 6u);
+  // A new connection from the same network waits, too; one from elsewhere does not so long.
+  AddUser("clear", "x");
+  const auto neighbour = Connect("127.0.0.77");
+  neighbour->Say("EHLO c.test");
+  EXPECT_EQ(neighbour->Say(Plain("nobody", "wrong")), "");
+  neighbour->Wait();
+  EXPECT_EQ(neighbour->waited, seconds(16));
+  const auto stranger = Connect("127.9.0.1");
+  stranger->Say("EHLO c.test");
+  EXPECT_EQ(stranger->Say(Plain("nobody", "wrong")), "");
+  stranger->Wait();
+  EXPECT_EQ(stranger->waited, seconds(1));
+}
+
+TEST_F(SmtpAuthTest, FailureRateIsALimit) {
+  auto& rate = *policy_->loopback->mutable_smtp_max_auth_failure_rate();
+  rate.set_count(2);
+  rate.set_period_us(60'000'000);
+  const auto client = Connect();
+  client->Say("EHLO c.test");
+  // Success does not count.
+  for (int i = 0; i < 2; ++i) {
+    client->Say(Plain("hash", "wrong"));
+    client->Wait();
+  }
+  EXPECT_TRUE(client->Say(Plain("hash", "sesame")).starts_with("454 4.7.0 "));
+  EXPECT_EQ(ingest_->counters().auth_throttled, 1u);
+  executor_.Advance(seconds(121));
+  EXPECT_TRUE(client->Say(Plain("hash", "sesame")).starts_with("235 "));
+}
+
+TEST_F(SmtpAuthTest, SlowWorkRunsBesideTheLoop) {
+  HeldWork work;
+  options_.slow_work = &work;
+  const auto client = Connect();
+  client->Say("EHLO c.test");
+  EXPECT_EQ(client->Say(Plain("hash", "sesame")), "");
+  ASSERT_EQ(work.waiting.size(), 1u);
+  EXPECT_FALSE(client->session().deadline());
+  work.waiting.front()();
+  executor_.RunPosted();
+  EXPECT_TRUE(client->Hear().starts_with("235 "));
+  // A client that left is not answered.
+  auto gone = Connect();
+  gone->Say("EHLO c.test");
+  gone->Say(Plain("hash", "sesame"));
+  gone.reset();
+  ASSERT_EQ(work.waiting.size(), 2u);
+  work.waiting.back()();
+  executor_.RunPosted();
+  EXPECT_EQ(ingest_->counters().auth_failed, 1u);
+  // Too much waits: no verdict on the password.
+  work.full = true;
+  const auto late = Connect("127.8.0.1");
+  late->Say("EHLO c.test");
+  EXPECT_EQ(late->Say(Plain("hash", "sesame")), "");
+  EXPECT_TRUE(late->Wait().starts_with("454 4.7.0 "));
+}
+
+TEST(AuthFailures, RemembersSoManyNetworksAndNoMore) {
+  AuthFailures failures(3);
+  const MonotonicTime now{seconds(1000)};
+  for (int i = 0; i < 10; ++i) {
+    failures.OnFailure("192.0." + std::to_string(i) + ".1", now);
+    EXPECT_LE(failures.networks(), 3u);
+  }
+  EXPECT_EQ(failures.OnFailure("192.0.9.200", now), seconds(2));
+  EXPECT_EQ(failures.OnFailure("192.0.1.1", now), seconds(1));
+  EXPECT_EQ(failures.OnFailure("2001:db8:1:2::1", now), seconds(1));
+  EXPECT_EQ(failures.OnFailure("2001:db8:1:2:ffff::1", now), seconds(2));
+  EXPECT_EQ(failures.OnFailure("2001:db8:1:2::1", now + std::chrono::minutes(11)), seconds(1));
+}
+
+TEST(AuthFailures, NeverMoreThanTheRateInAnyWindow) {
+  AuthFailures failures;
+  policy::v1::Rate rate;
+  rate.set_count(10);
+  rate.set_period_us(1'000'000);
+  std::vector<MonotonicTime> taken;
+  for (int ms = 0; ms < 20'000; ms += 7) {
+    const MonotonicTime now{seconds(5) + std::chrono::milliseconds(ms)};
+    if (failures.Begin("192.0.2.1", rate, now)) taken.push_back(now);
+  }
+  EXPECT_GE(taken.size(), 90u);
+  for (size_t i = 10; i < taken.size(); ++i) EXPECT_GE(taken[i] - taken[i - 10], seconds(1));
+}
+
+}  // namespace
+}  // namespace sluice::ingest

@@ -1,0 +1,187 @@
+#include "services/mail/sasl_scram.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+
+namespace sluice::mail {
+namespace {
+
+using Kind = SaslStep::Kind;
+
+// Of users whose password is known in clear, and of those that do not exist.
+constexpr uint32_t kIterations = kMinScramIterations;
+constexpr size_t kSaltBytes = 16;
+constexpr size_t kMaxNonceBytes = 256;
+
+std::string ToBase64(std::string_view bytes) {
+  return absl::Base64Escape(absl::string_view(bytes.data(), bytes.size()));
+}
+
+// "=2C" and "=3D" stand for "," and "=", and no other "=" may be there.
+std::optional<std::string> DecodeName(std::string_view text) {
+  std::string name;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '=') {
+      name += text[i];
+      continue;
+    }
+    const std::string_view code = text.substr(i, 3);
+    if (code == "=2C") {
+      name += ',';
+    } else if (code == "=3D") {
+      name += '=';
+    } else {
+      return std::nullopt;
+    }
+    i += 2;
+  }
+  return name;
+}
+
+// Takes "x=value," or "x=value" at the end from the front.
+std::optional<std::string_view> Take(std::string_view& text, char name) {
+  if (text.size() < 2 || text[0] != name || text[1] != '=') return std::nullopt;
+  const size_t comma = text.find(',');
+  const std::string_view value = text.substr(2, comma == text.npos ? text.npos : comma - 2);
+  text.remove_prefix(comma == text.npos ? text.size() : comma + 1);
+  return value;
+}
+
+class ScramServer final : public SaslServer {
+ public:
+  explicit ScramServer(SaslContext context) : context_(std::move(context)) {}
+
+  SaslStep Start(std::optional<std::string_view> initial) override {
+    if (initial && !initial->empty()) return OnResponse(*initial);
+    return {Kind::kChallenge, "", nullptr};
+  }
+
+  SaslStep OnResponse(std::string_view response) override {
+    switch (stage_) {
+      case Stage::kFirst:
+        return OnFirst(response);
+      case Stage::kFinal:
+        return OnFinal(response);
+      case Stage::kConfirm:
+        // The client has our signature, and nothing to add.
+        stage_ = Stage::kOver;
+        return {response.empty() ? Kind::kSuccess : Kind::kMalformed, "", nullptr};
+      case Stage::kOver:
+        break;
+    }
+    return {};
+  }
+
+  SaslStep OnWorkDone(bool) override {
+    verifier_ = *made_;
+    return Challenge();
+  }
+
+ private:
+  enum class Stage { kFirst, kFinal, kConfirm, kOver };
+
+  SaslStep OnFirst(std::string_view message) {
+    stage_ = Stage::kOver;
+    // Channel binding is not offered, so it cannot be asked for.
+    if (!message.starts_with("n,") && !message.starts_with("y,")) return {};
+    const size_t header = message.find(',', 2);
+    if (header == std::string_view::npos) return {};
+    const std::string_view acts_as = message.substr(2, header - 2);
+    gs2_header_ = message.substr(0, header + 1);
+    std::string_view rest = message.substr(header + 1);
+    client_first_bare_ = rest;
+    const std::optional<std::string_view> name = Take(rest, 'n');
+    const std::optional<std::string_view> nonce = Take(rest, 'r');
+    if (!name || !nonce || nonce->empty() || nonce->size() > kMaxNonceBytes ||
+        !std::all_of(nonce->begin(), nonce->end(), [](char c) { return c > ' ' && c <= '~'; })) {
+      return {};
+    }
+    const std::optional<std::string> user = DecodeName(*name);
+    if (!user || !IsAcceptableSaslUser(*user)) return {};
+    user_ = *user;
+    if (!acts_as.empty() && acts_as != "a=" + std::string(*name)) {
+      return {Kind::kFailure, "", nullptr};
+    }
+    nonce_ = std::string(*nonce) + context_.nonce;
+    const std::shared_ptr<const SaslCredential> credential = context_.users->Find(user_);
+    if (credential != nullptr && credential->scram) {
+      known_ = true;
+      verifier_ = *credential->scram;
+      return Challenge();
+    }
+    const std::string salt = HmacSha256(context_.secret, user_).substr(0, kSaltBytes);
+    if (credential == nullptr || !credential->serves_scram()) {
+      verifier_.iterations = kIterations;
+      verifier_.salt = salt;
+      return Challenge();
+    }
+    known_ = true;
+    made_ = std::make_shared<ScramVerifier>();
+    SaslStep step;
+    step.kind = Kind::kWork;
+    step.work = [made = made_, credential, salt] {
+      *made = MakeScramVerifier(credential->password, salt, kIterations);
+      return true;
+    };
+    return step;
+  }
+
+  SaslStep Challenge() {
+    stage_ = Stage::kFinal;
+    server_first_ = "r=" + nonce_ + ",s=" + ToBase64(verifier_.salt) +
+                    ",i=" + std::to_string(verifier_.iterations);
+    return {Kind::kChallenge, server_first_, nullptr};
+  }
+
+  SaslStep OnFinal(std::string_view message) {
+    stage_ = Stage::kOver;
+    const size_t proof_at = message.rfind(",p=");
+    if (proof_at == std::string_view::npos) return {};
+    const std::string_view without_proof = message.substr(0, proof_at);
+    std::string_view rest = without_proof;
+    const std::optional<std::string_view> binding = Take(rest, 'c');
+    const std::optional<std::string_view> nonce = Take(rest, 'r');
+    std::string proof;
+    const std::string_view encoded = message.substr(proof_at + 3);
+    if (!binding || !nonce || *binding != ToBase64(gs2_header_) ||
+        !absl::Base64Unescape(absl::string_view(encoded.data(), encoded.size()), &proof)) {
+      return {};
+    }
+    if (!known_ || *nonce != nonce_ || proof.size() != verifier_.stored_key.size()) {
+      return {Kind::kFailure, "", nullptr};
+    }
+    const std::string auth_message =
+        client_first_bare_ + "," + server_first_ + "," + std::string(without_proof);
+    const std::string signature = HmacSha256(verifier_.stored_key, auth_message);
+    std::string client_key(proof.size(), '\0');
+    for (size_t i = 0; i < proof.size(); ++i) {
+      client_key[i] = static_cast<char>(proof[i] ^ signature[i]);
+    }
+    if (!SecretsEqual(Sha256(client_key), verifier_.stored_key)) {
+      return {Kind::kFailure, "", nullptr};
+    }
+    stage_ = Stage::kConfirm;
+    return {Kind::kChallenge, "v=" + ToBase64(HmacSha256(verifier_.server_key, auth_message)),
+            nullptr};
+  }
+
+  const SaslContext context_;
+  Stage stage_ = Stage::kFirst;
+  bool known_ = false;
+  std::string gs2_header_;
+  std::string client_first_bare_;
+  std::string server_first_;
+  std::string nonce_;  // both parts
+  ScramVerifier verifier_;
+  std::shared_ptr<ScramVerifier> made_;  // written by the work
+};
+
+}  // namespace
+
+std::unique_ptr<SaslServer> MakeScramServer(SaslContext context) {
+  return std::make_unique<ScramServer>(std::move(context));
+}
+
+}  // namespace sluice::mail

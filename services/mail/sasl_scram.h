@@ -1,0 +1,12 @@
+// SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side. Use SaslServer::Make.
+#pragma once
+
+#include <memory>
+
+#include "services/mail/sasl_server.h"
+
+namespace sluice::mail {
+
+std::unique_ptr<SaslServer> MakeScramServer(SaslContext context);
+
+}  // namespace sluice::mail

@@ -1,0 +1,159 @@
+#include "services/mail/sasl_server.h"
+
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "services/mail/sasl_scram.h"
+
+namespace sluice::mail {
+namespace {
+
+using Kind = SaslStep::Kind;
+
+// The slow part of PLAIN and LOGIN. A user that is not there costs as much as a wrong password: a
+// crypt hash of no password is checked in its place.
+SaslStep CheckPassword(const SaslUsers& users, std::string_view user, std::string_view password) {
+  static constexpr std::string_view kNobody =
+      "$6$rounds=5000$nobodynobody$"
+      "0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/";
+  std::shared_ptr<const SaslCredential> credential = users.Find(user);
+  SaslStep step;
+  step.kind = Kind::kWork;
+  step.work = [credential = std::move(credential), text = std::string(password)] {
+    if (credential != nullptr) return PasswordMatches(*credential, text);
+    SaslCredential nobody;
+    nobody.crypt_hash = kNobody;
+    PasswordMatches(nobody, text);
+    return false;
+  };
+  return step;
+}
+
+class PlainServer final : public SaslServer {
+ public:
+  explicit PlainServer(SaslContext context) : users_(*context.users) {}
+
+  SaslStep Start(std::optional<std::string_view> initial) override {
+    if (initial) return OnResponse(*initial);
+    return {Kind::kChallenge, "", nullptr};
+  }
+
+  SaslStep OnResponse(std::string_view response) override {
+    const size_t first = response.find('\0');
+    if (first == std::string_view::npos) return {};
+    const size_t second = response.find('\0', first + 1);
+    if (second == std::string_view::npos) return {};
+    const std::string_view acts_as = response.substr(0, first);
+    const std::string_view user = response.substr(first + 1, second - first - 1);
+    const std::string_view password = response.substr(second + 1);
+    if (!IsAcceptableSaslUser(user) || password.empty() || password.size() > kMaxPasswordBytes) {
+      return {};
+    }
+    user_ = user;
+    // Nobody may act as another user.
+    if (!acts_as.empty() && acts_as != user) return {Kind::kFailure, "", nullptr};
+    return CheckPassword(users_, user, password);
+  }
+
+  SaslStep OnWorkDone(bool ok) override {
+    return {ok ? Kind::kSuccess : Kind::kFailure, "", nullptr};
+  }
+
+ private:
+  const SaslUsers& users_;
+};
+
+// Never a standard (draft-murchison-sasl-login), and what old clients speak.
+class LoginServer final : public SaslServer {
+ public:
+  explicit LoginServer(SaslContext context) : users_(*context.users) {}
+
+  SaslStep Start(std::optional<std::string_view> initial) override {
+    if (initial && !initial->empty()) return OnResponse(*initial);
+    return {Kind::kChallenge, "Username:", nullptr};
+  }
+
+  SaslStep OnResponse(std::string_view response) override {
+    if (user_.empty()) {
+      if (!IsAcceptableSaslUser(response)) return {};
+      user_ = response;
+      return {Kind::kChallenge, "Password:", nullptr};
+    }
+    if (response.empty() || response.size() > kMaxPasswordBytes) return {};
+    return CheckPassword(users_, user_, response);
+  }
+
+  SaslStep OnWorkDone(bool ok) override {
+    return {ok ? Kind::kSuccess : Kind::kFailure, "", nullptr};
+  }
+
+ private:
+  const SaslUsers& users_;
+};
+
+class CramMd5Server final : public SaslServer {
+ public:
+  explicit CramMd5Server(SaslContext context)
+      : users_(*context.users), challenge_("<" + context.nonce + "@" + context.host_name + ">") {}
+
+  SaslStep Start(std::optional<std::string_view> initial) override {
+    if (initial) return {};
+    return {Kind::kChallenge, challenge_, nullptr};
+  }
+
+  SaslStep OnResponse(std::string_view response) override {
+    const size_t blank = response.rfind(' ');
+    if (blank == std::string_view::npos) return {};
+    const std::string_view user = response.substr(0, blank);
+    if (!IsAcceptableSaslUser(user)) return {};
+    user_ = user;
+    const std::shared_ptr<const SaslCredential> credential = users_.Find(user);
+    if (credential == nullptr || !credential->serves_cram_md5()) {
+      return {Kind::kFailure, "", nullptr};
+    }
+    const std::string& key = credential->password;
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int size = 0;
+    if (HMAC(EVP_md5(), key.data(), static_cast<int>(key.size()),
+             reinterpret_cast<const unsigned char*>(challenge_.data()), challenge_.size(), digest,
+             &size) == nullptr) {
+      return {Kind::kFailure, "", nullptr};
+    }
+    const std::string expected =
+        absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), size));
+    const bool equal = SecretsEqual(expected, response.substr(blank + 1));
+    return {equal ? Kind::kSuccess : Kind::kFailure, "", nullptr};
+  }
+
+  SaslStep OnWorkDone(bool) override { return {}; }
+
+ private:
+  const SaslUsers& users_;
+  const std::string challenge_;
+};
+
+}  // namespace
+
+bool IsAcceptableSaslUser(std::string_view name) {
+  return !name.empty() && name.size() <= 256 && std::none_of(name.begin(), name.end(), [](char c) {
+    return static_cast<unsigned char>(c) < ' ' || c == 127;
+  });
+}
+
+std::unique_ptr<SaslServer> SaslServer::Make(std::string_view mechanism, SaslContext context) {
+  const auto is = [&](absl::string_view name) {
+    return absl::EqualsIgnoreCase(absl::string_view(mechanism.data(), mechanism.size()), name);
+  };
+  if (is("PLAIN")) return std::make_unique<PlainServer>(std::move(context));
+  if (is("LOGIN")) return std::make_unique<LoginServer>(std::move(context));
+  if (is("CRAM-MD5")) return std::make_unique<CramMd5Server>(std::move(context));
+  if (is("SCRAM-SHA-256")) return MakeScramServer(std::move(context));
+  return nullptr;
+}
+
+}  // namespace sluice::mail
