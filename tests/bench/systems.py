@@ -5,6 +5,7 @@ import os
 import pathlib
 import pwd
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -257,6 +258,16 @@ class Sluiced:
     def stop(self):
         for service in self.services():
             service.stop()
+
+
+def fill_spool(data_dir, profile):
+    """The profile's messages, one recipient each, into the spool of a queue service that does not run; it ends as by kill -9."""
+    argv = [program("tests/bench/spool/sluice-spool"), "--data-dir", data_dir, "--messages", profile.messages, "--queues", profile.domains,
+            "--size", profile.size, "--kill"]
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, check=False)
+    if done.returncode != -signal.SIGKILL:
+        raise Failure(f"sluice-spool: exit code {done.returncode}: {done.stderr}")
+    return json.loads(done.stdout)
 
 
 def drop_caches():

@@ -18,6 +18,9 @@ namespace {
 
 // Of one DNS message over UDP without fragments (DNS flag day 2020).
 constexpr int kEdnsBytes = 1232;
+// One socket carries all questions: what a burst of answers needs while the loop is elsewhere. A
+// dropped one costs the whole timeout.
+constexpr int kSocketBytes = 1 << 20;
 
 absl::Status InitLibrary() {
   static std::once_flag once;
@@ -70,12 +73,14 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
         std::chrono::duration_cast<std::chrono::milliseconds>(options.timeout).count());
     settings.tries = options.tries;
     settings.ednspsz = kEdnsBytes;
+    settings.socket_receive_buffer_size = kSocketBytes;
+    settings.socket_send_buffer_size = kSocketBytes;
     settings.sock_state_cb = [](void* self, ares_socket_t fd, int readable, int writable) {
       static_cast<Channel*>(self)->OnSocketState(fd, readable != 0, writable != 0);
     };
     settings.sock_state_cb_data = this;
     int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_EDNSPSZ |
-               ARES_OPT_SOCK_STATE_CB;
+               ARES_OPT_SOCK_STATE_CB | ARES_OPT_SOCK_RCVBUF | ARES_OPT_SOCK_SNDBUF;
     mask |= options.rotate ? ARES_OPT_ROTATE : ARES_OPT_NOROTATE;
     int status = ares_init_options(&channel_, &settings, mask);
     if (status != ARES_SUCCESS) {
