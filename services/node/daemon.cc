@@ -376,6 +376,9 @@ std::string Daemon::Metrics() {
     add("sluice_delivery_connects_total", "Connections tried.", false, status.connects_total());
     add("sluice_delivery_connect_failures_total", "Connections that were not made.", false,
         status.connect_failures_total());
+    add("sluice_delivery_connections_reused_total",
+        "Connections that went from one queue to another.", false,
+        status.connections_reused_total());
     add("sluice_delivery_delivered_total", "Recipients delivered.", false,
         status.delivered_total());
     add("sluice_delivery_transient_total", "Recipients deferred.", false, status.transient_total());
