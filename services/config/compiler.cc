@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/compiler_auth.h"
 #include "services/config/compiler_ingress.h"
 #include "services/config/compiler_patterns.h"
 #include "services/config/draft.h"
@@ -43,6 +44,7 @@ struct Frame {
   ListenerDraft* listener = nullptr;
   policy::v1::PatternListSection* pattern_list = nullptr;
   policy::v1::SourceGroupSection* source_group = nullptr;
+  policy::v1::SmtpUserSection* smtp_user = nullptr;
   policy::v1::SmtpPatternListSection* smtp_patterns = nullptr;
   std::string source_ip;  // with its prefix length
 };
@@ -198,6 +200,11 @@ class Compiler {
         return Say(Severity::kError, where,
                    absl::StrCat("\"", text, "\" is no address; it is written 192.0.2.1:25"));
       }
+    } else if (frame->name == "smtp-user") {
+      if (!IsUserName(text)) return Say(Severity::kError, where, "this is no user name");
+      frame->scope = kSmtpUser;
+      frame->smtp_user = &draft_.smtp_users[text];
+      frame->smtp_user->set_name(text);
     } else if (!IsSectionName(text)) {
       return BadName(text, where);
     } else if (frame->name == "pattern-list") {
@@ -425,6 +432,9 @@ class Compiler {
       case Target::kSourceGroup:
         Set(*directive, statement, frame.source_group);
         break;
+      case Target::kSmtpUser:
+        Set(*directive, statement, frame.smtp_user);
+        break;
       case Target::kGlobalSettings:
         Set(*directive, statement, draft_.global.mutable_settings());
         break;
@@ -437,6 +447,7 @@ class Compiler {
         for (auto* settings : frame.clients) {
           if (!Set(*directive, statement, settings)) break;
         }
+        if (directive->name == "auth-plain") ReadAuthFile(statement, frame);
         break;
       case Target::kSourceSettings:
         if (frame.source == nullptr) {
@@ -643,6 +654,31 @@ class Compiler {
                  "it is written domain-macro NAME DOMAIN,DOMAIN,...");
     }
     draft_.macros[absl::AsciiStrToLower(statement.arguments[0].text)] = std::move(domains);
+  }
+
+  // The section of a file is named by its path, so that clients can share it.
+  void ReadAuthFile(const Statement& statement, const Frame& frame) {
+    if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) return;
+    const Location where = statement.At(statement.arguments[0]);
+    std::filesystem::path path(statement.arguments[0].text);
+    if (path.is_relative()) {
+      path = std::filesystem::path(*statement.where.file).parent_path() / path;
+    }
+    const std::string name = path.lexically_normal().string();
+    for (auto* settings : frame.clients) settings->set_auth_plain(name);
+    if (draft_.auth_files.contains(name)) return;
+    const auto text = files_.Read(name);
+    if (!text.ok()) {
+      return Say(Severity::kError, where,
+                 absl::StrCat("\"", name, "\": ", std::string(text.status().message())));
+    }
+    policy::v1::AuthFileSection section;
+    section.set_name(name);
+    if (const auto error = ParseAuthFile(*text, &section)) {
+      return Say(Severity::kError, where,
+                 absl::StrCat("\"", name, "\" line ", error->line, ": ", error->message));
+    }
+    draft_.auth_files.emplace(name, std::move(section));
   }
 
   void Include(const Statement& statement) {

@@ -97,6 +97,16 @@ class Finisher {
       *content.mutable_pattern_list() = list;
       Add(absl::StrCat("pattern-list/", name), std::move(content));
     }
+    for (const auto& [name, user] : draft_.smtp_users) {
+      policy::v1::SectionContent content;
+      *content.mutable_smtp_user() = user;
+      Add(absl::StrCat("smtp-user/", name), std::move(content));
+    }
+    for (const auto& [name, file] : draft_.auth_files) {
+      policy::v1::SectionContent content;
+      *content.mutable_auth_file() = file;
+      Add(absl::StrCat("auth-file/", name), std::move(content));
+    }
     for (const auto& [name, group] : draft_.source_groups) {
       policy::v1::SectionContent content;
       *content.mutable_source_group() = group;

@@ -76,6 +76,8 @@ struct Draft {
   std::map<std::string, policy::v1::SmtpPatternListSection> smtp_pattern_lists;
   policy::v1::BounceCategorySection bounce_categories;
   policy::v1::MxRollupSection mx_rollup;
+  std::map<std::string, policy::v1::SmtpUserSection> smtp_users;  // by name as it is
+  std::map<std::string, policy::v1::AuthFileSection> auth_files;  // by path
   std::vector<SectionUse> section_uses;
   std::vector<SourceUse> source_uses;
   std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out

@@ -24,7 +24,7 @@ class SnapshotPrinter {
          {SectionContent::kGlobal, SectionContent::kListener, SectionContent::kVirtualMta,
           SectionContent::kPool, SectionContent::kPatternList, SectionContent::kSmtpPatternList,
           SectionContent::kBounceCategories, SectionContent::kMxRollup,
-          SectionContent::kSourceGroup, SectionContent::kSource, SectionContent::kClient,
+          SectionContent::kSourceGroup, SectionContent::kSmtpUser, SectionContent::kSource, SectionContent::kClient,
           SectionContent::kDomain}) {
       for (const Section& section : snapshot.sections()) {
         if (section.content().content_case() == kind) PrintSection(section.content());
@@ -112,6 +112,10 @@ class SnapshotPrinter {
         Open("source-group", content.source_group().name());
         Settings(kSourceGroup, Target::kSourceGroup, content.source_group());
         return Close("source-group");
+      case SectionContent::kSmtpUser:
+        Open("smtp-user", content.smtp_user().name());
+        Settings(kSmtpUser, Target::kSmtpUser, content.smtp_user());
+        return Close("smtp-user");
       default:
         return Patterns(content);
     }

@@ -23,7 +23,7 @@ struct Registry {
 
   Registry() {
     for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
-                      ListenerDirectives, LocalDirectives, EgressDirectives}) {
+                      ListenerDirectives, AuthDirectives, LocalDirectives, EgressDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
     }
     absl::flat_hash_map<std::string, uint32_t> taken;

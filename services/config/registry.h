@@ -88,6 +88,7 @@ enum class Target {
   kPool,            // PoolSection
   kListenerSettings,
   kSourceGroup,  // SourceGroupSection
+  kSmtpUser,     // SmtpUserSection
   kCompiler,     // no field: the compiler knows what to do
   kNone,         // the value is checked and not kept
 };

@@ -181,7 +181,7 @@ std::vector<SectionKind> Sections() {
       {"address-list", kAddressList, kProcessors, "", "Whose mail is processed.", kPlanned},
       {"email-patterns", kEmailPatterns, kGlobal | kProcessors, "[NAME]", "How texts are classed.",
        kPlanned},
-      {"smtp-user", kSmtpUser, kGlobal, "NAME", "A user who may authenticate.", kPlanned},
+      {"smtp-user", kSmtpUser, kGlobal, "NAME", "A user who may authenticate."},
       {"source-group", kSourceGroup, kGlobal, "NAME", "Client networks that share a limit."},
       {"acct-file", kAcctFile, kGlobal, "FILE", "An accounting file.", kPlanned},
       {"pattern-list", kPatternList, kGlobal, "NAME",

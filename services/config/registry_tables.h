@@ -12,6 +12,7 @@ std::vector<Directive> SourceDirectives();
 std::vector<Directive> VirtualMtaDirectives();
 std::vector<Directive> QueueDirectives();
 std::vector<Directive> ListenerDirectives();
+std::vector<Directive> AuthDirectives();
 std::vector<Directive> LocalDirectives();
 std::vector<Directive> EgressDirectives();
 

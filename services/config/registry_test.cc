@@ -29,6 +29,8 @@ const google::protobuf::Descriptor* DescriptorOf(Target target) {
       return policy::v1::ListenerSettings::descriptor();
     case Target::kSourceGroup:
       return policy::v1::SourceGroupSection::descriptor();
+    case Target::kSmtpUser:
+      return policy::v1::SmtpUserSection::descriptor();
     case Target::kCompiler:
     case Target::kNone:
       return nullptr;

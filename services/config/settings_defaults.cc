@@ -75,6 +75,13 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_max_message_hops(100);
     s->set_allow_chunking(true);
     s->set_allow_smtputf8(true);
+    s->set_allow_auth(true);
+    s->set_allow_unencrypted_plain_auth(false);
+    s->set_require_starttls_before_auth(false);
+    s->mutable_smtp_max_auth_failure_rate()->set_unlimited(true);
+    s->set_allow_mailmerge(false);
+    s->set_allow_xclient(false);
+    s->set_allow_proxy_protocol(false);
     s->set_process_x_virtual_mta(false);
     s->set_retain_x_virtual_mta(false);
     s->set_process_x_job(false);
@@ -114,6 +121,7 @@ const policy::v1::GlobalSettings& DefaultGlobalSettings() {
     s->set_total_max_smtp_out(10'000);
     s->set_host_name("localhost");
     s->set_max_message_size(uint64_t{64} << 20);
+    s->set_mailmerge_expands_undefined_variables(true);
     s->set_events_keep_us(24 * kHour);
     s->set_events_keep_bytes(uint64_t{2} << 30);
     return s;

@@ -55,6 +55,7 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   }
   mail::CommandExtensions& offered = profile->smtp.extensions;
   offered.chunking = client.allow_chunking();
+  offered.binary_mime = client.allow_chunking();
   offered.smtp_utf8 = client.allow_smtputf8();
   offered.dsn = true;
   if (!client.has_allow_auth() || client.allow_auth()) {
