@@ -40,6 +40,13 @@ class DataReader {
     kBinary,
   };
 
+  // What the reader knows of a text.
+  struct Totals {
+    uint64_t size = 0;
+    uint64_t header_size = 0;
+    uint32_t hops = 0;
+  };
+
   using Sink = absl::FunctionRef<void(std::string_view)>;
 
   explicit DataReader(const Limits& limits, Framing framing = Framing::kDots)
@@ -70,6 +77,7 @@ class DataReader {
   uint64_t header_size() const { return in_header_ ? size_ : header_size_; }
   // Received header fields so far.
   uint32_t hops() const { return hops_; }
+  Totals totals() const { return {size_, header_size(), hops_}; }
 
  private:
   enum class State : uint8_t { kLineStart, kText, kCr, kDot, kDotCr, kDone };

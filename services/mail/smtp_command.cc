@@ -34,16 +34,14 @@ struct Verb {
 };
 
 constexpr Verb kVerbs[] = {
-    {"MAIL", SmtpVerb::kMail},       {"RCPT", SmtpVerb::kRcpt},
-    {"DATA", SmtpVerb::kData},       {"EHLO", SmtpVerb::kEhlo},
-    {"HELO", SmtpVerb::kHelo},       {"RSET", SmtpVerb::kRset},
-    {"QUIT", SmtpVerb::kQuit},       {"NOOP", SmtpVerb::kNoop},
-    {"BDAT", SmtpVerb::kBdat},       {"VRFY", SmtpVerb::kVrfy},
-    {"EXPN", SmtpVerb::kExpn},       {"HELP", SmtpVerb::kHelp},
-    {"AUTH", SmtpVerb::kAuth},       {"STARTTLS", SmtpVerb::kStartTls},
-    {"XCLIENT", SmtpVerb::kXclient}, {"GET", SmtpVerb::kForeign},
-    {"POST", SmtpVerb::kForeign},    {"PUT", SmtpVerb::kForeign},
-    {"CONNECT", SmtpVerb::kForeign}, {"OPTIONS", SmtpVerb::kForeign},
+    {"MAIL", SmtpVerb::kMail},   {"RCPT", SmtpVerb::kRcpt},         {"DATA", SmtpVerb::kData},
+    {"EHLO", SmtpVerb::kEhlo},   {"HELO", SmtpVerb::kHelo},         {"RSET", SmtpVerb::kRset},
+    {"QUIT", SmtpVerb::kQuit},   {"NOOP", SmtpVerb::kNoop},         {"BDAT", SmtpVerb::kBdat},
+    {"VRFY", SmtpVerb::kVrfy},   {"EXPN", SmtpVerb::kExpn},         {"HELP", SmtpVerb::kHelp},
+    {"AUTH", SmtpVerb::kAuth},   {"STARTTLS", SmtpVerb::kStartTls}, {"XCLIENT", SmtpVerb::kXclient},
+    {"XACK", SmtpVerb::kXack},   {"XMRG", SmtpVerb::kXmrg},         {"XDFN", SmtpVerb::kXdfn},
+    {"XPRT", SmtpVerb::kXprt},   {"GET", SmtpVerb::kForeign},       {"POST", SmtpVerb::kForeign},
+    {"PUT", SmtpVerb::kForeign}, {"CONNECT", SmtpVerb::kForeign},   {"OPTIONS", SmtpVerb::kForeign},
 };
 
 ServerReply Syntax(std::string text) { return {501, {5, 5, 4}, std::move(text)}; }
@@ -157,6 +155,11 @@ std::optional<ServerReply> SetMailParameter(const Parameters& p,
     out.require_tls = true;
     return std::nullopt;
   }
+  if (extensions.verp && p.Is("VERP")) {
+    if (p.has_value) return Syntax("VERP takes no value");
+    out.verp = true;
+    return std::nullopt;
+  }
   if (extensions.dsn && p.Is("RET")) {
     if (EqualsIgnoreCase(p.value, "FULL")) {
       out.ret = RetParam::kFull;
@@ -257,6 +260,8 @@ std::optional<ServerReply> ParseMailCommand(std::string_view argument,
   out.require_tls = false;
   out.envid.clear();
   out.auth.reset();
+  out.merge = false;
+  out.verp = false;
   if (!ConsumeKeyword(argument, "FROM:")) return Syntax("Write MAIL FROM:<address>");
   MailboxView mailbox;
   const AddressError error = ConsumePath(argument, true, DomainRule::kRequired, mailbox);

@@ -29,6 +29,10 @@ enum class SmtpVerb : uint8_t {
   kStartTls,
   kAuth,
   kXclient,
+  kXack,
+  kXmrg,
+  kXdfn,
+  kXprt,
   kForeign,  // the first word of another protocol (HTTP): this is no mail client
 };
 
@@ -50,6 +54,7 @@ struct CommandExtensions {
   bool smtp_utf8 = false;
   bool require_tls = false;
   bool auth = false;
+  bool verp = false;
 };
 
 enum class BodyParam : uint8_t { kNone, k7Bit, k8BitMime, kBinaryMime };
@@ -70,13 +75,18 @@ struct MailCommand {
   bool require_tls = false;
   std::string envid;                // decoded
   std::optional<std::string> auth;  // AUTH=, decoded; "" for "<>"
+  bool merge = false;               // XMRG in place of MAIL
+  bool verp = false;                // each recipient gets a sender of its own
 };
+
+struct MergeDefinitions;
 
 struct RcptCommand {
   std::string to;            // MailboxView::Canonical; "postmaster" may come without a domain
   size_t domain_offset = 0;  // where the domain begins in `to`; to.size() where it has none
   uint32_t notify = 0;       // kNotify bits; 0: not given
   std::string orcpt;         // "type;address" with the address decoded
+  const MergeDefinitions* merge = nullptr;  // of XDFN; nullptr: no mail merge
 
   std::string_view domain() const { return std::string_view(to).substr(domain_offset); }
 };

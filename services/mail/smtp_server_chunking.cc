@@ -17,7 +17,9 @@ void SmtpServerSession::OnBdatCommand(std::string_view argument) {
   data_begin_ = activity_;
   data_bytes_ = 0;
   chunk_.emplace(Chunk{bdat->size, bdat->size, bdat->last, std::nullopt});
-  if (!options_->extensions.chunking) {
+  if (merge_ != nullptr) {
+    chunk_->refusal = ServerReply{503, {5, 5, 1}, "XPRT brings the text of a mail merge"};
+  } else if (!options_->extensions.chunking) {
     chunk_->refusal = ServerReply{502, {5, 5, 1}, "Command not implemented"};
   } else if (stage_ == Stage::kChunks) {
     // The next one of a message that has begun.

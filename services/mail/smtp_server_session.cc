@@ -131,6 +131,11 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
     return;
   }
   const CommandLine command = SplitCommand(line);
+  if (acks_off_) {
+    quiet_ = command.verb == SmtpVerb::kXmrg || command.verb == SmtpVerb::kXdfn ||
+             (command.verb == SmtpVerb::kRcpt && (merge_ != nullptr || merge_error_));
+    if (quiet_ && merge_error_) return;  // XPRT will say so
+  }
   switch (command.verb) {
     case SmtpVerb::kHelo:
     case SmtpVerb::kEhlo:
@@ -184,6 +189,12 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
     case SmtpVerb::kAuth:
       OnAuthCommand(command.argument);
       return;
+    case SmtpVerb::kXack:
+    case SmtpVerb::kXmrg:
+    case SmtpVerb::kXdfn:
+    case SmtpVerb::kXprt:
+      OnMergeCommand(command);
+      return;
     case SmtpVerb::kXclient:
       OnXclientCommand(command.argument);
       return;
@@ -226,13 +237,14 @@ void SmtpServerSession::OnHelloCommand(std::string_view name, bool extended) {
   if (const std::string mechanisms = handler_.AuthMechanisms(); !mechanisms.empty()) {
     text += "\nAUTH " + mechanisms;
   }
+  if (handler_.OffersMailMerge()) text += "\nXACK\nXMRG\nVERP";
   if (handler_.OffersXclient())
     text += "\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
   text += "\nHELP";
   Reply(250, {}, text);
 }
 
-void SmtpServerSession::OnMailCommand(std::string_view argument) {
+void SmtpServerSession::OnMailCommand(std::string_view argument, bool merge) {
   if (stage_ == Stage::kConnect) {
     Error(503, {5, 5, 1}, "Say EHLO first");
     return;
@@ -245,10 +257,13 @@ void SmtpServerSession::OnMailCommand(std::string_view argument) {
     Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
     return;
   }
-  if (auto refusal = ParseMailCommand(argument, options_->extensions, mail_)) {
+  CommandExtensions extensions = options_->extensions;
+  extensions.verp = merge;
+  if (auto refusal = ParseMailCommand(argument, extensions, mail_)) {
     Error(refusal->code, refusal->enhanced, refusal->text);
     return;
   }
+  mail_.merge = merge;
   if (options_->max_message_bytes != 0 && mail_.size > options_->max_message_bytes) {
     Reply(552, {5, 3, 4},
           "The message is larger than " + std::to_string(options_->max_message_bytes) + " bytes");
@@ -274,7 +289,17 @@ void SmtpServerSession::OnRcptCommand(std::string_view argument) {
     return;
   }
   idle_commands_ = 0;
-  Ask(Question::kRcpt, handler_.OnRcpt(rcpt_));
+  rcpt_.merge = nullptr;
+  if (merge_ != nullptr) {
+    rcpt_.merge = &merge_->definitions;
+    merge_->next_wanted = 0;
+    for (const uint32_t part : merge_->definitions.parts) {
+      merge_->next_wanted = std::max(merge_->next_wanted, part);
+    }
+  }
+  std::optional<ServerReply> answer = handler_.OnRcpt(rcpt_);
+  if (merge_ != nullptr) merge_->definitions = MergeDefinitions();
+  Ask(Question::kRcpt, std::move(answer));
 }
 
 void SmtpServerSession::OnDataCommand(std::string_view argument) {
@@ -283,6 +308,10 @@ void SmtpServerSession::OnDataCommand(std::string_view argument) {
     return;
   }
   if (RepeatDeferral()) return;
+  if (merge_ != nullptr) {
+    Error(503, {5, 5, 1}, "XPRT brings the text of a mail merge");
+    return;
+  }
   if (stage_ == Stage::kChunks) {
     ResetTransaction();
     Error(503, {5, 5, 1}, "DATA cannot follow BDAT, the transaction is over");
@@ -355,6 +384,7 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
       if (accepted) {
         stage_ = Stage::kMail;
         recipients_ = 0;
+        if (mail_.merge) merge_ = std::make_unique<Merge>();
       } else if (reply.code < 500 && reply.code != 421) {
         deferral_ = reply;
       }
@@ -363,6 +393,7 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
       if (accepted) {
         stage_ = Stage::kRcpt;
         ++recipients_;
+        if (merge_ != nullptr) merge_->wanted = std::max(merge_->wanted, merge_->next_wanted);
       }
       break;
     case Question::kData:
@@ -379,6 +410,7 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
       break;
     case Question::kEnd:
       stage_ = Stage::kHello;
+      merge_.reset();
       idle_commands_ = 0;
       if (accepted) errors_ = 0;
       if (shutting_down_ && !closing_) {
@@ -435,7 +467,9 @@ void SmtpServerSession::EndOfData() {
     Answer(Question::kEnd, refusal);
     return;
   }
-  Ask(Question::kEnd, handler_.OnMessageEnd({reader.size(), reader.header_size(), reader.hops()}));
+  DataReader::Totals totals = reader.totals();
+  if (merge_ != nullptr && EndPart(totals)) return;
+  Ask(Question::kEnd, handler_.OnMessageEnd({totals.size, totals.header_size, totals.hops}));
 }
 
 void SmtpServerSession::OnVerdict(MonotonicTime now, const ServerReply& reply) {
@@ -510,6 +544,7 @@ void SmtpServerSession::Error(int code, EnhancedCode enhanced, std::string_view 
 }
 
 void SmtpServerSession::Fatal(int code, EnhancedCode enhanced, std::string_view text) {
+  quiet_ = false;
   Reply(code, enhanced, text);
   ResetTransaction();
   closing_ = true;
@@ -529,6 +564,9 @@ void SmtpServerSession::ResetTransaction() {
   body_paused_ = false;
   reader_.reset();
   chunk_.reset();
+  merge_.reset();
+  merge_error_.reset();
+  quiet_ = false;
   if (open) handler_.OnReset();
 }
 

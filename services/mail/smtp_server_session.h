@@ -10,6 +10,7 @@
 
 #include "services/base/clock.h"
 #include "services/mail/data_reader.h"
+#include "services/mail/mail_merge.h"
 #include "services/mail/server_reply.h"
 #include "services/mail/smtp_command.h"
 
@@ -82,6 +83,11 @@ class SmtpServerHandler {
     return ServerReply{535, {5, 7, 8}, "Authentication failed"};
   }
   virtual void OnAuthCancel() {}
+  // ---- Mail merge
+  // XMRG is a MAIL whose `merge` is set; then every OnRcpt has definitions, the text comes in
+  // parts, 1 and up, and each ends with OnPartEnd, the last one before OnMessageEnd.
+  virtual bool OffersMailMerge() { return false; }
+  virtual void OnPartEnd(uint32_t /*number*/) {}
   // ---- XCLIENT
   // Whether this client may speak for others.
   virtual bool OffersXclient() { return false; }
@@ -156,7 +162,7 @@ class SmtpServerSession {
   bool CanProcess() const;
   void OnLine(MonotonicTime now, std::string_view line);
   void OnHelloCommand(std::string_view name, bool extended);
-  void OnMailCommand(std::string_view argument);
+  void OnMailCommand(std::string_view argument, bool merge = false);
   void OnRcptCommand(std::string_view argument);
   void OnDataCommand(std::string_view argument);
   void OnBdatCommand(std::string_view argument);
@@ -167,6 +173,11 @@ class SmtpServerSession {
   bool body_stopped() const {
     return body_paused_ && (stage_ == Stage::kData || chunk_.has_value());
   }
+  void OnMergeCommand(const CommandLine& command);
+  void OnPartCommand(std::string_view argument);
+  // Adds what the part that has ended brought; true where more parts come.
+  bool EndPart(DataReader::Totals& totals);
+  bool TakeQuietly(int code, EnhancedCode enhanced, std::string_view text);
   void Greet();
   void OnXclientCommand(std::string_view argument);
   void OnAuthCommand(std::string_view argument);
@@ -178,9 +189,10 @@ class SmtpServerSession {
   void Ask(Question question, std::optional<ServerReply> answer);
   void Answer(Question question, const ServerReply& reply);
   void Reply(int code, EnhancedCode enhanced, std::string_view text) {
+    if (quiet_ && TakeQuietly(code, enhanced, text)) return;
     AppendReply(code, enhanced, text, output_);
   }
-  void Reply(const ServerReply& reply) { AppendReply(reply, output_); }
+  void Reply(const ServerReply& reply) { Reply(reply.code, reply.enhanced, reply.text); }
   // A refusal that the client's command has earned; too many end the session.
   void Error(int code, EnhancedCode enhanced, std::string_view text);
   void Fatal(int code, EnhancedCode enhanced, std::string_view text);
@@ -224,6 +236,18 @@ class SmtpServerSession {
     MonotonicTime until;
   };
   std::unique_ptr<Held> held_;
+  struct Merge {
+    MergeDefinitions definitions;  // for the next recipient
+    uint32_t wanted = 0;           // highest part that a recipient wants
+    uint32_t next_wanted = 0;      // that the one in question wants
+    uint32_t part = 0;             // the one that comes, or came last
+    bool last = false;
+    DataReader::Totals totals;  // of the parts that are there
+  };
+  std::unique_ptr<Merge> merge_;            // the transaction is a mail merge
+  bool acks_off_ = false;                   // XACK OFF
+  bool quiet_ = false;                      // the command that is answered gets no reply
+  std::optional<ServerReply> merge_error_;  // what XPRT will be told in place of its 354
   std::string output_;
   size_t sent_ = 0;
   std::string pending_;  // read and not yet processed

@@ -28,6 +28,7 @@ struct Transcript {
   SmtpServerOptions options;
   std::string mechanisms;
   bool xclient = false;
+  bool merge = false;
   std::string client;
   std::string server;
   std::string handler;
@@ -113,6 +114,8 @@ Transcript ReadTranscript(const std::string& path) {
         t.mechanisms = value;
       } else if (rest == "xclient") {
         t.xclient = true;
+      } else if (rest == "merge") {
+        t.merge = true;
       } else {
         SetOption(rest.substr(0, blank), value, t.options);
       }
@@ -140,6 +143,8 @@ class ScriptedHandler : public SmtpServerHandler {
     if (mail.ret == RetParam::kFull) log_ << " ret=full";
     if (!mail.envid.empty()) log_ << " envid=" << mail.envid;
     if (mail.smtp_utf8) log_ << " smtputf8";
+    if (mail.merge) log_ << " merge";
+    if (mail.verp) log_ << " verp";
     log_ << "\n";
     if (mail.from.starts_with("later")) return Give({451, {4, 3, 2}, "No queue takes mail"});
     if (mail.from.starts_with("refuse")) return Give({550, {5, 7, 1}, "Not from you"});
@@ -150,6 +155,12 @@ class ScriptedHandler : public SmtpServerHandler {
     log_ << "rcpt <" << rcpt.to << "> " << rcpt.domain();
     if (rcpt.notify != 0) log_ << " notify=" << rcpt.notify;
     if (!rcpt.orcpt.empty()) log_ << " orcpt=" << rcpt.orcpt;
+    if (rcpt.merge != nullptr) {
+      for (const auto& [name, value] : rcpt.merge->variables) {
+        log_ << " " << name << "=[" << value << "]";
+      }
+      for (const uint32_t part : rcpt.merge->parts) log_ << " part" << part;
+    }
     log_ << "\n";
     if (rcpt.to.starts_with("refuse")) return Give({550, {5, 1, 1}, "No such\nuser"});
     refuse_data_ = rcpt.to.starts_with("no-data");
@@ -207,6 +218,8 @@ class ScriptedHandler : public SmtpServerHandler {
     held_.reset();
   }
 
+  bool OffersMailMerge() override { return transcript_.merge; }
+  void OnPartEnd(uint32_t number) override { log_ << "part " << number << "\n"; }
   bool OffersXclient() override { return transcript_.xclient; }
   ServerReply OnXclient(const XclientCommand& xclient) override {
     log_ << "xclient";
