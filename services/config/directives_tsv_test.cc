@@ -75,7 +75,7 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
               : directive.name == "source-pool" ? "192.0.2.0/30"
               : directive.name == "auth-plain"  ? "inc.conf"
                                                 : "v",
-              directive.name == "auth-plain" ? "nowhere" : ""};
+              ""};
     case Grammar::kChoice:
       return {choice, "no-such-choice"};
     case Grammar::kHostName:
