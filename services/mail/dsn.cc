@@ -47,6 +47,11 @@ Words WordsOf(DsnKind kind) {
               "delayed"};
     case DsnKind::kDelivered:
       return {"Mail delivered", "Your message was delivered to this recipient:", "delivered"};
+    case DsnKind::kRelayed:
+      return {"Mail relayed",
+              "Your message was handed on for this recipient to a system that sends no reports of "
+              "delivery; there may be no further one:",
+              "relayed"};
     case DsnKind::kFailed:
       break;
   }

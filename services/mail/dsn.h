@@ -7,7 +7,8 @@
 
 namespace sluice::mail {
 
-enum class DsnKind : uint8_t { kFailed, kDelayed, kDelivered };
+// kRelayed: to a host that makes no delivery reports (RFC 3461 section 5.2.2).
+enum class DsnKind : uint8_t { kFailed, kDelayed, kDelivered, kRelayed };
 
 // Everything is text that came from outside: what could break a header is taken out or encoded.
 struct DsnInput {

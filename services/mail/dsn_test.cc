@@ -136,7 +136,8 @@ TEST(Dsn, NoByteFromOutsideBreaksAnyField) {
   const auto lines = [](std::string_view text) {
     return std::count(text.begin(), text.end(), '\n');
   };
-  for (const DsnKind kind : {DsnKind::kFailed, DsnKind::kDelayed, DsnKind::kDelivered}) {
+  for (const DsnKind kind :
+       {DsnKind::kFailed, DsnKind::kDelayed, DsnKind::kDelivered, DsnKind::kRelayed}) {
     for (const std::string& each : evil) {
       SCOPED_TRACE(each.substr(0, 40));
       DsnInput in = Failure();

@@ -365,6 +365,7 @@ class OutboundConnection final : public Connection,
     attempt->set_destination_host(target_.host);
     attempt->set_source(target_.ehlo_name);
     attempt->set_delivery_type(target_.settings->type() == "lmtp" ? "lmtp" : "smtp");
+    attempt->set_dsn_passed_on(session_.peer().dsn && !target_.settings->ignore_dsn());
     attempt->set_size(work.transaction.lease->message().body_size());
     if (sent_ == 0) {
       for (const std::string& keyword : session_.peer().keywords) {

@@ -251,7 +251,8 @@ class Shard {
   // delivered.
   void CopyUponDelivery(Queue& queue, const StoredMessage& message, uint64_t storage_key);
   void SendDsn(Queue& queue, const common::v1::Delivery& delivery, const StoredMessage& message,
-               uint64_t storage_key, const common::v1::Reply& reply, common::v1::EventKind kind);
+               uint64_t storage_key, const common::v1::Reply& reply, common::v1::EventKind kind,
+               bool relayed = false);
   void DropRow(const DeliveryKey& key);
   // So many recipients of a message have ended; the last one takes message and body with it.
   void RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended);

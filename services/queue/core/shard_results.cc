@@ -175,7 +175,9 @@ void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::De
   ++queue.delivered;
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_DELIVERED, queue, message.envelope, &delivery);
-  event.set_dsn_action("relayed");
+  const std::string& type = result.attempt().delivery_type();
+  const bool relayed = type.empty() || type == "smtp";  // else it is where it was to go
+  event.set_dsn_action(relayed ? "relayed" : "delivered");
   event.set_dsn_status(reply.enhanced().empty() ? "2.0.0" : reply.enhanced());
   event.set_attempts(delivery.attempts() + 1);
   event.set_stage(reply.stage());
@@ -184,6 +186,10 @@ void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::De
   if (event.time_first_attempt_us() == 0) event.set_time_first_attempt_us(result.time_us());
   DropRow(key);
   UnindexRow(key, delivery);
+  if (delivery.notify() != 0 && !result.attempt().dsn_passed_on()) {
+    SendDsn(queue, delivery, message, key.storage_key, reply, common::v1::EVENT_KIND_DELIVERED,
+            relayed);
+  }
 }
 
 bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery& delivery,

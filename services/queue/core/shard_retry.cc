@@ -14,20 +14,27 @@ constexpr Duration kTickEvery = std::chrono::milliseconds(500);
 // Rows that one turn looks at, so that the loop goes on.
 constexpr int kRowsPerTurn = 2000;
 constexpr uint32_t kNotifyNever = 1;
+constexpr uint32_t kNotifySuccess = 2;
 constexpr uint32_t kNotifyFailure = 4;
+
+// Whether the sender wants to be told.
+bool Asked(const common::v1::Delivery& delivery, common::v1::EventKind kind) {
+  if (delivery.notify() == 0) return kind != common::v1::EVENT_KIND_DELIVERED;
+  const uint32_t bit = kind == common::v1::EVENT_KIND_DELIVERED ? kNotifySuccess : kNotifyFailure;
+  return (delivery.notify() & kNotifyNever) == 0 && (delivery.notify() & bit) != 0;
+}
 
 }  // namespace
 
 void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
                     const StoredMessage& message, uint64_t storage_key,
-                    const common::v1::Reply& reply, common::v1::EventKind kind) {
+                    const common::v1::Reply& reply, common::v1::EventKind kind, bool relayed) {
   const common::v1::Message& envelope = message.envelope;
   const auto& settings = SettingsOf(queue);
-  if (envelope.mail_from().empty() || settings.suppress_local_dsn() ||
-      (delivery.notify() & kNotifyNever) != 0 ||
-      (delivery.notify() != 0 && (delivery.notify() & kNotifyFailure) == 0)) {
+  if (envelope.mail_from().empty() || settings.suppress_local_dsn() || !Asked(delivery, kind)) {
     return;
   }
+  const bool success = kind == common::v1::EVENT_KIND_DELIVERED;
   const size_t at = envelope.mail_from().rfind('@');
   if (at == std::string::npos) return;
 
@@ -48,8 +55,10 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   input.original_recipient = delivery.orcpt();
   input.original_envid = envelope.envid();
   const std::string status = kind == common::v1::EVENT_KIND_EXPIRED ? "4.4.7"
-                             : reply.enhanced().empty()             ? "5.0.0"
-                                                                    : reply.enhanced();
+                             : !reply.enhanced().empty()            ? reply.enhanced()
+                             : success                              ? "2.0.0"
+                                                                    : "5.0.0";
+  if (success) input.kind = relayed ? mail::DsnKind::kRelayed : mail::DsnKind::kDelivered;
   input.status = status;
   input.diagnostic = reply.text();
   input.diagnostic_code = reply.code();
@@ -65,7 +74,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   const bool full = envelope.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED
                         ? settings.dsn_return_default() == "full"
                         : envelope.dsn_return() == common::v1::DSN_RETURN_FULL;
-  input.full = full && message.chunks == 0;
+  input.full = full && message.chunks == 0 && !success;  // RFC 3461 section 4.3
 
   auto dsn = std::make_shared<StoredMessage>();
   dsn->body = Body(mail::BuildDsn(input));

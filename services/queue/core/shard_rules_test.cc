@@ -170,6 +170,49 @@ TEST_F(ShardRulesTest, WhatWasDeliveredIsCopiedOnceAndCopiesAreNot) {
   EXPECT_EQ(Status().recipients(), 1U);
 }
 
+// RFC 3461: who asked for SUCCESS is told here, unless the remote does it; nobody else is.
+TEST_F(ShardRulesTest, SuccessIsReportedWhereTheRemoteDoesNotDoIt) {
+  const struct {
+    uint32_t notify;
+    bool passed_on;
+    const char* type;
+    const char* action;  // nullptr: no report
+  } kCases[] = {{0, false, "smtp", nullptr},    {4 | 8, false, "smtp", nullptr},
+                {1, false, "smtp", nullptr},    {2, true, "smtp", nullptr},
+                {2, false, "smtp", "relayed"},  {2 | 4, false, "lmtp", "delivered"},
+                {2, false, "file", "delivered"}};
+  TestWorker& worker = AddWorker("w1");
+  worker.auto_credit = 20;
+  size_t leases = 0;
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(::testing::Message() << each.notify << " " << each.type);
+    injector().notify = each.notify;
+    injector().Send({"a@x.example"}, "Subject: x\r\n\r\nsecret text\r\n");
+    Run();
+    ASSERT_EQ(worker.leases.size(), ++leases);
+    const auto original = worker.leases.back().lease.message();
+    worker.attempt.set_dsn_passed_on(each.passed_on);
+    worker.attempt.set_delivery_type(each.type);
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250,
+                  "ok");
+    Run();
+    if (each.action == nullptr) {
+      EXPECT_EQ(worker.leases.size(), leases);
+      continue;
+    }
+    ASSERT_EQ(worker.leases.size(), ++leases);
+    const auto& report = worker.leases.back();
+    EXPECT_EQ(report.lease.deliveries(0).rcpt(), "sender@from.example");
+    EXPECT_EQ(report.lease.message().mail_from(), "");
+    EXPECT_EQ(report.lease.message().parent_id(), original.id());
+    EXPECT_NE(report.body.find(std::string("Action: ") + each.action), std::string::npos);
+    EXPECT_EQ(report.body.find("secret text"), std::string::npos) << "headers only";
+    worker.Answer(report.lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250, "ok");
+    Run();
+    EXPECT_EQ(worker.leases.size(), leases) << "no report on a report";
+  }
+}
+
 TEST_F(ShardRulesTest, APausedQueueStandsSaysWhyAndGoesOnWhenItsTimeHasCome) {
   TestWorker& worker = AddWorker();
   worker.auto_credit = 1;

@@ -48,6 +48,7 @@ class TestInjector final : public Stream<v1::EnqueueRequest, v1::EnqueueResponse
       delivery->set_rcpt_given(rcpt);
       delivery->set_vmta(vmta_);
       delivery->set_job_id(job);
+      delivery->set_notify(notify);
     }
     message->set_body_index(0);
     frame.bodies.emplace_back(std::move(body));
@@ -66,6 +67,7 @@ class TestInjector final : public Stream<v1::EnqueueRequest, v1::EnqueueResponse
                                   : found->second.outcome();
   }
 
+  uint32_t notify = 0;  // of what is sent from now on
   std::map<uint64_t, v1::EnqueueResult> results;
   v1::ShardLoad load;
   std::optional<absl::Status> closed;
@@ -135,6 +137,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     result->mutable_reply()->set_code(code);
     result->mutable_reply()->set_text(text);
     result->mutable_reply()->set_stage(common::v1::STAGE_FINAL_DOT);
+    *result->mutable_attempt() = attempt;
     for (auto& [position, each] : own) {
       auto* recipient = result->add_recipients();
       recipient->set_position(position);
@@ -171,6 +174,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
   std::vector<uint64_t> gone;
   std::optional<absl::Status> closed;
   int announcements = 0;
+  common::v1::Attempt attempt;  // of every answer
   uint32_t auto_credit = 0;
 
  private:
