@@ -9,6 +9,7 @@
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_ingress.h"
 #include "services/config/compiler_patterns.h"
+#include "services/config/compiler_proxy.h"
 #include "services/config/draft.h"
 #include "services/config/lexer.h"
 #include "services/config/registry.h"
@@ -46,6 +47,7 @@ struct Frame {
   policy::v1::SourceGroupSection* source_group = nullptr;
   policy::v1::SmtpUserSection* smtp_user = nullptr;
   policy::v1::SmtpPatternListSection* smtp_patterns = nullptr;
+  ProxyDraft* proxy = nullptr;
   std::string source_ip;  // with its prefix length
 };
 
@@ -207,6 +209,10 @@ class Compiler {
       frame->smtp_user->set_name(text);
     } else if (!IsSectionName(text)) {
       return BadName(text, where);
+    } else if (frame->name == "proxy") {
+      frame->scope = kProxy;
+      frame->proxy = &draft_.proxies[absl::AsciiStrToLower(text)];
+      frame->proxy->where = where;
     } else if (frame->name == "pattern-list") {
       frame->scope = kPatternList;
       frame->pattern_list = &draft_.pattern_lists[absl::AsciiStrToLower(text)];
@@ -561,6 +567,20 @@ class Compiler {
     const Token& first = statement.arguments[0];
     const Location where = statement.At(first);
     if (directive.name == "include") return Include(statement);
+    if (frame.proxy != nullptr) return Add(AddProxyLine(statement, frame.proxy), statement);
+    ProxyUse& proxies = frame.vmta != nullptr ? frame.vmta->proxies : draft_.use_proxies;
+    if (directive.name == "use-proxy") return Add(AddUseProxy(statement, &proxies), statement);
+    if (directive.name == "smtp-proxy-source-host") {
+      return Add(AddProxySourceHost(statement, &proxies), statement);
+    }
+    if (directive.name == "proxy-protocol") {
+      const auto version = ParseCount(first.text);
+      if (!version || *version < 1 || *version > 2 || statement.arguments.size() != 1) {
+        return Say(Severity::kError, where, SyntaxMessage(directive));
+      }
+      proxies.version = static_cast<int>(*version);
+      return;
+    }
     if (directive.grammar == Grammar::kPattern) {
       return Add(AddPatternRule(statement, &draft_, frame.pattern_list), statement);
     }

@@ -216,7 +216,6 @@ TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
            "<domain a.test>\n<limits throttle 5/hour>\n</limits>\n</domain>",
            "<source 192.0.2.1>\n<schedule warmup>\n</schedule>\n</source>",
            "<virtual-mta v>\ncold-virtual-mta w\n</virtual-mta>",
-           "<virtual-mta v>\nuse-proxy p\n</virtual-mta>",
        }) {
     const Compiled compiled = CompileOne(text);
     ASSERT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);

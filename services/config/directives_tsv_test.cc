@@ -56,6 +56,12 @@ Scope ScopeOf(const std::string& section) {
 // Good values, and one that is none; empty where any text will do.
 std::pair<std::string, std::string> Values(const Directive& directive) {
   const std::string choice(directive.choices.substr(0, directive.choices.find(',')));
+  if (directive.name == "use-proxy") return {"none", "nosuch"};
+  if (directive.name == "smtp-proxy-source-host") {
+    return {"10/8 10.0.0.1:5000 192.0.2.1 a.test", "10/8 somewhere 192.0.2.1"};
+  }
+  if (directive.scopes == kProxy && directive.name == "server") return {"192.0.2.1:1080", "a"};
+  if (directive.scopes == kProxy && directive.name == "client") return {"192.0.2.1 a.test", "a"};
   switch (directive.grammar) {
     case Grammar::kBool:
       return {"yes", "maybe"};

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
+#include "services/config/compiler_proxy.h"
 #include "services/config/snapshot_hash.h"
 
 namespace sluice::config {
@@ -230,6 +231,8 @@ class Finisher {
         vmta->section.set_max_smtp_out(pool->second);
       }
     }
+    AddProxySources(vmta->proxies, draft_.use_proxies, draft_.proxies, &vmta->section,
+                    diagnostics_);
     const std::string& host_name = vmta->section.host_name().empty()
                                        ? draft_.global.settings().host_name()
                                        : vmta->section.host_name();

@@ -31,11 +31,29 @@ struct SourcePoolUse {
   Location where;
 };
 
+// <proxy NAME>
+struct ProxyDraft {
+  Location where;
+  policy::v1::EgressProxy proxy;
+  bool socks5 = false;
+  int version = 1;
+  std::vector<policy::v1::SourceHost> clients;
+};
+
+// use-proxy and smtp-proxy-source-host of one place.
+struct ProxyUse {
+  bool said = false;
+  std::vector<std::pair<std::string, Location>> names;  // lower case
+  std::vector<policy::v1::SourceHost> hosts;
+  int version = 0;  // proxy-protocol; 0: not said
+};
+
 struct VirtualMtaDraft {
   policy::v1::VirtualMtaSection section;
   Location where;
   DomainDrafts domains;
   std::vector<SourcePoolUse> source_pools;
+  ProxyUse proxies;
 };
 
 struct PoolDraft {
@@ -81,6 +99,8 @@ struct Draft {
   std::vector<SectionUse> section_uses;
   std::vector<SourceUse> source_uses;
   std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out
+  std::map<std::string, ProxyDraft> proxies;     // by name in lower case
+  ProxyUse use_proxies;                          // of virtual MTAs that say nothing
   std::map<std::string, std::vector<std::string>> macros;
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;

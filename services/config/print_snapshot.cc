@@ -187,9 +187,29 @@ class SnapshotPrinter {
     return line;
   }
 
+  // As one line; what a line cannot say (SOCKS5, a version) follows as a comment.
+  void ProxiedHost(const policy::v1::SourceHost& host) {
+    const policy::v1::EgressProxy& proxy = host.proxy();
+    const std::string port = proxy.client_port() == 0 ? "" : absl::StrCat(":", proxy.client_port());
+    const bool v6 = port.empty() ? false : host.ip().find(':') != std::string::npos;
+    const std::string client = v6 ? absl::StrCat("[", host.ip(), "]", port) : host.ip() + port;
+    const bool socks5 = proxy.protocol() == policy::v1::EgressProxy::PROTOCOL_SOCKS5;
+    const bool v2 = proxy.protocol() == policy::v1::EgressProxy::PROTOCOL_PROXY_V2;
+    Line(absl::StrCat(
+        "smtp-proxy-source-host ", proxy.local_network().empty() ? "0/0" : proxy.local_network(),
+        " ", proxy.server(), " ", client, host.host_name().empty() ? "" : " ", host.host_name(),
+        socks5 ? "  # by socks5"
+        : v2   ? "  # by version 2"
+               : ""));
+  }
+
   void VirtualMta(const policy::v1::VirtualMtaSection& vmta) {
     Open("virtual-mta", vmta.name());
     for (const auto& host : vmta.source_hosts()) {
+      if (host.has_proxy()) {
+        ProxiedHost(host);
+        continue;
+      }
       Line(absl::StrCat("smtp-source-host ", host.ip(), host.host_name().empty() ? "" : " ",
                         host.host_name()));
     }

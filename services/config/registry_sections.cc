@@ -195,7 +195,7 @@ std::vector<SectionKind> Sections() {
       {"transmissions-api", kTransmissionsApi, kGlobal, "[NAME]", "Injection by HTTP.", kPlanned},
       {"transmissions-api-listener", kTransmissionsApiListener, kGlobal | kTransmissionsApi,
        "IP:PORT", "Its listener.", kPlanned},
-      {"proxy", kProxy, kGlobal, "NAME", "A proxy.", kPlanned},
+      {"proxy", kProxy, kGlobal, "NAME", "A proxy that connections go through."},
       {"vault", kVault, kGlobal, "[NAME]", "A HashiCorp vault.", kPlanned},
       {"schedule", kSchedule, kSource, "NAME", "Warm-up.", kRefused},
       {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused},

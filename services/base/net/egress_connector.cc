@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/net/proxy_preamble.h"
+#include "services/base/net/socks5_handshake.h"
 
 namespace sluice {
 namespace {

@@ -8,19 +8,9 @@
 
 #include "services/base/net/connector.h"
 #include "services/base/net/egress_handshake.h"
-#include "services/base/net/socks5_handshake.h"
+#include "services/base/net/egress_proxy.h"
 
 namespace sluice {
-
-struct EgressProxy {
-  enum class Protocol : uint8_t { kProxyV1, kProxyV2, kSocks5 };
-  Protocol protocol = Protocol::kProxyV1;
-  Endpoint server;
-  // The address that the proxy shall connect from, as PROXY tells it; port 0: that of our own
-  // socket.
-  Endpoint client;
-  std::optional<Socks5Credentials> credentials;
-};
 
 // One attempt. Thread-safety: none; used on its loop. Lifetime: the loop outlives it; destroying it
 // cancels the attempt, and no callback follows.

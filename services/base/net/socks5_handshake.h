@@ -8,14 +8,9 @@
 #include <string_view>
 
 #include "services/base/net/egress_handshake.h"
-#include "services/base/net/ip_address.h"
+#include "services/base/net/egress_proxy.h"
 
 namespace sluice {
-
-struct Socks5Credentials {
-  std::string username;  // 1 to 255 bytes
-  std::string password;  // 1 to 255 bytes
-};
 
 // Asks for a TCP connection to an address; names are never given to the proxy, because what may be
 // connected to is decided here. Thread-safety: none. Memory: 512 bytes, whatever the proxy sends.

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "services/base/body.h"
 #include "services/base/clock.h"
+#include "services/base/net/egress_proxy.h"
 #include "sluice/policy/v1/settings.pb.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
@@ -39,6 +40,13 @@ struct Transaction {
   std::unique_ptr<ChunkSource> chunks;  // lease->chunk_count() of them
 };
 
+// How the host was found, for policies on the receiver's TLS.
+struct RouteFacts {
+  std::string domain;          // that the mail is for, lower case
+  bool from_dns = true;        // the host is the domain's MX, and not one of the configuration
+  bool authenticated = false;  // a validating resolver vouches for the MX records
+};
+
 struct ConnectTarget {
   std::string address;  // IP, as text
   uint16_t port = 25;
@@ -47,13 +55,16 @@ struct ConnectTarget {
   std::string ehlo_name;
   // Timeouts, use of extensions. Stays as it was when the connection began.
   std::shared_ptr<const policy::v1::QueueSettings> settings;
+  RouteFacts route;
+  // The connection leaves through it; source_ip is then where it is connected to from.
+  std::shared_ptr<const EgressProxy> proxy;
 };
 
 // Why a connection ended, or never began.
 struct ConnectionEnd {
   common::v1::Reply reply;      // the remote's last word, or ours (local)
   bool ready = false;           // EHLO had succeeded at some time
-  bool source_missing = false;  // this machine lacks source_ip
+  bool source_missing = false;  // this machine lacks source_ip, or its proxy does not work
 };
 
 class ConnectionHandler {

@@ -53,6 +53,34 @@ void Worker::Start() {
   Renew();
 }
 
+namespace {
+
+std::shared_ptr<const EgressProxy> ProxyOf(const policy::v1::SourceHost& host) {
+  if (!host.has_proxy()) return nullptr;
+  const policy::v1::EgressProxy& given = host.proxy();
+  auto proxy = std::make_shared<EgressProxy>();
+  // Both were read by the compiler; where they are nonsense the connection says so.
+  proxy->server = Endpoint::Parse(given.server()).value_or(Endpoint());
+  proxy->client.ip = IpAddress::Parse(host.ip()).value_or(IpAddress());
+  proxy->client.port = static_cast<uint16_t>(given.client_port());
+  switch (given.protocol()) {
+    case policy::v1::EgressProxy::PROTOCOL_SOCKS5:
+      proxy->protocol = EgressProxy::Protocol::kSocks5;
+      break;
+    case policy::v1::EgressProxy::PROTOCOL_PROXY_V2:
+      proxy->protocol = EgressProxy::Protocol::kProxyV2;
+      break;
+    default:
+      proxy->protocol = EgressProxy::Protocol::kProxyV1;
+  }
+  if (!given.username().empty()) {
+    proxy->credentials = Socks5Credentials{given.username(), given.password()};
+  }
+  return proxy;
+}
+
+}  // namespace
+
 bool Worker::Owns(const std::string& ip) const {
   if (std::find(options_.addresses.begin(), options_.addresses.end(), ip) !=
       options_.addresses.end()) {
@@ -63,17 +91,38 @@ bool Worker::Owns(const std::string& ip) const {
   return address && address->IsLoopback();
 }
 
+// A source behind a proxy needs no address here, but one in the network that may use the proxy.
+bool Worker::OwnsHost(const policy::v1::SourceHost& host, std::string* local_ip) const {
+  local_ip->clear();
+  if (!host.has_proxy()) return Owns(host.ip());
+  if (options_.only_listed) return Owns(host.ip());
+  const auto network = Cidr::Parse(host.proxy().local_network());
+  if (!network || network->prefix_bits() == 0) return true;
+  for (const std::string& each : options_.addresses) {
+    const auto address = IpAddress::Parse(each);
+    if (!address || !network->Contains(*address)) continue;
+    *local_ip = each;
+    return true;
+  }
+  if (!network->address().IsLoopback()) return false;
+  *local_ip = network->address().ToString();
+  return true;
+}
+
 void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
   std::vector<std::string> owned;
   for (const auto* vmta : policy_->virtual_mtas()) {
     bool any = vmta->source_hosts().empty();
     for (const auto& host : vmta->source_hosts()) {
-      if (!Owns(host.ip())) continue;
+      std::string local_ip;
+      if (!OwnsHost(host, &local_ip)) continue;
       any = true;
       std::unique_ptr<Source>& source = sources_[host.ip()];
       if (source == nullptr) source = std::make_unique<Source>();
       source->ip = host.ip();
+      source->proxy = ProxyOf(host);
+      source->local_ip = std::move(local_ip);
       SetSourceLimits(*source);
     }
     if (any) owned.push_back(vmta->name());

@@ -186,6 +186,7 @@ class Worker {
   void RemoveConn(Conn& conn);
   void CheckDrained();
   bool Owns(const std::string& ip) const;
+  bool OwnsHost(const policy::v1::SourceHost& host, std::string* local_ip) const;
 
   const WorkerOptions options_;
   Executor& executor_;

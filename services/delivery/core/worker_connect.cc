@@ -209,7 +209,9 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     if (queue.last_failure.host().empty()) queue.last_failure.set_host(conn.host);
     if (queue.last_failure.ip().empty()) queue.last_failure.set_ip(conn.address);
     if (end.source_missing) {
-      conn.source->suspended = absl::StrCat("this machine lacks ", conn.source->ip);
+      conn.source->suspended = conn.source->proxy != nullptr
+                                   ? std::string(end.reply.text())
+                                   : absl::StrCat("this machine lacks ", conn.source->ip);
       if (options_.log != nullptr) {
         options_.log->Warn("source_suspended", conn.source->suspended,
                            {{"source", conn.source->ip}});

@@ -47,6 +47,9 @@ struct Worker::VmtaLimits {
 
 struct Worker::Source : Limiter {
   std::string ip;  // empty: the system chooses
+  // Connections of this source go through it, from `local_ip` (empty: the system chooses).
+  std::shared_ptr<const EgressProxy> proxy;
+  std::string local_ip;
   uint64_t delivered = 0;
   std::string suspended;  // why it is not used, or empty
   MonotonicTime suspended_until{};

@@ -77,7 +77,8 @@ void Worker::FirstPace(Queue& queue) {
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
   if (vmta == nullptr) return;
   for (const auto& host : vmta->source_hosts()) {
-    if (Owns(host.ip())) continue;
+    std::string local_ip;
+    if (OwnsHost(host, &local_ip)) continue;
     queue.pacer.Exhaust(executor_.clock().Now());  // another worker may have had it
     return;
   }

@@ -324,7 +324,13 @@ bool Worker::ConnectNext(Queue& queue, Conn& conn) {
     connect.address = target.address;
     connect.port = target.port;
     connect.host = target.host;
-    connect.source_ip = conn.source->ip;
+    connect.source_ip = conn.source->proxy == nullptr ? conn.source->ip : conn.source->local_ip;
+    connect.proxy = conn.source->proxy;
+    connect.route.domain = queue.domain;
+    if (queue.route != nullptr) {
+      connect.route.from_dns = queue.route->from_dns;
+      connect.route.authenticated = queue.route->authenticated;
+    }
     connect.ehlo_name = conn.ehlo_name;
     connect.settings = queue.settings;
     LeaveSite(conn);

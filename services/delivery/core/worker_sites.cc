@@ -54,8 +54,10 @@ std::string Worker::SiteKey(Queue& queue, const Source& source, const std::strin
     queue.site_settings = queue.settings;
     queue.site_settings_key = ConnectionSettings(*queue.settings);
   }
+  // A TLS policy is the domain's: what was verified for one domain is not for another.
+  const bool policed = queue.settings->use_dane() || queue.settings->use_mta_sts();
   return absl::StrCat(source.ip, "|", ehlo_name, "|", queue.route->site, "|",
-                      queue.site_settings_key);
+                      policed ? queue.domain : "", "|", queue.site_settings_key);
 }
 
 void Worker::EnterSite(Conn& conn, std::string key) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/net/connector.h"
+#include "services/base/net/egress_connector.h"
 #include "services/base/net/tcp_connection.h"
 #include "services/base/net/timer_wheel.h"
 #include "services/mail/smtp_client_session.h"
@@ -127,17 +128,12 @@ class OutboundConnection final : public Connection,
     }
     connect.timeout = Duration(target.settings->connect_timeout_us());
     began_ = loop.clock().Now();
-    connector_.emplace(loop, connect, [this](absl::StatusOr<UniqueFd> fd) {
-      if (!fd.ok()) {
-        EndConnect(fd.status());
-        return;
-      }
-      connected_ = loop_.clock().Now();
-      tcp_.emplace(loop_, *std::move(fd));
-      connector_.reset();
-      tcp_->Start(this);
-      deadline_.SetAfter(session_.timeout());
-    });
+    auto done = [this](absl::StatusOr<UniqueFd> fd) { OnConnected(std::move(fd)); };
+    if (target.proxy != nullptr) {
+      egress_.emplace(loop, *target.proxy, connect, std::move(done));
+    } else {
+      connector_.emplace(loop, connect, std::move(done));
+    }
   }
 
   ~OutboundConnection() override {
@@ -213,6 +209,19 @@ class OutboundConnection final : public Connection,
       options.auth_nonce = MakeNonce();
     }
     return options;
+  }
+
+  void OnConnected(absl::StatusOr<UniqueFd> fd) {
+    if (!fd.ok()) {
+      EndConnect(fd.status());
+      return;
+    }
+    connected_ = loop_.clock().Now();
+    tcp_.emplace(loop_, *std::move(fd));
+    connector_.reset();
+    egress_.reset();
+    tcp_->Start(this);
+    deadline_.SetAfter(session_.timeout());
   }
 
   void FailLater(absl::Status status) {
@@ -360,7 +369,8 @@ class OutboundConnection final : public Connection,
       *own->mutable_reply() = ToReply(recipients[i]);
     }
     common::v1::Attempt* attempt = result.mutable_attempt();
-    attempt->set_source_ip(tcp_->local().ip.ToString());
+    attempt->set_source_ip(
+        (target_.proxy != nullptr ? target_.proxy->client.ip : tcp_->local().ip).ToString());
     attempt->set_destination_ip(target_.address);
     attempt->set_destination_host(target_.host);
     attempt->set_source(target_.ehlo_name);
@@ -433,6 +443,7 @@ class OutboundConnection final : public Connection,
   mail::SmtpClientSession session_;
   Deadline deadline_;
   std::optional<Connector> connector_;
+  std::optional<EgressConnector> egress_;  // instead, through a proxy
   std::optional<TcpConnection> tcp_;
   std::vector<Work> work_;  // at most two
   std::vector<Event> events_;

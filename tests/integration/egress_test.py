@@ -1,0 +1,81 @@
+"""Proves that mail leaves through the proxies of its virtual MTA, haproxy by both versions of the PROXY protocol, microsocks and Dante by
+SOCKS5, and by no other way where the proxy is gone."""
+import os
+import shutil
+import subprocess
+import unittest
+
+from tests.harness.processes import loopback, wait_until
+from tests.harness.sluice import wait_port
+from tests.integration.scenario import ScenarioTest
+
+PROXY = loopback(11)
+PROXY_PORT = 5128
+PUBLIC = "198.51.100.7"  # what the proxy is said to connect from
+
+
+def program(name):
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin")
+
+
+class EgressTest(ScenarioTest):
+    def start_proxy(self, name, arguments):
+        path = program(name)
+        self.needs(None if path else f"{name} is not installed")
+        process = subprocess.Popen([path, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        wait_port(PROXY, PROXY_PORT, name)
+
+    def config_file(self, name, text):
+        path = os.path.join(str(self.scenario.folder), name)
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+        return path
+
+    def check(self, lines, peer=None):
+        node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT}\nclient {PUBLIC} out.proxy.test\n{lines}\n</proxy>\n"
+                               "<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n")
+        for number in range(5):
+            self.send(node, [f"u{number}@d{number}.test".encode()], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
+        for transaction in self.receiver.wait_for(5):
+            self.assertEqual(transaction.ehlo, "out.proxy.test")
+            self.assertEqual(transaction.peer, peer or "127.0.0.1")
+        node.ctl.wait_empty()
+        self.assertEqual(self.receiver.errors, [])
+
+    def haproxy(self):
+        self.start_proxy("haproxy", ["-db", "-f", self.config_file(
+            "haproxy.cfg", "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\nlisten egress\n"
+            f"  bind {PROXY}:{PROXY_PORT} accept-proxy\n  server remote 0.0.0.0\n")])
+
+    def test_proxy_protocol_1(self):
+        self.haproxy()
+        self.check("protocol-version 1")
+
+    def test_proxy_protocol_2(self):
+        self.haproxy()
+        self.check("protocol-version 2")
+
+    def test_socks5_with_password(self):
+        self.start_proxy("microsocks", ["-i", PROXY, "-p", str(PROXY_PORT), "-u", "me", "-P", "secret", "-b", loopback(12)])
+        self.check("type socks5\nusername me\npassword secret", loopback(12))
+
+    def test_dante(self):
+        self.start_proxy("danted", ["-f", self.config_file(
+            "danted.conf", f"logoutput: /dev/null\ninternal: {PROXY} port = {PROXY_PORT}\nexternal: 127.0.0.1\nclientmethod: none\n"
+            "socksmethod: none\nclient pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\nsocks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n")])
+        self.check("type socks5")
+
+    def test_without_the_proxy_nothing_leaves(self):
+        node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT + 1}\nclient {PUBLIC} out.proxy.test\n</proxy>\n"
+                               "<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n")
+        self.send(node, [b"u@d.test"], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
+        wait_until(lambda: "through proxy" in str(node.ctl.status()), "the reason in the status")
+        self.assertEqual(self.receiver.taken(), [])
+        self.assertEqual(node.ctl.totals()["failed_total"], 0)
+        self.assertEqual(node.ctl.totals()["recipients"], 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
