@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_ingress.h"
 #include "services/config/compiler_patterns.h"
@@ -36,6 +37,7 @@ struct Frame {
   Location where;
   bool skip = false;   // a section that is only read over
   bool quiet = false;  // a section that is not effective: its lines are only checked
+  size_t number = 0;   // 0: outside of sections
   VirtualMtaDraft* vmta = nullptr;
   PoolDraft* pool = nullptr;
   uint32_t* source_pool = nullptr;
@@ -86,14 +88,26 @@ class Compiler {
   void ReadText(const std::string& name, std::string_view text) {
     compiled_.files.push_back(name);
     const size_t depth = frames_.size();
-    for (const Statement& statement : Lex(name, text, &TakesRegex, &compiled_.diagnostics)) {
+    const size_t said = compiled_.diagnostics.size();
+    std::vector<Statement> statements = Lex(name, text, &TakesRegex, &compiled_.diagnostics);
+    for (size_t i = said; i < compiled_.diagnostics.size(); ++i) {
+      HideSecret(&compiled_.diagnostics[i].where);
+    }
+    for (size_t i = 0; i < statements.size(); ++i) {
+      Statement& statement = statements[i];
+      if (IsSecret(statement.name)) HideSecret(&statement.where);
       if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
+      if (const auto end = FromCache(statements, i)) {
+        i = *end;
+        continue;
+      }
       switch (statement.kind) {
         case Statement::Kind::kOpen:
           Open(statement);
           break;
         case Statement::Kind::kClose:
           Close(statement, depth);
+          ToCache();
           break;
         case Statement::Kind::kDirective:
           if (!frames_.back().skip) Apply(statement);
@@ -103,7 +117,17 @@ class Compiler {
   }
 
   Compiled Finish() {
+    if (options_.keep_origins) {
+      for (const auto& [name, vmta] : draft_.vmtas) {
+        compiled_.section_places[absl::StrCat("vmta/", name)] = vmta.where;
+      }
+      for (const auto& [name, pool] : draft_.pools) {
+        compiled_.section_places[absl::StrCat("pool/", name)] = pool.where;
+      }
+    }
+    draft_.cache = options_.cache;
     compiled_.snapshot = FinishDraft(std::move(draft_), &compiled_.diagnostics, &compiled_.origins);
+    if (options_.cache != nullptr) options_.cache->Turn();
     if (compiled_.diagnostics.size() > kMaxDiagnostics) {
       compiled_.diagnostics.resize(kMaxDiagnostics);
       compiled_.diagnostics.push_back({Severity::kError, {}, "and more", ""});
@@ -112,6 +136,66 @@ class Compiler {
   }
 
  private:
+  // A section that may be kept for the next compilation, while it is open.
+  struct Candidate {
+    std::string key;
+    std::string pattern;
+    size_t diagnostics = 0;
+    size_t references = 0;
+    Tally tally;
+  };
+
+  // The end of the section at `open` where it was taken from the cache.
+  std::optional<size_t> FromCache(const std::vector<Statement>& statements, size_t open) {
+    if (options_.cache == nullptr || options_.keep_origins || frames_.size() != 1) {
+      return std::nullopt;
+    }
+    const auto end = CompileCache::EndOf(statements, open);
+    if (!end) return std::nullopt;
+    std::string key = CompileCache::KeyOf(statements, open, *end);
+    const auto pattern = ParseDomainPattern(statements[open].arguments[0].text);
+    if (!pattern || draft_.domains.contains({*pattern, false})) return std::nullopt;
+    const CompileCache::Entry* const entry = options_.cache->Find(key);
+    if (entry == nullptr) {
+      candidate_ =
+          Candidate{std::move(key), *pattern, compiled_.diagnostics.size(),
+                    draft_.references.size() + draft_.section_uses.size(), compiled_.tally};
+      return std::nullopt;
+    }
+    draft_.domains[{*pattern, false}] = entry->settings;
+    if (entry->hash != 0) draft_.known_hashes[*pattern] = {key, entry->hash};
+    compiled_.tally.effective += entry->effective;
+    compiled_.tally.aliases += entry->aliases;
+    CompileCache::Entry copy = *entry;
+    options_.cache->Keep(std::move(key), std::move(copy));
+    return end;
+  }
+
+  void ToCache() {
+    if (!candidate_ || frames_.size() != 1) return;
+    const Candidate candidate = *std::exchange(candidate_, std::nullopt);
+    if (compiled_.diagnostics.size() != candidate.diagnostics ||
+        draft_.references.size() + draft_.section_uses.size() != candidate.references) {
+      return;
+    }
+    CompileCache::Entry entry;
+    entry.pattern = candidate.pattern;
+    entry.settings = draft_.domains[{candidate.pattern, false}];
+    entry.effective = compiled_.tally.effective - candidate.tally.effective;
+    entry.aliases = compiled_.tally.aliases - candidate.tally.aliases;
+    draft_.known_hashes[candidate.pattern] = {candidate.key, 0};
+    options_.cache->Keep(candidate.key, std::move(entry));
+  }
+
+  // Messages show the line; a password in it is not shown.
+  static void HideSecret(Location* where) {
+    const std::string& line = where->line_text;
+    const size_t from = std::min(line.find_first_not_of(" \t"), line.size());
+    const size_t end = std::min(line.find_first_of(" \t", from), line.size());
+    if (!IsSecret(absl::AsciiStrToLower(line.substr(from, end - from)))) return;
+    where->line_text = absl::StrCat(line.substr(0, end), " (secret)");
+  }
+
   void Say(Severity severity, const Location& where, std::string message, std::string hint = "") {
     compiled_.diagnostics.push_back({severity, where, std::move(message), std::move(hint)});
   }
@@ -140,6 +224,7 @@ class Compiler {
     Frame frame;
     frame.name = statement.name;
     frame.where = statement.where;
+    frame.number = ++sections_opened_;
     frame.skip = true;
     if (!frames_.back().skip) Enter(statement, &frame);
     frames_.push_back(std::move(frame));
@@ -390,6 +475,8 @@ class Compiler {
       }
     } else if (const auto pattern = ParseDomainPattern(text)) {
       frame->queues.push_back(&domains[{*pattern, false}]);
+      // Its content is no longer that of one section alone.
+      if (&domains == &draft_.domains) draft_.known_hashes.erase(*pattern);
     } else {
       return Say(Severity::kError, where,
                  absl::StrCat("\"", text.substr(0, 80),
@@ -399,13 +486,15 @@ class Compiler {
     frame->skip = false;
   }
 
-  void Apply(const Statement& statement) {
+  // `expanded`: of a line whose macros were replaced, which is counted already.
+  void Apply(const Statement& statement, bool expanded = false) {
     const Frame& frame = frames_.back();
     const Directive* const directive = FindDirective(frame.scope, statement.name);
     if (directive == nullptr) return UnknownDirective(statement, frame);
+    if (options_.keep_origins && !expanded) KeepLine(*directive, statement, frame.number);
     const Status status =
         frame.quiet && directive->status == Status::kActive ? Status::kNotYet : directive->status;
-    Count(status, statement.name != directive->name);
+    if (!expanded) Count(status, statement.name != directive->name);
     const bool restricts = (directive->status == Status::kRefused || directive->restricts) &&
                            Restricts(*directive, statement);
     if (!frame.quiet) {
@@ -420,6 +509,11 @@ class Compiler {
       SayStatus(statement, statement.name, asks ? status : Status::kNotYet, reason, restricts);
     }
     if (directive->name == "include") return ApplyHere(*directive, statement, frame);
+    if (directive->grammar == Grammar::kDomains && directive->target != Target::kCompiler &&
+        statement.rest.find('$') != std::string::npos && !expanded) {
+      Statement with_domains = statement;
+      return ExpandMacros(&with_domains) ? Apply(with_domains, true) : void();
+    }
     if (directive->grammar == Grammar::kSectionName) UseSection(*directive, statement);
     if (directive->grammar == Grammar::kPatternLine) return ReadPatternLine(statement, frame);
     if (frame.quiet || directive->target == Target::kNone ||
@@ -527,6 +621,14 @@ class Compiler {
     return false;
   }
 
+  void KeepLine(const Directive& directive, const Statement& statement, size_t section) {
+    std::string value;
+    for (const Token& token : statement.arguments) {
+      absl::StrAppend(&value, value.empty() ? "" : " ", token.text);
+    }
+    compiled_.lines.push_back({&directive, std::move(value), statement.where, section});
+  }
+
   void KeepOrigin(const Directive& directive, const Statement& statement,
                   const google::protobuf::Message& message) {
     const auto* const field =
@@ -555,7 +657,10 @@ class Compiler {
                  absl::StrCat("it belongs in: ", where));
     }
     const auto closest = ClosestName(statement.name, NamesIn(frame.scope));
-    Say(Severity::kError, statement.where, absl::StrCat("unknown directive \"", name, "\" ", place),
+    Location where = statement.where;
+    // Most likely a secret under a name that is written wrong.
+    if (closest && IsSecret(*closest)) where.line_text = name + " (secret)";
+    Say(Severity::kError, where, absl::StrCat("unknown directive \"", name, "\" ", place),
         closest ? absl::StrCat("did you mean \"", *closest, "\"?") : "");
   }
 
@@ -646,6 +751,28 @@ class Compiler {
     }
   }
 
+  // `$name` in a list of domains is the macro's.
+  bool ExpandMacros(Statement* statement) {
+    for (Token& token : statement->arguments) {
+      std::string text;
+      for (const std::string& item : SplitList(token.text)) {
+        if (!item.starts_with('$')) {
+          absl::StrAppend(&text, text.empty() ? "" : ",", item);
+          continue;
+        }
+        const auto macro = draft_.macros.find(absl::AsciiStrToLower(item.substr(1)));
+        if (macro == draft_.macros.end()) {
+          Say(Severity::kError, statement->At(token),
+              absl::StrCat("there is no domain-macro \"", item.substr(1), "\" above"));
+          return false;
+        }
+        absl::StrAppend(&text, text.empty() ? "" : ",", absl::StrJoin(macro->second, ","));
+      }
+      token.text = std::move(text);
+    }
+    return true;
+  }
+
   void DefineMacro(const Statement& statement) {
     std::vector<std::string> domains;
     for (size_t i = 1; i < statement.arguments.size(); ++i) {
@@ -716,9 +843,12 @@ class Compiler {
       path = std::filesystem::path(*statement.where.file).parent_path() / path;
     }
     const auto column = static_cast<size_t>(argument.column);
-    if (argument.text.find_first_of("*?[") == std::string::npos) {
+    // A folder: config.d, or what ends in a slash.
+    const bool folder = argument.text.ends_with('/') || argument.text.ends_with(".d");
+    if (!folder && argument.text.find_first_of("*?[") == std::string::npos) {
       return ReadFile(path.string(), &statement.where, column);
     }
+    if (folder) path /= "*.conf";
     const std::vector<std::string> found = files_.Glob(path.string());
     if (found.empty()) {
       return Say(Severity::kWarning, where,
@@ -732,6 +862,8 @@ class Compiler {
   Draft draft_;
   Compiled compiled_;
   std::vector<Frame> frames_;
+  size_t sections_opened_ = 0;
+  std::optional<Candidate> candidate_;
   std::vector<std::string> open_files_;
 };
 

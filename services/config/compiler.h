@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "services/config/compile_cache.h"
 #include "services/config/diagnostic.h"
 #include "services/config/files.h"
 #include "services/config/origin.h"
@@ -17,8 +19,10 @@ namespace sluice::config {
 struct CompileOptions {
   // Names of directives and sections that restrict, are not effective, and may be gone without.
   std::set<std::string> accept_unsupported;
-  // Keep `Compiled::origins`; it costs memory.
+  // Keep where everything was said; it costs memory.
   bool keep_origins = false;
+  // Of the compilation before, for this one and the next; not with keep_origins.
+  CompileCache* cache = nullptr;
 };
 
 // Lines by the status of their directive, for `config check`.
@@ -30,6 +34,16 @@ struct Tally {
   uint32_t unsupported = 0;
 };
 
+struct Directive;
+
+// One directive line, as it was written.
+struct ConfigLine {
+  const Directive* directive = nullptr;
+  std::string value;
+  Location where;
+  size_t section = 0;  // number of the section that was open; 0: none
+};
+
 struct Compiled {
   // Of use only where ok(). Sections are in order of name; version and time are not set.
   policy::v1::PolicySnapshot snapshot;
@@ -37,7 +51,10 @@ struct Compiled {
   // Every file that was read, for messages.
   std::vector<std::string> files;
   Tally tally;
+  // With keep_origins.
   Origins origins;
+  std::vector<ConfigLine> lines;
+  std::map<std::string, Location> section_places;  // of "vmta/NAME" and "pool/NAME"
 
   bool ok() const { return !HasErrors(diagnostics); }
 };

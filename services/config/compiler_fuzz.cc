@@ -1,4 +1,5 @@
-// Any bytes as a directive file: a snapshot that PolicyView takes, or diagnostics, within bounds.
+// Any bytes as a directive file: a snapshot that PolicyView takes and that compiles to itself when
+// printed, or diagnostics, within bounds.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -6,6 +7,8 @@
 #include "services/base/check.h"
 #include "services/config/compiler.h"
 #include "services/config/policy_view.h"
+#include "services/config/printer.h"
+#include "services/config/snapshot_hash.h"
 
 namespace {
 class NoFiles final : public sluice::config::FileSource {
@@ -30,5 +33,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SLUICE_CHECK(view.ok());
   SLUICE_CHECK((*view)->ForQueue("example.com", "default", "") != nullptr);
   SLUICE_CHECK((*view)->ForClient("127.0.0.1") != nullptr);
+  const auto again = sluice::config::CompileText(
+      "g", sluice::config::PrintSnapshot(compiled.snapshot, true), files);
+  SLUICE_CHECK(again.ok());
+  SLUICE_CHECK(sluice::config::SectionsHash(compiled.snapshot) ==
+               sluice::config::SectionsHash(again.snapshot));
   return 0;
 }

@@ -284,6 +284,35 @@ TEST(CompilerTest, TheSmtpPortIsAListenerOnEveryAddress) {
   EXPECT_EQ(view->global().smtp_listeners().values(1), "0.0.0.0:2525");
 }
 
+TEST(CompilerTest, SecretsAreInNoMessage) {
+  for (const char* text :
+       {"http-api-key hunter2\n", "http-api-key \"hunter2\n", "<domain x>\nauth-pasword hunter2\n",
+        "<domain x>\npassword\thunter2\n</domain>\n",
+        "smtp-client-certificate /f hunter2 hunter2\n", "<source *>\nhttp-api-key hunter2\n"}) {
+    const Compiled compiled = CompileOne(text);
+    EXPECT_FALSE(compiled.diagnostics.empty()) << text;
+    EXPECT_EQ(Render(compiled.diagnostics).find("hunter2"), std::string::npos)
+        << Render(compiled.diagnostics);
+  }
+}
+
+TEST(CompilerTest, MacrosInListsOfDomains) {
+  const auto view = ViewOf("domain-macro ours a.test,b.test\nrelay-domain $Ours, c.test\n");
+  ASSERT_EQ(view->global().relay_domains().values_size(), 3);
+  EXPECT_EQ(view->global().relay_domains().values(1), "b.test");
+  EXPECT_FALSE(CompileOne("relay-domain $none\n").ok());
+}
+
+TEST(CompilerTest, AFolderIsIncludedAsItsConfFiles) {
+  FakeFiles files;
+  files.files["/etc/a.conf"] = "include config.d\ninclude more/\n";
+  files.files["/etc/config.d/1.conf"] = "host-name one.test\n";
+  files.files["/etc/more/2.conf"] = "postmaster a@b.test\n";
+  const Compiled compiled = Compile({"/etc/a.conf"}, files);
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  EXPECT_EQ(compiled.files.size(), 3u);
+}
+
 TEST(CompilerTest, HostileFilesEndInABoundedDiagnosis) {
   std::string nested;
   for (int i = 0; i < 10'000; ++i) nested += "<domain a.test>\n";

@@ -56,7 +56,7 @@ class Finisher {
       domain.mutable_domain()->set_from_macro(key.second);
       *domain.mutable_domain()->mutable_settings() = settings;
       KeepOrigins(&settings, DomainName(key));
-      Add(DomainName(key), std::move(domain));
+      AddDomain(key, std::move(domain));
     }
     for (const auto& [network, settings] : draft_.clients) {
       policy::v1::SectionContent client;
@@ -172,6 +172,22 @@ class Finisher {
       domain->set_from_macro(key.second);
       *domain->mutable_settings() = settings;
     }
+  }
+
+  // A section that did not change has its hash already.
+  void AddDomain(const std::pair<std::string, bool>& key, policy::v1::SectionContent content) {
+    const auto known = key.second ? draft_.known_hashes.end() : draft_.known_hashes.find(key.first);
+    if (known != draft_.known_hashes.end() && known->second.second != 0) {
+      policy::v1::Section* const section = snapshot_.add_sections();
+      section->set_name(DomainName(key));
+      section->set_hash(known->second.second);
+      *section->mutable_content() = std::move(content);
+      return;
+    }
+    Add(DomainName(key), std::move(content));
+    if (known == draft_.known_hashes.end() || draft_.cache == nullptr) return;
+    auto* const entry = draft_.cache->FindKept(known->second.first);
+    if (entry != nullptr) entry->hash = snapshot_.sections(snapshot_.sections_size() - 1).hash();
   }
 
   void Add(std::string name, policy::v1::SectionContent content) {

@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "google/protobuf/message.h"
+#include "services/config/compile_cache.h"
 #include "services/config/diagnostic.h"
 #include "services/config/origin.h"
 #include "sluice/policy/v1/snapshot.pb.h"
@@ -104,6 +105,10 @@ struct Draft {
   std::map<std::string, std::vector<std::string>> macros;
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;
+  // Global domains whose section is that of one part of a file: its key in the cache, and the
+  // section's hash where that is known.
+  std::map<std::string, std::pair<std::string, uint64_t>> known_hashes;
+  CompileCache* cache = nullptr;
   // Where fields of the messages above were said, if that is kept.
   absl::flat_hash_map<const google::protobuf::Message*, FieldOrigins> origins;
 };

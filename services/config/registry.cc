@@ -20,6 +20,7 @@ struct Registry {
   std::vector<SectionKind> sections = Sections();
   absl::flat_hash_map<std::pair<uint32_t, std::string>, const Directive*> by_name;
   absl::flat_hash_set<std::string> regex_names;
+  absl::flat_hash_set<std::string> secret_names;
 
   Registry() {
     for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
@@ -54,6 +55,9 @@ struct Registry {
           directive.grammar == Grammar::kAddressRule) {
         regex_names.emplace(directive.name);
       }
+      if (!directive.secret) continue;
+      secret_names.emplace(directive.name);
+      for (const std::string_view alias : directive.aliases) secret_names.emplace(alias);
     }
   }
 };
@@ -138,6 +142,10 @@ const SectionKind* FindSection(std::string_view name) {
     if (section.name == name) return &section;
   }
   return nullptr;
+}
+
+bool IsSecret(std::string_view name) {
+  return TheRegistry().secret_names.contains(std::string(name));
 }
 
 bool TakesRegex(std::string_view name) {

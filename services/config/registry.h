@@ -208,6 +208,8 @@ std::string DefaultOf(const Directive& directive);
 
 // True where arguments of directives with this name may be regex literals.
 bool TakesRegex(std::string_view name);
+// True where the value of a directive with this name, in some section, is never to be shown.
+bool IsSecret(std::string_view name);
 
 // True where this value of a directive that restricts asks for no restriction: "no", "unlimited",
 // "never", "smtp" and "lmtp" for type, 0 where the directive's 0 is no limit.

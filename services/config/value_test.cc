@@ -89,6 +89,13 @@ TEST(ValueTest, DomainPattern) {
   }
 }
 
+TEST(ValueTest, NamesBeyondAscii) {
+  EXPECT_EQ(ParseHostName("B\xc3\xbc\x63her.example"), "xn--bcher-kva.example");
+  EXPECT_EQ(ParseDomainPattern("*.b\xc3\xbc\x63her.example"), "*.xn--bcher-kva.example");
+  EXPECT_FALSE(ParseHostName("\xff\xfe.example"));
+  EXPECT_FALSE(ParseHostName(std::string(5000, '\xc3')));
+}
+
 TEST(ValueTest, VolumeRate) {
   EXPECT_EQ(ParseVolumeRate("10M/2h")->count(), uint64_t{10} << 20);
   EXPECT_EQ(ParseVolumeRate("512k/s")->period_us(), 1'000'000u);

@@ -92,6 +92,9 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
 
   if (Has(role, Role::kPolicy)) {
     Add(app, "config", options.config, "Directive files, in order (default: built-in defaults)");
+    Add(app, "accept-unsupported", options.accept_unsupported,
+        "Directive or section that restricts, has no effect in this version, and may be gone "
+        "without; once for each");
   }
   if (role != Role::kNode && role != Role::kPolicy) {
     Add(app, "policy", options.policy_address,

@@ -39,6 +39,7 @@ struct Options {
 
   // policy
   std::vector<std::string> config;  // directive files
+  std::vector<std::string> accept_unsupported;
   // everybody but policy
   std::string policy_address;
   // policy (admin fan-out), ingest, delivery

@@ -19,6 +19,7 @@ absl::Status PolicyPart::Start() {
         absl::StrCat("cannot make the folder ", options.data_dir, ": ", error.message()));
   }
   options.files = options_.config;
+  options.accept_unsupported = options_.accept_unsupported;
   policy_ = std::make_unique<policy::Policy>(thread_.loop(), options, files_);
   const policy::LoadResult loaded = policy_->Load();
   if (!loaded.ok) {

@@ -2,6 +2,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <set>
 #include <sstream>
 
 #include "CLI/CLI.hpp"
@@ -30,7 +32,7 @@ struct Arguments {
   PauseOptions pause;
   std::string top_interval = "2s", inject_retry, queue_name, message_id, retry_pattern = "*/*";
   ConfigOptions config;
-  bool on_server = false;
+  bool on_server = false, live = false;
   uint64_t list_limit = 100;
   uint32_t events_limit = 1000;
   uint32_t wait_ms = 5000;
@@ -182,13 +184,19 @@ class Commands {
         *config, "check",
         "Compile files and change nothing: exit code 0 all effective, 1 warnings, 2 does not load",
         [this](Context& c) {
-          return args_.config.files.empty() || args_.on_server
-                     ? CheckConfig(c, args_.config.files, args_.config.strict)
-                     : CheckFiles(c.env, args_.config, c.json);
+          if (args_.config.files.empty() || args_.on_server) {
+            return CheckConfig(c, args_.config.files, args_.config.strict);
+          }
+          std::optional<std::set<std::string>> owned;
+          if (args_.live && !OwnedAddresses(c, &owned.emplace())) {
+            return static_cast<int>(kExitUnreachable);
+          }
+          return CheckFiles(c.env, args_.config, c.json, owned);
         });
     check->add_option("file", o.files, "files; none: those that the policy service has");
     check->add_flag("--strict", o.strict, "a warning is as bad as an error");
     check->add_flag("--on-server", args_.on_server, "the files are the policy service's");
+    check->add_flag("--live", args_.live, "ask the server which source addresses workers have");
     Accept(*check);
     CLI::App* explain =
         Command(*config, "explain", "What holds for a queue, and the line that says so",

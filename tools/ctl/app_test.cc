@@ -247,6 +247,7 @@ TEST_F(AppTest, ConfigErrorsNameFileAndLine) {
   EXPECT_TRUE(Has(out_, "does not load"));
   EXPECT_EQ(Run({"config", "check", "no-such-file"}), 2);
   EXPECT_TRUE(Has(out_, "no-such-file: error: "));
+  EXPECT_EQ(Run({"config", "check", "--live", "no-such-file"}), 2);
 }
 
 TEST_F(AppTest, PauseAndResume) {

@@ -189,6 +189,21 @@ int CheckConfig(Context& context, const std::vector<std::string>& files, bool st
   return response.diagnostics_size() > 0 ? 1 : 0;
 }
 
+bool OwnedAddresses(Context& context, std::set<std::string>* addresses) {
+  admin::v1::GetStatusResponse response;
+  const grpc::Status status = context.client.Call(admin::v1::GetStatusRequest(), &response);
+  if (!status.ok()) {
+    Failed(context, status, "config check --live");
+    return false;
+  }
+  for (const auto& worker : response.workers()) {
+    for (const auto& source : worker.sources()) {
+      if (source.owned()) addresses->insert(source.ip());
+    }
+  }
+  return true;
+}
+
 int Reload(Context& context, uint32_t wait_ms) {
   admin::v1::ReloadConfigRequest request;
   request.set_wait_ms(wait_ms);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,9 @@ int ShowQueue(Context& context, const std::string& name);
 int Top(Context& context, const TopOptions& options);
 // Exit code 0 where all is effective, 1 with warnings, 2 where it would not load.
 int CheckConfig(Context& context, const std::vector<std::string>& files, bool strict);
+// The addresses that the cluster's delivery workers have; false, with the error told, where no
+// server says so.
+bool OwnedAddresses(Context& context, std::set<std::string>* addresses);
 int Reload(Context& context, uint32_t wait_ms);
 int Pause(Context& context, const PauseOptions& options);
 int Resume(Context& context, const PauseOptions& options);

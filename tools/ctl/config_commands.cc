@@ -12,6 +12,7 @@
 #include "services/config/explain.h"
 #include "services/config/migrate.h"
 #include "services/config/printer.h"
+#include "services/config/semantic_checks.h"
 #include "tools/ctl/text.h"
 
 namespace sluice::ctl {
@@ -130,8 +131,15 @@ const policy::v1::PoolSection* FindPool(const config::Compiled& compiled, const 
 
 }  // namespace
 
-int CheckFiles(Environment& env, const ConfigOptions& options, bool json) {
-  const config::Compiled compiled = CompileFiles(options.files, options);
+int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
+               const std::optional<std::set<std::string>>& owned_ips) {
+  config::Compiled compiled = CompileFiles(options.files, options);
+  if (compiled.ok()) {
+    config::DiskFiles disk;
+    for (auto& warning : config::CheckSemantics(compiled, disk, owned_ips)) {
+      compiled.diagnostics.push_back(std::move(warning));
+    }
+  }
   const bool warnings = !compiled.diagnostics.empty();
   if (json) {
     Json diagnostics = Json::array();

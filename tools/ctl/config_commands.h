@@ -1,6 +1,8 @@
 // Commands about directive files on this machine; they ask no server.
 #pragma once
 
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,7 +26,9 @@ struct ConfigOptions {
 };
 
 // Exit codes of check: 0 all effective, 1 warnings, 2 would not load (with strict also warnings).
-int CheckFiles(Environment& env, const ConfigOptions& options, bool json);
+// `owned_ips`: addresses that delivery workers have, where a server said so.
+int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
+               const std::optional<std::set<std::string>>& owned_ips = std::nullopt);
 // The others: 0, or 1 where the answer is "no" (a test failed, a migration is not the same, the
 // files do not load), 2 for wrong arguments, 4 where what is asked for is not there.
 int ExplainConfig(Environment& env, const ConfigOptions& options, bool json);

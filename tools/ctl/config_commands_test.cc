@@ -63,11 +63,19 @@ TEST_F(ConfigCommandsTest, CheckTellsByItsExitCode) {
   EXPECT_EQ(Run(kCheck), 2);
   options_.strict = false;
 
-  options_.files = {Write("refused", "<virtual-mta v>\nuse-proxy p\n</virtual-mta>\n")};
+  options_.files = {Write("refused", "adaptive-max-smtp-out yes\n")};
   EXPECT_EQ(Run(kCheck), 2);
-  EXPECT_TRUE(Has(out(), "--accept-unsupported use-proxy"));
-  options_.accept_unsupported = {"use-proxy"};
+  EXPECT_TRUE(Has(out(), "--accept-unsupported adaptive-max-smtp-out"));
+  options_.accept_unsupported = {"adaptive-max-smtp-out"};
   EXPECT_EQ(Run(kCheck), 1);
+
+  options_.files = {Write("lone", "<virtual-mta v>\nsmtp-source-host 192.0.2.1\n</virtual-mta>\n")};
+  EXPECT_EQ(Run(kCheck), 0);
+  EXPECT_EQ(Run([](Environment& env, const ConfigOptions& options) {
+              return CheckFiles(env, options, false, std::set<std::string>{"192.0.2.9"});
+            }),
+            1);
+  EXPECT_TRUE(Has(out(), "no delivery worker has the address 192.0.2.1"));
 }
 
 TEST_F(ConfigCommandsTest, CheckAsJson) {

@@ -418,6 +418,10 @@ std::string RenderReload(const admin::v1::ReloadConfigResponse& reload) {
 std::string RenderCheck(const admin::v1::CheckConfigResponse& check) {
   std::string out;
   for (const std::string& text : check.diagnostics()) out += PrintableLines(text);
+  out += Number(check.effective()) + " lines effective, " + Number(check.aliases()) +
+         " effective by another name, " + Number(check.planned()) + " planned, " +
+         Number(check.no_meaning()) + " without a meaning here, " + Number(check.unsupported()) +
+         " unsupported\n";
   return out + (check.loads() ? "the configuration loads\n" : "the configuration does not load\n");
 }
 

@@ -115,10 +115,21 @@ TEST(RenderTest, ReloadAndCheckAndPauses) {
   watcher->set_error("too old");
   EXPECT_TRUE(Has(RenderReload(reload), "configuration 9: 2 sections changed"));
   EXPECT_TRUE(Has(RenderReload(reload), "ingest/ refuses it: too old"));
+  auto* done = reload.add_watchers();
+  done->set_service("queue");
+  done->set_instance("shard-0");
+  done->set_acked_version(9);
+  EXPECT_TRUE(Has(RenderReload(reload), "acknowledged by queue/shard-0\n"));
 
   admin::v1::CheckConfigResponse check;
   check.add_diagnostics("main.cfg:3: no such directive");
-  EXPECT_EQ(RenderCheck(check), "main.cfg:3: no such directive\nthe configuration does not load\n");
+  check.set_effective(7);
+  EXPECT_EQ(
+      RenderCheck(check),
+      "main.cfg:3: no such directive\n"
+      "7 lines effective, 0 effective by another name, 0 planned, 0 without a meaning here, 0 "
+      "unsupported\n"
+      "the configuration does not load\n");
 
   admin::v1::ListPausesResponse pauses;
   pauses.add_entries()->set_id("p1");

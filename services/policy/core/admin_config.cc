@@ -106,9 +106,15 @@ void Admin::ReloadConfig(admin::v1::ReloadConfigRequest request,
 
 void Admin::CheckConfig(admin::v1::CheckConfigRequest request,
                         Done<admin::v1::CheckConfigResponse> done) {
-  const config::Compiled compiled = policy_.Check({request.files().begin(), request.files().end()});
+  const config::Compiled compiled =
+      policy_.Check({request.files().begin(), request.files().end()}, true);
   admin::v1::CheckConfigResponse response;
   response.set_loads(compiled.ok());
+  response.set_effective(compiled.tally.effective);
+  response.set_aliases(compiled.tally.aliases);
+  response.set_planned(compiled.tally.planned);
+  response.set_no_meaning(compiled.tally.no_meaning);
+  response.set_unsupported(compiled.tally.unsupported);
   for (const config::Diagnostic& diagnostic : compiled.diagnostics) {
     response.add_diagnostics(diagnostic.ToString());
   }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/config/durable_file.h"
 #include "services/config/policy_view.h"
+#include "services/config/semantic_checks.h"
 #include "services/config/snapshot_delta.h"
 #include "services/config/snapshot_hash.h"
 
@@ -83,19 +84,35 @@ LoadResult Policy::Load() {
 
 LoadResult Policy::Reload() { return Compile(); }
 
-config::Compiled Policy::Check(const std::vector<std::string>& files) const {
-  config::Compiled compiled = config::Compile(files.empty() ? options_.files : files, files_);
-  if (compiled.ok()) {
-    if (const auto view = config::PolicyView::Build(compiled.snapshot); !view.ok()) {
-      compiled.diagnostics.push_back(ErrorOf(std::string(view.status().message())));
-    }
+config::Compiled Policy::CompileWith(const std::vector<std::string>& files,
+                                     config::CompileOptions options) const {
+  options.accept_unsupported = {options_.accept_unsupported.begin(),
+                                options_.accept_unsupported.end()};
+  config::Compiled compiled =
+      config::Compile(files.empty() ? options_.files : files, files_, options);
+  if (!compiled.ok()) return compiled;
+  if (const auto view = config::PolicyView::Build(compiled.snapshot); !view.ok()) {
+    compiled.diagnostics.push_back(ErrorOf(std::string(view.status().message())));
+  }
+  return compiled;
+}
+
+config::Compiled Policy::Check(const std::vector<std::string>& files, bool thorough) const {
+  config::CompileOptions options;
+  options.keep_origins = thorough;
+  config::Compiled compiled = CompileWith(files, std::move(options));
+  if (!compiled.ok() || !thorough) return compiled;
+  for (auto& warning : config::CheckSemantics(compiled, files_, std::nullopt)) {
+    compiled.diagnostics.push_back(std::move(warning));
   }
   return compiled;
 }
 
 LoadResult Policy::Compile() {
   LoadResult result;
-  config::Compiled compiled = Check({});
+  config::CompileOptions options;
+  options.cache = &cache_;
+  config::Compiled compiled = CompileWith({}, std::move(options));
   const bool good = compiled.ok();
   result.diagnostics = std::move(compiled.diagnostics);
   if (!good) return result;

@@ -22,6 +22,8 @@ struct PolicyOptions {
   std::string data_dir;
   // Directive files, read in this order as one.
   std::vector<std::string> files;
+  // Directives and sections that restrict and are not effective, and may be gone without.
+  std::vector<std::string> accept_unsupported = {};
 };
 
 struct LoadResult {
@@ -44,8 +46,9 @@ class Policy {
   LoadResult Load();
   // Reads the files again. A bad file changes nothing.
   LoadResult Reload();
-  // Compiles and changes nothing; `files` empty: those of the options.
-  config::Compiled Check(const std::vector<std::string>& files) const;
+  // Compiles and changes nothing; `files` empty: those of the options. `thorough`: says also what
+  // is most likely not meant.
+  config::Compiled Check(const std::vector<std::string>& files, bool thorough = false) const;
 
   StreamService<v1::WatchPolicyRequest, v1::WatchPolicyResponse>& watch() { return watchers_; }
   const Watchers& watchers() const { return watchers_; }
@@ -67,6 +70,8 @@ class Policy {
  private:
   std::string snapshot_path() const;
   absl::Status ReadSnapshot();
+  config::Compiled CompileWith(const std::vector<std::string>& files,
+                               config::CompileOptions options) const;
   LoadResult Compile();
   // Gives `sections` the next version, makes it durable and sends it. No change: no new version.
   absl::StatusOr<uint32_t> Publish(std::vector<v1::Section> sections);
@@ -76,6 +81,7 @@ class Policy {
   Executor& executor_;
   const PolicyOptions options_;
   config::FileSource& files_;
+  config::CompileCache cache_;
   v1::PolicySnapshot snapshot_;
   Watchers watchers_;
   TimerId expiry_ = 0;

@@ -98,6 +98,19 @@ TEST_F(PolicyTest, ABadFileChangesNothing) {
   EXPECT_EQ(views_.size(), 1u);
 }
 
+TEST_F(PolicyTest, WhatRestrictsIsGoneWithoutOnlyWhereTheOperatorSaysSo) {
+  Write("adaptive-max-smtp-out yes\n<virtual-mta v>\n</virtual-mta>\n");
+  EXPECT_FALSE(Start().ok);
+  PolicyOptions options{folder_, {folder_ + "/a.conf"}};
+  options.accept_unsupported = {"adaptive-max-smtp-out"};
+  policy_.emplace(executor_, options, files_);
+  EXPECT_TRUE(policy_->Load().ok);
+  executor_.RunPosted();
+  // A thorough look says that there is no source address.
+  const size_t warnings = policy_->Check({}).diagnostics.size();
+  EXPECT_EQ(policy_->Check({}, true).diagnostics.size(), warnings + 1);
+}
+
 TEST_F(PolicyTest, ABadFileAtStartIsNotServed) {
   Write("no-such-directive yes\n");
   EXPECT_FALSE(Start().ok);

@@ -1,0 +1,89 @@
+// Every directive that says it is effective has a test of what it does, outside of this folder: one
+// that writes its name in a configuration, or sets its field. Those without one are listed in
+// testdata/effective_without_test.txt, and that list may only get shorter.
+#include <fstream>
+#include <iostream>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "services/config/registry.h"
+
+namespace {
+
+using sluice::config::AllDirectives;
+using sluice::config::Directive;
+using sluice::config::Status;
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+bool IsNameByte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.';
+}
+
+// As a word of its own: max-smtp-out is not in total-max-smtp-out.
+bool HasName(const std::string& text, std::string_view name) {
+  for (size_t at = text.find(name); at != text.npos; at = text.find(name, at + 1)) {
+    const bool starts = at == 0 || !IsNameByte(text[at - 1]) || text[at - 1] == '-';
+    const size_t end = at + name.size();
+    if (starts && (at == 0 || text[at - 1] != '-') &&
+        (end == text.size() || !IsNameByte(text[end]))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+bool SetsField(const std::string& text, std::string_view field) {
+  if (field.empty()) return false;
+  for (const char* verb : {"set_", "mutable_", "add_"}) {
+    if (text.find(absl::StrCat(verb, std::string(field), "(")) != text.npos) return true;
+  }
+  return false;
+}
+
+bool IsCovered(const std::string& tests, const Directive& directive) {
+  if (SetsField(tests, directive.field) || HasName(tests, directive.name)) return true;
+  for (const std::string_view alias : directive.aliases) {
+    if (HasName(tests, alias)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+// Arguments: the list, then the tests.
+int main(int argc, char** argv) {
+  if (argc < 10) {
+    std::cerr << "no tests to read\n";
+    return 1;
+  }
+  std::set<std::string> listed;
+  std::istringstream list(ReadFile(argv[1]));
+  for (std::string line; std::getline(list, line);) listed.insert(line);
+  std::string tests;
+  for (int i = 2; i < argc; ++i) tests += ReadFile(argv[i]);
+
+  int grown = 0;
+  std::set<std::string> without;
+  for (const Directive& directive : AllDirectives()) {
+    if (directive.status != Status::kActive || IsCovered(tests, directive)) continue;
+    const std::string name(directive.name);
+    if (!without.insert(name).second) continue;
+    std::cout << name << (listed.contains(name) ? "" : "  <- not listed") << "\n";
+    if (!listed.contains(name)) ++grown;
+  }
+  if (grown > 0) {
+    std::cerr << grown << " effective directives have no test of what they do, and are not in the "
+              << "list; write the test\n";
+    return 1;
+  }
+  return 0;
+}

@@ -1,0 +1,212 @@
+#include "services/config/semantic_checks.h"
+
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <memory>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "services/config/registry.h"
+#include "services/config/value.h"
+#include "services/config/value_lines.h"
+
+namespace sluice::config {
+namespace {
+
+constexpr size_t kMaxWarnings = 1'000;
+constexpr int kMinRsaBits = 1024;
+constexpr uint32_t kDayMinutes = 24 * 60;
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
+using Lines = std::vector<const ConfigLine*>;
+
+// What a limit allows in a second, or at once.
+double LimitOf(const ConfigLine& line) {
+  const std::string word = absl::AsciiStrToLower(line.value);
+  if (word == "unlimited") return kNoLimit;
+  if (line.directive->grammar == Grammar::kCount) {
+    const double count = static_cast<double>(ParseCount(line.value).value_or(0));
+    return line.directive->unlimited == 0u && count == 0 ? kNoLimit : count;
+  }
+  const auto rate = line.directive->grammar == Grammar::kVolume ? ParseVolumeRate(line.value)
+                                                                : ParseRate(line.value);
+  if (!rate || rate->unlimited() || rate->period_us() == 0) return kNoLimit;
+  return static_cast<double>(rate->count()) / static_cast<double>(rate->period_us());
+}
+
+std::string Clock(uint32_t minute) {
+  return absl::StrFormat("%02d:%02d", minute / 60, minute % 60);
+}
+
+class Checker {
+ public:
+  Checker(const Compiled& compiled, FileSource& files,
+          const std::optional<std::set<std::string>>& owned_ips)
+      : compiled_(compiled), files_(files), owned_ips_(owned_ips) {}
+
+  std::vector<Diagnostic> Run() {
+    for (const ConfigLine& line : compiled_.lines) by_section_[line.section].push_back(&line);
+    Sources();
+    Keys();
+    for (const auto& [section, lines] : by_section_) {
+      StartTls(lines);
+      Backoff(lines);
+      Schedule(lines);
+    }
+    return std::move(warnings_);
+  }
+
+ private:
+  void Warn(const Location& where, std::string message) {
+    if (warnings_.size() >= kMaxWarnings) return;
+    warnings_.push_back({Diagnostic::Severity::kWarning, where, std::move(message), ""});
+  }
+
+  static const ConfigLine* Find(const Lines& lines, std::string_view name) {
+    const ConfigLine* found = nullptr;
+    for (const ConfigLine* line : lines) {
+      if (line->directive->name == name) found = line;
+    }
+    return found;
+  }
+
+  void Sources() {
+    for (const auto& section : compiled_.snapshot.sections()) {
+      if (!section.content().has_virtual_mta()) continue;
+      const auto& vmta = section.content().virtual_mta();
+      const auto where = compiled_.section_places.find(section.name());
+      if (where == compiled_.section_places.end()) continue;  // the one that is always there
+      if (vmta.source_hosts().empty()) {
+        Warn(where->second, absl::StrCat("the virtual MTA \"", vmta.name(),
+                                         "\" has no source address; the system chooses one"));
+      }
+      for (const auto& host : vmta.source_hosts()) {
+        if (!owned_ips_ || owned_ips_->contains(host.ip())) continue;
+        Warn(where->second, absl::StrCat("no delivery worker has the address ", host.ip(), " of \"",
+                                         vmta.name(), "\""));
+      }
+    }
+  }
+
+  void Keys() {
+    std::map<std::pair<std::string, std::string>, const ConfigLine*> by_selector;
+    for (const ConfigLine& line : compiled_.lines) {
+      if (line.directive->name == "dkim-key") KeyFile(line, line.value);
+      if (line.directive->name != "domain-key") continue;
+      const auto key = ParseDomainKey(line.value);
+      if (!key) continue;
+      KeyFile(line, key->file);
+      const auto [other, fresh] = by_selector.emplace(std::pair(key->selector, key->domain), &line);
+      if (!fresh && ParseDomainKey(other->second->value)->file != key->file) {
+        Warn(line.where, absl::StrCat("the selector ", key->selector, " of ", key->domain,
+                                      " has another key in line ", other->second->where.line));
+      }
+    }
+  }
+
+  void KeyFile(const ConfigLine& line, const std::string& name) {
+    if (name.starts_with('{')) return;  // in a vault
+    std::filesystem::path path(name);
+    if (path.is_relative() && line.where.file != nullptr) {
+      path = std::filesystem::path(*line.where.file).parent_path() / path;
+    }
+    const auto text = files_.Read(path.string());
+    if (!text.ok()) {
+      return Warn(line.where,
+                  absl::StrCat("the key \"", name, "\": ", std::string(text.status().message())));
+    }
+    const std::unique_ptr<BIO, decltype(&BIO_free)> bio(
+        BIO_new_mem_buf(text->data(), static_cast<int>(text->size())), &BIO_free);
+    const auto no_password = [](char*, int, int, void*) { return 0; };
+    const std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)> key(
+        PEM_read_bio_PrivateKey(bio.get(), nullptr, no_password, nullptr), &EVP_PKEY_free);
+    if (key == nullptr) {
+      return Warn(line.where, absl::StrCat("\"", name, "\" holds no private key"));
+    }
+    if (EVP_PKEY_base_id(key.get()) == EVP_PKEY_RSA && EVP_PKEY_bits(key.get()) < kMinRsaBits) {
+      Warn(line.where, absl::StrCat("the key \"", name, "\" has ", EVP_PKEY_bits(key.get()),
+                                    " bits; verifiers refuse RSA keys below 1024 (RFC 8301)"));
+    }
+  }
+
+  void StartTls(const Lines& lines) {
+    const ConfigLine* const require = Find(lines, "require-starttls");
+    const ConfigLine* const use = Find(lines, "use-starttls");
+    if (require == nullptr || use == nullptr || !ParseBool(require->value).value_or(false) ||
+        ParseBool(use->value).value_or(true)) {
+      return;
+    }
+    Warn(require->where, absl::StrCat("require-starttls with use-starttls no (line ",
+                                      use->where.line, "): nothing can be sent"));
+  }
+
+  void Backoff(const Lines& lines) {
+    for (const std::string_view name : {"max-msg-rate", "max-smtp-out", "max-connect-rate",
+                                        "max-data-volume-rate", "max-msg-per-hour"}) {
+      const ConfigLine* const normal = Find(lines, name);
+      const ConfigLine* const backoff = Find(lines, absl::StrCat("backoff-", std::string(name)));
+      if (normal == nullptr || backoff == nullptr || LimitOf(*backoff) <= LimitOf(*normal)) {
+        continue;
+      }
+      Warn(backoff->where,
+           absl::StrCat(std::string(backoff->directive->name), " ", backoff->value, " is above ",
+                        std::string(name), " ", normal->value, " (line ", normal->where.line, ")"));
+    }
+  }
+
+  // Lines with the same end hold for the same days.
+  void Schedule(const Lines& lines) {
+    std::map<int64_t, std::vector<std::pair<ScheduleLine, const ConfigLine*>>> by_end;
+    for (const ConfigLine* line : lines) {
+      if (line->directive->grammar != Grammar::kSchedule) continue;
+      if (const auto parsed = ParseScheduleLine(line->value)) {
+        by_end[parsed->until_us].emplace_back(*parsed, line);
+      }
+    }
+    for (auto& [end, rates] : by_end) {
+      std::stable_sort(rates.begin(), rates.end(), [](const auto& a, const auto& b) {
+        return a.first.from_minute < b.first.from_minute;
+      });
+      uint32_t covered = 0;
+      for (const auto& [rate, line] : rates) {
+        if (rate.from_minute > covered) {
+          Warn(line->where, absl::StrCat("no rate from ", Clock(covered), " to ",
+                                         Clock(rate.from_minute), " on these days"));
+        } else if (rate.from_minute < covered) {
+          Warn(line->where,
+               absl::StrCat("two rates from ", Clock(rate.from_minute), " to ",
+                            Clock(std::min(covered, rate.to_minute)), " on these days"));
+        }
+        // 23:59 is written for the day's end.
+        const uint32_t to = rate.to_minute == kDayMinutes - 1 ? kDayMinutes : rate.to_minute;
+        covered = std::max(covered, to);
+      }
+      if (covered < kDayMinutes) {
+        Warn(rates.back().second->where,
+             absl::StrCat("no rate from ", Clock(covered), " to 24:00 on these days"));
+      }
+    }
+  }
+
+  const Compiled& compiled_;
+  FileSource& files_;
+  const std::optional<std::set<std::string>>& owned_ips_;
+  std::map<size_t, Lines> by_section_;
+  std::vector<Diagnostic> warnings_;
+};
+
+}  // namespace
+
+std::vector<Diagnostic> CheckSemantics(const Compiled& compiled, FileSource& files,
+                                       const std::optional<std::set<std::string>>& owned_ips) {
+  return Checker(compiled, files, owned_ips).Run();
+}
+
+}  // namespace sluice::config

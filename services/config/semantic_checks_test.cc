@@ -1,0 +1,105 @@
+#include "services/config/semantic_checks.h"
+
+#include <map>
+
+#include "gtest/gtest.h"
+
+namespace sluice::config {
+namespace {
+
+class FakeFiles final : public FileSource {
+ public:
+  std::map<std::string, std::string> files;
+  absl::StatusOr<std::string> Read(const std::string& path) override {
+    const auto found = files.find(path);
+    if (found == files.end()) return absl::NotFoundError("cannot open it");
+    return found->second;
+  }
+  std::vector<std::string> Glob(const std::string&) override { return {}; }
+};
+
+// RFC 8463 A.2's Ed25519 key.
+constexpr char kGoodKey[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n"
+    "-----END PRIVATE KEY-----\n";
+
+// A line each: "LINE: MESSAGE".
+std::string Warnings(const std::string& text,
+                     const std::optional<std::set<std::string>>& owned = std::nullopt) {
+  FakeFiles files;
+  files.files["/k/good"] = kGoodKey;
+  files.files["/k/bad"] = "no key\n";
+  CompileOptions options;
+  options.keep_origins = true;
+  for (const char* name : {"require-starttls", "backoff-max-msg-rate", "backoff-max-smtp-out",
+                           "schedule", "backoff-max-data-volume-rate", "max-data-volume-rate"}) {
+    options.accept_unsupported.emplace(name);
+  }
+  const Compiled compiled = CompileText("/k/a.conf", text, files, options);
+  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  std::string all;
+  for (const Diagnostic& warning : CheckSemantics(compiled, files, owned)) {
+    all += std::to_string(warning.where.line) + ": " + warning.message + "\n";
+  }
+  return all;
+}
+
+TEST(SemanticChecksTest, SourceAddresses) {
+  EXPECT_EQ(
+      Warnings("<virtual-mta a>\n</virtual-mta>\n<virtual-mta b>\nsmtp-source-host 192.0.2.1\n"
+               "</virtual-mta>\n"),
+      "1: the virtual MTA \"a\" has no source address; the system chooses one\n");
+  const std::string two =
+      "<virtual-mta b>\nsmtp-source-host 192.0.2.1\nsmtp-source-host 192.0.2.2\n</virtual-mta>\n";
+  EXPECT_EQ(Warnings(two, std::set<std::string>{"192.0.2.1"}),
+            "1: no delivery worker has the address 192.0.2.2 of \"b\"\n");
+  EXPECT_EQ(Warnings(two), "");
+  EXPECT_EQ(Warnings(""), "");
+}
+
+TEST(SemanticChecksTest, DkimKeys) {
+  EXPECT_EQ(Warnings("domain-key s,a.test,/k/good\ndomain-key s,b.test,good\n"
+                     "domain-key v,*,{vault}:/x:y\n"),
+            "");
+  EXPECT_EQ(Warnings("domain-key s,a.test,/k/none\n"), "1: the key \"/k/none\": cannot open it\n");
+  EXPECT_EQ(Warnings("domain-key s,a.test,/k/bad\n"), "1: \"/k/bad\" holds no private key\n");
+  EXPECT_EQ(Warnings("domain-key s,a.test,/k/good\ndomain-key s,A.test,/k/bad\n"),
+            "2: \"/k/bad\" holds no private key\n"
+            "2: the selector s of a.test has another key in line 1\n");
+  EXPECT_EQ(Warnings("<domain a.test>\ndkim-key bad\n</domain>\n"),
+            "2: \"bad\" holds no private key\n");
+}
+
+TEST(SemanticChecksTest, StartTlsAndBackoff) {
+  EXPECT_EQ(Warnings("<domain *>\nuse-starttls no\nrequire-starttls yes\n</domain>\n"),
+            "3: require-starttls with use-starttls no (line 2): nothing can be sent\n");
+  EXPECT_EQ(Warnings("<domain *>\nuse-starttls yes\nrequire-starttls yes\n</domain>\n"), "");
+  EXPECT_EQ(Warnings("<domain *>\nmax-msg-rate 100/h\nbackoff-max-msg-rate 2/m\n"
+                     "max-smtp-out 5\nbackoff-max-smtp-out 1\nmax-data-volume-rate 1M/s\n"
+                     "backoff-max-data-volume-rate unlimited\n</domain>\n"),
+            "3: backoff-max-msg-rate 2/m is above max-msg-rate 100/h (line 2)\n"
+            "7: backoff-max-data-volume-rate unlimited is above max-data-volume-rate 1M/s "
+            "(line 6)\n");
+}
+
+TEST(SemanticChecksTest, Schedules) {
+  const std::string open = "<source 192.0.2.1>\n<schedule warmup>\n";
+  const std::string close = "</schedule>\n</source>\n";
+  EXPECT_EQ(Warnings(open +
+                     "from 00:00 to 23:59 for 1d max-msg-rate 100/h\n"
+                     "from 00:00 to 12:00 for 3d max-msg-rate 500/h\n"
+                     "from 12:00 to 24:00 for 3d max-msg-rate 900/h\n" +
+                     close),
+            "");
+  EXPECT_EQ(Warnings(open +
+                     "from 08:00 to 12:00 for 1d max-msg-rate 100/h\n"
+                     "from 11:00 to 18:00 for 1d max-msg-rate 500/h\n" +
+                     close),
+            "3: no rate from 00:00 to 08:00 on these days\n"
+            "4: two rates from 11:00 to 12:00 on these days\n"
+            "4: no rate from 18:00 to 24:00 on these days\n");
+}
+
+}  // namespace
+}  // namespace sluice::config
