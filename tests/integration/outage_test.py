@@ -1,5 +1,6 @@
 """Proves what holds while a service is away: injection goes on by the other shard, delivery goes on without policy, mail is refused with a
 4xx and never lost without a shard, and waits without a worker; and each comes back by itself."""
+import signal
 import unittest
 
 from tests.harness import sluice
@@ -29,6 +30,24 @@ class OutageTest(ScenarioTest):
         log = cluster.ingest.log_text()
         for event in ("shard_connected", "shard_lost", "policy_applied"):
             self.assertRegex(log, f"event={event} .*(shard-1|ingest)")
+
+    def test_frozen_processes_cost_nobody_else_a_message_and_nothing_twice(self):
+        cluster = self.cluster(shards=2)
+        injector = Injector(cluster.address, sluice.SMTP_PORT, MESSAGES, lambda n, t: f"m{n}-{t}@d{n % 5}.test".encode(), lambda token: CONTENT,
+                            connections=24, stop_after_s=120).start()
+        for victim in (cluster.shards[1], cluster.workers[0], cluster.policy):
+            goal = injector.done() + MESSAGES // 8
+            wait_until(lambda goal=goal: injector.done() >= goal, "progress before the freeze")
+            victim.signal(signal.SIGSTOP)
+            try:
+                # Injection goes on by who is awake.
+                goal = injector.done() + MESSAGES // 8
+                wait_until(lambda goal=goal: injector.done() >= goal, f"progress without {victim.name}")
+            finally:
+                victim.signal(signal.SIGCONT)
+        injector.join()
+        cluster.ctl.wait_empty()
+        Balance(injector.accepted, injector.refused, injector.unknown, self.receiver.recipients()).check(doubled_max=0)
 
     def test_the_admin_api_names_the_dead(self):
         cluster = self.cluster(shards=2)
