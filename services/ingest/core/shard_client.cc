@@ -95,6 +95,20 @@ bool ShardClient::healthy() const {
   return spoke_ || executor_.clock().Now() - opened_at_ >= options_.proving_time;
 }
 
+uint64_t ShardClient::load() const {
+  const bool holds = executor_.clock().Now() - load_said_at_ <= options_.load_age_max;
+  // What it says counts ours again, and is of a moment that has passed: it decides only where it is
+  // large. Otherwise all clients would run to a shard that stands still while the other one syncs.
+  constexpr uint64_t kSaidPerUnanswered = 16;
+  return unanswered_bytes_ + (holds ? shard_queued_bytes_ / kSaidPerUnanswered : 0);
+}
+
+bool ShardClient::stalled() const {
+  if (timeouts_.empty()) return false;
+  const MonotonicTime submitted = timeouts_.front().first - options_.answer_timeout;
+  return executor_.clock().Now() - submitted > options_.stall;
+}
+
 std::string ShardClient::unhealthy_reason() const {
   if (!enqueue_stream_) return last_error_.empty() ? "not connected" : last_error_;
   if (!accepting_) return not_accepting_reason_.empty() ? "not accepting" : not_accepting_reason_;
@@ -176,6 +190,7 @@ void ShardClient::OnEnqueueFrame(const queue::v1::EnqueueResponse& response) {
     accepting_ = response.load().accepting();
     not_accepting_reason_ = response.load().not_accepting_reason();
     shard_queued_bytes_ = response.load().queued_batches_bytes();
+    load_said_at_ = executor_.clock().Now();
     if (was_accepting != accepting_ && options_.log != nullptr) {
       options_.log->Write(accepting_ ? LogLevel::kInfo : LogLevel::kWarn,
                           accepting_ ? "shard_accepts" : "shard_refuses", not_accepting_reason_,
@@ -217,6 +232,7 @@ void ShardClient::Answer(uint64_t token, const SubmitResult& result) {
   SubmitWaiter* const waiter = it->second.waiter;
   unanswered_bytes_ -= it->second.bytes;
   pending_.erase(it);
+  while (!timeouts_.empty() && !pending_.contains(timeouts_.front().second)) timeouts_.pop_front();
   if (waiter != nullptr) waiter->OnSubmitted(result);
 }
 

@@ -107,6 +107,11 @@ struct ShardClientOptions {
   Duration backoff_max = std::chrono::seconds(3);
   // A stream that has said nothing is taken for alive when it has stood this long.
   Duration proving_time = std::chrono::milliseconds(500);
+  // Longer without an answer: other shards are preferred.
+  Duration stall = std::chrono::milliseconds(250);
+  // What a shard said of its load holds this long: one that is not asked does not say that it is
+  // idle again.
+  Duration load_age_max = std::chrono::milliseconds(100);
   // A shard that takes nothing is asked again this often.
   Duration ask_again = std::chrono::milliseconds(250);
   size_t max_frame_bytes = 1024 * 1024;
@@ -135,7 +140,10 @@ class ShardClient {
   // Why not, for people.
   std::string unhealthy_reason() const;
   // Bytes that wait in front of a new message; compared between shards.
-  uint64_t load() const { return shard_queued_bytes_ + unanswered_bytes_; }
+  uint64_t load() const;
+  // The oldest message waits for its answer for too long: the shard may be dead, and whoever is
+  // given to it stuck until that is sure.
+  bool stalled() const;
   uint64_t unanswered_messages() const { return pending_.size(); }
 
   // Sends the message at the end of this turn, and answers `waiter` once, never from within this
@@ -214,6 +222,7 @@ class ShardClient {
   bool congested_ = false;
   std::string not_accepting_reason_;
   uint64_t shard_queued_bytes_ = 0;
+  MonotonicTime load_said_at_{};
 
   uint64_t next_token_ = 1;
   absl::flat_hash_map<uint64_t, Pending> pending_;

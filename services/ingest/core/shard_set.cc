@@ -40,6 +40,11 @@ ShardClient* ShardSet::Choose() {
   for (const auto& shard : shards_) {
     if (shard->healthy()) healthy_.push_back(shard.get());
   }
+  if (healthy_.size() > 1) {
+    const auto stalled = std::partition(healthy_.begin(), healthy_.end(),
+                                        [](const ShardClient* shard) { return !shard->stalled(); });
+    if (stalled != healthy_.begin()) healthy_.erase(stalled, healthy_.end());
+  }
   if (healthy_.size() < 2) return healthy_.empty() ? nullptr : healthy_[0];
   const size_t first = Random() % healthy_.size();
   size_t second = Random() % (healthy_.size() - 1);

@@ -20,8 +20,9 @@ class ShardSet {
   void Add(std::unique_ptr<ShardClient> shard) { shards_.push_back(std::move(shard)); }
   void Start();
 
-  // Two random choices among the healthy shards, the one with less in front of it (Mitzenmacher,
-  // "The power of two choices", 2001). Null where none is healthy.
+  // Two random choices among the healthy shards that answer in time, or among the healthy ones
+  // where none does; the one with less in front of it (Mitzenmacher, "The power of two choices",
+  // 2001). Null where none is healthy.
   ShardClient* Choose();
 
   // The shard that owns `key` by rendezvous hashing over all configured shards (Thaler and
