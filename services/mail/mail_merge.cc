@@ -13,10 +13,11 @@ bool IsNameChar(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '-' || c == '.';
 }
 
-// A leading "*" marks what is predefined.
+// A leading "*" marks what is predefined. A name does not begin with a digit: addresses stand in
+// brackets in Received fields.
 bool IsName(std::string_view name) {
   if (name.starts_with('*')) name.remove_prefix(1);
-  return !name.empty() && name.size() <= kMaxMergeNameBytes &&
+  return !name.empty() && !absl::ascii_isdigit(static_cast<unsigned char>(name[0])) && name.size() <= kMaxMergeNameBytes &&
          std::all_of(name.begin(), name.end(), IsNameChar);
 }
 

@@ -97,7 +97,7 @@ TEST(MailMerge, Expansion) {
   EXPECT_EQ(Expand("x[a]y[A][a"), "x1y1[a");
   EXPECT_EQ(Expand("[*to] [loop] [none]"), "x@y.test [a] ");
   EXPECT_EQ(Expand("[none][a]", false), "[none]1");
-  EXPECT_EQ(Expand("[[]a] [[] [] [ ] [b c] [1.2.3]"), "[a] [ [] [ ] [b c] ");
+  EXPECT_EQ(Expand("[[]a] [[] [] [ ] [b c] [1.2.3]"), "[a] [ [] [ ] [b c] [1.2.3]");
   EXPECT_EQ(Expand("["), "[");
   EXPECT_EQ(Expand("[" + std::string(70, 'n') + "]"), "[" + std::string(70, 'n') + "]");
   EXPECT_EQ(Expand(""), "");

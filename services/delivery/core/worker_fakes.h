@@ -2,6 +2,7 @@
 // time and under the test's hand.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -51,6 +52,7 @@ class FakeShard final : public DispatchClient {
     lease->set_queue_ref(ref);
     lease->set_body_index(0);
     for (int i = 0; i < recipients; ++i) lease->add_deliveries();
+    if (edit) edit(*lease);
     Say(response, {Body("text")});
   }
   void Break() { Handler().OnClosed(absl::UnavailableError("gone")); }
@@ -63,6 +65,7 @@ class FakeShard final : public DispatchClient {
   }
 
   int opened = 0;
+  std::function<void(queue::v1::Lease&)> edit;  // called for each lease before it goes
 
  private:
   struct End final : DispatchStream {

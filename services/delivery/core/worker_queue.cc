@@ -6,6 +6,7 @@
 #include "services/base/check.h"
 #include "services/delivery/core/large_body.h"
 #include "services/delivery/core/worker_internal.h"
+#include "services/mail/merge_body.h"
 
 namespace sluice::delivery {
 namespace {
@@ -274,9 +275,19 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
       return;
     }
     transaction.body = bodies[lease.body_index()];
+    if (lease.message().is_template() && lease.deliveries_size() > 0) {
+      transaction.body =
+          Body(mail::MergedBody(transaction.body.view(), lease.message(), lease.deliveries(0),
+                                policy_->global().mailmerge_expands_undefined_variables()));
+      lease.mutable_message()->set_body_size(transaction.body.size());
+    }
   } else {
     transaction.chunks =
         std::make_unique<FetchedBody>(executor_, *link.address.fetch, lease.large_body_id());
+  }
+  if (lease.message().verp() && lease.deliveries_size() > 0) {
+    lease.mutable_message()->set_mail_from_rewritten(
+        mail::VerpSender(lease.message().mail_from(), lease.deliveries(0).rcpt()));
   }
   link.held[id] = Held{&link, queue->name, static_cast<uint64_t>(lease.deliveries_size()),
                        executor_.clock().Now() + link.lease};

@@ -48,6 +48,33 @@ TEST(Worker, MailFlows) {
   EXPECT_EQ(world.worker->stats().delivered, 3u);
 }
 
+// A mail merge is expanded for its one recipient; with VERP the sender names them.
+TEST(Worker, AMailMergeIsExpanded) {
+  World world;
+  world.shard().Ready(1, 1);
+  auto& remote = *world.sites.open[0];
+  remote.handler->OnReady();
+  world.Take();
+  world.shard().edit = [](queue::v1::Lease& lease) {
+    lease.mutable_message()->set_is_template(true);
+    lease.mutable_message()->set_verp(true);
+    lease.mutable_message()->set_mail_from("b@x.test");
+    for (uint32_t i = 1; i <= 2; ++i) {
+      auto* const part = lease.mutable_message()->add_parts();
+      part->set_number(i);
+      part->set_offset(2 * (i - 1));
+      part->set_size(2);
+    }
+    lease.mutable_deliveries(0)->set_rcpt("r@y.test");
+    lease.mutable_deliveries(0)->add_parts(2);
+  };
+  world.shard().Lease(11, 1);
+  ASSERT_EQ(remote.under_way.size(), 1u);
+  EXPECT_EQ(remote.under_way[0].body.view(), "xt");
+  EXPECT_EQ(remote.under_way[0].lease->message().body_size(), 2u);
+  EXPECT_EQ(remote.under_way[0].lease->message().mail_from_rewritten(), "b-r=y.test@x.test");
+}
+
 // A result that was not acknowledged is said again on the next stream; one that was, is forgotten.
 TEST(Worker, ResultsAreKeptUntilAcknowledged) {
   World world;

@@ -242,22 +242,29 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
   message.set_snapshot_version(profile.policy->version());
   // Neighbouring recipients often share their domain.
   std::string last_domain;
+  Route own_route;
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   for (queue::v1::NewDelivery& new_delivery : *new_message.mutable_deliveries()) {
     common::v1::Delivery& delivery = *new_delivery.mutable_delivery();
     const std::string_view rcpt = delivery.rcpt();
     const std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);
-    const Route& route = choice.For(rcpt);
-    if (settings == nullptr || domain != last_domain || choice.lines != nullptr) {
+    // A mail merge may have said it.
+    const bool own = !delivery.vmta().empty() || !delivery.pool().empty();
+    if (own) own_route = {delivery.vmta(), delivery.pool()};
+    const Route& route = own ? own_route : choice.For(rcpt);
+    if (settings == nullptr || domain != last_domain || choice.lines != nullptr || own) {
       last_domain = domain;
       settings = profile.policy->ForQueue(domain, route.vmta, route.pool);
     }
+    if (own) last_domain.clear();  // the next one's route may be another
     if (!route.pool.empty()) {
       delivery.set_pool(route.pool);
     } else {
       delivery.set_vmta(route.vmta);
     }
-    if (!control.job_id.empty()) delivery.set_job_id(control.job_id);
+    if (!control.job_id.empty() && delivery.job_id().empty()) {
+      delivery.set_job_id(control.job_id);
+    }
     const std::string& queue_to = settings->queue_to();
     if (queue_to.empty()) continue;
     // "domain" or "domain/vmta".

@@ -90,6 +90,11 @@ std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand&
   if (mail.ret == mail::RetParam::kFull) message.set_dsn_return(common::v1::DSN_RETURN_FULL);
   if (mail.ret == mail::RetParam::kHeaders) message.set_dsn_return(common::v1::DSN_RETURN_HEADERS);
   if (mail.smtp_utf8) message.set_smtputf8(true);
+  if (mail.merge) {
+    message.set_is_template(true);
+    if (mail.verp) message.set_verp(true);
+    merge_ = std::make_unique<MergeTemplate>();
+  }
   if (mail.require_tls) message.set_require_tls(true);
   if (!mail.envid.empty()) message.set_envid(mail.envid);
   // RFC 4954 5: only of a client that is trusted with it.
@@ -112,7 +117,15 @@ std::optional<mail::ServerReply> SmtpConnection::CheckRcpt(const mail::RcptComma
     too_many_recipients_ = true;
     return mail::ServerReply{452, {4, 5, 3}, "Too many recipients, the message will be refused"};
   }
-  return AddRecipient(*profile_, rcpt.to, rcpt.notify, rcpt.orcpt, message_);
+  if (merge_ != nullptr) {
+    if (auto refusal = merge_->Check(*profile_, *rcpt.merge)) return refusal;
+  }
+  auto refusal = AddRecipient(*profile_, rcpt.to, rcpt.notify, rcpt.orcpt, message_);
+  if (merge_ != nullptr && !refusal) {
+    const int added = message_.deliveries_size() - 1;
+    merge_->Fill(*profile_, *rcpt.merge, *message_.mutable_deliveries(added)->mutable_delivery());
+  }
+  return refusal;
 }
 
 std::optional<mail::ServerReply> SmtpConnection::HoldBack(mail::ServerReply refusal) {
@@ -176,9 +189,17 @@ bool SmtpConnection::Charge(uint64_t bytes) {
   return true;
 }
 
+void SmtpConnection::OnPartEnd(uint32_t) { merge_->EndPart(body_size_); }
+
 void SmtpConnection::OnBody(std::string_view text) {
   body_size_ += text.size();
   if (refusal_) return;
+  // It is expanded in memory, for one recipient after the other.
+  if (merge_ != nullptr && buffer_.size() + text.size() > kMaxInlineBodyBytes) {
+    refusal_ = mail::ServerReply{552, {5, 3, 4}, "A mail merge has at most 256 KiB"};
+    buffer_ = std::string();
+    return;
+  }
   if (submission_) {
     AppendLarge(text);
     return;
@@ -264,12 +285,14 @@ void SmtpConnection::FillMessage(const MessageFacts& facts) {
   message.set_hops(facts.hops);
   message.set_header_size(header_size_);
   message.set_body_size(text_begin_ + facts.size - cut_bytes_ + added_bytes_);
+  if (merge_ != nullptr) merge_->WriteParts(text_begin_ + added_bytes_, cut_bytes_, message);
   CompleteEnvelope(*profile_, route_, control_, message_);
 }
 
 std::optional<mail::ServerReply> SmtpConnection::OnMessageEnd(const MessageFacts& facts) {
   if (!refusal_ && !header_done_) {
     refusal_ = FinishHeader(text_begin_ + facts.header_size);
+    if (!refusal_ && merge_ != nullptr) refusal_ = merge_->CheckText(buffer_);
     // A header so large that its end had not come before the text's.
     if (!refusal_ && buffer_.size() > kMaxInlineBodyBytes) BeginLarge();
   }
@@ -326,6 +349,7 @@ void SmtpConnection::OnDataRefused(mail::DataError error) {
 }
 
 void SmtpConnection::Forget() {
+  merge_.reset();
   if (held_back_timer_ != 0) ingest_.executor().Cancel(std::exchange(held_back_timer_, 0));
   held_back_.reset();
   submission_.reset();

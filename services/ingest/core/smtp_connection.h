@@ -8,6 +8,7 @@
 #include <string>
 
 #include "services/ingest/core/ingest.h"
+#include "services/ingest/core/merge_template.h"
 #include "services/ingest/core/smtp_auth.h"
 #include "services/ingest/core/submission.h"
 #include "services/mail/smtp_server_session.h"
@@ -60,6 +61,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
                                           std::optional<std::string_view> initial) override;
   std::optional<mail::ServerReply> OnAuthResponse(std::string_view response) override;
   void OnAuthCancel() override { auth_.reset(); }
+  bool OffersMailMerge() override { return profile_->settings->allow_mailmerge(); }
+  void OnPartEnd(uint32_t number) override;
   bool OffersXclient() override;
   mail::ServerReply OnXclient(const mail::XclientCommand& xclient) override;
   void OnWake() override { driver_.OnWake(); }
@@ -127,6 +130,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   RouteChoice route_;
   ControlFields control_;
   std::optional<mail::ServerReply> refusal_;  // decided while text still comes
+  std::unique_ptr<MergeTemplate> merge_;      // of a mail merge
   std::optional<Submission> submission_;
   bool ended_ = false;
   uint64_t body_size_ = 0;

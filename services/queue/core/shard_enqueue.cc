@@ -289,7 +289,8 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
     // A message for a warm connection leaves with its own commit, where nothing waits before it.
     if (queue.session != nullptr && !queue.session->congested && start_us <= now_us &&
         lane.next_due_us > now_us && lane.looked_at && !lane.paused && !delivery.has_hold() &&
-        MayDispatch(queue, now_us) && queue.session->standing[queue.queue_ref].groups > 0) {
+        MayDispatch(queue, now_us) && queue.session->standing[queue.queue_ref].groups > 0 &&
+        (count == 1 || !EachAlone(envelope))) {
       AddToGroup(groups, queue, lane, i);
     }
   }

@@ -75,6 +75,7 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
                          ? most_recipients
                          : std::min(most_recipients, standing.max_recipients);
     if (delivery.lost_leases() >= options_.lost_leases_alone) limit = 1;
+    if (EachAlone(message->envelope)) limit = 1;
     std::vector<DeliveryKey> keys = {*first};
     std::vector<common::v1::Delivery> group;
     group.push_back(std::move(delivery));

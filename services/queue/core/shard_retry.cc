@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/mail/dsn.h"
+#include "services/mail/merge_body.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -42,6 +43,10 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   if (message.chunks > 0) {
     auto chunk = store_.Scan(Family::kBodies, U64Key(storage_key), U64Key(storage_key + 1), false);
     if (chunk->Valid()) original = std::string(chunk->value());
+  }
+  if (envelope.is_template()) {
+    original = mail::MergedBody(original, envelope, delivery,
+                                policy_->global().mailmerge_expands_undefined_variables());
   }
   const int64_t now_us = NowUs();
   const uint64_t key = NextStorageKey();

@@ -10,6 +10,11 @@
 
 namespace sluice::queue {
 
+// Each recipient gets a text or a sender of its own, so that each goes alone in its transaction.
+inline bool EachAlone(const common::v1::Message& message) {
+  return message.is_template() || message.verp();
+}
+
 struct Shard::EnqueueSession final : EnqueueStream::Handler {
   EnqueueSession(Shard& shard, std::shared_ptr<EnqueueStream> stream)
       : shard(shard), stream(std::move(stream)) {}

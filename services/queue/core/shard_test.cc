@@ -89,6 +89,37 @@ TEST_F(ShardTest, RecipientsOfOneMessageInOneQueueGoAsAGroupAndSettleOneByOne) {
   EXPECT_EQ(store_.rows(Family::kBodies), 2U);
 }
 
+TEST_F(ShardTest, EachRecipientOfAMailMergeGoesAloneAndItsBounceShowsWhatItGot) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 5;
+  const std::string body = "Subject: for [x]\r\n\r\n" + std::string(80, '.');
+  injector().edit = [&body](v1::NewMessage& message) {
+    message.mutable_message()->set_is_template(true);
+    auto* const part = message.mutable_message()->add_parts();
+    part->set_number(1);
+    part->set_size(body.size());
+    for (auto& each : *message.mutable_deliveries()) {
+      (*each.mutable_delivery()->mutable_merge_variables())["x"] = each.delivery().rcpt();
+    }
+  };
+  injector().Send({"a@x.example", "b@x.example", "c@x.example"}, body);
+  Run();
+  ASSERT_EQ(worker.leases.size(), 3U);
+  for (const auto& each : worker.leases) EXPECT_EQ(each.lease.deliveries_size(), 1);
+  EXPECT_EQ(store_.rows(Family::kBodies), 1U);
+  injector().edit = nullptr;
+  worker.Answer(worker.leases[1].lease.lease_id(), v1::RECIPIENT_OUTCOME_PERMANENT, 550, "no");
+  Run();
+  ASSERT_EQ(worker.leases.size(), 4U);
+  EXPECT_NE(worker.leases[3].body.find("Subject: for b@x.example"), std::string::npos);
+  // A fresh one for a warm connection, too.
+  injector().edit = [](v1::NewMessage& message) { message.mutable_message()->set_verp(true); };
+  injector().Send({"a@x.example", "b@x.example"});
+  Run();
+  for (const auto& each : worker.leases) EXPECT_EQ(each.lease.deliveries_size(), 1);
+  EXPECT_EQ(worker.leases.size(), 6U);
+}
+
 TEST_F(ShardTest, ADeferredRecipientComesAgainAfterItsStep) {
   TestWorker& worker = AddWorker();
   worker.auto_credit = 10;

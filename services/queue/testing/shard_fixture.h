@@ -1,6 +1,7 @@
 // A shard over memory in virtual time, with an injector and workers that a test drives by hand.
 #pragma once
 
+#include <functional>
 #include <gtest/gtest.h>
 
 #include <map>
@@ -30,6 +31,9 @@ class TestInjector final : public Stream<v1::EnqueueRequest, v1::EnqueueResponse
   }
   void OnClosed(absl::Status status) override { closed = status; }
 
+  // Called for each message before it is sent.
+  std::function<void(v1::NewMessage&)> edit;
+
   // `rcpts` to the virtual MTA "default". Returns the token.
   uint64_t Send(const std::vector<std::string>& rcpts,
                 std::string body = "Subject: x\r\n\r\nhi\r\n", const std::string& job = "",
@@ -51,6 +55,7 @@ class TestInjector final : public Stream<v1::EnqueueRequest, v1::EnqueueResponse
       delivery->set_notify(notify);
     }
     message->set_body_index(0);
+    if (edit) edit(*message);
     frame.bodies.emplace_back(std::move(body));
     stream_->Send(std::move(frame));
     return last_token_;
