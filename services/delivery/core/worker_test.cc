@@ -51,10 +51,7 @@ TEST(Worker, MailFlows) {
 // A mail merge is expanded for its one recipient; with VERP the sender names them.
 TEST(Worker, AMailMergeIsExpanded) {
   World world;
-  world.shard().Ready(1, 1);
-  auto& remote = *world.sites.open[0];
-  remote.handler->OnReady();
-  world.Take();
+  auto& remote = world.Connected();
   world.shard().edit = [](queue::v1::Lease& lease) {
     lease.mutable_message()->set_is_template(true);
     lease.mutable_message()->set_verp(true);
