@@ -1,6 +1,7 @@
 """Proves that Sluice takes mail from programs that others wrote, swaks, curl, msmtp, Postfix's smtp-source, Python's smtplib, and that
 aiosmtpd takes what it sends."""
 import asyncio
+import concurrent.futures
 import email.message
 import shutil
 import smtplib
@@ -89,6 +90,59 @@ class ClientsTest(ScenarioTest):
         transaction = self.receiver.wait_for(1)[0]
         self.assertEqual(transaction.recipients, ("u@example.test",))
         self.assertIn("Subject: =?utf-8?".encode(), transaction.content)
+
+    def auth_node(self):
+        """Takes mail only from tim, who has a password, also where the network could read it."""
+        config = sluice.configuration(sluice.default_sources(), self.receiver.port)
+        config = config.replace("  always-allow-relaying yes", "  always-allow-relaying yes\n  require-auth yes\n  allow-unencrypted-plain-auth yes")
+        config += '\n<smtp-user tim>\n  password "open sesame"\n</smtp-user>\n'
+        return sluice.Node(self.scenario, config, self.receiver.resolver).start()
+
+    def test_auth_by_swaks_curl_and_msmtp(self):
+        for name in ("swaks", "curl", "msmtp"):
+            self.program(name)
+        node = self.auth_node()
+        at = f"{node.address}:{sluice.SMTP_PORT}"
+        wanted = []
+
+        def attempt(name, argv):
+            recipient = f"{name}@example.test"
+            wanted.append(recipient)
+            argv = [a.replace("RCPT", recipient) for a in argv]
+            for password, well in (("open sesame", True), ("wrong", False)):
+                tries.append((well, pool.submit(subprocess.run, [a.replace("PASSWORD", password) for a in argv], input=CONTENT,
+                                                capture_output=True, timeout=60, check=False)))
+        tries = []
+        # Side by side: who gives a wrong password has to wait.
+        with concurrent.futures.ThreadPoolExecutor(20) as pool:
+            for mechanism in ("PLAIN", "LOGIN", "CRAM-MD5"):
+                attempt(f"swaks-{mechanism.lower()}", ["swaks", "--server", at, "--from", "sender@client.test", "--to", "RCPT", "--data", "-",
+                                                       "--auth", mechanism, "--auth-user", "tim", "--auth-password", "PASSWORD"])
+                attempt(f"curl-{mechanism.lower()}", ["curl", "--silent", "--show-error", f"smtp://{at}/curl.test", "--mail-from",
+                                                      "sender@client.test", "--mail-rcpt", "RCPT", "--upload-file", "-", "--user", "tim:PASSWORD",
+                                                      "--login-options", f"AUTH={mechanism}"])
+            for mechanism in ("plain", "cram-md5", "scram-sha-256"):
+                attempt(f"msmtp-{mechanism}", ["msmtp", f"--host={node.address}", f"--port={sluice.SMTP_PORT}", "--tls=off", f"--auth={mechanism}",
+                                               "--user=tim", "--passwordeval=echo PASSWORD", "--from=sender@client.test", "--file=/dev/null",
+                                               "RCPT"])
+        for well, tried in tries:
+            done = tried.result()
+            self.assertEqual(done.returncode == 0, well, (done.args, done.stdout, done.stderr))
+        self.assertEqual(len(wanted), 9)
+        wait_until(lambda: sorted(self.receiver.recipients()) == sorted(wanted), "mail of those with the password, and no other")
+
+    def test_auth_by_smtplib(self):
+        node = self.auth_node()
+        with smtplib.SMTP(node.address, sluice.SMTP_PORT, timeout=60) as client:
+            with self.assertRaises(smtplib.SMTPSenderRefused) as refused:
+                client.sendmail("sender@client.test", ["u@example.test"], CONTENT)
+            self.assertEqual(refused.exception.smtp_code, 530)
+            with self.assertRaises(smtplib.SMTPAuthenticationError) as refused:
+                client.login("tim", "wrong")
+            self.assertEqual(refused.exception.smtp_code, 535)
+            self.assertEqual(client.login("tim", "open sesame")[0], 235)
+            self.assertEqual(client.sendmail("sender@client.test", ["u@example.test"], CONTENT), {})
+        self.assertEqual(self.receiver.wait_for(1)[0].recipients, ("u@example.test",))
 
     def test_aiosmtpd(self):
         self.needs(None if SMTP else "python3-aiosmtpd is not installed")
