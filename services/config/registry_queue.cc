@@ -143,7 +143,7 @@ std::vector<Directive> QueueDirectives() {
        .target = kQueue,
        .field = "default_smtp_port",
        .grammar = Grammar::kCount,
-       .help = "Port of hosts that name none.",
+       .help = "Port of hosts that name none; with type lmtp, 24 takes the place of 25.",
        .min = 1,
        .max = 65535},
       {.name = "allow-private-destinations",

@@ -286,27 +286,27 @@ std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const
   return command;
 }
 
-std::string SmtpClientSession::RcptCommand(const ClientTransaction& given, size_t recipient) const {
-  std::string command = absl::StrCat("RCPT TO:<", given.recipients[recipient], ">");
+void SmtpClientSession::AppendRcpt(const ClientTransaction& given, size_t recipient,
+                                   std::string* command) const {
+  absl::StrAppend(command, "RCPT TO:<", given.recipients[recipient], ">");
   if (recipient < given.dsn.size() && peer_.dsn && options_.use_dsn) {
     const RecipientDsn& dsn = given.dsn[recipient];
     if ((dsn.notify & 1) != 0) {
-      command += " NOTIFY=NEVER";
+      *command += " NOTIFY=NEVER";
     } else if (dsn.notify != 0) {
       static constexpr std::pair<uint32_t, const char*> kNames[] = {
           {2, "SUCCESS"}, {4, "FAILURE"}, {8, "DELAY"}};
       const char* before = " NOTIFY=";
       for (const auto& [bit, name] : kNames) {
-        if ((dsn.notify & bit) != 0) absl::StrAppend(&command, std::exchange(before, ","), name);
+        if ((dsn.notify & bit) != 0) absl::StrAppend(command, std::exchange(before, ","), name);
       }
     }
     // xtext has no form for an address that is not ASCII.
     if (!dsn.orcpt.empty() && IsAscii(dsn.orcpt)) {
-      absl::StrAppend(&command, " ORCPT=", EncodeXtext(dsn.orcpt));
+      absl::StrAppend(command, " ORCPT=", EncodeXtext(dsn.orcpt));
     }
   }
-  command += "\r\n";
-  return command;
+  *command += "\r\n";
 }
 
 void SmtpClientSession::Begin(ClientTransaction transaction) {
@@ -411,7 +411,7 @@ void SmtpClientSession::SendCommands(Transaction& transaction) {
   if (pipelining()) {
     for (size_t i = 0; i < transaction.recipients.size(); ++i) {
       if (transaction.recipients[i].verdict == Verdict::kPermanent) continue;
-      commands += RcptCommand(transaction.given, i);
+      AppendRcpt(transaction.given, i, &commands);
       waiting_.push_back({Expect::kRcpt, id});
     }
     if (!transaction.chunking) {
@@ -439,7 +439,9 @@ void SmtpClientSession::SendNextStep(Transaction& transaction) {
   PassRefused(transaction);
   if (!transaction.failed && transaction.next_rcpt < transaction.recipients.size()) {
     waiting_.push_back({Expect::kRcpt, id});
-    Write(RcptCommand(transaction.given, transaction.next_rcpt));
+    std::string command;
+    AppendRcpt(transaction.given, transaction.next_rcpt, &command);
+    Write(command);
     return;
   }
   if (transaction.failed || transaction.accepted == 0 || transaction.chunking) {

@@ -203,7 +203,8 @@ class SmtpClientSession {
   void End(RecipientVerdict last, bool remote_left = false, bool broke = false);
   void Write(std::string_view text) { handler_.OnOutput(text); }
   std::string MailCommand(const ClientTransaction& transaction) const;
-  std::string RcptCommand(const ClientTransaction& transaction, size_t recipient) const;
+  void AppendRcpt(const ClientTransaction& transaction, size_t recipient,
+                  std::string* command) const;
   bool MustBeUtf8(const ClientTransaction& transaction) const;
   bool chunking() const { return peer_.chunking && options_.use_chunking; }
   Transaction* Find(uint64_t id);

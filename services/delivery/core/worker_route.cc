@@ -167,12 +167,13 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
   const bool consent = local || queue.settings->allow_private_destinations() ||
                        !queue.settings->smtp_hosts().values().empty();
   const std::optional<bool> preferred = PreferredV6(*queue.settings);
+  auto usual_port = static_cast<uint16_t>(queue.settings->default_smtp_port());
+  // RFC 2033 section 5: never on SMTP's own port.
+  if (queue.settings->type() == "lmtp" && usual_port == 25) usual_port = 24;
   for (const MxHost& host : result->hosts) {
-    const auto [name, port] =
-        result->from_dns
-            ? std::pair<std::string, uint16_t>(
-                  host.name, static_cast<uint16_t>(queue.settings->default_smtp_port()))
-            : SplitHostPort(host.name, static_cast<uint16_t>(queue.settings->default_smtp_port()));
+    const auto [name, port] = result->from_dns
+                                  ? std::pair<std::string, uint16_t>(host.name, usual_port)
+                                  : SplitHostPort(host.name, usual_port);
     for (const std::string& address : host.addresses) {
       if (!consent && IsPrivateDestination(address)) {
         queue.last_failure =

@@ -57,6 +57,25 @@ TEST(WorkerRoute, PrivateAddressesNeedConsent) {
   }
 }
 
+TEST(WorkerRoute, Ports) {
+  const struct {
+    const char* type;
+    uint32_t said;  // 0: nothing
+    uint16_t port;
+  } kCases[] = {{"smtp", 0, 25}, {"smtp", 2525, 2525}, {"lmtp", 0, 24}, {"lmtp", 2424, 2424}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(::testing::Message() << each.type << " " << each.said);
+    World world([&](auto& vmta) {
+      Queues(vmta).set_type(each.type);
+      if (each.said != 0) Queues(vmta).set_default_smtp_port(each.said);
+    });
+    world.shard().Ready(1, 1);
+    world.Take();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    EXPECT_EQ(world.sites.open[0]->target.port, each.port);
+  }
+}
+
 TEST(WorkerRoute, MxConnectionAttemptsEndTheSearch) {
   World world([](auto& vmta) { Queues(vmta).set_mx_connection_attempts(2); });
   world.resolver.answer.hosts = {
