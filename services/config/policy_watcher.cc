@@ -24,11 +24,18 @@ PolicyWatcher::PolicyWatcher(Executor& executor, WatchPolicyClient& client,
 
 PolicyWatcher::~PolicyWatcher() {
   if (retry_ != 0) executor_.Cancel(retry_);
+  if (report_timer_ != 0) executor_.Cancel(report_timer_);
 }
 
 void PolicyWatcher::Start() {
   if (!options_.snapshot_file.empty()) ReadFile();
   Connect();
+  if (options_.report_every.count() > 0) ReportAgain();
+}
+
+void PolicyWatcher::ReportAgain() {
+  if (report_timer_ != 0) SendReport();
+  report_timer_ = executor_.After(options_.report_every, [this] { ReportAgain(); });
 }
 
 void PolicyWatcher::SetReport(policy::v1::ServiceReport report) {
@@ -41,6 +48,12 @@ void PolicyWatcher::SendReport() {
   if (!has_report_ || stream_ == nullptr) return;
   Frame<policy::v1::WatchPolicyRequest> frame;
   *frame.header.mutable_report() = report_;
+  if (options_.report_every.count() > 0) {
+    constexpr size_t kMostUnanswered = 1000;  // of a policy service that gives none
+    if (lease_requests_.size() >= kMostUnanswered) lease_requests_.pop_front();
+    lease_requests_.emplace_back(++last_lease_request_, executor_.clock().Now());
+    frame.header.mutable_report()->set_lease_request(last_lease_request_);
+  }
   stream_->Send(std::move(frame));
 }
 
@@ -71,6 +84,7 @@ void PolicyWatcher::Connect() {
   retry_ = 0;
   parts_.Clear();
   parts_bytes_ = 0;
+  lease_requests_.clear();
   stream_ = client_.Open(executor_);
   stream_->Start(this);
   Frame<policy::v1::WatchPolicyRequest> frame;
@@ -96,6 +110,9 @@ void PolicyWatcher::OnClosed(absl::Status status) {
 void PolicyWatcher::OnFrame(Frame<Response> frame) {
   connected_ = true;
   backoff_ = options_.min_backoff;
+  if (frame.header.has_owners()) OnOwners(std::move(*frame.header.mutable_owners()));
+  if (frame.header.has_lease()) OnLease(frame.header.lease());
+  if (!frame.header.has_delta()) return;
   policy::v1::SnapshotDelta& delta = *frame.header.mutable_delta();
   parts_bytes_ += delta.ByteSizeLong();
   if (parts_bytes_ > kMaxDeltaBytes ||
@@ -139,7 +156,29 @@ void PolicyWatcher::OnDelta(policy::v1::SnapshotDelta delta) {
     ask_for_all_ = true;
   }
   if (stream_ != nullptr) stream_->Send(std::move(frame));
-  if (!status.ok() || options_.snapshot_file.empty() || !changed) return;
+  if (status.ok() && changed) Keep();
+}
+
+void PolicyWatcher::OnOwners(policy::v1::OwnersTable table) {
+  // One that is older comes from a policy service that lost its data; it will hear of ours.
+  if (table.epoch() <= snapshot_.owners().epoch()) return;
+  *snapshot_.mutable_owners() = std::move(table);
+  if (snapshot_.version() != 0) Keep();
+  if (on_owners_) on_owners_(Owners::Build(snapshot_.owners()));
+}
+
+void PolicyWatcher::OnLease(const policy::v1::SourceLease& lease) {
+  while (!lease_requests_.empty() && lease_requests_.front().first < lease.request()) {
+    lease_requests_.pop_front();
+  }
+  if (lease_requests_.empty() || lease_requests_.front().first != lease.request()) return;
+  const MonotonicTime until = lease_requests_.front().second + Duration(lease.lease_us());
+  lease_requests_.pop_front();
+  if (on_lease_) on_lease_(until, lease);
+}
+
+void PolicyWatcher::Keep() {
+  if (options_.snapshot_file.empty()) return;
   // Not synced: a file that a power cut damages is noticed by its hashes, and it is only a copy.
   const absl::Status written =
       ReplaceFile(options_.snapshot_file, snapshot_.SerializeAsString(), false);
@@ -149,6 +188,8 @@ void PolicyWatcher::OnDelta(policy::v1::SnapshotDelta delta) {
 absl::Status PolicyWatcher::Use(policy::v1::PolicySnapshot snapshot) {
   auto view = PolicyView::Build(snapshot);
   if (!view.ok()) return view.status();
+  const bool newer = snapshot.owners().epoch() > snapshot_.owners().epoch();  // from the file
+  if (!newer) *snapshot.mutable_owners() = snapshot_.owners();
   snapshot_ = std::move(snapshot);
   since_ = executor_.clock().Now();
   if (options_.log != nullptr) {
@@ -159,6 +200,7 @@ absl::Status PolicyWatcher::Use(policy::v1::PolicySnapshot snapshot) {
                         {"from", connected_ ? "policy" : "file"}});
   }
   on_policy_(*std::move(view));
+  if (newer && on_owners_) on_owners_(Owners::Build(snapshot_.owners()));
   return absl::OkStatus();
 }
 

@@ -2,14 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "services/base/executor.h"
 #include "services/base/log/log.h"
 #include "services/base/rpc/stream.h"
+#include "services/config/owners.h"
 #include "services/config/policy_view.h"
 #include "sluice/policy/v1/policy_service.pb.h"
 
@@ -27,6 +30,8 @@ struct PolicyWatcherOptions {
   Duration min_backoff = std::chrono::milliseconds(100);
   Duration max_backoff = std::chrono::seconds(5);
   Log* log = nullptr;  // outlives the watcher; none: silence
+  // The report is sent again this often, and asks for a lease. Zero: only when it changes.
+  Duration report_every{};
 };
 
 // A snapshot that cannot be used is refused by an ack that says why, and the last good one stays.
@@ -46,6 +51,16 @@ class PolicyWatcher final
   // Reads the file, calls back at once if it has a good snapshot, and connects. A file that cannot
   // be used is as if absent. Once.
   void Start();
+
+  // Called with each newer table of owners. Both before Start.
+  void set_on_owners(absl::AnyInvocable<void(std::shared_ptr<const Owners>)> on_owners) {
+    on_owners_ = std::move(on_owners);
+  }
+  // Called with each lease: until when it holds, and what it says.
+  void set_on_lease(
+      absl::AnyInvocable<void(MonotonicTime until, const policy::v1::SourceLease&)> on_lease) {
+    on_lease_ = std::move(on_lease);
+  }
 
   // What the policy service shall know of this service; sent again after each connect.
   void SetReport(policy::v1::ServiceReport report);
@@ -69,6 +84,10 @@ class PolicyWatcher final
   absl::Status Use(policy::v1::PolicySnapshot snapshot);
   void SendReport();
   void Failed(std::string error);
+  void ReportAgain();
+  void OnOwners(policy::v1::OwnersTable table);
+  void OnLease(const policy::v1::SourceLease& lease);
+  void Keep();
 
   Executor& executor_;
   WatchPolicyClient& client_;
@@ -85,6 +104,12 @@ class PolicyWatcher final
   size_t parts_bytes_ = 0;
   Duration backoff_;
   TimerId retry_ = 0;
+  TimerId report_timer_ = 0;
+  // When each request left that has had no answer on this stream; answers come in order.
+  std::deque<std::pair<uint64_t, MonotonicTime>> lease_requests_;
+  uint64_t last_lease_request_ = 0;
+  absl::AnyInvocable<void(std::shared_ptr<const Owners>)> on_owners_;
+  absl::AnyInvocable<void(MonotonicTime, const policy::v1::SourceLease&)> on_lease_;
   std::string last_error_;
 };
 

@@ -21,6 +21,8 @@ namespace {
 
 // How long a service without any snapshot waits for its first one.
 constexpr Duration kFirstPolicyWait = std::chrono::seconds(5);
+// Four leases are asked for within the length of one.
+constexpr Duration kReportEvery = std::chrono::seconds(5);
 constexpr Duration kFirstShardWait = std::chrono::seconds(2);
 constexpr char kQueueService[] = "/sluice.queue.v1.QueueService/";
 constexpr char kWatchMethod[] = "/sluice.policy.v1.PolicyService/WatchPolicy";
@@ -169,9 +171,16 @@ absl::Status Daemon::StartQueue() {
     kill(getpid(), SIGTERM);
   });
   if (!status.ok()) return status;
-  Follow("queue", queue_->thread(), [this](std::shared_ptr<const config::PolicyView> view) {
-    queue_->SetPolicy(std::move(view));
-  });
+  Follow(
+      "queue", queue_->thread(),
+      [this](std::shared_ptr<const config::PolicyView> view) {
+        queue_->SetPolicy(std::move(view));
+      },
+      [this](config::PolicyWatcher& watcher) {
+        watcher.set_on_owners([this](std::shared_ptr<const config::Owners> owners) {
+          queue_->shard().SetOwners(std::move(owners));
+        });
+      });
   if (options_.role != Role::kNode) return absl::OkStatus();
   auto link = std::make_unique<ShardLink>();
   link->name = options_.shard;
@@ -202,15 +211,23 @@ absl::Status Daemon::StartDelivery(const std::shared_ptr<const config::PolicyVie
     addresses.push_back({link->name, link->dispatch.get(), link->fetch.get()});
   }
   delivery_ = std::make_unique<DeliveryPart>(options_, std::move(addresses));
-  if (absl::Status status = delivery_->Start(policy); !status.ok()) return status;
-  Follow("delivery", delivery_->thread(), [this](std::shared_ptr<const config::PolicyView> view) {
-    delivery_->SetPolicy(std::move(view));
-  });
+  if (absl::Status status =
+          delivery_->Start(policy, policy_ != nullptr || policy_channel_ != nullptr);
+      !status.ok())
+    return status;
+  Follow(
+      "delivery", delivery_->thread(),
+      [this](std::shared_ptr<const config::PolicyView> view) {
+        delivery_->worker().SetPolicy(std::move(view));
+        delivery_->Report();
+      },
+      [this](config::PolicyWatcher& watcher) { delivery_->FollowOwners(watcher); });
   return absl::OkStatus();
 }
 
 void Daemon::Follow(const std::string& service, LoopThread& thread,
-                    std::function<void(std::shared_ptr<const config::PolicyView>)> use) {
+                    std::function<void(std::shared_ptr<const config::PolicyView>)> use,
+                    std::function<void(config::PolicyWatcher&)> prepare) {
   auto follower = std::make_unique<Follower>();
   follower->thread = &thread;
   if (policy_ != nullptr) {
@@ -230,8 +247,10 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
     options.hello.set_instance(options_.instance);
     options.log = options_.log;
     if (policy_ == nullptr) options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
+    if (service == "delivery") options.report_every = kReportEvery;
     follower->watcher = std::make_unique<config::PolicyWatcher>(thread.loop(), *follower->client,
                                                                 std::move(options), std::move(use));
+    if (prepare) prepare(*follower->watcher);
     follower->watcher->Start();
   });
   followers_.push_back(std::move(follower));
@@ -413,7 +432,12 @@ void Daemon::Stop() {
   if (delivery_ != nullptr) delivery_->Drain(limit);
   if (queue_ != nullptr && !failed_) queue_->Drain();
   for (auto& follower : followers_) {
-    follower->thread->Call([&follower] { follower->watcher.reset(); });
+    follower->thread->Call([this, &follower] {
+      if (delivery_ != nullptr && follower->thread == &delivery_->thread()) {
+        delivery_->StopFollowing();
+      }
+      follower->watcher.reset();
+    });
   }
   followers_.clear();
   if (server_ != nullptr) server_->Shutdown(std::chrono::milliseconds(200));

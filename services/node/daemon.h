@@ -50,7 +50,8 @@ class Daemon {
   absl::Status StartServer();
   absl::Status StartMetrics();
   void Follow(const std::string& service, LoopThread& thread,
-              std::function<void(std::shared_ptr<const config::PolicyView>)> use);
+              std::function<void(std::shared_ptr<const config::PolicyView>)> use,
+              std::function<void(config::PolicyWatcher&)> prepare = nullptr);
   std::string NotReadyReason();
   std::string Metrics();
   absl::Status WriteReady();

@@ -28,7 +28,8 @@ std::vector<std::string> MachineAddresses() {
 
 DeliveryPart::~DeliveryPart() { Stop(); }
 
-absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> policy) {
+absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> policy,
+                                 bool follows_owners) {
   delivery::CaresOptions dns;
   dns.servers = options_.resolvers;
   if (dns.servers.empty()) {
@@ -48,6 +49,8 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   // Grows with every start: the wall clock, in milliseconds.
   worker.incarnation = static_cast<uint64_t>(ToUnixMicros(Clock::Real().WallNow()) / 1000);
   worker.addresses = options_.source_ips.empty() ? MachineAddresses() : options_.source_ips;
+  worker.follows_owners = follows_owners;
+  incarnation_ = worker.incarnation;
   worker.only_listed = !options_.source_ips.empty();
   local_ = std::make_unique<delivery::LocalConnections>(thread_.loop(), *connections_,
                                                         delivery::LocalOptions());
@@ -59,9 +62,30 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   return absl::OkStatus();
 }
 
-void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
-  thread_.loop().Post(
-      [this, policy = std::move(policy)]() mutable { worker_->SetPolicy(std::move(policy)); });
+void DeliveryPart::FollowOwners(config::PolicyWatcher& watcher) {
+  watcher_ = &watcher;
+  watcher.set_on_owners([this](std::shared_ptr<const config::Owners> owners) {
+    worker_->SetOwners(std::move(owners));
+  });
+  watcher.set_on_lease([this](MonotonicTime until, const policy::v1::SourceLease& lease) {
+    worker_->SetLease(until, Duration(lease.grace_us()));
+  });
+  worker_->set_on_released([this](uint64_t) { Report(); });
+  Report();
+}
+
+void DeliveryPart::Report() {
+  policy::v1::ServiceReport report;
+  report.set_incarnation(incarnation_);
+  report.set_released_epoch(worker_->released_epoch());
+  for (const std::string& ip : worker_->owned_sources()) report.add_owned_source_ips(ip);
+  for (const std::string& ip : worker_->missing_sources()) report.add_missing_source_ips(ip);
+  watcher_->SetReport(std::move(report));
+}
+
+void DeliveryPart::StopFollowing() {
+  worker_->set_on_released(nullptr);
+  watcher_ = nullptr;
 }
 
 void DeliveryPart::Drain(Duration limit) {

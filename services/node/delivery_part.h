@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "services/config/policy_view.h"
+#include "services/config/policy_watcher.h"
 #include "services/delivery/core/worker.h"
 #include "services/delivery/dns/caching_mx_resolver.h"
 #include "services/delivery/dns/cares_client.h"
@@ -23,8 +24,13 @@ class DeliveryPart {
       : options_(options), shards_(std::move(shards)) {}
   ~DeliveryPart();
 
-  absl::Status Start(std::shared_ptr<const config::PolicyView> policy);
-  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // `follows_owners`: FollowOwners will be called, and nothing is sent before the table has come.
+  absl::Status Start(std::shared_ptr<const config::PolicyView> policy, bool follows_owners = false);
+  // On the loop's thread, as the three below: what the policy service gives to this worker, and
+  // what it is told of it, go through `watcher`, until StopFollowing.
+  void FollowOwners(config::PolicyWatcher& watcher);
+  void Report();
+  void StopFollowing();
   // Takes nothing more and finishes what is under way; gives up after `limit`.
   void Drain(Duration limit);
   void Stop();
@@ -42,6 +48,8 @@ class DeliveryPart {
   std::unique_ptr<delivery::OutboundConnections> connections_;
   std::unique_ptr<delivery::LocalConnections> local_;  // over connections_
   std::unique_ptr<delivery::Worker> worker_;
+  uint64_t incarnation_ = 0;
+  config::PolicyWatcher* watcher_ = nullptr;
 };
 
 }  // namespace sluice::node

@@ -20,6 +20,7 @@ absl::Status PolicyPart::Start() {
   }
   options.files = options_.config;
   options.accept_unsupported = options_.accept_unsupported;
+  if (options_.role == Role::kNode) options.owners.embedded_worker = options_.instance;
   policy_ = std::make_unique<policy::Policy>(thread_.loop(), options, files_);
   const policy::LoadResult loaded = policy_->Load();
   if (!loaded.ok) {

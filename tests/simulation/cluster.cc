@@ -6,10 +6,14 @@
 #include <utility>
 
 #include "services/config/policy_view.h"
+#include "services/config/policy_watcher.h"
+#include "services/config/snapshot_hash.h"
 #include "services/delivery/core/worker.h"
 #include "services/ingest/core/ingest.h"
 #include "services/ingest/core/inject.h"
 #include "services/mail/message_id.h"
+#include "services/policy/core/source_owners.h"
+#include "services/policy/core/watchers.h"
 #include "services/queue/core/memory_store.h"
 #include "services/queue/core/shard.h"
 #include "tests/simulation/ledger.h"
@@ -61,6 +65,17 @@ class SimCommitter final : public queue::Committer {
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
+using WatchClient =
+    SimStreamClient<policy::v1::WatchPolicyRequest, policy::v1::WatchPolicyResponse>;
+
+struct PolicyNode {
+  explicit PolicyNode(World& world) : executor(world) {}
+  SimExecutor executor;
+  policy::v1::PolicySnapshot snapshot;  // on its disk
+  std::unique_ptr<policy::Watchers> watchers;
+  std::unique_ptr<policy::SourceOwners> owners;
+};
+
 struct ShardNode {
   ShardNode(World& world, std::string name) : name(std::move(name)), executor(world) {}
   std::string name;
@@ -68,6 +83,8 @@ struct ShardNode {
   queue::MemoryStore store;  // the disk: outlives the process
   std::unique_ptr<SimCommitter> committer;
   std::unique_ptr<queue::Shard> shard;
+  std::unique_ptr<config::PolicyWatcher> watcher;
+  std::shared_ptr<const config::Owners> owners;  // the last table, on its disk
 };
 
 struct WorkerNode {
@@ -78,11 +95,14 @@ struct WorkerNode {
         connections(internet, executor) {}
   std::string name;
   std::vector<std::string> ips;
+  bool looks_again = false;  // has an address that its process does not know of
   uint64_t incarnation = 0;
   SimExecutor executor;
   SimConnections connections;
   std::unique_ptr<SimResolver> resolver;
   std::unique_ptr<delivery::Worker> worker;
+  std::unique_ptr<config::PolicyWatcher> watcher;
+  std::shared_ptr<const config::Owners> owners;  // the last table, on its disk
 };
 
 struct IngestNode {
@@ -112,6 +132,8 @@ class Cluster {
       : options_(options),
         world_(Random(options.seed).Next()),
         network_(world_, NetworkFaults{}),
+        policy_node_(world_),
+        watch_(network_, policy_node_.executor, [this] { return policy_node_.watchers.get(); }),
         ingest_(world_) {
     if (options.verbose) ledger_.log = [this](const std::string& what) { Log(what); };
     Random& random = world_.random();
@@ -146,10 +168,12 @@ class Cluster {
     StopIngest();
     for (auto& node : workers_) Stop(*node);
     for (auto& node : shards_) Stop(*node);
+    StopPolicy();
     world_.Clear();
   }
 
   RunReport Go() {
+    StartPolicy();
     for (auto& node : shards_) Start(*node);
     for (auto& node : workers_) Start(*node);
     StartIngest();
@@ -162,6 +186,11 @@ class Cluster {
     }
     // The faults are over: all must end now, by itself.
     calm_ = true;
+    for (auto& node : workers_) {
+      if (!node->looks_again || node->worker == nullptr) continue;
+      Stop(*node);
+      Start(*node);
+    }
     const MonotonicTime latest = began + std::chrono::hours(30);
     while (world_.now() < latest && !Ended()) {
       const MonotonicTime next = world_.now() + seconds(20);
@@ -256,7 +285,7 @@ class Cluster {
       if (random.Chance(0.2)) section->mutable_settings()->set_bounce_after_us(60'000'000);
       ledger_.limits[domain + "/v1"] = limit;
       ledger_.limits[domain + "/v2"] = limit;
-      if (options_.shared_limits) ledger_.limits[domain + "/both"] = limit;
+      ledger_.limits[domain + "/both"] = limit;
     }
     const auto add = [&snapshot](const char* name, std::vector<std::string> ips) {
       auto* vmta = snapshot.add_sections()->mutable_content()->mutable_virtual_mta();
@@ -275,6 +304,55 @@ class Cluster {
     const auto view = config::PolicyView::Build(snapshot);
     SLUICE_CHECK(view.ok());
     policy_ = *view;
+    // The same, in the order and with the hashes that services compare.
+    int number = 0;
+    for (policy::v1::Section& section : *snapshot.mutable_sections()) {
+      section = config::MakeSection("section/" + std::to_string(number++), section.content());
+    }
+    config::SortSections(&snapshot);
+    policy_node_.snapshot = std::move(snapshot);
+  }
+
+  void StartPolicy() {
+    PolicyNode& node = policy_node_;
+    node.watchers = std::make_unique<policy::Watchers>(node.executor, node.snapshot);
+    node.owners =
+        std::make_unique<policy::SourceOwners>(node.executor, policy::SourceOwnersOptions(),
+                                               [this, &node](const policy::v1::OwnersTable& table) {
+                                                 Log("owners " + table.ShortDebugString());
+                                                 *node.snapshot.mutable_owners() = table;
+                                                 node.watchers->OwnersChanged();
+                                                 return absl::OkStatus();
+                                               });
+    node.watchers->set_on_report(
+        [&node](const std::string& worker, const policy::v1::ServiceReport& report) {
+          return node.owners->OnReport(worker, report);
+        });
+    node.watchers->set_on_worker_gone(
+        [&node](const std::string& worker) { node.owners->OnGone(worker); });
+    if (node.snapshot.owners().epoch() != 0) node.owners->Load(node.snapshot.owners());
+    std::vector<policy::SourceOwners::Vmta> vmtas;
+    for (const auto* vmta : policy_->virtual_mtas()) {
+      auto& each = vmtas.emplace_back();
+      each.name = vmta->name();
+      for (const auto& host : vmta->source_hosts()) each.ips.push_back(host.ip());
+    }
+    node.owners->SetConfig(std::move(vmtas));
+  }
+  void StopPolicy() {
+    network_.Kill(policy_node_.executor);
+    policy_node_.owners.reset();
+    policy_node_.watchers.reset();
+    policy_node_.executor.Clear();
+  }
+  std::unique_ptr<config::PolicyWatcher> Watch(Executor& executor, const std::string& service,
+                                               const std::string& name) {
+    config::PolicyWatcherOptions options;
+    options.hello.set_service(service);
+    options.hello.set_instance(name);
+    if (service == "delivery") options.report_every = seconds(5);
+    return std::make_unique<config::PolicyWatcher>(executor, watch_, std::move(options),
+                                                   [](auto) {});
   }
 
   void Start(ShardNode& node) {
@@ -291,9 +369,17 @@ class Cluster {
       return;
     }
     node.shard->SetPolicy(policy_);
+    if (node.owners != nullptr) node.shard->SetOwners(node.owners);
+    node.watcher = Watch(node.executor, "queue", node.name);
+    node.watcher->set_on_owners([&node](std::shared_ptr<const config::Owners> owners) {
+      node.owners = owners;
+      node.shard->SetOwners(std::move(owners));
+    });
+    node.watcher->Start();
   }
   void Stop(ShardNode& node) {
     network_.Kill(node.executor);
+    node.watcher.reset();
     node.shard.reset();
     node.committer.reset();
     node.executor.Clear();
@@ -303,8 +389,10 @@ class Cluster {
     delivery::WorkerOptions options;
     options.name = node.name;
     options.incarnation = ++node.incarnation;
+    node.looks_again = false;
     options.addresses = node.ips;
     options.only_listed = true;
+    options.follows_owners = true;
     std::vector<delivery::ShardAddress> shards;
     for (size_t i = 0; i < shards_.size(); ++i) {
       shards.push_back({shards_[i]->name, dispatch_[i].get(), fetch_[i].get()});
@@ -312,10 +400,31 @@ class Cluster {
     node.worker = std::make_unique<delivery::Worker>(options, node.executor, *node.resolver,
                                                      node.connections, std::move(shards));
     node.worker->SetPolicy(policy_);
+    if (node.owners != nullptr) node.worker->SetOwners(node.owners);
     node.worker->Start();
+    node.watcher = Watch(node.executor, "delivery", node.name);
+    const auto report = [&node] {
+      policy::v1::ServiceReport report;
+      report.set_incarnation(node.incarnation);
+      report.set_released_epoch(node.worker->released_epoch());
+      for (const std::string& ip : node.worker->owned_sources()) report.add_owned_source_ips(ip);
+      node.watcher->SetReport(std::move(report));
+    };
+    node.watcher->set_on_owners([&node, report](std::shared_ptr<const config::Owners> owners) {
+      node.owners = owners;
+      node.worker->SetOwners(std::move(owners));
+      report();
+    });
+    node.watcher->set_on_lease([&node](MonotonicTime until, const policy::v1::SourceLease& lease) {
+      node.worker->SetLease(until, Duration(lease.grace_us()));
+    });
+    node.worker->set_on_released([report](uint64_t) { report(); });
+    report();
+    node.watcher->Start();
   }
   void Stop(WorkerNode& node) {
     network_.Kill(node.executor);
+    node.watcher.reset();
     node.worker.reset();
     node.resolver.reset();
     node.executor.Clear();
@@ -432,7 +541,7 @@ class Cluster {
   void Fault() {
     Random& random = world_.random();
     ++faults_;
-    switch (random.Below(8)) {
+    switch (random.Below(13)) {
       case 0:
       case 1: {
         ShardNode& node = *shards_[random.Below(shards_.size())];
@@ -451,10 +560,45 @@ class Cluster {
         if (node.worker == nullptr) return;
         Log("kill " + node.name);
         Stop(node);
+        if (random.Chance(0.2) && node.ips.size() > 1) {
+          // The operator moves an address to the other machine, whose worker sees it when it
+          // starts.
+          WorkerNode& other = *workers_[&node == workers_[0].get() ? 1 : 0];
+          Log("move " + node.ips.back() + " to " + other.name);
+          other.ips.push_back(node.ips.back());
+          other.looks_again = true;
+          node.ips.pop_back();
+        }
         world_.At(world_.now() + DownTime(), [this, &node] {
           Log("start " + node.name);
           Start(node);
         });
+        return;
+      }
+      case 8:
+      case 9:
+        if (policy_node_.owners == nullptr) return;
+        Log("kill policy");
+        StopPolicy();
+        world_.At(world_.now() + DownTime(), [this] {
+          Log("start policy");
+          StartPolicy();
+        });
+        return;
+      case 10:
+      case 11:
+      case 12: {
+        // The policy service cannot be reached: by one worker, and by some shards.
+        const Duration time = random.Between(seconds(10), minutes(4));
+        WorkerNode& worker = *workers_[random.Below(workers_.size())];
+        Log("no policy for " + worker.name);
+        network_.Isolate(policy_node_.executor, worker.executor, time);
+        for (auto& shard : shards_) {
+          if (random.Chance(0.5)) {
+            Log("no policy for " + shard->name);
+            network_.Isolate(policy_node_.executor, shard->executor, time);
+          }
+        }
         return;
       }
       case 4:
@@ -538,6 +682,8 @@ class Cluster {
   Ledger ledger_;
   Internet internet_;
   std::shared_ptr<const config::PolicyView> policy_;
+  PolicyNode policy_node_;
+  WatchClient watch_;
   std::vector<std::unique_ptr<ShardNode>> shards_;
   std::vector<std::unique_ptr<DispatchClient>> dispatch_;
   std::vector<std::unique_ptr<FetchClient>> fetch_;

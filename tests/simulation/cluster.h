@@ -11,9 +11,6 @@ namespace sluice::simulation {
 struct RunOptions {
   uint64_t seed = 1;
   bool verbose = false;
-  // Also hold the limits of queues whose virtual MTA has sources on both workers. That needs grants
-  // of the policy service, which do not exist yet: off by default, to be seen failing.
-  bool shared_limits = false;
 };
 
 struct RunReport {

@@ -1,5 +1,5 @@
 // Runs seeds of the simulation and says which failed.
-//   simulate [--first N] [--seeds N] [--jobs N] [--verbose] [--shared-limits]
+//   simulate [--first N] [--seeds N] [--jobs N] [--verbose]
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -18,14 +18,11 @@ int main(int argc, char** argv) {
   uint64_t seeds = 1000;
   unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
   bool verbose = false;
-  bool shared_limits = false;
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i];
     const bool has_value = i + 1 < argc;
     if (arg == "--verbose") {
       verbose = true;
-    } else if (arg == "--shared-limits") {
-      shared_limits = true;
     } else if (arg == "--first" && has_value) {
       first = std::strtoull(argv[++i], nullptr, 10);
     } else if (arg == "--seeds" && has_value) {
@@ -33,9 +30,7 @@ int main(int argc, char** argv) {
     } else if (arg == "--jobs" && has_value) {
       jobs = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else {
-      std::fprintf(stderr,
-                   "usage: %s [--first N] [--seeds N] [--jobs N] [--verbose] [--shared-limits]\n",
-                   argv[0]);
+      std::fprintf(stderr, "usage: %s [--first N] [--seeds N] [--jobs N] [--verbose]\n", argv[0]);
       return 2;
     }
   }
@@ -52,7 +47,7 @@ int main(int argc, char** argv) {
   const auto work = [&] {
     for (uint64_t i = next++; i < seeds; i = next++) {
       const auto start = std::chrono::steady_clock::now();
-      const RunReport report = sluice::simulation::Run({first + i, verbose, shared_limits});
+      const RunReport report = sluice::simulation::Run({first + i, verbose});
       const double took =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       std::lock_guard lock(mutex);

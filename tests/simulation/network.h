@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -63,6 +64,21 @@ class Network {
     wire->stalled_until = world_.now() + time;
     return true;
   }
+  // Nothing gets from one process to the other, nor back, for a while; neither is told.
+  void Isolate(Executor& a, Executor& b, Duration time) {
+    const MonotonicTime until = world_.now() + time;
+    isolated_[Pair(&a, &b)] = until;
+    for (const auto& weak : wires_) {
+      const auto wire = weak.lock();
+      if (wire == nullptr || wire->cut || Pair(wire->client, wire->server) != Pair(&a, &b))
+        continue;
+      wire->stalled_until = std::max(wire->stalled_until, until);
+    }
+  }
+  bool Isolated(Executor* a, Executor* b) const {
+    const auto found = isolated_.find(Pair(a, b));
+    return found != isolated_.end() && world_.now() < found->second;
+  }
   // A process died: its peers hear of a reset.
   void Kill(Executor& process) {
     for (const auto& weak : std::exchange(wires_, {})) {
@@ -86,8 +102,13 @@ class Network {
     return wires_[world_.random().Below(wires_.size())].lock();
   }
 
+  static std::pair<Executor*, Executor*> Pair(Executor* a, Executor* b) {
+    return std::less<>()(a, b) ? std::pair(a, b) : std::pair(b, a);
+  }
+
   World& world_;
   const NetworkFaults faults_;
+  std::map<std::pair<Executor*, Executor*>, MonotonicTime> isolated_;
   std::vector<std::weak_ptr<Wire>> wires_;
 };
 
@@ -270,7 +291,7 @@ class SimStreamClient final : public StreamClient<Request, Response> {
     network_.world().At(client->NextArrival(), [this, wire, server = std::move(server)]() mutable {
       if (wire->cut) return;
       Service* service = find_();
-      if (service == nullptr) {
+      if (service == nullptr || network_.Isolated(wire->client, wire->server)) {
         wire->on_cut(absl::UnavailableError("nobody listens"), network_.Latency(), Duration(0));
         return;
       }

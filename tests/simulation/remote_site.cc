@@ -65,6 +65,9 @@ class SimConnection final : public delivery::Connection {
       Later(rules_.round_trip, [this] { End(common::v1::STAGE_UNSPECIFIED, "QUIT"); });
     }
   }
+  void Abort() override {
+    Later(Duration(1), [this] { Break(common::v1::STAGE_UNSPECIFIED, "closed by the worker"); });
+  }
 
  private:
   Duration Thinks() { return random_.Between(Duration(0), rules_.thinks); }

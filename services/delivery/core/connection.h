@@ -92,6 +92,9 @@ class Connection {
   virtual void Send(Transaction transaction) = 0;
   // QUIT once nothing is under way, then OnClosed.
   virtual void Quit() = 0;
+  // Closes the socket soon, whatever is under way: its results, then OnClosed, follow, not within
+  // this call. Only of a connection that was ready. Where there is no remote site, as Quit.
+  virtual void Abort() { Quit(); }
 };
 
 class ConnectionFactory {

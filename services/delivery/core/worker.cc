@@ -23,7 +23,9 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
 
 Worker::~Worker() {
   alive_.reset();
-  if (renew_timer_ != 0) executor_.Cancel(renew_timer_);
+  for (TimerId timer : {renew_timer_, lease_timer_}) {
+    if (timer != 0) executor_.Cancel(timer);
+  }
   for (const auto& link : links_) {
     if (link->reconnect != 0) executor_.Cancel(link->reconnect);
   }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -20,6 +21,7 @@
 #include "services/base/executor.h"
 #include "services/base/log/log.h"
 #include "services/base/rpc/stream.h"
+#include "services/config/owners.h"
 #include "services/config/policy_view.h"
 #include "services/delivery/core/connection.h"
 #include "services/delivery/core/rate_pacer.h"
@@ -43,6 +45,9 @@ struct WorkerOptions {
   Log* log = nullptr;  // outlives the worker; none: silence
   Duration reconnect_min = std::chrono::milliseconds(50);
   Duration reconnect_max = std::chrono::seconds(5);
+  // A policy service says what this worker may use: until it has spoken, nothing. False: it may use
+  // all sources that it has (there is no other worker).
+  bool follows_owners = false;
 };
 
 struct ShardAddress {
@@ -74,6 +79,16 @@ class Worker {
   void Start();
   // New limits hold from the next token; connections stay.
   void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // What this worker may use from now on. What it has open besides is closed in good order; then
+  // `on_released` hears the epoch.
+  void SetOwners(std::shared_ptr<const config::Owners> owners);
+  // What the table marks as leased may be used until `until`; what is open `grace` later is cut.
+  void SetLease(MonotonicTime until, Duration grace);
+  void set_on_released(absl::AnyInvocable<void(uint64_t epoch)> on_released) {
+    on_released_ = std::move(on_released);
+  }
+  // The table that is kept to: nothing is open that it does not give.
+  uint64_t released_epoch() const { return released_epoch_; }
   // Takes nothing more, finishes what is under way, says QUIT; then `done`.
   void Drain(absl::AnyInvocable<void()> done);
 
@@ -124,6 +139,17 @@ class Worker {
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
 
+  // worker_owners.cc
+  bool MayUse(const Queue& queue) const;
+  bool MayUse(const Source& source) const;
+  void Judge(Queue& queue) const;
+  void ApplyOwners();
+  void MarkForeign();
+  void Halt(Queue& queue);
+  void OnLeaseEnd();
+  void CutWhatIsLeft();
+  void ReleasedWhenClosed();
+
   // worker_route.cc
   struct SourceChoice {
     Source* source = nullptr;
@@ -154,9 +180,12 @@ class Worker {
   void MakeRoom(const Limiter& limit, const Queue& queue);
 
   // worker_limits.cc
+  using Share = std::function<uint64_t(uint64_t limit)>;
   uint64_t ShareOf(uint64_t limit, const std::vector<std::string>& sources) const;
+  uint64_t ShareOf(uint64_t limit, const std::string& vmta,
+                   const std::vector<std::string>& sources) const;
   bool SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
-                  const std::vector<std::string>& sources);
+                  const Share& share_of);
   VmtaLimits& LimitsOf(const std::string& vmta);
   void SetLimits(std::vector<std::string>* owned);
   void SetSourceLimits(Source& source);
@@ -210,6 +239,14 @@ class Worker {
   // Of queues that were let go and that a new one of the same name must not forget.
   absl::flat_hash_map<std::string, RatePacer> resting_;
   MonotonicTime started_{};
+  std::shared_ptr<const config::Owners> owners_;
+  MonotonicTime owners_since_{};
+  MonotonicTime lease_until_{};
+  Duration lease_grace_{};
+  TimerId lease_timer_ = 0;
+  size_t foreign_connections_ = 0;  // that are to close before owners_ is kept to
+  uint64_t released_epoch_ = 0;
+  absl::AnyInvocable<void(uint64_t)> on_released_;
   std::vector<std::string> owned_vmtas_;
   WorkerStats stats_;
   uint64_t last_connection_id_ = 0;

@@ -254,7 +254,11 @@ void Worker::RemoveConn(Conn& conn) {
   --total_.connections;
   CountVmta(*conn.queue->limits, -1);
   FreedSlot();
+  const bool foreign = conn.foreign;
   conn.queue->conns.remove_if([&conn](const auto& each) { return each.get() == &conn; });
+  if (!foreign) return;
+  --foreign_connections_;
+  ReleasedWhenClosed();
 }
 
 // The queue reached nobody: its shards put it, not its recipients, in retry mode.

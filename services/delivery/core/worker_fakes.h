@@ -103,6 +103,7 @@ class FakeSites final : public ConnectionFactory {
       under_way.push_back(std::move(transaction));
     }
     void Quit() override { quit = true; }
+    void Abort() override { aborted = true; }
 
     // The oldest transaction under way gets its result.
     void Answer(queue::v1::RecipientOutcome outcome, uint32_t code = 0) {
@@ -129,6 +130,7 @@ class FakeSites final : public ConnectionFactory {
     std::vector<Transaction> under_way;
     bool quit = false;
     bool greeted = false;  // by the test
+    bool aborted = false;
 
    private:
     FakeSites& sites_;

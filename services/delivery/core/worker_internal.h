@@ -156,6 +156,8 @@ struct Worker::Queue {
   TimerId timer = 0;
   MonotonicTime timer_at{};
   common::v1::Reply last_failure;
+  bool mine = false;    // by the policy service's table
+  bool leased = false;  // only within its lease
 
   // By its own rate, or by that of a source it has a connection from.
   inline bool paced() const;
@@ -219,6 +221,7 @@ struct Worker::Conn final : ConnectionHandler {
   size_t next_target = 0;     // into order
   bool ready = false;
   bool quitting = false;
+  bool foreign = false;  // of a queue or source that is not ours any more
   size_t under_way = 0;
   uint64_t sent = 0;
   uint64_t delivered = 0;

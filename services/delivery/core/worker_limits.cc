@@ -35,22 +35,40 @@ uint64_t Worker::ShareOf(uint64_t limit, const std::vector<std::string>& sources
   if (sources.empty()) return limit;
   uint64_t share = 0;
   for (size_t i = 0; i < sources.size(); ++i) {
-    if (Owns(sources[i])) share += limit / sources.size() + (i < limit % sources.size() ? 1 : 0);
+    const bool mine = options_.follows_owners
+                          ? owners_ != nullptr && owners_->MayUseSource(options_.name, sources[i])
+                          : Owns(sources[i]);
+    if (mine) share += limit / sources.size() + (i < limit % sources.size() ? 1 : 0);
   }
   return share;
 }
 
+// Of a virtual MTA's own limit, all may be one worker's.
+uint64_t Worker::ShareOf(uint64_t limit, const std::string& vmta,
+                         const std::vector<std::string>& sources) const {
+  if (owners_ == nullptr) return ShareOf(limit, sources);
+  switch (owners_->PartOf(options_.name, vmta)) {
+    case config::Owners::Part::kNone:
+      return 0;
+    case config::Owners::Part::kOfItsSources:
+      return ShareOf(limit, sources);
+    case config::Owners::Part::kAll:
+      return limit;
+  }
+  return 0;
+}
+
 // False where this worker has no part of it, and somebody else has.
 bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
-                        const std::vector<std::string>& sources) {
+                        const Share& share_of) {
   bool any = true;
   limiter.most = SIZE_MAX;
   if (most > 0) {
-    limiter.most = ShareOf(most, sources);
+    limiter.most = share_of(most);
     any &= limiter.most > 0;
   }
   if (rate != nullptr && !rate->unlimited()) {
-    const uint64_t share = ShareOf(rate->count(), sources);
+    const uint64_t share = share_of(rate->count());
     any &= share > 0 || rate->count() == 0;
     limiter.pacer = PacerOf(share, rate->period_us(), limiter.pacer, executor_.clock().Now());
   } else {
@@ -73,7 +91,8 @@ void Worker::SetSourceLimits(Source& source) {
   source.what = absl::StrCat("source ", source.ip);
   const auto settings = policy_->ForSource(source.ip);
   SetLimiter(source, settings->max_smtp_out(),
-             settings->has_max_msg_rate() ? &settings->max_msg_rate() : nullptr, {});
+             settings->has_max_msg_rate() ? &settings->max_msg_rate() : nullptr,
+             [](uint64_t limit) { return limit; });
 }
 
 // Virtual MTAs of which this worker may have connections go to `owned`.
@@ -104,7 +123,8 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
     }
     const bool any =
         SetLimiter(*slot, pool->max_smtp_out(),
-                   pool->has_max_smtp_msg_rate() ? &pool->max_smtp_msg_rate() : nullptr, sources);
+                   pool->has_max_smtp_msg_rate() ? &pool->max_smtp_msg_rate() : nullptr,
+                   [&](uint64_t limit) { return ShareOf(limit, sources); });
     for (const std::string& member : pool->virtual_mtas()) {
       LimitsOf(member).pools.push_back(slot.get());
       if (!any) without.insert(absl::AsciiStrToLower(member));
@@ -113,14 +133,17 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   for (const auto* vmta : policy_->virtual_mtas()) {
     const std::string key = absl::AsciiStrToLower(vmta->name());
     VmtaLimits& limits = LimitsOf(vmta->name());
-    if (!SetLimiter(limits.own, vmta->max_smtp_out(),
-                    vmta->has_max_smtp_msg_rate() ? &vmta->max_smtp_msg_rate() : nullptr,
-                    sources_of[key])) {
+    if (!SetLimiter(
+            limits.own, vmta->max_smtp_out(),
+            vmta->has_max_smtp_msg_rate() ? &vmta->max_smtp_msg_rate() : nullptr,
+            [&](uint64_t limit) { return ShareOf(limit, vmta->name(), sources_of[key]); })) {
       without.insert(key);
     }
     limits.paced = limits.own.pacer.limited();
     for (const Limiter* pool : limits.pools) limits.paced |= pool->pacer.limited();
   }
+  // The policy service's table, which may change at any time, is no matter of the hello.
+  if (options_.follows_owners) without.clear();
   std::erase_if(*owned, [&without](const std::string& name) {
     return without.contains(absl::AsciiStrToLower(name));
   });

@@ -44,6 +44,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     slot->pool = ready.pool();
     slot->limits = &LimitsOf(slot->vmta);
     slot->turn = ++first_turn_;  // queues begin with different sources and hosts
+    Judge(*slot);
   }
   Queue& queue = *slot;
   if (queue.settings == nullptr) {
@@ -57,6 +58,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   if (known == queue.refs.end()) {
     queue.refs.push_back({&link, ready.queue_ref(), 0, 0, 0});
     known = std::prev(queue.refs.end());
+    queue.blocked.clear();  // so that this shard hears of it, too
     link.refs[ready.queue_ref()] = &queue;
   }
   known->oldest_due_us = ready.oldest_due_us();
@@ -75,6 +77,10 @@ void Worker::FirstPace(Queue& queue) {
     return;
   }
   queue.pacer.Exhaust(started_);
+  if (owners_ != nullptr) {
+    queue.pacer.Exhaust(owners_since_);  // another worker may have had it before
+    return;
+  }
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
   if (vmta == nullptr) return;
   for (const auto& host : vmta->source_hosts()) {
@@ -100,6 +106,10 @@ void Worker::DropRef(Queue& queue, Link& link, uint64_t ref) {
 void Worker::Pump(Queue& queue) {
   RefreshQueue(queue);
   if (queue.refs.empty() || draining_) return;
+  if (!MayUse(queue)) {
+    Halt(queue);
+    return;
+  }
   Grant(queue);
   const uint64_t due = queue.due();
   size_t most = queue.settings->max_smtp_out() == 0 ? options_.max_connections
@@ -246,7 +256,7 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
     link.dirty = true;
     FlushLater();
   };
-  if (queue == nullptr) {
+  if (queue == nullptr || !MayUse(*queue)) {
     give_back();
     return;
   }
@@ -302,6 +312,7 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
 // Sends what waits, each at its moment. A rate is charged here, when RCPT is about to be written.
 void Worker::SendPaced(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
+  if (!queue.waiting.empty() && !MayUse(queue)) Halt(queue);
   while (!queue.waiting.empty()) {
     Transaction& next = queue.waiting.front().transaction;
     Conn* best = nullptr;

@@ -220,7 +220,9 @@ Worker::Source* Worker::SourceToAwait(const Queue& queue) {
   if (vmta == nullptr) return nullptr;
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());
-    if (found != sources_.end() && found->second->suspended.empty()) return found->second.get();
+    if (found != sources_.end() && found->second->suspended.empty() && MayUse(*found->second)) {
+      return found->second.get();
+    }
   }
   return nullptr;
 }
@@ -252,7 +254,7 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
     const auto found = sources_.find(host.ip());
     if (found == sources_.end()) continue;
     Source& source = *found->second;
-    if (!source.suspended.empty() && source.suspended_until > now) continue;
+    if (!MayUse(source) || (!source.suspended.empty() && source.suspended_until > now)) continue;
     source.suspended.clear();
     if (!source.HasRoom(now) || (!source.waiters.empty() && serving_ != &queue)) continue;
     SourceChoice choice{&source, EhloName(host)};

@@ -167,6 +167,14 @@ class OutboundConnection final : public Connection,
     Touch();
   }
 
+  void Abort() override {
+    loop_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
+      if (alive.expired() || session_.ended()) return;
+      session_.OnDisconnect("closed by this worker: its right to send from here has run out");
+      Tell();
+    });
+  }
+
  private:
   struct Work {
     Transaction transaction;

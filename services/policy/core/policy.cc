@@ -35,7 +35,13 @@ Policy::Policy(Executor& executor, PolicyOptions options, config::FileSource& fi
     : executor_(executor),
       options_(std::move(options)),
       files_(files),
-      watchers_(executor, snapshot_) {
+      watchers_(executor, snapshot_),
+      owners_(executor, options_.owners,
+              [this](const v1::OwnersTable& table) { return PublishOwners(table); }) {
+  watchers_.set_on_report([this](const std::string& worker, const v1::ServiceReport& report) {
+    return owners_.OnReport(worker, report);
+  });
+  watchers_.set_on_worker_gone([this](const std::string& worker) { owners_.OnGone(worker); });
   watchers_.set_on_newer([this](uint64_t version) {
     if (version >= kMaxVersion) return;
     // Services must not mistake an old version of theirs for ours: go on above it.
@@ -77,6 +83,7 @@ LoadResult Policy::Load() {
     result.diagnostics.push_back(ErrorOf(std::string(status.message())));
     return result;
   }
+  if (snapshot_.owners().epoch() != 0) owners_.Load(snapshot_.owners());
   LoadResult result = Compile();
   if (result.ok) executor_.Post([this] { ScheduleExpiry(); });
   return result;
@@ -125,6 +132,7 @@ LoadResult Policy::Compile() {
     result.diagnostics.push_back(ErrorOf(std::string(changes.status().message())));
     return result;
   }
+  TellOwners();
   result.ok = true;
   result.changed = *changes > 0;
   result.sections_changed = *changes;
@@ -143,6 +151,7 @@ absl::StatusOr<uint32_t> Policy::Publish(std::vector<v1::Section> sections) {
   v1::PolicySnapshot next;
   for (v1::Section& section : sections) *next.add_sections() = std::move(section);
   config::SortSections(&next);
+  *next.mutable_owners() = snapshot_.owners();
   const uint32_t changes = CountChanges(snapshot_, next);
   if (changes == 0 && snapshot_.version() != 0) return 0;
   next.set_version(snapshot_.version() + 1);
@@ -155,6 +164,38 @@ absl::StatusOr<uint32_t> Policy::Publish(std::vector<v1::Section> sections) {
   const v1::PolicySnapshot before = std::exchange(snapshot_, std::move(next));
   watchers_.Changed(before);
   return std::max<uint32_t>(changes, 1);
+}
+
+absl::Status Policy::PublishOwners(const v1::OwnersTable& table) {
+  v1::PolicySnapshot next = snapshot_;
+  *next.mutable_owners() = table;
+  if (absl::Status status = config::ReplaceFile(snapshot_path(), next.SerializeAsString(), true);
+      !status.ok()) {
+    return status;
+  }
+  *snapshot_.mutable_owners() = table;
+  watchers_.OwnersChanged();
+  return absl::OkStatus();
+}
+
+void Policy::TellOwners() {
+  std::vector<SourceOwners::Vmta> vmtas;
+  for (const v1::Section& section : snapshot_.sections()) {
+    if (!section.content().has_virtual_mta()) continue;
+    const v1::VirtualMtaSection& said = section.content().virtual_mta();
+    SourceOwners::Vmta& vmta = vmtas.emplace_back();
+    vmta.name = said.name();
+    for (const auto& host : said.source_hosts()) vmta.ips.push_back(host.ip());
+    // A limit is divided over the sources; one that is smaller than their number is one worker's.
+    uint64_t least = UINT64_MAX;
+    if (said.max_smtp_out() > 0) least = said.max_smtp_out();
+    if (said.has_max_smtp_msg_rate() && !said.max_smtp_msg_rate().unlimited()) {
+      least = std::min<uint64_t>(least, said.max_smtp_msg_rate().count());
+    }
+    vmta.whole = least != UINT64_MAX && (vmta.ips.empty() || least < vmta.ips.size());
+  }
+  if (vmtas.empty()) vmtas.push_back({"default", {}, false});  // as PolicyView has it
+  owners_.SetConfig(std::move(vmtas));
 }
 
 std::vector<v1::ControlEntry> Policy::controls() const {

@@ -12,6 +12,7 @@
 #include "services/base/executor.h"
 #include "services/base/rpc/stream.h"
 #include "services/config/compiler.h"
+#include "services/policy/core/source_owners.h"
 #include "services/policy/core/watchers.h"
 #include "sluice/policy/v1/policy_service.pb.h"
 
@@ -24,6 +25,7 @@ struct PolicyOptions {
   std::vector<std::string> files;
   // Directives and sections that restrict and are not effective, and may be gone without.
   std::vector<std::string> accept_unsupported = {};
+  SourceOwnersOptions owners = {};
 };
 
 struct LoadResult {
@@ -77,6 +79,8 @@ class Policy {
   absl::StatusOr<uint32_t> Publish(std::vector<v1::Section> sections);
   std::vector<v1::Section> SectionsWhere(bool control) const;
   void ScheduleExpiry();
+  absl::Status PublishOwners(const v1::OwnersTable& table);
+  void TellOwners();
 
   Executor& executor_;
   const PolicyOptions options_;
@@ -84,6 +88,7 @@ class Policy {
   config::CompileCache cache_;
   v1::PolicySnapshot snapshot_;
   Watchers watchers_;
+  SourceOwners owners_;
   TimerId expiry_ = 0;
 };
 

@@ -34,7 +34,7 @@ class Watchers::Session final : public ServerStream::Handler {
       acked_ = request.ack().version();
       watchers_.Acknowledged(this, request.ack());
     } else if (request.has_report()) {
-      watchers_.states_[key_].report = std::move(*request.mutable_report());
+      OnReport(std::move(*request.mutable_report()));
     }
   }
   void OnWritable() override { SendSome(); }
@@ -56,6 +56,13 @@ class Watchers::Session final : public ServerStream::Handler {
     sent_version_ = watchers_.current_.version();
     SendSome();
   }
+  void SendOwners() {
+    if (watchers_.current_.owners().epoch() == 0) return;
+    Frame<v1::WatchPolicyResponse> frame;
+    *frame.header.mutable_owners() = watchers_.current_.owners();
+    waiting_.push_back(std::move(frame));
+    SendSome();
+  }
   uint64_t sent_version() const { return sent_version_; }
 
  private:
@@ -73,8 +80,21 @@ class Watchers::Session final : public ServerStream::Handler {
       watchers_.on_newer_(hello.have_version());
     }
     // on_newer_ may have published a version, which this session has then been sent.
-    if (sent_version_ == watchers_.current_.version()) return;
-    SendFrom(BaseOf(hello));
+    if (sent_version_ != watchers_.current_.version()) SendFrom(BaseOf(hello));
+    SendOwners();
+  }
+
+  void OnReport(v1::ServiceReport report) {
+    std::optional<v1::SourceLease> lease;
+    if (key_.first == "delivery" && watchers_.on_report_ != nullptr) {
+      lease = watchers_.on_report_(key_.second, report);
+    }
+    watchers_.states_[key_].report = std::move(report);
+    if (!lease) return;
+    Frame<v1::WatchPolicyResponse> frame;
+    *frame.header.mutable_lease() = *std::move(lease);
+    waiting_.push_back(std::move(frame));
+    SendSome();
   }
 
   const v1::PolicySnapshot& BaseOf(const v1::WatcherHello& hello) const {
@@ -130,6 +150,12 @@ void Watchers::Changed(const v1::PolicySnapshot& before) {
   }
 }
 
+void Watchers::OwnersChanged() {
+  for (const auto& session : sessions_) {
+    if (session->said_hello()) session->SendOwners();
+  }
+}
+
 std::vector<WatcherState> Watchers::states() const {
   std::vector<WatcherState> states;
   for (const auto& [key, state] : states_) states.push_back(state);
@@ -146,7 +172,12 @@ void Watchers::Forget(Session* session) {
   const bool again = std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& other) {
     return other->said_hello() && other->key() == gone->key();
   });
-  if (!again) states_[gone->key()].connected = false;
+  if (!again) {
+    states_[gone->key()].connected = false;
+    if (gone->key().first == "delivery" && on_worker_gone_ != nullptr) {
+      on_worker_gone_(gone->key().second);
+    }
+  }
   size_t gone_count = 0;
   for (auto it = states_.begin(); it != states_.end();) {
     const bool drop = !it->second.connected && ++gone_count > kMaxGone;

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -44,6 +45,17 @@ class Watchers final : public StreamService<v1::WatchPolicyRequest, v1::WatchPol
     on_newer_ = std::move(on_newer);
   }
 
+  // Asked with each report of a delivery worker; the lease it gets, if any.
+  using OnReport = absl::AnyInvocable<std::optional<v1::SourceLease>(const std::string& instance,
+                                                                     const v1::ServiceReport&)>;
+  void set_on_report(OnReport on_report) { on_report_ = std::move(on_report); }
+  // Called when a delivery worker's last stream has ended.
+  void set_on_worker_gone(absl::AnyInvocable<void(const std::string& instance)> on_gone) {
+    on_worker_gone_ = std::move(on_gone);
+  }
+  // The owners in the snapshot have changed, and nothing else: everybody is sent the table.
+  void OwnersChanged();
+
   // Everybody who ever said hello to this process, in order of service and instance; of those that
   // are gone, at most 1,000.
   std::vector<WatcherState> states() const;
@@ -69,6 +81,8 @@ class Watchers final : public StreamService<v1::WatchPolicyRequest, v1::WatchPol
   Executor& executor_;
   const v1::PolicySnapshot& current_;
   absl::AnyInvocable<void(uint64_t)> on_newer_;
+  OnReport on_report_;
+  absl::AnyInvocable<void(const std::string&)> on_worker_gone_;
   // What was in force before, newest first: a service that was away for a while gets a difference.
   std::deque<v1::PolicySnapshot> history_;
   std::vector<std::unique_ptr<Session>> sessions_;

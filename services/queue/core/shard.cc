@@ -144,6 +144,9 @@ absl::Status Shard::Start() {
       ++queue->leased;
     }
     if (lease->queue == nullptr) continue;
+    lease->delete_asked.insert(row.delete_asked().begin(), row.delete_asked().end());
+    lease->delete_author = row.delete_author();
+    lease->delete_reason = row.delete_reason();
     leases_.emplace(lease->id, std::move(lease));
   }
   if (!rows->status().ok()) return rows->status();

@@ -2,8 +2,8 @@
 // actor on one executor; every durable change goes through one journal (group commit), and nothing
 // is promised to anybody before its batch is durable.
 //
-// The code lies in shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,
-// change}.cc.
+// The code lies in
+// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control, change}.cc.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "services/base/rpc/stream.h"
 #include "services/base/rpc/unary.h"
+#include "services/config/owners.h"
 #include "services/config/policy_view.h"
 #include "services/queue/core/dispatch_order.h"
 #include "services/queue/core/journal.h"
@@ -72,6 +73,9 @@ class Shard {
   // Reads queue rows and leases; then it serves. DATA_LOSS where a row cannot be read.
   absl::Status Start();
   void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // To which worker each queue goes from now on; queues that belong to another one change hands.
+  // Workers keep to the same table by themselves, so a late one here delays mail and nothing else.
+  void SetOwners(std::shared_ptr<const config::Owners> owners);
   void set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_failed);
   // Accepts and leases nothing more; `done` when what was asked before is durable.
   void Drain(absl::AnyInvocable<void()> done);
@@ -184,7 +188,12 @@ class Shard {
   // Reads the first row of lanes whose next due time is only what a restart knew.
   void LookAt(Lane& lane);
   WorkerSession* ChooseWorker(Queue& queue);
+  bool MayServe(const WorkerSession& worker, const Queue& queue) const;
   bool MayServe(const WorkerSession& worker, std::string_view vmta) const;
+  // Takes back what `worker` has no right to any more.
+  void ReleaseForeign(WorkerSession& worker);
+  // Queues that wait for the same workers wait in one line.
+  std::string LineOf(const Queue& queue) const;
   // Until a worker comes that can take it, or one that has too much unanswered goes on.
   void AwaitWorker(Queue& queue);
   void PumpWaiting();
@@ -322,6 +331,7 @@ class Shard {
   Journal journal_;
   QueueTable queues_;
   std::shared_ptr<const config::PolicyView> policy_;
+  std::shared_ptr<const config::Owners> owners_;  // null: no policy service says
   absl::AnyInvocable<void(const absl::Status&)> on_failed_;
   ShardStats stats_;
   StoreHealth health_;
@@ -349,7 +359,7 @@ class Shard {
   absl::flat_hash_map<uint64_t, LostLease> lost_;
   DispatchOrder order_;  // queues with credits and mail
   bool run_posted_ = false;
-  // Ids of queues that have due mail and no worker, by virtual MTA, in turn.
+  // Ids of queues that have due mail and no worker, by LineOf, in turn.
   std::map<std::string, std::deque<uint64_t>, std::less<>> waiting_;
   bool pump_posted_ = false;
   bool flush_posted_ = false;

@@ -72,6 +72,7 @@ void Shard::DeleteMessages(v1::DeleteMessagesRequest request,
           lease->delete_asked.insert(static_cast<uint32_t>(i));
           lease->delete_author = request.author();
           lease->delete_reason = request.reason();
+          WriteLease(*lease, false);
         }
       }
       response->set_leased(response->leased() + 1);

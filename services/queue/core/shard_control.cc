@@ -97,7 +97,9 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
     *next_us = now_us;
     if (!queue.blocked_limit.empty()) {
       *next_us = queue.blocked_until_us == 0 ? now_us : queue.blocked_until_us;
-      return absl::StrCat("limit reached: ", queue.blocked_limit);
+      return queue.blocked_limit.starts_with("max-")
+                 ? absl::StrCat("limit reached: ", queue.blocked_limit)
+                 : queue.blocked_limit;
     }
     if (queue.session == nullptr) {
       const bool owned = std::any_of(workers_.begin(), workers_.end(), [&queue](const auto& each) {
@@ -106,6 +108,13 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
       if (!owned) {
         return absl::StrCat("no worker is connected that owns a source of virtual MTA ",
                             std::string(queue.vmta()));
+      }
+      if (owners_ != nullptr) {
+        const std::string_view owner = owners_->OwnerOf(queue.name, queue.vmta());
+        return owner.empty() ? std::string("the policy service has given it to no worker yet")
+                             : absl::StrCat("waits for worker ",
+                                            absl::string_view(owner.data(), owner.size()),
+                                            ", to which the policy service has given it");
       }
       if (queue.leased > 0 && queue.last_worker != nullptr) {
         return absl::StrCat("contact with worker ", *queue.last_worker,

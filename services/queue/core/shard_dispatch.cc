@@ -121,8 +121,51 @@ void Shard::Offer(Queue& queue) {
   }
 }
 
-// Where a virtual MTA has one source IP, one worker has it, whatever host names the IP goes by: the
-// one that all shards find by themselves among those that are connected (highest random weight).
+void Shard::SetOwners(std::shared_ptr<const config::Owners> owners) {
+  owners_ = std::move(owners);
+  if (!serving_) return;
+  auto waiting = std::exchange(waiting_, {});
+  for (const auto& [line, ids] : waiting) {
+    for (uint64_t id : ids) {
+      Queue* queue = queues_.FindById(id);
+      if (queue != nullptr && std::exchange(queue->waiting, false)) AwaitWorker(*queue);
+    }
+  }
+  for (const auto& worker : workers_) ReleaseForeign(*worker);
+  PumpWaitingLater();
+}
+
+void Shard::ReleaseForeign(WorkerSession& worker) {
+  std::vector<uint64_t> refs;
+  for (const auto& [ref, standing] : worker.standing) refs.push_back(ref);
+  std::sort(refs.begin(), refs.end());
+  for (uint64_t ref : refs) {
+    const auto found = refs_.find(ref);
+    if (found == refs_.end() || MayServe(worker, *found->second)) continue;
+    Queue& queue = *found->second;
+    Release(queue, true);
+    AwaitWorker(queue);
+  }
+}
+
+bool Shard::MayServe(const WorkerSession& worker, const Queue& queue) const {
+  if (owners_ == nullptr) return MayServe(worker, queue.vmta());
+  return worker.incarnation != 0 && !worker.draining && worker.vmtas.contains(queue.vmta()) &&
+         owners_->OwnerOf(queue.name, queue.vmta()) == worker.worker;
+}
+
+std::string Shard::LineOf(const Queue& queue) const {
+  std::string line(queue.vmta());
+  if (owners_ == nullptr) return line;
+  const std::string_view owner = owners_->OwnerOf(queue.name, queue.vmta());
+  line.push_back('/');  // is in no virtual MTA's name
+  line.append(owner);
+  return line;
+}
+
+// Without a policy service: where a virtual MTA has one source IP, one worker has it, whatever host
+// names the IP goes by: the one that all shards find by themselves among those that are connected
+// (highest random weight).
 bool Shard::MayServe(const WorkerSession& worker, std::string_view vmta) const {
   if (worker.incarnation == 0 || worker.draining || !worker.vmtas.contains(vmta)) return false;
   const auto* section = policy_->FindVirtualMta(vmta);
@@ -141,9 +184,11 @@ bool Shard::MayServe(const WorkerSession& worker, std::string_view vmta) const {
 WorkerSession* Shard::ChooseWorker(Queue& queue) {
   WorkerSession* best = nullptr;
   for (const auto& worker : workers_) {
-    if (worker->unanswered >= options_.max_unanswered || !MayServe(*worker, queue.vmta())) continue;
-    // One worker at a time: one that lost contact may still be sending.
-    if (queue.leased > 0 && queue.last_worker != nullptr && worker->worker != *queue.last_worker) {
+    if (worker->unanswered >= options_.max_unanswered || !MayServe(*worker, queue)) continue;
+    // One worker at a time: one that lost contact may still be sending. The policy service waits
+    // for that before it names another owner.
+    if (owners_ == nullptr && queue.leased > 0 && queue.last_worker != nullptr &&
+        worker->worker != *queue.last_worker) {
       continue;
     }
     if (best == nullptr || worker->standing.size() < best->standing.size()) best = worker.get();
@@ -153,9 +198,7 @@ WorkerSession* Shard::ChooseWorker(Queue& queue) {
 
 void Shard::AwaitWorker(Queue& queue) {
   if (std::exchange(queue.waiting, true)) return;
-  const auto found = waiting_.find(queue.vmta());
-  auto& line = found != waiting_.end() ? found->second : waiting_[std::string(queue.vmta())];
-  line.push_back(queue.id);
+  waiting_[LineOf(queue)].push_back(queue.id);
 }
 
 void Shard::PumpWaitingLater() {
@@ -167,11 +210,13 @@ void Shard::PumpWaiting() {
   pump_posted_ = false;
   int budget = kWaitingPerTurn;
   bool more = false;
-  for (auto& [vmta, line] : waiting_) {
+  for (auto& [name, line] : waiting_) {
     for (size_t left = line.size(); left > 0; --left) {
+      const Queue* first = queues_.FindById(line.front());
       const bool room =
-          std::any_of(workers_.begin(), workers_.end(), [this, &vmta = vmta](const auto& worker) {
-            return worker->unanswered < options_.max_unanswered && MayServe(*worker, vmta);
+          first == nullptr ||
+          std::any_of(workers_.begin(), workers_.end(), [this, first](const auto& worker) {
+            return worker->unanswered < options_.max_unanswered && MayServe(*worker, *first);
           });
       if (!room) break;
       if (--budget < 0) {
@@ -410,16 +455,7 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
   // What it has more right to than another worker goes over to it.
   for (const auto& other : workers_) {
     if (other.get() == &session || other->incarnation == 0) continue;
-    std::vector<uint64_t> refs;
-    for (const auto& [ref, standing] : other->standing) refs.push_back(ref);
-    std::sort(refs.begin(), refs.end());
-    for (uint64_t ref : refs) {
-      const auto found = refs_.find(ref);
-      if (found == refs_.end() || MayServe(*other, found->second->vmta())) continue;
-      Queue& queue = *found->second;
-      Release(queue, true);
-      AwaitWorker(queue);
-    }
+    ReleaseForeign(*other);
   }
   PumpWaitingLater();
 }

@@ -222,7 +222,7 @@ void Shard::TakeBack(Lease& lease, bool lost) {
   Queue& queue = *lease.queue;
   std::vector<DeliveryKey> old_keys;
   std::vector<DeliveryKey> new_keys;
-  const bool loaded = lost && LoadLease(lease);
+  const bool loaded = (lost || !lease.delete_asked.empty()) && LoadLease(lease);
   uint32_t ended = 0;
   if (lost) {
     ++stats_.lost_leases;
@@ -243,7 +243,7 @@ void Shard::TakeBack(Lease& lease, bool lost) {
       continue;
     }
     DeliveryKey next = key;
-    if (loaded) {
+    if (loaded && lost) {
       common::v1::Delivery& delivery = lease.deliveries[i];
       delivery.set_lost_leases(delivery.lost_leases() + 1);
       if (delivery.lost_leases() >= options_.lost_leases_held && !delivery.has_hold()) {
@@ -278,6 +278,11 @@ void Shard::WriteLease(const Lease& lease, bool taken_back) {
   row.set_storage_key(lease.keys[0].storage_key);
   for (const DeliveryKey& key : lease.keys) row.add_delivery_keys(key.Encode());
   row.set_taken_back(taken_back);
+  if (!lease.delete_asked.empty()) {
+    for (uint32_t position : lease.delete_asked) row.add_delete_asked(position);
+    row.set_delete_author(lease.delete_author);
+    row.set_delete_reason(lease.delete_reason);
+  }
   journal_.batch().Put(Family::kLeases, U64Key(lease.id), row.SerializeAsString());
 }
 

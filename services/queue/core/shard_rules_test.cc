@@ -336,6 +336,45 @@ TEST_F(ShardRulesTest, OneSourceIpBelongsToOneWorker) {
   EXPECT_EQ(std::min(first.announcements, second.announcements), 20);
 }
 
+// The policy service says who has a queue: it goes there and nowhere else, and over to another one
+// when the table changes.
+TEST_F(ShardRulesTest, AQueueGoesToTheWorkerThatTheTableNames) {
+  const auto table = [](uint64_t epoch, const std::string& owner) {
+    policy::v1::OwnersTable table;
+    table.set_epoch(epoch);
+    table.add_workers(owner);
+    auto* entry = table.add_vmtas();
+    entry->set_vmta("default");
+    entry->add_hosts();
+    return config::Owners::Build(table);
+  };
+  shard_->SetOwners(table(1, "w2"));
+  TestWorker& w1 = AddWorker("w1");
+  injector().Send({"a@d.example"});
+  Run();
+  EXPECT_TRUE(w1.ready.empty());
+  std::string reason;
+  v1::GetQueueRequest request;
+  request.set_name("d.example/default");
+  const auto look = [&] {
+    shard_->GetQueue(request, [&](auto response) { reason = response->queue().reason(); });
+  };
+  look();
+  EXPECT_EQ(reason, "waits for worker w2, to which the policy service has given it");
+  TestWorker& w2 = AddWorker("w2");
+  Run();
+  EXPECT_EQ(w2.ready.size(), 1u);
+  w2.Credit(w2.ready.begin()->second.queue_ref(), 1);
+  Run();
+  ASSERT_EQ(w2.leases.size(), 1u);
+  injector().Send({"b@d.example"});
+  Run();
+  shard_->SetOwners(table(2, "w1"));
+  Run();
+  EXPECT_EQ(w2.gone.size(), 1u);
+  EXPECT_EQ(w1.ready.size(), 1u) << "w2's lease does not keep it: policy has waited for w2";
+}
+
 TEST_F(ShardRulesTest, AnUploadThatNoMessageNamesIsRemoved) {
   struct Handler final : Stream<v1::UploadRequest, v1::UploadResponse>::Handler {
     void OnFrame(Frame<v1::UploadResponse> frame) override {

@@ -387,6 +387,50 @@ TEST_F(ShardTest, DeletedMailIsGoneAndItsEventSaysWho) {
   shard_->DeleteMessages({}, [](auto response) { EXPECT_FALSE(response.ok()); });
 }
 
+// What an operator deletes while a worker has it goes when the worker gives it back, also where the
+// shard was killed in between.
+TEST_F(ShardTest, ADeleteOfLeasedMailSurvivesAKill) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 1;
+  injector().Send({"a@d.example"});
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1u);
+  const uint64_t lease = worker.leases[0].lease.lease_id();
+  v1::DeleteMessagesRequest request;
+  request.mutable_filter()->set_all(true);
+  request.set_author("op");
+  bool answered = false;
+  shard_->DeleteMessages(request, [&](auto response) {
+    answered = true;
+    EXPECT_EQ(response->leased(), 1u);
+  });
+  Run();
+  ASSERT_TRUE(answered);
+  Kill();
+  Open();
+  TestWorker& again = AddWorker("w1", 1, {lease});
+  Run();
+  again.Answer(lease, v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  Run();
+  EXPECT_EQ(Status().recipients(), 0u);
+  EXPECT_EQ(Status().transient_total(), 0u);
+}
+
+TEST_F(ShardTest, ADeleteOfLeasedMailHoldsAlsoWhereItsLeaseComesBackUnused) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 1;
+  injector().Send({"a@d.example"});
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1u);
+  v1::DeleteMessagesRequest request;
+  request.mutable_filter()->set_all(true);
+  shard_->DeleteMessages(request, [](auto) {});
+  Run();
+  worker.Return(worker.leases[0].lease.lease_id());
+  Run();
+  EXPECT_EQ(Status().recipients(), 0u);
+}
+
 TEST_F(ShardTest, ListingFindsEveryRecipientAlsoRightAfterAKill) {
   AddWorker().auto_credit = 1;
   for (int i = 0; i < 300; ++i) injector().Send({"r" + std::to_string(i) + "@x.example"});

@@ -169,6 +169,11 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     revoke->set_released(released);
     stream_->Send(std::move(frame));
   }
+  void Return(uint64_t lease) {
+    Frame<v1::DispatchRequest> frame;
+    frame.header.add_returned_leases(lease);
+    stream_->Send(std::move(frame));
+  }
   void Drop() { stream_.reset(); }
 
   v1::ShardHello hello;

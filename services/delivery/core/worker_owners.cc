@@ -1,0 +1,188 @@
+// What is this worker's: only that is used. The policy service gives a queue to another worker when
+// this one has said that it holds nothing of it any more, or when its lease is long over.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+
+void Worker::Judge(Queue& queue) const {
+  queue.mine = owners_ != nullptr
+                   ? owners_->OwnerOf(queue.name, queue.vmta) == std::string_view(options_.name)
+                   : !options_.follows_owners;
+  queue.leased = owners_ != nullptr && owners_->Leased(queue.vmta);
+}
+
+bool Worker::MayUse(const Queue& queue) const {
+  return queue.mine && (!queue.leased || executor_.clock().Now() < lease_until_);
+}
+
+bool Worker::MayUse(const Source& source) const {
+  return owners_ == nullptr || owners_->MayUseSource(options_.name, source.ip);
+}
+
+void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
+  auto before = std::exchange(owners_, std::move(owners));
+  // A table between them would be one that we never saw.
+  if (before != nullptr && before->epoch() + 1 != owners_->epoch()) before = nullptr;
+  owners_since_ = executor_.clock().Now();
+  // What another worker sent until now is not known: as if all that may pass had just passed.
+  const auto had_source = [&](const std::string& ip) {
+    return before != nullptr && before->MayUseSource(options_.name, ip);
+  };
+  for (const auto& [ip, source] : sources_) {
+    if (!had_source(ip)) source->pacer.Exhaust(owners_since_);
+  }
+  const auto had = [&](std::string_view queue) {
+    const std::string_view vmta = queue.substr(queue.rfind('/') + 1);
+    return before != nullptr && before->OwnerOf(queue, vmta) == std::string_view(options_.name);
+  };
+  absl::erase_if(resting_, [&](const auto& each) { return !had(each.first); });
+  for (const auto& [name, queue] : queues_) {
+    if (!had(name)) queue->pacer.Exhaust(owners_since_);
+  }
+  // Our parts of divided limits.
+  std::vector<std::string> unchanged = owned_vmtas_;
+  SetLimits(&unchanged);
+  for (const auto& [name, limits] : vmta_limits_) limits->own.pacer.Exhaust(owners_since_);
+  for (const auto& [name, limit] : pool_limits_) limit->pacer.Exhaust(owners_since_);
+  ApplyOwners();
+  FreedSlot();
+}
+
+// Connections that are to close before the table is kept to: of queues and sources that are not
+// ours, and those above our part of a divided limit.
+void Worker::MarkForeign() {
+  foreign_connections_ = 0;
+  std::vector<Limiter*> limits;
+  for (const auto& [name, each] : vmta_limits_) limits.push_back(&each->own);
+  for (const auto& [name, each] : pool_limits_) limits.push_back(each.get());
+  absl::flat_hash_map<const Limiter*, size_t> left;
+  for (const Limiter* limit : limits) left[limit] = limit->connections;
+  const auto mark = [&](Conn& conn) {
+    conn.foreign = true;
+    ++foreign_connections_;
+    --left[&conn.queue->limits->own];
+    for (const Limiter* pool : conn.queue->limits->pools) --left[pool];
+  };
+  for (const auto& [name, queue] : queues_) {
+    for (const auto& conn : queue->conns) {
+      conn->foreign = false;
+      if (!queue->mine || !MayUse(*conn->source)) mark(*conn);
+    }
+  }
+  for (const auto& [name, queue] : queues_) {
+    const auto above = [&] {
+      return left[&queue->limits->own] > queue->limits->own.most ||
+             std::any_of(queue->limits->pools.begin(), queue->limits->pools.end(),
+                         [&](const Limiter* pool) { return left[pool] > pool->most; });
+    };
+    for (const auto& conn : queue->conns) {
+      if (!conn->foreign && above()) mark(*conn);
+    }
+  }
+}
+
+// Closes what is not ours, goes on with what is.
+void Worker::ApplyOwners() {
+  std::vector<std::string> names;
+  for (const auto& [name, queue] : queues_) {
+    names.push_back(name);
+    Judge(*queue);
+  }
+  MarkForeign();
+  for (const std::string& name : names) {
+    const auto found = queues_.find(name);
+    if (found == queues_.end()) continue;
+    Queue& queue = *found->second;
+    std::vector<Conn*> connecting;
+    for (const auto& conn : queue.conns) {
+      if (!conn->foreign || conn->quitting) continue;
+      if (!conn->ready) {
+        connecting.push_back(conn.get());
+        continue;
+      }
+      conn->quitting = true;
+      EndIdle(*conn);
+      conn->connection->Quit();
+    }
+    for (Conn* conn : connecting) RemoveConn(*conn);
+    TrimCredits(queue);
+    Pump(queue);
+  }
+  ReleasedWhenClosed();
+}
+
+void Worker::ReleasedWhenClosed() {
+  if (owners_ == nullptr || foreign_connections_ > 0 || released_epoch_ == owners_->epoch()) return;
+  released_epoch_ = owners_->epoch();
+  if (on_released_) on_released_(released_epoch_);
+}
+
+// Nothing more of this queue is begun; what is under way ends.
+void Worker::Halt(Queue& queue) {
+  for (Ref& ref : queue.refs) {
+    if (ref.credits > 0) RevokeCredits(ref);
+  }
+  while (!queue.waiting.empty()) {
+    GiveBack(queue.waiting.front().work_id);
+    queue.waiting.pop_front();
+  }
+  std::vector<Conn*> connecting;
+  for (const auto& conn : queue.conns) {
+    if (conn->quitting) continue;
+    if (!conn->ready) {
+      connecting.push_back(conn.get());
+      continue;
+    }
+    conn->quitting = true;
+    EndIdle(*conn);
+    conn->connection->Quit();
+  }
+  for (Conn* conn : connecting) RemoveConn(*conn);
+  if (queue.mine) {
+    Block(queue, "the policy service is away: no lease for a virtual MTA that several workers have",
+          {});
+    return;
+  }
+  const std::string_view owner =
+      owners_ == nullptr ? std::string_view() : owners_->OwnerOf(queue.name, queue.vmta);
+  Block(queue,
+        owner.empty()
+            ? std::string("the policy service has not given it to a worker yet")
+            : absl::StrCat("it belongs to worker ", absl::string_view(owner.data(), owner.size())),
+        {});
+}
+
+void Worker::SetLease(MonotonicTime until, Duration grace) {
+  const bool had = executor_.clock().Now() < lease_until_;
+  lease_until_ = std::max(lease_until_, until);
+  lease_grace_ = grace;
+  if (had || executor_.clock().Now() >= lease_until_) return;
+  if (lease_timer_ != 0) executor_.Cancel(lease_timer_);
+  lease_timer_ = executor_.At(lease_until_, [this] { OnLeaseEnd(); });
+  ApplyOwners();
+}
+
+void Worker::OnLeaseEnd() {
+  lease_timer_ = 0;
+  if (executor_.clock().Now() < lease_until_) {  // it was renewed
+    lease_timer_ = executor_.At(lease_until_, [this] { OnLeaseEnd(); });
+    return;
+  }
+  ApplyOwners();
+  lease_timer_ = executor_.At(lease_until_ + lease_grace_, [this] { CutWhatIsLeft(); });
+}
+
+// Somebody else may begin now.
+void Worker::CutWhatIsLeft() {
+  lease_timer_ = 0;
+  for (const auto& [name, queue] : queues_) {
+    for (const auto& conn : queue->conns) {
+      if (conn->ready && (conn->foreign || !MayUse(*queue))) conn->connection->Abort();
+    }
+  }
+}
+
+}  // namespace sluice::delivery

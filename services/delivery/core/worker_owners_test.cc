@@ -1,0 +1,153 @@
+// A worker uses what the policy service's table gives it, and within its lease: nothing else.
+#include <functional>
+
+#include "gtest/gtest.h"
+#include "services/delivery/core/worker.h"
+#include "services/delivery/core/worker_fakes.h"
+
+namespace sluice::delivery {
+namespace {
+
+using std::chrono::seconds;
+
+class WorkerOwners : public ::testing::Test {
+ protected:
+  WorkerOwners() {
+    resolver_.answer.outcome = MxOutcome::kFound;
+    resolver_.answer.hosts = {{"mx1", 10, {"192.0.2.1"}}};
+    resolver_.answer.from_dns = false;
+    resolver_.answer.expires = executor_.clock().Now() + std::chrono::hours(1);
+    policy::v1::PolicySnapshot snapshot;
+    snapshot.set_version(1);
+    auto* vmta = snapshot.add_sections()->mutable_content()->mutable_virtual_mta();
+    vmta->set_name("v");
+    vmta->add_source_hosts()->set_ip("127.0.0.5");
+    vmta->add_source_hosts()->set_ip("192.0.2.9");
+    auto view = config::PolicyView::Build(snapshot);
+    EXPECT_TRUE(view.ok());
+    WorkerOptions options;
+    options.name = "w1";
+    options.incarnation = 7;
+    options.follows_owners = true;
+    worker_ = std::make_unique<Worker>(options, executor_, resolver_, sites_,
+                                       std::vector<ShardAddress>{{"s0", &shard_, nullptr}});
+    worker_->set_on_released([this](uint64_t epoch) { released_ = epoch; });
+    worker_->SetPolicy(*view);
+    worker_->Start();
+    executor_.RunPosted();
+    shard_.Hello(60);
+  }
+  // The virtual MTA's addresses, and who has each.
+  void Table(uint64_t epoch, const std::string& first, const std::string& second, bool leased) {
+    policy::v1::OwnersTable table;
+    table.set_epoch(epoch);
+    auto* entry = table.add_vmtas();
+    entry->set_vmta("v");
+    entry->set_leased(leased);
+    for (const auto& [ip, worker] : {std::pair("127.0.0.5", first), {"192.0.2.9", second}}) {
+      if (worker.empty()) continue;
+      auto* host = entry->add_hosts();
+      host->set_ip(ip);
+      host->set_worker(static_cast<uint32_t>(table.workers_size()));
+      table.add_workers(worker);
+    }
+    worker_->SetOwners(config::Owners::Build(table));
+    executor_.RunPosted();
+  }
+  testing::FakeSites::Remote* Connected() {
+    executor_.RunPosted();
+    if (sites_.open.empty()) return nullptr;
+    testing::FakeSites::Remote* remote = sites_.open.front();
+    remote->handler->OnReady();
+    executor_.RunPosted();
+    return remote;
+  }
+
+  sluice::testing::ManualExecutor executor_;
+  testing::FakeSites sites_{executor_};
+  testing::FakeResolver resolver_;
+  testing::FakeShard shard_;
+  std::unique_ptr<Worker> worker_;
+  uint64_t released_ = 0;
+};
+
+TEST_F(WorkerOwners, NothingIsUsedBeforeThePolicyServiceHasSpoken) {
+  shard_.Ready(1, 1);
+  executor_.RunPosted();
+  EXPECT_TRUE(sites_.open.empty());
+  EXPECT_EQ(shard_.Take().blocked_size(), 1) << "the operator sees why";
+  Table(1, "w1", "", false);
+  EXPECT_EQ(released_, 1u);
+  ASSERT_NE(Connected(), nullptr);
+  EXPECT_EQ(shard_.Take().credits_size(), 1);
+}
+
+TEST_F(WorkerOwners, WhatGoesToAnotherWorkerIsClosedInGoodOrderAndThenReported) {
+  Table(1, "w1", "", false);
+  shard_.Ready(1, 3);
+  testing::FakeSites::Remote* remote = Connected();
+  ASSERT_NE(remote, nullptr);
+  shard_.Lease(10, 1);
+  executor_.RunPosted();
+  ASSERT_EQ(remote->under_way.size(), 1u);
+  Table(2, "w2", "", false);
+  EXPECT_TRUE(remote->quit);
+  EXPECT_EQ(released_, 1u) << "the connection is open";
+  shard_.Lease(11, 1);  // from before the shard heard of it
+  executor_.RunPosted();
+  EXPECT_EQ(remote->under_way.size(), 1u);
+  EXPECT_EQ(shard_.Take().returned_leases_size(), 1);
+  remote->Answer(queue::v1::RECIPIENT_OUTCOME_DELIVERED);
+  EXPECT_EQ(released_, 1u);
+  remote->Close(true);
+  executor_.RunPosted();
+  EXPECT_EQ(released_, 2u);
+  EXPECT_TRUE(sites_.open.empty());
+  EXPECT_EQ(shard_.Take().results_size(), 1);
+}
+
+TEST_F(WorkerOwners, AnAddressOfAnotherWorkerIsNotUsedThoughItIsHere) {
+  Table(1, "w2", "w1", true);
+  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  for (int i = 0; i < 20; ++i) shard_.Ready(1, 1);
+  executor_.RunPosted();
+  EXPECT_TRUE(sites_.open.empty());
+}
+
+TEST_F(WorkerOwners, AtTheEndOfTheLeaseAllIsClosedAndAfterTheGraceItIsCut) {
+  // Both addresses are of w1, the second one's worker is elsewhere: whichever has the queue, this
+  // test is about the lease.
+  Table(1, "w1", "w1", true);
+  shard_.Ready(1, 1);
+  executor_.RunPosted();
+  EXPECT_TRUE(sites_.open.empty()) << "no lease yet";
+  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  testing::FakeSites::Remote* remote = Connected();
+  ASSERT_NE(remote, nullptr);
+  shard_.Lease(10, 1);
+  executor_.RunPosted();
+  executor_.Advance(seconds(15));
+  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  executor_.Advance(seconds(15));
+  EXPECT_FALSE(remote->quit) << "it was renewed";
+  executor_.Advance(seconds(6));
+  EXPECT_TRUE(remote->quit);
+  EXPECT_FALSE(remote->aborted);
+  executor_.Advance(seconds(40));
+  EXPECT_TRUE(remote->aborted) << "its last transaction hangs";
+}
+
+TEST_F(WorkerOwners, WithoutLeaseWhatIsNotSharedGoesOn) {
+  Table(1, "w1", "", false);
+  shard_.Ready(1, 1);
+  testing::FakeSites::Remote* remote = Connected();
+  ASSERT_NE(remote, nullptr);
+  shard_.Lease(10, 1);
+  executor_.RunPosted();
+  executor_.Advance(std::chrono::minutes(5));
+  EXPECT_FALSE(remote->quit);
+  EXPECT_FALSE(remote->aborted);
+}
+
+}  // namespace
+}  // namespace sluice::delivery

@@ -1,0 +1,231 @@
+// Who has which source and queue, and that nothing changes hands while the one who had it may still
+// use it.
+#include "services/policy/core/source_owners.h"
+
+#include <optional>
+
+#include "gtest/gtest.h"
+#include "services/base/testing/manual_executor.h"
+#include "services/config/owners.h"
+
+namespace sluice::policy {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::minutes;
+using std::chrono::seconds;
+
+class SourceOwnersTest : public ::testing::Test {
+ protected:
+  SourceOwnersTest() { Start({}); }
+  void Start(const std::string& embedded) {
+    SourceOwnersOptions options;
+    options.embedded_worker = embedded;
+    owners_.emplace(executor_, options, [this](const v1::OwnersTable& table) {
+      disk_ = table;
+      return absl::OkStatus();
+    });
+    if (disk_.epoch() != 0) owners_->Load(disk_);
+    owners_->SetConfig(config_);
+    executor_.RunPosted();
+  }
+  void Configure(std::vector<SourceOwners::Vmta> vmtas) {
+    config_ = std::move(vmtas);
+    owners_->SetConfig(config_);
+    executor_.RunPosted();
+  }
+  // `worker` says what it has, and that it keeps to the table of `released`. True: it gets a lease.
+  bool Report(const std::string& worker, const std::vector<std::string>& ips, uint64_t released) {
+    v1::ServiceReport report;
+    report.set_incarnation(1);
+    for (const std::string& ip : ips) report.add_owned_source_ips(ip);
+    report.set_released_epoch(released);
+    report.set_lease_request(++requests_);
+    const auto lease = owners_->OnReport(worker, report);
+    executor_.RunPosted();
+    return lease.has_value();
+  }
+  std::shared_ptr<const config::Owners> Table() const { return config::Owners::Build(disk_); }
+  std::string OwnerOf(const std::string& queue, const std::string& vmta = "v") const {
+    return std::string(Table()->OwnerOf(queue, vmta));
+  }
+  // A queue of "v" that `worker` has.
+  std::string QueueOf(const std::string& worker) const {
+    for (int i = 0; i < 100; ++i) {
+      const std::string queue = "d" + std::to_string(i) + "/v";
+      if (OwnerOf(queue) == worker) return queue;
+    }
+    ADD_FAILURE() << worker << " has no queue: " << disk_.ShortDebugString();
+    return {};
+  }
+  // v has a source on each of two workers, and both know it.
+  void Shared() {
+    Configure({{"v", {"192.0.2.1", "192.0.2.2"}, false}});
+    Report("w1", {"192.0.2.1"}, disk_.epoch());
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+    Report("w1", {"192.0.2.1"}, disk_.epoch());
+    ASSERT_EQ(disk_.vmtas(0).hosts_size(), 2) << disk_.ShortDebugString();
+    ASSERT_EQ(disk_.vmtas(0).moving_since_epoch(), 0u);
+  }
+
+  testing::ManualExecutor executor_;
+  std::vector<SourceOwners::Vmta> config_;
+  v1::OwnersTable disk_;
+  std::optional<SourceOwners> owners_;
+  uint64_t requests_ = 0;
+};
+
+TEST_F(SourceOwnersTest, WhatOneWorkerHasAloneNeedsNoLease) {
+  Configure({{"v", {"192.0.2.1"}, false}});
+  EXPECT_EQ(disk_.epoch(), 0u) << "nobody is there";
+  EXPECT_TRUE(Report("w1", {"192.0.2.1"}, 0));
+  EXPECT_EQ(OwnerOf("a/v"), "w1");
+  EXPECT_FALSE(Table()->Leased("v"));
+  EXPECT_TRUE(Table()->MayUseSource("w1", "192.0.2.1"));
+  EXPECT_FALSE(Table()->MayUseSource("w2", "192.0.2.1"));
+}
+
+TEST_F(SourceOwnersTest, AQueueChangesHandsOnlyWhenTheOneThatHadItHasLetGo) {
+  Configure({{"v", {"192.0.2.1", "192.0.2.2"}, false}});
+  Report("w1", {"192.0.2.1"}, 0);
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  Report("w2", {"192.0.2.2"}, 0);
+  const uint64_t asked = disk_.epoch();
+  size_t stays = 0;
+  size_t waits = 0;
+  for (int i = 0; i < 100; ++i) {
+    const std::string owner = OwnerOf("d" + std::to_string(i) + "/v");
+    EXPECT_NE(owner, "w2");
+    ++(owner.empty() ? waits : stays);
+  }
+  EXPECT_GT(stays, 20u) << "what does not change hands goes on";
+  EXPECT_GT(waits, 20u);
+  Report("w2", {"192.0.2.2"}, asked);
+  Report("w1", {"192.0.2.1"}, asked - 1);
+  EXPECT_EQ(disk_.epoch(), asked) << "w1 has not answered";
+  Report("w1", {"192.0.2.1"}, asked);
+  EXPECT_FALSE(QueueOf("w1").empty());
+  EXPECT_FALSE(QueueOf("w2").empty());
+  EXPECT_TRUE(Table()->Leased("v"));
+}
+
+TEST_F(SourceOwnersTest, ADeadWorkersShareGoesToTheOthersAfterItsLease) {
+  Shared();
+  const std::string queue = QueueOf("w1");
+  owners_->OnGone("w1");
+  for (int i = 0; i < 12; ++i) {
+    executor_.Advance(seconds(5));
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+    EXPECT_EQ(OwnerOf(queue), "w1") << "its connections may be open for lease and grace";
+  }
+  executor_.Advance(seconds(10));
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  executor_.Advance(seconds(2));
+  EXPECT_EQ(OwnerOf(queue), "w2");
+  EXPECT_FALSE(Table()->Leased("v")) << "it is alone now";
+  // It comes back: the same again.
+  Report("w1", {"192.0.2.1"}, 0);
+  EXPECT_EQ(OwnerOf(queue), "");
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  EXPECT_EQ(OwnerOf(queue), "w1");
+}
+
+TEST_F(SourceOwnersTest, AWorkerThatIsCutOffKeepsWhatItHasAlone) {
+  Configure({{"v", {"192.0.2.1"}, false}});
+  Report("w1", {"192.0.2.1"}, 0);
+  owners_->OnGone("w1");
+  Report("w2", {}, 0);
+  Configure({{"v", {"192.0.2.1", "192.0.2.2"}, false}});
+  for (int i = 0; i < 100; ++i) {
+    executor_.Advance(minutes(1));
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+    ASSERT_EQ(OwnerOf("a/v"), "w1") << "it could not agree";
+  }
+  // Its machine is gone, and its address is on another one.
+  Report("w2", {"192.0.2.1", "192.0.2.2"}, disk_.epoch());
+  executor_.Advance(seconds(2));
+  Report("w2", {"192.0.2.1", "192.0.2.2"}, disk_.epoch());
+  executor_.Advance(seconds(2));
+  EXPECT_EQ(OwnerOf("a/v"), "w2");
+}
+
+TEST_F(SourceOwnersTest, AWorkerThatDoesNotLetGoLosesItsLease) {
+  Shared();
+  Configure({{"v", {"192.0.2.2"}, false}});
+  EXPECT_TRUE(Report("w1", {"192.0.2.1"}, 1));
+  executor_.Advance(seconds(61));
+  EXPECT_FALSE(Report("w1", {"192.0.2.1"}, 1));
+  for (int i = 0; i < 20; ++i) {
+    executor_.Advance(seconds(5));
+    Report("w1", {"192.0.2.1"}, 1);
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+  }
+  EXPECT_EQ(OwnerOf("a/v"), "w2");
+}
+
+// Limits of an address hold on the address, so one worker has it, even where two machines say that
+// they do (as with loopback).
+TEST_F(SourceOwnersTest, AnAddressBelongsToOneWorker) {
+  Configure({{"v", {"127.0.0.5"}, false}, {"u", {"127.0.0.5", "127.0.0.6"}, false}});
+  Report("w1", {"127.0.0.5", "127.0.0.6"}, 0);
+  Report("w1", {"127.0.0.5", "127.0.0.6"}, disk_.epoch());
+  Report("w2", {"127.0.0.5", "127.0.0.6"}, disk_.epoch());
+  Report("w1", {"127.0.0.5", "127.0.0.6"}, disk_.epoch());
+  for (const char* ip : {"127.0.0.5", "127.0.0.6"}) {
+    EXPECT_NE(Table()->MayUseSource("w1", ip), Table()->MayUseSource("w2", ip)) << ip;
+  }
+  EXPECT_TRUE(Table()->Leased("v")) << "the other one would do";
+}
+
+// A limit over all queues of a virtual MTA holds only where one worker has them all.
+TEST_F(SourceOwnersTest, AVirtualMtaWithLimitsOfItsOwnStaysTogether) {
+  Configure({{"v", {"192.0.2.1", "192.0.2.2"}, true}});
+  Report("w1", {"192.0.2.1"}, 0);
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  const std::string owner = OwnerOf("d0/v");
+  EXPECT_FALSE(owner.empty());
+  for (int i = 1; i < 100; ++i) EXPECT_EQ(OwnerOf("d" + std::to_string(i) + "/v"), owner);
+}
+
+TEST_F(SourceOwnersTest, ARestartOfPolicyChangesNothing) {
+  Shared();
+  const v1::OwnersTable before = disk_;
+  Start({});
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  executor_.Advance(seconds(30));
+  EXPECT_EQ(disk_.SerializeAsString(), before.SerializeAsString());
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  executor_.Advance(hours(1));
+  EXPECT_EQ(disk_.SerializeAsString(), before.SerializeAsString());
+}
+
+TEST_F(SourceOwnersTest, WhereThePolicyServiceLostItsDataAllLeasesRunOutFirst) {
+  Shared();
+  const uint64_t known = disk_.epoch();
+  disk_.Clear();
+  Start({});
+  Report("w1", {"192.0.2.1"}, known);
+  EXPECT_GT(disk_.epoch(), known) << "so that workers believe it";
+  EXPECT_TRUE(disk_.vmtas().empty());
+  executor_.Advance(seconds(60));
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  EXPECT_TRUE(disk_.vmtas().empty());
+  executor_.Advance(seconds(10));
+  EXPECT_EQ(OwnerOf("d0/v"), "w1");
+}
+
+// sluiced under another host name: its worker of before died with it.
+TEST_F(SourceOwnersTest, AnEmbeddedWorkerThatChangedItsNameIsNotWaitedFor) {
+  config_ = {{"v", {}, false}};
+  Start("old-name");
+  Report("old-name", {}, 0);
+  EXPECT_EQ(OwnerOf("a/v"), "old-name");
+  Start("new-name");
+  Report("new-name", {}, 0);
+  executor_.Advance(seconds(2));
+  EXPECT_EQ(OwnerOf("a/v"), "new-name");
+}
+
+}  // namespace
+}  // namespace sluice::policy
