@@ -1,11 +1,13 @@
 // Every directive that says it is effective has a test of what it does, outside of this folder: one
-// that writes its name in a configuration, or sets its field. Those without one are listed in
-// testdata/effective_without_test.txt, and that list may only get shorter.
+// that writes its name in a configuration, or sets its field. What the compiler alone does has it
+// here. Those without one are listed in testdata/effective_without_test.txt, and that list may only
+// get shorter.
 #include <fstream>
 #include <iostream>
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -31,10 +33,11 @@ bool IsNameByte(char c) {
 // As a word of its own: max-smtp-out is not in total-max-smtp-out.
 bool HasName(const std::string& text, std::string_view name) {
   for (size_t at = text.find(name); at != text.npos; at = text.find(name, at + 1)) {
-    const bool starts = at == 0 || !IsNameByte(text[at - 1]) || text[at - 1] == '-';
+    // In a string a line may begin with \n.
+    const bool starts = at == 0 || !IsNameByte(text[at - 1]) ||
+                        (at > 1 && text[at - 1] == 'n' && text[at - 2] == '\\');
     const size_t end = at + name.size();
-    if (starts && (at == 0 || text[at - 1] != '-') &&
-        (end == text.size() || !IsNameByte(text[end]))) {
+    if (starts && (end == text.size() || !IsNameByte(text[end]))) {
       return true;
     }
   }
@@ -59,7 +62,7 @@ bool IsCovered(const std::string& tests, const Directive& directive) {
 
 }  // namespace
 
-// Arguments: the list, then the tests.
+// Arguments: the list, the tests, "--", the compiler's tests.
 int main(int argc, char** argv) {
   if (argc < 10) {
     std::cerr << "no tests to read\n";
@@ -69,12 +72,19 @@ int main(int argc, char** argv) {
   std::istringstream list(ReadFile(argv[1]));
   for (std::string line; std::getline(list, line);) listed.insert(line);
   std::string tests;
-  for (int i = 2; i < argc; ++i) tests += ReadFile(argv[i]);
+  int i = 2;
+  for (; i < argc && std::string_view(argv[i]) != "--"; ++i) tests += ReadFile(argv[i]);
+  std::string with_compiler = tests;
+  for (++i; i < argc; ++i) with_compiler += ReadFile(argv[i]);
 
   int grown = 0;
   std::set<std::string> without;
   for (const Directive& directive : AllDirectives()) {
-    if (directive.status != Status::kActive || IsCovered(tests, directive)) continue;
+    const bool compiled = directive.target == sluice::config::Target::kCompiler;
+    if (directive.status != Status::kActive ||
+        IsCovered(compiled ? with_compiler : tests, directive)) {
+      continue;
+    }
     const std::string name(directive.name);
     if (!without.insert(name).second) continue;
     std::cout << name << (listed.contains(name) ? "" : "  <- not listed") << "\n";

@@ -44,6 +44,21 @@ void BM_Compile(benchmark::State& state) {
 }
 BENCHMARK(BM_Compile)->Unit(benchmark::kMillisecond);
 
+// A reload in which one domain changed: the others are not compiled again.
+void BM_CompileAgain(benchmark::State& state) {
+  NoFiles files;
+  CompileCache cache;
+  CompileOptions options;
+  options.cache = &cache;
+  const std::string texts[] = {Text(7), Text(8)};
+  int round = 0;
+  CompileText("a.conf", texts[0], files, options);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(CompileText("a.conf", texts[++round % 2], files, options));
+  }
+}
+BENCHMARK(BM_CompileAgain)->Unit(benchmark::kMillisecond);
+
 void BM_BuildView(benchmark::State& state) {
   const auto snapshot = CompileOrDie(Text(7), 1);
   for (auto _ : state) benchmark::DoNotOptimize(*PolicyView::Build(snapshot));

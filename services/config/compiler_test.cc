@@ -284,6 +284,32 @@ TEST(CompilerTest, TheSmtpPortIsAListenerOnEveryAddress) {
   EXPECT_EQ(view->global().smtp_listeners().values(1), "0.0.0.0:2525");
 }
 
+TEST(CompilerTest, ABindingIsADomainOfAVirtualMta) {
+  const auto view = ViewOf(
+      "<bind source-vmta=\"News\" destination-domain=\"gmail.com\">\nmax-smtp-out 3\n</bind>\n"
+      "<virtual-mta news>\nsmtp-source-host 192.0.2.1\n<domain gmail.com>\nmax-smtp-out 9\n"
+      "bounce-after 1d\n</domain>\n</virtual-mta>\n"
+      "<bind destination-domain=x.test>\nmax-smtp-out 4\n</bind>\n");
+  EXPECT_EQ(view->ForQueue("gmail.com", "news", "")->max_smtp_out(), 3u);
+  EXPECT_EQ(view->ForQueue("gmail.com", "news", "")->bounce_after_us(), int64_t{86400} * 1'000'000);
+  EXPECT_EQ(view->ForQueue("x.test", "default", "")->max_smtp_out(), 4u);
+  EXPECT_FALSE(CompileOne("<bind source-vmta=none>\n</bind>").ok());
+  EXPECT_FALSE(CompileOne("<bind to=x.test>\n</bind>").ok());
+  EXPECT_FALSE(CompileOne("<bind>\n</bind>").ok());
+}
+
+TEST(CompilerTest, OldNamesOfWhatThereIs) {
+  const auto view = ViewOf(
+      "smtp-port 2525\nsmtp-ip 192.0.2.1, 192.0.2.2\nsmtp-source-host 192.0.2.9 out.test\n"
+      "delivery-priority 70\n<domain a.test>\ndeliver-local-dsn no\n</domain>\n");
+  ASSERT_EQ(view->global().smtp_listeners().values_size(), 2);
+  EXPECT_EQ(view->global().smtp_listeners().values(1), "192.0.2.2:2525");
+  EXPECT_EQ(view->FindVirtualMta("default")->source_hosts(0).host_name(), "out.test");
+  EXPECT_TRUE(view->ForQueue("a.test", "default", "")->suppress_local_dsn());
+  EXPECT_EQ(view->ForQueue("a.test", "default", "")->queue_priority(), 70u);
+  EXPECT_FALSE(CompileOne("smtp-ip somewhere").ok());
+}
+
 TEST(CompilerTest, SecretsAreInNoMessage) {
   for (const char* text :
        {"http-api-key hunter2\n", "http-api-key \"hunter2\n", "<domain x>\nauth-pasword hunter2\n",

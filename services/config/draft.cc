@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
 #include "services/config/compiler_proxy.h"
+#include "services/config/domain_pattern.h"
 #include "services/config/snapshot_hash.h"
 
 namespace sluice::config {
@@ -28,12 +29,24 @@ class Finisher {
   policy::v1::PolicySnapshot Finish() {
     CheckNames();
     CheckSectionUses();
+    PlaceBinds();
     if (!draft_.vmtas.contains(std::string(kDefaultName)) &&
         !draft_.pools.contains(std::string(kDefaultName))) {
       // Where mail that names nothing goes, unless a directive says otherwise.
       draft_.vmtas[std::string(kDefaultName)].section.set_name(std::string(kDefaultName));
     }
     auto* const settings = draft_.global.mutable_settings();
+    for (const std::string& ip : draft_.smtp_ips) {
+      const auto address = IpAddress::Parse(ip);
+      const int port = settings->smtp_port() == 0 ? 25 : static_cast<int>(settings->smtp_port());
+      const std::string listener = (Endpoint{*address, static_cast<uint16_t>(port)}).ToString();
+      auto* const values = settings->mutable_smtp_listeners()->mutable_values();
+      if (std::find(values->begin(), values->end(), listener) == values->end()) {
+        *values->Add() = listener;
+      }
+    }
+    // It says which port, and where only where nothing else does.
+    if (!draft_.smtp_ips.empty()) settings->clear_smtp_port();
     if (settings->smtp_port() != 0) {
       auto* const listeners = settings->mutable_smtp_listeners()->mutable_values();
       const std::string everywhere = absl::StrCat("0.0.0.0:", settings->smtp_port());
@@ -127,6 +140,30 @@ class Finisher {
       policy::v1::SectionContent content;
       *content.mutable_mx_rollup() = draft_.mx_rollup;
       Add("mx-rollup", std::move(content));
+    }
+  }
+
+  // What a <bind> says goes over what the virtual MTA's <domain> says.
+  void PlaceBinds() {
+    for (auto& [key, bind] : draft_.binds) {
+      const auto& [vmta, pattern] = key;
+      DomainDrafts* domains = &draft_.domains;
+      if (!vmta.empty()) {
+        const auto found = draft_.vmtas.find(vmta);
+        if (found == draft_.vmtas.end()) {
+          Unknown("virtual MTA", vmta, bind.where, vmta_count_);
+          continue;
+        }
+        domains = &found->second.domains;
+      } else {
+        draft_.known_hashes.erase(pattern);
+      }
+      policy::v1::QueueSettings& settings = (*domains)[{pattern, false}];
+      OverlaySettings(bind.settings, &settings);
+      const auto said = draft_.origins.find(&bind.settings);
+      if (said == draft_.origins.end()) continue;
+      const FieldOrigins fields = said->second;
+      for (const auto& [field, origin] : fields) draft_.origins[&settings][field] = origin;
     }
   }
 

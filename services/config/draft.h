@@ -81,6 +81,12 @@ struct NamedSourceDraft {
   Location where;
 };
 
+// <bind>: a <domain> section of a virtual MTA that may be declared later.
+struct BindDraft {
+  policy::v1::QueueSettings settings;
+  Location where;
+};
+
 struct Draft {
   policy::v1::GlobalSection global;
   std::map<std::string, VirtualMtaDraft> vmtas;  // by name in lower case
@@ -98,6 +104,9 @@ struct Draft {
   std::map<std::string, policy::v1::SmtpUserSection> smtp_users;  // by name as it is
   std::map<std::string, policy::v1::AuthFileSection> auth_files;  // by path
   std::vector<SectionUse> section_uses;
+  // By virtual MTA in lower case (empty: all) and pattern.
+  std::map<std::pair<std::string, std::string>, BindDraft> binds;
+  std::vector<std::string> smtp_ips;
   std::vector<SourceUse> source_uses;
   std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out
   std::map<std::string, ProxyDraft> proxies;     // by name in lower case

@@ -41,6 +41,11 @@ std::vector<Directive> GlobalDirectives() {
        .help = "Port that takes SMTP connections on every IPv4 address.",
        .min = 1,
        .max = 65535},
+      {.name = "smtp-ip",
+       .scopes = kGlobal,
+       .grammar = Grammar::kIps,
+       .help = "Address that smtp-port is about, instead of every IPv4 address.",
+       .appends = true},
       {.name = "smtp-greeting",
        .scopes = kGlobal,
        .target = kOurs,
@@ -188,6 +193,10 @@ std::vector<Directive> GlobalDirectives() {
 std::vector<Directive> VirtualMtaDirectives() {
   constexpr auto kVmta = Target::kVirtualMta;
   return {
+      {.name = "smtp-source-host",
+       .scopes = kGlobal,
+       .grammar = Grammar::kSourceHost,
+       .help = "Source address of the virtual MTA \"default\", and the name that it says in EHLO."},
       {.name = "smtp-source-host",
        .aliases = {"source"},
        .scopes = kVirtualMta,

@@ -192,10 +192,6 @@ void AddSending(std::vector<Directive>* all) {
   all->push_back(std::move(key));
   all->push_back(Planned("include-headers-from", kSending, Grammar::kFile,
                          "File of header lines for every message."));
-  all->push_back(Keyed(Arguments(Planned("smtp-source-host", kGlobal, Grammar::kText,
-                                         "Source address of mail that has no virtual MTA."),
-                                 2, 2, "CIDR HOST-NAME"),
-                       Key::kNothing));
   all->push_back(
       Keyed(Arguments(Planned("smtp-proxy-source-host", kGlobal | kVirtualMta, Grammar::kText,
                               "Source address behind a proxy.", Status::kRefused),
@@ -209,7 +205,6 @@ void AddSending(std::vector<Directive>* all) {
   all->push_back(Keyed(Global("ip-connection-limit", Grammar::kCount,
                               "Connections to one network at once.", Status::kRefused),
                        Key::kNetwork));
-  all->push_back(Global("smtp-ip", Grammar::kIps, "Address that takes SMTP connections."));
   all->push_back(Global("adaptive-max-smtp-out", Grammar::kBool,
                         "Fewer connections to a domain that defers much.", Status::kRefused));
   all->push_back(Global("adaptive-soft-bounce-limit", Grammar::kCount,

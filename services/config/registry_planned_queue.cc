@@ -151,13 +151,11 @@ void AddReplies(QueueTable* t) {
   t->Bool("allow-priority-interruption", "Mail of higher priority goes first on a connection.");
   t->Bool("allow-priority-interruption-during-transfer", "Also in the middle of a transfer.");
   t->Bool("allow-cancel-during-transfer", "A deletion stops a transfer.");
-  t->Add("delivery-priority", Grammar::kCount, "The old name of queue-priority, 1 to 100.");
 }
 
 void AddReports(QueueTable* t) {
   t->Add("dsn-format", Grammar::kChoice, "Form of delivery reports.").choices =
       "standard,plain-text";
-  t->Add("deliver-local-dsn", Grammar::kBool, "Send delivery reports that begin here.");
   t->Bool("log-resolution", "Log DNS answers.");
   t->Bool("log-transfer-failures", "Log broken transfers.");
   t->Bool("log-disabled-ips", "Log disabled addresses.");

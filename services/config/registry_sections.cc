@@ -201,7 +201,8 @@ std::vector<SectionKind> Sections() {
       {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused},
       {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME", "A penalty box.", kRefused},
       {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned},
-      {"bind", kBind, kGlobal, "NAME=VALUE ...", "One address and one domain.", kRefused},
+      {"bind", kBind, kGlobal, "NAME=VALUE ...",
+       "Mail of source-vmta=NAME to destination-domain=PATTERN; <domain> directives."},
       {"mx-rollup-list", kMxRollupList, kGlobal, "", "Domains that share MX hosts.", kPlanned},
   };
 }

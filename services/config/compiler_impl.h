@@ -1,0 +1,125 @@
+// The compiler's parts, one class over several files. Private to the compiler.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "services/config/compiler.h"
+#include "services/config/compiler_ingress.h"
+#include "services/config/compiler_proxy.h"
+#include "services/config/draft.h"
+#include "services/config/lexer.h"
+#include "services/config/registry.h"
+
+namespace sluice::config {
+
+// A section that is open.
+struct Frame {
+  Scope scope = kGlobal;
+  std::string name;  // as in <name>
+  Location where;
+  bool skip = false;   // a section that is only read over
+  bool quiet = false;  // a section that is not effective: its lines are only checked
+  size_t number = 0;   // 0: outside of sections
+  VirtualMtaDraft* vmta = nullptr;
+  PoolDraft* pool = nullptr;
+  uint32_t* source_pool = nullptr;
+  std::vector<policy::v1::QueueSettings*> queues;
+  std::vector<policy::v1::ClientSettings*> clients;
+  policy::v1::SourceSettings* source = nullptr;
+  ListenerDraft* listener = nullptr;
+  policy::v1::PatternListSection* pattern_list = nullptr;
+  policy::v1::SourceGroupSection* source_group = nullptr;
+  policy::v1::SmtpUserSection* smtp_user = nullptr;
+  policy::v1::SmtpPatternListSection* smtp_patterns = nullptr;
+  ProxyDraft* proxy = nullptr;
+  std::string source_ip;  // with its prefix length
+};
+
+// Reads files into a draft, and the draft into a snapshot. For one compilation. Files and sections:
+// compiler.cc, compiler_sections.cc; directive lines: compiler_directives.cc.
+class Compiler {
+ public:
+  Compiler(FileSource& files, const CompileOptions& options);
+  void ReadFile(const std::string& path, const Location* included_from, size_t argument_column);
+  void ReadText(const std::string& name, std::string_view text);
+  Compiled Finish();
+
+ private:
+  using Severity = Diagnostic::Severity;
+
+  // A section that may be kept for the next compilation, while it is open.
+  struct Candidate {
+    std::string key;
+    std::string pattern;
+    size_t diagnostics = 0;
+    size_t references = 0;
+    Tally tally;
+  };
+
+  // The end of the section at `open` where it was taken from the cache.
+  std::optional<size_t> FromCache(const std::vector<Statement>& statements, size_t open);
+  void ToCache();
+  // Messages show the line; a password in it is not shown.
+  static void HideSecret(Location* where);
+  void Say(Severity severity, const Location& where, std::string message, std::string hint = "");
+  void LeaveUnclosed();
+  // `$name` in a list of domains is the macro's.
+  bool ExpandMacros(Statement* statement);
+  void DefineMacro(const Statement& statement);
+  void Include(const Statement& statement);
+
+  void Close(const Statement& statement, size_t base);
+  // Opens a frame in any case, so that the section's end finds its start.
+  void Open(const Statement& statement);
+  void Enter(const Statement& statement, Frame* frame);
+  void EnterIngress(const std::string& text, const Location& where, Frame* frame);
+  static bool IsSectionName(const std::string& name);
+  void BadName(const std::string& name, const Location& where);
+  void UnknownSection(const Statement& statement);
+  bool GoodArguments(const SectionKind& kind, const Statement& statement);
+  void BadNetwork(const std::string& text, const Location& where);
+  void EnterSource(const std::string& text, const Location& where, Frame* frame);
+  void EnterNamed(const std::string& section, const std::string& text, const Location& where,
+                  Frame* frame);
+  void EnterBind(const Statement& statement, Frame* frame);
+  void EnterDomain(const std::string& text, const Location& where, Frame* frame);
+
+  bool Accepted(const std::string& name) const;
+  // What is to be said of a directive or section that is not effective. `what` is as shown.
+  void SayStatus(const Statement& statement, const std::string& what, Status status,
+                 std::string_view reason, bool restricts);
+  void Count(Status status, bool alias);
+  // `expanded`: of a line whose macros were replaced, which is counted already.
+  void Apply(const Statement& statement, bool expanded = false);
+  void UseSection(const Directive& directive, const Statement& statement);
+  void Add(const std::optional<LineError>& error, const Statement& statement);
+  void ReadPatternLine(const Statement& statement, const Frame& frame);
+  bool Check(const Directive& directive, const Statement& statement);
+  bool Set(const Directive& directive, const Statement& statement,
+           google::protobuf::Message* message);
+  void KeepLine(const Directive& directive, const Statement& statement, size_t section);
+  void KeepOrigin(const Directive& directive, const Statement& statement,
+                  const google::protobuf::Message& message);
+  // The last argument is the value: source-ip-max-smtp-out has a network before it.
+  static bool Restricts(const Directive& directive, const Statement& statement);
+  void UnknownDirective(const Statement& statement, const Frame& frame);
+  void AddSourceHost(const Statement& statement, policy::v1::VirtualMtaSection* vmta);
+  // Directives that are not just a field.
+  void ApplyHere(const Directive& directive, const Statement& statement, const Frame& frame);
+  // The section of a file is named by its path, so that clients can share it.
+  void ReadAuthFile(const Statement& statement, const Frame& frame);
+
+  FileSource& files_;
+  const CompileOptions& options_;
+  Draft draft_;
+  Compiled compiled_;
+  std::vector<Frame> frames_;
+  size_t sections_opened_ = 0;
+  std::optional<Candidate> candidate_;
+  std::vector<std::string> open_files_;
+};
+
+}  // namespace sluice::config
