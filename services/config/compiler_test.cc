@@ -163,7 +163,8 @@ TEST(CompilerTest, EveryKindOfMistakeIsAnError) {
            "postmaster nobody",
            "dsn-return-default some",
            "host-name \"\x01\"",
-           "<domain *>\nrequire-starttls yes\n</domain>",
+           "smtp-client-certificate a b c",
+           "smtp-server-tls-certificate",
            "<domain $m>\n</domain>",
            "domain-macro m",
            "include",
@@ -234,6 +235,37 @@ TEST(CompilerTest, AValueThatAsksForNoRestrictionIsLetIn) {
   EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
   // Nothing passes at a rate of 0: that restricts.
   EXPECT_FALSE(CompileOne("<domain *>\nmax-connect-rate 0\n</domain>").ok());
+}
+
+TEST(CompilerTest, TlsOfListenersClientsAndQueues) {
+  const auto view = ViewOf(
+      "smtp-server-tls-certificate /etc/a.pem\nsmtp-server-tls-certificate /etc/b.pem \"a secret\"\n"
+      "smtp-server-tls-allow-tlsv1.2 no\nsmtp-server-tls-ciphers HIGH:!ADH\n"
+      "<smtp-listener 192.0.2.1:465>\nimmediate-tls yes\ntls-certificate c.pem\n"
+      "tls-tlsv1.3-ciphersuites TLS_AES_128_GCM_SHA256\n</smtp-listener>\n"
+      "<source 192.0.2.0/24>\nallow-starttls yes\n</source>\n"
+      "<domain a.test>\nrequire-starttls yes\nsmtp-client-certificate d.pem x\n"
+      "smtp-tls-allow-tlsv1.1 no\nreuse-ssl-session yes\n</domain>\n");
+  const auto& certificates = view->global().smtp_server_tls_certificates();
+  ASSERT_EQ(certificates.values_size(), 2);
+  EXPECT_EQ(certificates.values(0).file(), "/etc/a.pem");
+  EXPECT_EQ(certificates.values(1).password(), "a secret");
+  EXPECT_FALSE(view->global().smtp_server_tls_allow_tlsv1_2());
+  EXPECT_TRUE(view->global().smtp_server_tls_allow_tlsv1_3());
+  EXPECT_EQ(view->global().smtp_server_tls_ciphers(), "HIGH:!ADH");
+  const auto* listener = view->FindListener("192.0.2.1:465");
+  ASSERT_NE(listener, nullptr);
+  EXPECT_TRUE(listener->immediate_tls());
+  EXPECT_EQ(listener->tls_certificates().values(0).file(), "c.pem");
+  EXPECT_EQ(listener->tls_ciphersuites(), "TLS_AES_128_GCM_SHA256");
+  EXPECT_TRUE(view->ForClient("192.0.2.7")->allow_starttls());
+  EXPECT_FALSE(view->ForClient("198.51.100.7")->allow_starttls());
+  const auto queue = view->ForQueue("a.test", "v", "");
+  EXPECT_TRUE(queue->require_starttls());
+  EXPECT_EQ(queue->smtp_client_certificate().file(), "d.pem");
+  EXPECT_FALSE(queue->smtp_tls_allow_tlsv1_1());
+  EXPECT_TRUE(view->ForQueue("b.test", "v", "")->use_starttls());
+  EXPECT_FALSE(view->ForQueue("b.test", "v", "")->require_starttls());
 }
 
 TEST(CompilerTest, MacrosRepeatedSectionsAndClearing) {

@@ -118,6 +118,8 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
       return {"From:Subject", "Sch\xc3\xb6n"};
     case Grammar::kFile:
       return {"/etc/x", "/etc/x /etc/y"};
+    case Grammar::kTlsCertificate:
+      return {"/etc/x secret", "/etc/x secret more"};
     case Grammar::kUrl:
       return {"https://a.test:8080/x", "a.test"};
     case Grammar::kRegex:
@@ -302,7 +304,7 @@ TEST(DirectivesTsvTest, FewAreWithoutAMeaningHere) {
     EXPECT_TRUE(!directive.reason.empty() || directive.help.starts_with("Nothing: "))
         << directive.name << " needs its reason";
   }
-  EXPECT_LE(names.size(), 40u);
+  EXPECT_LE(names.size(), 42u);
 }
 
 }  // namespace

@@ -117,6 +117,18 @@ class Printer {
       }
       return parts;
     }
+    const auto certificate = [](const policy::v1::TlsCertificate& of) {
+      return of.password().empty()
+                 ? PrintWord(of.file())
+                 : absl::StrCat(PrintWord(of.file()), " ", PrintWord(of.password()));
+    };
+    if (const auto* one = dynamic_cast<const policy::v1::TlsCertificate*>(&value)) {
+      return {certificate(*one)};
+    }
+    if (const auto* list = dynamic_cast<const policy::v1::TlsCertificates*>(&value)) {
+      for (const auto& each : list->values()) parts.push_back(certificate(each));
+      return parts;
+    }
     if (const auto* list = dynamic_cast<const policy::v1::StringList*>(&value)) {
       for (const std::string& text : list->values()) parts.push_back(Text(text));
       if (parts.empty()) return {"\"\""};

@@ -108,6 +108,8 @@ std::string AnyValue(Random& random, const Directive& directive) {
       return "post@Example.test";
     case Grammar::kFile:
       return "/etc/some/file";
+    case Grammar::kTlsCertificate:
+      return AnyOf<std::string>(random, {"/etc/a.pem", "\"/etc/b c.pem\" \"a \\\"secret\""});
     case Grammar::kQueueName:
       return "a.test/v";
     case Grammar::kTargetName:

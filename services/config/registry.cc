@@ -23,8 +23,9 @@ struct Registry {
   absl::flat_hash_set<std::string> secret_names;
 
   Registry() {
-    for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
-                      ListenerDirectives, AuthDirectives, LocalDirectives, EgressDirectives}) {
+    for (auto part :
+         {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
+          ListenerDirectives, AuthDirectives, TlsDirectives, LocalDirectives, EgressDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
     }
     absl::flat_hash_map<std::string, uint32_t> taken;
@@ -223,6 +224,8 @@ std::string ValueSyntax(const Directive& directive) {
       return "DOMAIN[/VIRTUAL-MTA]";
     case Grammar::kTargetName:
       return "VIRTUAL-MTA | POOL";
+    case Grammar::kTlsCertificate:
+      return "FILE [PASSWORD]";
     case Grammar::kSourceHost:
       return "IP [HOSTNAME]";
     case Grammar::kSectionName:

@@ -110,31 +110,32 @@ enum class Grammar {
   kWords,      // words, several
   kTexts,      // one text a line, several lines
   kEmail,
-  kQueueName,    // domain or domain/vmta
-  kTargetName,   // a virtual MTA or pool that exists
-  kSectionName,  // a section of the kind that `choices` says: source, pattern-list, source-group
-  kPattern,      // lines of a <pattern-list>
-  kAddressPair,  // alias
-  kFolderPair,   // pickup
-  kAddressRule,  // address or /regex/
-  kSourceHost,   // IP and host name
-  kVolume,       // N[bkmgt]/unit
-  kRateList,     // 50/day,100/day
-  kIps,          // addresses, several
-  kEmails,       // addresses of mail, several
-  kHeaders,      // header names, several; also separated by colons, as in RFC 6376's h=
-  kFile,         // path of a file or folder, or {vault}:/PATH:KEY
-  kUrl,          // http[s]://host[:port][/path]
-  kRegex,        // /regex/flags, or a bare regex
-  kMailOrRegex,  // address of mail, or a regex
-  kDomainKey,    // SELECTOR,DOMAIN,FILE
-  kBoolOrTime,   // yes, no, never or a TIME
-  kArguments,    // from `min` to `max` words; `syntax` says which
-  kSchedule,     // HH:MM to HH:MM for TIME max-msg-rate RATE, after the name "from"
-  kGrowth,       // N%/UNIT
-  kThrottleOn,   // RATE on CODE,CODE
-  kIpDomain,     // IP domain = DOMAIN;
-  kPatternLine,  // of a pattern section: the compiler reads it
+  kQueueName,       // domain or domain/vmta
+  kTargetName,      // a virtual MTA or pool that exists
+  kSectionName,     // a section of the kind that `choices` says: source, pattern-list, source-group
+  kPattern,         // lines of a <pattern-list>
+  kAddressPair,     // alias
+  kFolderPair,      // pickup
+  kAddressRule,     // address or /regex/
+  kSourceHost,      // IP and host name
+  kVolume,          // N[bkmgt]/unit
+  kRateList,        // 50/day,100/day
+  kIps,             // addresses, several
+  kEmails,          // addresses of mail, several
+  kHeaders,         // header names, several; also separated by colons, as in RFC 6376's h=
+  kFile,            // path of a file or folder, or {vault}:/PATH:KEY
+  kUrl,             // http[s]://host[:port][/path]
+  kRegex,           // /regex/flags, or a bare regex
+  kMailOrRegex,     // address of mail, or a regex
+  kDomainKey,       // SELECTOR,DOMAIN,FILE
+  kBoolOrTime,      // yes, no, never or a TIME
+  kArguments,       // from `min` to `max` words; `syntax` says which
+  kSchedule,        // HH:MM to HH:MM for TIME max-msg-rate RATE, after the name "from"
+  kGrowth,          // N%/UNIT
+  kThrottleOn,      // RATE on CODE,CODE
+  kIpDomain,        // IP domain = DOMAIN;
+  kTlsCertificate,  // PEM file, and password of its key
+  kPatternLine,     // of a pattern section: the compiler reads it
 };
 
 // What stands before the value: source-ip-max-smtp-out 10/8 5.

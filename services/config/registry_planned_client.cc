@@ -29,7 +29,6 @@ std::vector<Directive> PlannedClientDirectives() {
       "Failed authentications after which a client has to wait.", Status::kRefused);
   boolean("allow-mailmerge", "Offer mail merge (XACK, XMRG, VERP).");
   boolean("allow-unencrypted-plain-auth", "Offer AUTH PLAIN and LOGIN without TLS.");
-  boolean("allow-starttls", "Offer STARTTLS.");
   boolean("require-starttls-before-auth", "Authentication only over TLS.", Status::kRefused);
   boolean("broken-auth-clients", "Nothing: the old AUTH= form is not offered.", Status::kNoEffect);
   boolean("verp-default", "Every recipient has a return path of its own.");

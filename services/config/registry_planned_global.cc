@@ -214,23 +214,9 @@ void AddSending(std::vector<Directive>* all) {
 }
 
 void AddServerTls(std::vector<Directive>* all) {
-  all->push_back(Secret(Arguments(
-      Global("smtp-server-tls-certificate", Grammar::kText, "Certificate and key of listeners."), 1,
-      2, "FILE [PASSWORD]")));
-  all->push_back(Global("smtp-server-tls-ca-file", Grammar::kFile, "Authorities of clients."));
-  for (const std::string_view name :
-       {"smtp-server-tls-allow-tlsv1", "smtp-server-tls-allow-tlsv1.1",
-        "smtp-server-tls-allow-tlsv1.2", "smtp-server-tls-allow-tlsv1.3"}) {
-    all->push_back(Global(name, Grammar::kBool, "TLS version of listeners."));
-  }
   all->push_back(
       Because(Global("smtp-server-tls-allow-sslv3", Grammar::kBool, "SSL 3.", Status::kUnsupported),
               "SSL 3 is broken, and OpenSSL no longer has it"));
-  all->push_back(Global("smtp-server-tls-ciphers", Grammar::kText, "Ciphers of listeners."));
-  all->push_back(Global("smtp-server-tls-v1.3-ciphersuites", Grammar::kText,
-                        "TLS 1.3 cipher suites of listeners."));
-  all->push_back(
-      Global("smtp-server-tls-dh-key-length", Grammar::kCount, "Bits of Diffie-Hellman keys."));
 }
 
 }  // namespace

@@ -121,23 +121,8 @@ void AddDkim(QueueTable* t) {
 void AddTls(QueueTable* t) {
   t->Bool("use-dane", "Check certificates by DANE.", Status::kRefused);
   t->Bool("use-mta-sts", "Check certificates by MTA-STS.", Status::kRefused);
-  t->Bool("reuse-ssl-session", "Resume TLS sessions.");
-  for (const std::string_view name : {"smtp-tls-allow-tlsv1", "smtp-tls-allow-tlsv1.1",
-                                      "smtp-tls-allow-tlsv1.2", "smtp-tls-allow-tlsv1.3"}) {
-    t->Bool(name, "TLS version of outbound connections.");
-  }
   t->Unsupported("smtp-tls-allow-sslv3", Grammar::kBool, "SSL 3.",
                  "SSL 3 is broken, and OpenSSL no longer has it");
-  Directive& certificate =
-      t->Add("smtp-client-certificate", Grammar::kArguments, "Certificate for outbound TLS.");
-  certificate.min = 1;
-  certificate.max = 2;
-  certificate.syntax = "FILE [PASSWORD]";
-  certificate.secret = true;
-  t->Add("smtp-tls-ca-file", Grammar::kFile, "Authorities of remote hosts.");
-  t->Add("smtp-tls-ciphers", Grammar::kText, "Ciphers of outbound connections.");
-  t->Add("smtp-tls-tlsv1.3-ciphersuites", Grammar::kText,
-         "TLS 1.3 suites of outbound connections.");
   t->Add("auth-username", Grammar::kText, "User for AUTH at the remote host.");
   t->Add("auth-password", Grammar::kText, "Password for AUTH at the remote host.").secret = true;
   t->Bool("use-unencrypted-plain-auth", "AUTH PLAIN also without TLS.");

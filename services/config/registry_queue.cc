@@ -259,9 +259,6 @@ std::vector<Directive> QueueDirectives() {
       Bool("smtp-421-means-mx-unavailable", "smtp_421_means_mx_unavailable",
            "A 421 at any stage sets the host aside for a minute, and its mail goes on at once by "
            "the next host; else mail that it was said to waits as deferred."),
-      Bool("use-starttls", "use_starttls", "Encrypt where the host offers STARTTLS.",
-           Status::kNotYet),
-      Bool("require-starttls", "require_starttls", "Send only over STARTTLS.", Status::kRefused),
   };
 }
 

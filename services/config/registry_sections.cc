@@ -58,7 +58,6 @@ void AddUsers(Table* t) {
 void AddListeners(Table* t) {
   t->Add("await-slot", kListener, Grammar::kBool,
          "Nothing: a connection over the limit is answered at once.", Status::kNoEffect);
-  t->Add("immediate-tls", kListener, Grammar::kBool, "TLS from the first byte.", Status::kRefused);
   t->Add("source", kListener, Grammar::kText, "The <source> whose directives hold here.");
   Directive& certificate =
       t->Words("tls-certificate", kTlsListeners, 1, 2, "FILE [PASSWORD]", "Certificate and key.");

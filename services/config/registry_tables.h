@@ -11,6 +11,7 @@ std::vector<Directive> GlobalDirectives();
 std::vector<Directive> SourceDirectives();
 std::vector<Directive> VirtualMtaDirectives();
 std::vector<Directive> QueueDirectives();
+std::vector<Directive> TlsDirectives();
 std::vector<Directive> ListenerDirectives();
 std::vector<Directive> AuthDirectives();
 std::vector<Directive> LocalDirectives();

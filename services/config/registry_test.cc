@@ -86,6 +86,8 @@ bool Fits(Grammar grammar, const Field& field) {
     case Grammar::kEmails:
     case Grammar::kHeaders:
       return message == "StringList";
+    case Grammar::kTlsCertificate:
+      return message == "TlsCertificate" || message == "TlsCertificates";
     case Grammar::kSourceHost:
     case Grammar::kPattern:
     case Grammar::kAddressPair:

@@ -120,6 +120,8 @@ class Setter {
         if (message_ != nullptr) *Sub<policy::v1::RateList>() = std::move(list);
         return std::nullopt;
       }
+      case Grammar::kTlsCertificate:
+        return SetCertificate();
       case Grammar::kIpPorts:
       case Grammar::kHostPorts:
       case Grammar::kDomains:
@@ -225,6 +227,25 @@ class Setter {
       return std::nullopt;
     }
     return Fail(SyntaxMessage(directive_), 0);
+  }
+
+  std::optional<ValueError> SetCertificate() {
+    if (arguments_.size() > 2 || arguments_[0].text.empty()) {
+      return Fail(SyntaxMessage(directive_), 0);
+    }
+    policy::v1::TlsCertificate certificate;
+    certificate.set_file(arguments_[0].text);
+    if (arguments_.size() == 2) certificate.set_password(arguments_[1].text);
+    if (HasControls(certificate.file()) || HasControls(certificate.password())) {
+      return Fail("control characters are not allowed here", 0);
+    }
+    if (message_ == nullptr) return std::nullopt;
+    if (!directive_.appends) {
+      *Sub<policy::v1::TlsCertificate>() = std::move(certificate);
+    } else {
+      *Sub<policy::v1::TlsCertificates>()->add_values() = std::move(certificate);
+    }
+    return std::nullopt;
   }
 
   std::optional<ValueError> SetNumber(std::string_view text) {

@@ -43,8 +43,15 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_max_errors_per_connection(0);
     s->set_mx_connection_attempts(0);
     s->set_allow_private_destinations(false);
-    s->set_use_starttls(false);
+    s->set_use_starttls(true);
     s->set_require_starttls(false);
+    s->set_tls_fallback(true);
+    s->set_reuse_ssl_session(false);
+    s->set_smtp_tls_allow_tlsv1(false);
+    s->set_smtp_tls_allow_tlsv1_1(true);
+    s->set_smtp_tls_allow_tlsv1_2(true);
+    s->set_smtp_tls_allow_tlsv1_3(true);
+    s->set_tls_handshake_timeout_us(kMinute);
     s->set_type("smtp");
     s->set_file_format("newfile-plain");
     s->set_smtp_mail_reply_timeout_us(0);
@@ -99,6 +106,7 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_allow_submission(false);
     s->set_smtp_service(true);
     s->set_hide_message_source(false);
+    s->set_allow_starttls(false);
     s->set_smtp_min_data_rate(0);
     s->set_smtp_tarpit_delay_us(0);
     s->set_smtp_tarpit_after(3);
@@ -120,6 +128,10 @@ const policy::v1::GlobalSettings& DefaultGlobalSettings() {
     s->set_total_max_smtp_in(10'000);
     s->set_total_max_smtp_out(10'000);
     s->set_host_name("localhost");
+    s->set_smtp_server_tls_allow_tlsv1(false);
+    s->set_smtp_server_tls_allow_tlsv1_1(false);
+    s->set_smtp_server_tls_allow_tlsv1_2(true);
+    s->set_smtp_server_tls_allow_tlsv1_3(true);
     s->set_max_message_size(uint64_t{64} << 20);
     s->set_mailmerge_expands_undefined_variables(true);
     s->set_events_keep_us(24 * kHour);

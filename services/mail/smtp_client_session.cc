@@ -60,6 +60,7 @@ SmtpClientSession::Transaction* SmtpClientSession::Find(uint64_t id) {
 
 SmtpStage SmtpClientSession::stage() const {
   if (sending_body_) return SmtpStage::kBody;
+  if (tls_ == Tls::kHandshake) return SmtpStage::kStartTls;
   if (waiting_.empty()) return SmtpStage::kMail;
   switch (waiting_.front().what) {
     case Expect::kGreeting:
@@ -69,6 +70,8 @@ SmtpStage SmtpClientSession::stage() const {
       return SmtpStage::kEhlo;
     case Expect::kAuth:
       return SmtpStage::kAuth;
+    case Expect::kStartTls:
+      return SmtpStage::kStartTls;
     case Expect::kRcpt:
       return SmtpStage::kRcpt;
     case Expect::kData:
@@ -101,6 +104,8 @@ Duration SmtpClientSession::timeout() const {
       return own(options_.rcpt_timeout);
     case SmtpStage::kData:
       return own(options_.data_initiation_timeout);
+    case SmtpStage::kStartTls:
+      return tls_ == Tls::kHandshake ? options_.tls_timeout : options_.command_timeout;
     default:
       return options_.command_timeout;
   }
@@ -113,7 +118,9 @@ void SmtpClientSession::OnBytes(std::string_view bytes) {
       End(Local(parser_.problem(), stage(), "4.5.0"));
       return;
     }
-    if (parser_.complete()) OnReply(parser_.Take());
+    if (!parser_.complete()) continue;
+    OnReply(parser_.Take());
+    if ((tls_ == Tls::kAsked || tls_ == Tls::kHandshake) && !bytes.empty()) RefuseInjection();
   }
 }
 
@@ -137,13 +144,12 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
         return;
       }
       masked_greeting_ = reply.text.find("****") != std::string::npos;
-      waiting_.push_back({Expect::kEhlo, 0});
-      Write(absl::StrCat(options_.lmtp ? "LHLO " : "EHLO ", options_.ehlo_name, "\r\n"));
+      SayEhlo();
       return;
     case Expect::kEhlo:
       if (reply.positive()) {
         OnEhlo(reply);
-        Ready();
+        BecomeReady();
       } else if (reply.permanent() && !options_.lmtp) {
         waiting_.push_back({Expect::kHelo, 0});
         Write(absl::StrCat("HELO ", options_.ehlo_name, "\r\n"));
@@ -156,7 +162,10 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
         End(Of(std::move(reply), SmtpStage::kEhlo));
         return;
       }
-      Ready();
+      BecomeReady();
+      return;
+    case Expect::kStartTls:
+      OnStartTlsReply(std::move(reply));
       return;
     case Expect::kAuth:
       OnAuthReply(std::move(reply));
@@ -233,7 +242,8 @@ void SmtpClientSession::Ready() {
     return;
   }
   auto sasl = ChooseSaslClient(peer_.auth, *options_.auth,
-                               options_.encrypted || options_.auth_in_clear, options_.auth_nonce);
+                               secured() || options_.encrypted || options_.auth_in_clear,
+                               options_.auth_nonce);
   if (sasl == nullptr) {
     End(Local(peer_.auth.empty() ? "the remote offers no AUTH, and auth-username is set"
                                  : "the remote offers no AUTH mechanism that may be used here",
@@ -636,8 +646,9 @@ void SmtpClientSession::OnDisconnect(std::string_view why) {
 
 void SmtpClientSession::OnTimeout() {
   if (ended_) return;
-  static constexpr std::string_view kNames[] = {
-      "the greeting", "EHLO", "MAIL", "RCPT", "DATA", "the message", "the final dot", "AUTH"};
+  static constexpr std::string_view kNames[] = {"the greeting",  "EHLO", "MAIL",
+                                                "RCPT",          "DATA", "the message",
+                                                "the final dot", "AUTH", "STARTTLS"};
   const SmtpStage where = stage();
   const std::string_view name = kNames[static_cast<size_t>(where)];
   RecipientVerdict last =

@@ -17,7 +17,16 @@
 
 namespace sluice::mail {
 
+// Whether a session leaves clear text behind (RFC 3207).
+enum class StartTls : uint8_t {
+  kNever,
+  kOpportunistic,  // where the remote offers it, and takes it
+  kRequired,       // or nothing is sent
+};
+
 struct SmtpClientOptions {
+  StartTls starttls = StartTls::kNever;
+  Duration tls_timeout = std::chrono::seconds(60);  // of the handshake, as a whole
   std::string ehlo_name = "localhost";
   bool use_pipelining = true;
   bool use_8bitmime = true;
@@ -45,7 +54,17 @@ struct SmtpClientOptions {
   std::string auth_nonce;  // sasl_client.h
 };
 
-enum class SmtpStage : uint8_t { kGreeting, kEhlo, kMail, kRcpt, kData, kBody, kFinalDot, kAuth };
+enum class SmtpStage : uint8_t {
+  kGreeting,
+  kEhlo,
+  kMail,
+  kRcpt,
+  kData,
+  kBody,
+  kFinalDot,
+  kAuth,
+  kStartTls
+};
 
 // RFC 3461, as decoded.
 struct RecipientDsn {
@@ -101,6 +120,9 @@ class SmtpClientHandler {
   virtual ~SmtpClientHandler() = default;
   virtual void OnOutput(std::string_view text) = 0;
   virtual void OnReady() = 0;
+  // The remote waits for a TLS handshake: begin it, and then say OnTlsReady or OnDisconnect. Comes
+  // only with SmtpClientOptions::starttls.
+  virtual void OnStartTls() {}
   // The remote takes the message: call SendBody with its pieces, now or later.
   virtual void OnWantBody(uint64_t id) = 0;
   // Right before the final dot. False: the session breaks off without it.
@@ -121,6 +143,13 @@ class SmtpClientSession {
   void OnDisconnect(std::string_view why);
   // timeout() went by since the last call.
   void OnTimeout();
+  // The handshake is done; what the remote said before counts no more.
+  void OnTlsReady();
+  // Between OnStartTls and OnTlsReady.
+  bool in_tls_handshake() const { return tls_ == Tls::kHandshake; }
+  bool secured() const { return tls_ == Tls::kSecured; }
+  // Begins anew for a new connection, as if just made with this; only before OnReady.
+  void Restart(StartTls starttls);
 
   // After OnReady; at most two are under way. The second one's commands go out behind the first
   // one's final dot where the peer allows it, otherwise after its reply. One that comes after the
@@ -147,6 +176,7 @@ class SmtpClientSession {
     kEhlo,
     kHelo,
     kAuth,
+    kStartTls,
     kRset,
     kMail,
     kRcpt,
@@ -171,6 +201,16 @@ class SmtpClientSession {
     Expect what;
     uint64_t id;
   };
+  enum class Tls : uint8_t { kClear, kAsked, kHandshake, kSecured };
+
+  // smtp_client_starttls.cc
+  // True where the EHLO that was answered is not the last one.
+  bool AskForTls();
+  void OnStartTlsReply(SmtpReply reply);
+  // Bytes stand behind a reply that nothing may follow.
+  void RefuseInjection();
+  void SayEhlo();
+  void BecomeReady();
 
   void OnReply(SmtpReply reply);
   void OnEhlo(const SmtpReply& reply);
@@ -211,7 +251,8 @@ class SmtpClientSession {
   bool pipelining() const { return peer_.pipelining && options_.use_pipelining; }
 
   SmtpClientHandler& handler_;
-  const SmtpClientOptions options_;
+  SmtpClientOptions options_;
+  Tls tls_ = Tls::kClear;
   PeerCapabilities peer_;
   ReplyParser parser_;
   std::deque<Waiting> waiting_{{Expect::kGreeting, 0}};

@@ -34,13 +34,14 @@ void SmtpServerSession::Greet() {
 }
 
 bool SmtpServerSession::CanProcess() const {
-  return !closing_ && question_ == Question::kNone && held_ == nullptr && !body_stopped() &&
-         output_.size() - sent_ < kOutputHighWaterBytes;
+  return !closing_ && !handshake_ && question_ == Question::kNone && held_ == nullptr &&
+         !body_stopped() && output_.size() - sent_ < kOutputHighWaterBytes;
 }
 
-bool SmtpServerSession::wants_read() const { return !eof_ && CanProcess(); }
+bool SmtpServerSession::wants_read() const { return !eof_ && (tls_handshake() || CanProcess()); }
 
 std::optional<MonotonicTime> SmtpServerSession::deadline() const {
+  if (handshake_) return activity_ + options_->tls_timeout;
   if (output_.size() > sent_) return activity_ + options_->command_timeout;
   if (held_ != nullptr) return held_->until;
   if (question_ != Question::kNone || body_stopped()) return std::nullopt;
@@ -58,7 +59,7 @@ MonotonicTime SmtpServerSession::DataDeadline() const {
 }
 
 void SmtpServerSession::OnBytes(MonotonicTime now, std::string_view bytes) {
-  if (closing_) return;
+  if (closing_ || handshake_) return;
   if (pending_.empty()) {
     Process(now, bytes);
   } else {
@@ -107,6 +108,10 @@ void SmtpServerSession::Process(MonotonicTime now, std::string_view bytes) {
     OnLine(now, line.substr(0, line.size() - 1));
   }
   if (closing_) return;
+  if (handshake_) {
+    handler_.OnStartTls(bytes.size());
+    return;
+  }
   pending_.assign(bytes);
 }
 
@@ -198,8 +203,10 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
     case SmtpVerb::kXclient:
       OnXclientCommand(command.argument);
       return;
-    case SmtpVerb::kExpn:
     case SmtpVerb::kStartTls:
+      OnStartTlsCommand(command.argument);
+      return;
+    case SmtpVerb::kExpn:
       Error(502, {5, 5, 1}, "Command not implemented");
       return;
     case SmtpVerb::kForeign:
@@ -240,6 +247,7 @@ void SmtpServerSession::OnHelloCommand(std::string_view name, bool extended) {
   if (handler_.OffersMailMerge()) text += "\nXACK\nXMRG\nVERP";
   if (handler_.OffersXclient())
     text += "\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT";
+  if (offers_tls()) text += "\nSTARTTLS";
   text += "\nHELP";
   Reply(250, {}, text);
 }
@@ -506,8 +514,8 @@ void SmtpServerSession::Sent(MonotonicTime now, size_t bytes) {
 void SmtpServerSession::OnTimer(MonotonicTime now) {
   const std::optional<MonotonicTime> when = deadline();
   if (closing_ || !when || now < *when) return;
-  if (output_.size() > sent_) {
-    // The client does not read: a farewell would not reach it either.
+  if (output_.size() > sent_ || handshake_) {
+    // The client does not read, or not what we could say: a farewell would not reach it.
     output_.clear();
     sent_ = 0;
     ResetTransaction();
@@ -526,6 +534,7 @@ void SmtpServerSession::OnTimer(MonotonicTime now) {
 
 void SmtpServerSession::OnEof(MonotonicTime now) {
   eof_ = true;
+  if (handshake_) closing_ = true;
   // What came before is still answered, for a client that has only closed its half.
   if (CanProcess()) ProcessPending(now);
 }

@@ -36,6 +36,8 @@ struct SmtpServerOptions {
   // A message that comes in more slowly, counted from kDataRateGrace after its 354, ends the
   // session; 0: as slowly as data_timeout lets it.
   uint64_t min_data_bytes_per_second = 0;
+  Duration tls_timeout = std::chrono::seconds(60);  // of the handshake, as a whole
+  bool offer_starttls = false;                      // where the listener has a certificate
   CommandExtensions extensions;
 };
 
@@ -98,6 +100,9 @@ class SmtpServerHandler {
   // The message was not wanted for what it is (bare LF and the like); OnReset follows. For
   // counting.
   virtual void OnDataRefused(DataError) {}
+  // The client asked for TLS. Of what it sent behind the command `discarded` bytes were read, and
+  // dropped: an attack where there are any (RFC 3207, CVE-2011-0411).
+  virtual void OnStartTls(size_t discarded) { static_cast<void>(discarded); }
   // OnVerdict, ResumeBody or Shutdown changed what output(), wants_read(), deadline() or closing()
   // say.
   virtual void OnWake() {}
@@ -120,6 +125,19 @@ class SmtpServerSession {
 
   // The connection is there: the greeting, or where `refusal` is given, that and the end.
   void Start(MonotonicTime now, const ServerReply* refusal = nullptr);
+
+  // This connection can be encrypted: STARTTLS is offered where the options say so.
+  void set_tls_available() { tls_available_ = true; }
+  // The connection begins with a handshake: Start comes behind OnTlsReady.
+  void ExpectTls(MonotonicTime now) {
+    activity_ = now;
+    handshake_ = true;
+  }
+  // The owner is to begin a handshake as soon as output() has been sent in clear, and to say
+  // OnTlsReady when it is done. Meanwhile nothing is read for the session.
+  bool tls_handshake() const { return handshake_ && !closing_; }
+  void OnTlsReady(MonotonicTime now);
+  bool secured() const { return secured_; }
 
   // Takes all of `bytes`. To be called only while wants_read().
   void OnBytes(MonotonicTime now, std::string_view bytes);
@@ -183,6 +201,9 @@ class SmtpServerSession {
   void OnAuthCommand(std::string_view argument);
   void OnAuthLine(std::string_view line);
   void AnswerAuth(const ServerReply& reply);
+  // smtp_server_starttls.cc
+  void OnStartTlsCommand(std::string_view argument);
+  bool offers_tls() const { return tls_available_ && options_->offer_starttls && !secured_; }
   void EndOfData();
   bool RepeatDeferral();
   void CountRejection();
@@ -204,6 +225,9 @@ class SmtpServerSession {
   Stage stage_ = Stage::kConnect;
   Question question_ = Question::kNone;
   bool closing_ = false;
+  bool tls_available_ = false;
+  bool handshake_ = false;
+  bool secured_ = false;
   bool shutting_down_ = false;
   bool body_paused_ = false;
   bool eof_ = false;

@@ -5,9 +5,16 @@
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/log/log.h"
 #include "services/node/cpus.h"
 
 namespace sluice::node {
+namespace {
+
+// How often the certificates' files are looked at.
+constexpr Duration kCertificateLook = std::chrono::seconds(10);
+
+}  // namespace
 
 IngestPart::~IngestPart() { Stop(); }
 
@@ -49,10 +56,15 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
     }
     listen.addresses.push_back(*endpoint);
   }
+  listen_ = listen.addresses;
+  auto tls = tls_.Make(*policy, listen_);
+  if (!tls.ok()) return tls.status();
+  listen.tls = *std::move(tls);
   auto listener = ingest::SmtpListener::Open(threads_[0]->loop(), listen, std::move(on_loops));
   if (!listener.ok()) return listener.status();
   listener_ = *std::move(listener);
   for (auto& each : ingests_) each->Start();
+  WatchCertificates();
   for (auto& thread : threads_) thread->Start();
   pickup_ = std::make_unique<ingest::Pickup>(
       Clock::Real(),
@@ -72,8 +84,32 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   return absl::OkStatus();
 }
 
+void IngestPart::WatchCertificates() {
+  threads_[0]->loop().After(kCertificateLook, [this] {
+    for (const auto& change : tls_.ReloadChanged()) {
+      if (options_.log == nullptr) continue;
+      if (change.ok) {
+        options_.log->Info("certificate_reloaded", "", {{"file", change.text}});
+      } else {
+        options_.log->Error("certificate_reload_failed", change.text);
+      }
+    }
+    WatchCertificates();
+  });
+}
+
 void IngestPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   if (pickup_ != nullptr) pickup_->SetPolicy(*policy);
+  if (!threads_.empty() && listener_ != nullptr) {
+    threads_[0]->loop().Post([this, policy] {
+      auto tls = tls_.Make(*policy, listen_);
+      if (tls.ok()) {
+        listener_->SetTls(*std::move(tls));
+      } else if (options_.log != nullptr) {
+        options_.log->Error("tls_settings_refused", tls.status().ToString());
+      }
+    });
+  }
   for (size_t i = 0; i < threads_.size(); ++i) {
     threads_[i]->loop().Post(
         [ingest = ingests_[i].get(), policy]() mutable { ingest->SetPolicy(std::move(policy)); });

@@ -9,6 +9,7 @@
 #include "services/config/policy_view.h"
 #include "services/ingest/core/auth_failures.h"
 #include "services/ingest/core/inject.h"
+#include "services/ingest/io/listener_tls.h"
 #include "services/ingest/io/smtp_listener.h"
 #include "services/ingest/pickup/pickup.h"
 #include "services/ingest/io/work_thread.h"
@@ -49,6 +50,10 @@ class IngestPart {
   std::unique_ptr<ingest::InjectService> inject_;
   std::unique_ptr<ingest::SmtpListener> listener_;
   std::unique_ptr<ingest::Pickup> pickup_;  // injects on the first loop
+  // On the first loop, as the listener; so is the watch over the certificates' files.
+  void WatchCertificates();
+  ingest::ListenerTls tls_{Clock::Real()};
+  std::vector<Endpoint> listen_;
 };
 
 }  // namespace sluice::node

@@ -59,6 +59,7 @@ bool ParseEndpoint(const std::string& text, std::optional<Endpoint>* endpoint) {
 
 int Main(int argc, char** argv) {
   std::vector<std::string> listen = {"127.0.0.1:2525"};
+  std::vector<std::string> listen_tls;
   std::string dns, http, rules_file, hash = "crc32c", ready_file, counters_file, rtt = "0ms";
   std::string idle = "5m";
   std::vector<std::string> dns_addresses, rules;
@@ -73,6 +74,12 @@ int Main(int argc, char** argv) {
              "Signals: SIGUSR1 prints the counters, SIGTERM and SIGINT print them and end.");
   app.add_option("--listen", listen, "SMTP address:port; port 0 takes a free one")
       ->capture_default_str();
+  app.add_option(
+      "--tls-certificate", options.tls_certificate,
+      "offer STARTTLS with the key and certificate of this PEM file; \"self-signed\" makes "
+      "one (ECDSA P-256)");
+  app.add_option("--listen-tls", listen_tls, "SMTP address:port with TLS from the first byte");
+  app.add_option("--tls1.3", options.tls_protocols.tls1_3, "take TLS 1.3")->capture_default_str();
   app.add_option("--dns", dns, "serve DNS by UDP and TCP on this address:port");
   app.add_option("--dns-address", dns_addresses,
                  "IP behind every name (default: the SMTP addresses)");
@@ -109,6 +116,13 @@ int Main(int argc, char** argv) {
     std::optional<Endpoint> endpoint;
     if (!ParseEndpoint(text, &endpoint)) return Fail("--listen " + text + ": not an address:port");
     options.listen.push_back(*endpoint);
+  }
+  for (const std::string& text : listen_tls) {
+    std::optional<Endpoint> endpoint;
+    if (!ParseEndpoint(text, &endpoint)) {
+      return Fail("--listen-tls " + text + ": not an address:port");
+    }
+    options.listen_tls.push_back(*endpoint);
   }
   if (!dns.empty() && !ParseEndpoint(dns, &options.dns)) return Fail("--dns: not an address:port");
   if (!http.empty() && !ParseEndpoint(http, &options.http)) {
@@ -154,6 +168,9 @@ int Main(int argc, char** argv) {
   nlohmann::json ready = {{"smtp", nlohmann::json::array()}};
   for (const Endpoint& endpoint : (*sink)->smtp_addresses()) {
     ready["smtp"].push_back(endpoint.ToString());
+  }
+  for (const Endpoint& endpoint : (*sink)->tls_addresses()) {
+    ready["smtp_tls"].push_back(endpoint.ToString());
   }
   if (auto address = (*sink)->dns_address()) ready["dns"] = address->ToString();
   if (auto address = (*sink)->http_address()) ready["http"] = address->ToString();

@@ -48,10 +48,16 @@ std::string_view GeneratedField(std::string_view header, std::string_view field)
 void SessionOptions::Finish() {
   std::vector<std::string> lines = {host_name, "SIZE " + std::to_string(size_max_bytes)};
   lines.insert(lines.end(), extensions.begin(), extensions.end());
-  ehlo_reply.clear();
-  for (size_t i = 0; i < lines.size(); ++i) {
-    ehlo_reply += (i + 1 < lines.size() ? "250-" : "250 ") + lines[i] + "\r\n";
-  }
+  const auto reply = [&lines] {
+    std::string text;
+    for (size_t i = 0; i < lines.size(); ++i) {
+      text += (i + 1 < lines.size() ? "250-" : "250 ") + lines[i] + "\r\n";
+    }
+    return text;
+  };
+  ehlo_reply_tls = reply();
+  if (starttls) lines.push_back("STARTTLS");
+  ehlo_reply = reply();
 }
 
 Session::Session(SinkState& state, const SessionOptions& options, SessionOutput& output,
@@ -105,8 +111,28 @@ bool Session::Act(const Rule& rule, Stage stage) {
   return true;
 }
 
+void Session::OnStartTls() {
+  if (!options_.starttls || secured_) {
+    ++state_.counters().protocol_errors;
+    Reply("502 5.5.1 not offered\r\n");
+    return;
+  }
+  Reply("220 2.0.0 go ahead\r\n");
+  ResetTransaction();
+  greeted_ = false;
+  handshake_ = true;
+  output_.StartTls();
+}
+
+void Session::OnTlsReady(bool resumed) {
+  handshake_ = false;
+  secured_ = true;
+  ++state_.counters().tls_connections;
+  if (resumed) ++state_.counters().tls_resumed;
+}
+
 void Session::OnBytes(std::string_view bytes) {
-  while (!bytes.empty() && !closed_) {
+  while (!bytes.empty() && !closed_ && !handshake_) {
     if (in_text_) {
       size_t consumed = 0;
       bool done = reader_.Read(bytes, &consumed, [this](std::string_view piece) { OnText(piece); });
@@ -160,6 +186,8 @@ void Session::OnLine(std::string_view line) {
     Reply("250 2.0.0 ok\r\n");
   } else if (StartsWithNoCase(line, "VRFY")) {
     Reply("252 2.1.5 try it\r\n");
+  } else if (StartsWithNoCase(line, "STARTTLS") && line.size() == 8) {
+    OnStartTls();
   } else if (StartsWithNoCase(line, "QUIT")) {
     Reply("221 2.0.0 bye\r\n");
     Close();
@@ -176,7 +204,7 @@ void Session::OnHello(std::string_view line, bool extended) {
   source_->ehlo = ehlo_;
   greeted_ = true;
   if (extended) {
-    Reply(options_.ehlo_reply);
+    Reply(secured_ ? options_.ehlo_reply_tls : options_.ehlo_reply);
   } else {
     Reply("250 " + options_.host_name + "\r\n");
   }

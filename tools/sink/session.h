@@ -22,6 +22,9 @@ class SessionOutput {
   virtual void Delay(Duration delay) = 0;
   // Nothing follows.
   virtual void Close() = 0;
+  // A TLS handshake follows; OnTlsReady when it is done. What the client sent behind STARTTLS has
+  // been dropped.
+  virtual void StartTls() {}
 
  protected:
   ~SessionOutput() = default;
@@ -52,7 +55,9 @@ struct SessionOptions {
                                          "SMTPUTF8", "DSN"};
   uint64_t size_max_bytes = 100 * 1024 * 1024;
   uint32_t recipients_max = 10'000;
-  std::string ehlo_reply;  // made by Finish
+  bool starttls = false;       // offered
+  std::string ehlo_reply;      // made by Finish
+  std::string ehlo_reply_tls;  // the same behind the handshake
 
   void Finish();
 };
@@ -71,6 +76,7 @@ class Session {
   void Start();
   // Does nothing after Close.
   void OnBytes(std::string_view bytes);
+  void OnTlsReady(bool resumed);
 
  private:
   void OnLine(std::string_view line);
@@ -80,6 +86,7 @@ class Session {
   void OnRcpt(std::string_view line);
   void OnData();
   void OnFinalDot();
+  void OnStartTls();
   void NoteLatency(WallTime now);
   void ResetTransaction();
   // Applies delay and close of `rule` at `stage`. True where the session was closed.
@@ -101,6 +108,8 @@ class Session {
   SourceState* source_;
 
   bool closed_ = false;
+  bool handshake_ = false;
+  bool secured_ = false;
   bool greeted_ = false;
   bool in_text_ = false;
   bool have_sender_ = false;

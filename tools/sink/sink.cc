@@ -1,11 +1,17 @@
 #include "tools/sink/sink.h"
 
+#include <unistd.h>
+
+#include <cstdlib>
 #include <deque>
+#include <filesystem>
 #include <string_view>
 #include <utility>
 
 #include "nlohmann/json.hpp"
 #include "services/base/net/tcp_connection.h"
+#include "services/base/net/tls_self_signed.h"
+#include "services/base/net/tls_session.h"
 
 namespace sluice::sink {
 namespace {
@@ -20,8 +26,10 @@ constexpr Duration kHttpTimeout = std::chrono::seconds(10);
 // trip or a scripted delay they stand in a line until their time.
 class Sink::Connection final : public TcpHandler, private SessionOutput {
  public:
-  Connection(Sink& sink, UniqueFd fd, const Endpoint& local, const Endpoint& peer)
+  Connection(Sink& sink, UniqueFd fd, const Endpoint& local, const Endpoint& peer,
+             bool immediate_tls)
       : sink_(sink),
+        immediate_tls_(immediate_tls),
         connection_(sink.loop_, std::move(fd)),
         session_(sink.state_, sink.options_.session, *this, sink.log_.get(), peer.ip, local.ip),
         idle_(sink.loop_.wheel(), [this] { Leave(); }),
@@ -32,6 +40,17 @@ class Sink::Connection final : public TcpHandler, private SessionOutput {
     self_ = self;
     connection_.Start(this);
     idle_.SetAfter(sink_.options_.idle_timeout);
+    if (immediate_tls_) {
+      connection_.StartTls(sink_.tls_->NewSession());
+      return;
+    }
+    Begin();
+    session_.Start();
+  }
+
+  void OnTlsReady() override {
+    session_.OnTlsReady(connection_.tls()->facts().resumed);
+    if (!immediate_tls_) return;
     Begin();
     session_.Start();
   }
@@ -43,13 +62,19 @@ class Sink::Connection final : public TcpHandler, private SessionOutput {
     if (connection_.congested()) connection_.PauseReading();
   }
   void OnWritable() override { connection_.ResumeReading(); }
-  void OnClosed(const absl::Status&) override { Leave(); }
+  void OnClosed(const absl::Status&) override {
+    if (connection_.tls() != nullptr && connection_.tls()->facts().version.empty()) {
+      ++sink_.state_.counters().tls_failed;
+    }
+    Leave();
+  }
 
  private:
   struct Delayed {
     MonotonicTime due;
     std::string text;
-    bool close;
+    bool close = false;
+    bool start_tls = false;
   };
 
   // Replies from here on are due a round trip after now, and never before earlier ones.
@@ -68,7 +93,7 @@ class Sink::Connection final : public TcpHandler, private SessionOutput {
     } else if (!line_.empty() && line_.back().due == due_) {
       line_.back().text += lines;
     } else {
-      PutInLine({due_, std::string(lines), false});
+      PutInLine({due_, std::string(lines)});
     }
   }
 
@@ -88,6 +113,14 @@ class Sink::Connection final : public TcpHandler, private SessionOutput {
     }
   }
 
+  void StartTls() override {
+    if (delaying_) {
+      PutInLine({due_, std::string(), false, true});
+    } else {
+      connection_.StartTls(sink_.tls_->NewSession());
+    }
+  }
+
   void PutInLine(Delayed delayed) {
     if (line_.empty()) next_due_.Set(delayed.due);
     line_.push_back(std::move(delayed));
@@ -98,6 +131,7 @@ class Sink::Connection final : public TcpHandler, private SessionOutput {
     while (!line_.empty() && line_.front().due <= now) {
       connection_.Write(line_.front().text);
       if (line_.front().close) connection_.CloseAfterFlush();
+      if (line_.front().start_tls) connection_.StartTls(sink_.tls_->NewSession());
       line_.pop_front();
     }
     if (!line_.empty()) next_due_.Set(line_.front().due);
@@ -109,6 +143,7 @@ class Sink::Connection final : public TcpHandler, private SessionOutput {
   }
 
   Sink& sink_;
+  const bool immediate_tls_;
   TcpConnection connection_;
   Session session_;
   Deadline idle_;
@@ -201,10 +236,51 @@ class Sink::HttpClient final : public TcpHandler {
 
 Sink::Sink(EventLoop& loop, SinkState& state, const SinkOptions& options)
     : loop_(loop), state_(state), options_(options) {
+  options_.session.starttls = !options_.tls_certificate.empty();
   options_.session.Finish();
 }
 
 Sink::~Sink() = default;
+
+absl::Status Sink::OpenTls() {
+  if (options_.tls_certificate.empty()) {
+    if (options_.listen_tls.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError("a listener with TLS needs a certificate");
+  }
+  TlsServerOptions tls{.protocols = options_.tls_protocols, .ask_client_certificate = true};
+  std::string made;
+  if (options_.tls_certificate == "self-signed") {
+    made = std::filesystem::temp_directory_path() / "sluice-sink-XXXXXX";
+    UniqueFd file(::mkstemp(made.data()));
+    const std::string pem = ToPem(MakeCertificate({.common_name = options_.session.host_name}));
+    if (!file || ::write(file.get(), pem.data(), pem.size()) < 0) {
+      return absl::UnavailableError("cannot write a certificate to " + made);
+    }
+    tls.certificates.push_back({made, ""});
+  } else {
+    tls.certificates.push_back({options_.tls_certificate, ""});
+  }
+  auto context = TlsServerContext::Load(tls, loop_.clock());
+  if (!made.empty()) std::filesystem::remove(made);
+  if (!context.ok()) return context.status();
+  tls_ = *std::move(context);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Listener>> Sink::ListenSmtp(const std::vector<Endpoint>& addresses,
+                                                           bool immediate_tls) {
+  return Listener::Open(
+      loop_, {.addresses = addresses, .backlog = 4096},
+      [this, immediate_tls](UniqueFd fd, const Endpoint& local, const Endpoint& peer) {
+        connections_.push_back(
+            std::make_unique<Connection>(*this, std::move(fd), local, peer, immediate_tls));
+        connections_.back()->Start(std::prev(connections_.end()));
+      });
+}
+
+std::vector<Endpoint> Sink::tls_addresses() const {
+  return smtp_tls_ == nullptr ? std::vector<Endpoint>() : smtp_tls_->addresses();
+}
 
 absl::Status Sink::Start() {
   if (!options_.log.log_path.empty() || !options_.log.store_dir.empty()) {
@@ -212,14 +288,15 @@ absl::Status Sink::Start() {
     absl::Status status = log_->Open(options_.log);
     if (!status.ok()) return status;
   }
-  auto smtp = Listener::Open(
-      loop_, {.addresses = options_.listen, .backlog = 4096},
-      [this](UniqueFd fd, const Endpoint& local, const Endpoint& peer) {
-        connections_.push_back(std::make_unique<Connection>(*this, std::move(fd), local, peer));
-        connections_.back()->Start(std::prev(connections_.end()));
-      });
+  if (absl::Status status = OpenTls(); !status.ok()) return status;
+  auto smtp = ListenSmtp(options_.listen, false);
   if (!smtp.ok()) return smtp.status();
   smtp_ = std::move(*smtp);
+  if (!options_.listen_tls.empty()) {
+    auto smtp_tls = ListenSmtp(options_.listen_tls, true);
+    if (!smtp_tls.ok()) return smtp_tls.status();
+    smtp_tls_ = std::move(*smtp_tls);
+  }
   if (options_.dns) {
     DnsOptions dns = options_.dns_options;
     if (dns.addresses.empty()) {

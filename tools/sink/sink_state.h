@@ -53,6 +53,9 @@ struct Counters {
   uint64_t dropped = 0;  // connections that a rule closed
   uint64_t protocol_errors = 0;
   uint64_t dns_queries = 0;
+  uint64_t tls_connections = 0;  // handshakes that were done
+  uint64_t tls_resumed = 0;      // of these
+  uint64_t tls_failed = 0;
   WallTime first_message{};
   WallTime last_message{};
   LatencyHistogram latency;        // since the time in the X-Sent-Us field

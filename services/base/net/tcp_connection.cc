@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "services/base/check.h"
+#include "services/base/net/tls_session.h"
 
 namespace sluice {
 namespace {
@@ -67,6 +68,11 @@ void TcpConnection::Release() {
   text_.clear();
 }
 
+size_t TcpConnection::unsent_bytes() const {
+  if (tls_ == nullptr) return unsent_bytes_;
+  return unsent_bytes_ + clear_text_.size() + tls_->output().size();
+}
+
 void TcpConnection::Close() { Release(); }
 
 void TcpConnection::ReportClosed(const absl::Status& status) {
@@ -97,7 +103,7 @@ void TcpConnection::Write(Body body, size_t offset, size_t size) {
 }
 
 void TcpConnection::QueueFlush() {
-  if (unsent_bytes_ > options_.output_high_bytes) congested_ = true;
+  if (unsent_bytes() > options_.output_high_bytes) congested_ = true;
   if (!want_write_ && handler_ != nullptr) loop_.AtTurnEnd(this);
 }
 
@@ -155,6 +161,10 @@ void TcpConnection::OnEvents(uint32_t events) {
 void TcpConnection::OnTurnEnd() { Flush(); }
 
 void TcpConnection::Read() {
+  if (tls_ != nullptr) {
+    ReadTls();
+    return;
+  }
   std::span<char> buffer = loop_.read_buffer();
   ssize_t got;
   do {
@@ -171,6 +181,10 @@ void TcpConnection::Read() {
     ReportClosed(SocketError(errno));
     return;
   }
+  EndOfInput();
+}
+
+void TcpConnection::EndOfInput() {
   peer_finished_ = true;
   DestructionGuard guard(&guard_);
   bool keep = close_when_flushed_ || handler_->OnPeerFinished();
@@ -184,6 +198,10 @@ void TcpConnection::Read() {
 
 void TcpConnection::Flush() {
   if (!fd_) return;
+  if (tls_ != nullptr) {
+    FlushTls();
+    return;
+  }
   bool full = false;
   while (unsent_bytes_ > 0 && !full) {
     iovec vectors[kPiecesPerWrite];
@@ -212,18 +230,25 @@ void TcpConnection::Flush() {
     }
   }
   want_write_ = full;
-  if (unsent_bytes_ == 0) {
-    if (close_when_flushed_) {
-      ReportClosed(absl::OkStatus());
-      return;
-    }
-    if (shutdown_when_flushed_) {
-      shutdown_when_flushed_ = false;
-      ::shutdown(fd_.get(), SHUT_WR);
-    }
-  }
+  if (unsent_bytes_ == 0 && !EndOutput()) return;
   UpdateWatch();
-  if (congested_ && unsent_bytes_ <= options_.output_low_bytes) {
+  TellWritable();
+}
+
+bool TcpConnection::EndOutput() {
+  if (close_when_flushed_) {
+    ReportClosed(absl::OkStatus());
+    return false;
+  }
+  if (shutdown_when_flushed_) {
+    shutdown_when_flushed_ = false;
+    ::shutdown(fd_.get(), SHUT_WR);
+  }
+  return true;
+}
+
+void TcpConnection::TellWritable() {
+  if (congested_ && unsent_bytes() <= options_.output_low_bytes) {
     congested_ = false;
     handler_->OnWritable();
   }

@@ -17,6 +17,8 @@
 
 namespace sluice {
 
+class TlsSession;
+
 struct TcpConnectionOptions {
   // Above this much unsent output the connection is congested (see TcpConnection::congested).
   size_t output_high_bytes = 256 * 1024;
@@ -25,7 +27,8 @@ struct TcpConnectionOptions {
 };
 
 // Order of callbacks: any number of OnBytes and OnWritable, at most one OnPeerFinished after the
-// last OnBytes, and OnClosed once as the very last one. None within a call of the owner's.
+// last OnBytes, and OnClosed once as the very last one. None within a call of the owner's. After
+// StartTls nothing comes before OnTlsReady but OnClosed.
 // The connection may be destroyed within any of them.
 class TcpHandler {
  public:
@@ -33,11 +36,14 @@ class TcpHandler {
   virtual void OnBytes(std::string_view bytes) = 0;
   // The connection was congested, and is no longer.
   virtual void OnWritable() {}
+  // The handshake that StartTls began is done: see tls()->facts().
+  virtual void OnTlsReady() {}
   // The peer sends nothing more, and may still read. False (the default) closes at once, true keeps
   // the connection for writing.
   virtual bool OnPeerFinished() { return false; }
   // The connection is gone: OK where the peer, or CloseAfterFlush, ended it in order; kUnavailable
-  // with the system's words where it broke. Not called after Close.
+  // with the system's words where it broke, TlsSession::failure() where TLS did. Not called after
+  // Close.
   virtual void OnClosed(const absl::Status& status) = 0;
 
  protected:
@@ -67,10 +73,19 @@ class TcpConnection final : private FdWatcher, private TurnEndHook {
     Write(std::move(body), 0, size);
   }
 
+  // From now on all bytes pass through `tls`; what was written before leaves in clear. The peer's
+  // bytes that came before this call are lost to it: they were handed over. To be called once,
+  // after Start, and within OnBytes only where the owner drops the rest of those bytes. The owner
+  // keeps the time of the handshake, and does not pause reading meanwhile; what it writes waits.
+  // `begun`: of the peer's first message, where it was read together with other bytes.
+  void StartTls(std::unique_ptr<TlsSession> tls, std::string_view begun = {});
+  // Null before StartTls.
+  const TlsSession* tls() const { return tls_.get(); }
+
   // The owner should write no more until OnWritable. Nothing is refused, so that a reply always
   // fits: the bound is what owners heed.
   bool congested() const { return congested_; }
-  size_t unsent_bytes() const { return unsent_bytes_; }
+  size_t unsent_bytes() const;
 
   // Back-pressure towards the peer. Bytes that were read already have been handed over.
   void PauseReading();
@@ -101,6 +116,19 @@ class TcpConnection final : private FdWatcher, private TurnEndHook {
   void OnEvents(uint32_t events) override;
   void OnTurnEnd() override;
   void Read();
+  // Tells the owner that the peer has finished.
+  void EndOfInput();
+  // Everything is with the kernel: ends what was to end then. False where the connection is gone.
+  bool EndOutput();
+  void TellWritable();
+  // tcp_connection_tls.cc
+  void ReadTls();
+  void FlushTls();
+  // Encrypts some of the pieces.
+  void EncryptOutput();
+  // Sends what the kernel takes of the clear text and the encrypted: false where it broke, and was
+  // reported.
+  bool SendEncrypted(bool& full);
   // Sends what the kernel takes; errors are reported by ReportClosed.
   void Flush();
   void ConsumeOutput(size_t bytes);
@@ -131,6 +159,8 @@ class TcpConnection final : private FdWatcher, private TurnEndHook {
   bool close_when_flushed_ = false;
   bool write_ended_ = false;
   DestructionGuard* guard_ = nullptr;
+  std::unique_ptr<TlsSession> tls_;
+  std::string clear_text_;  // written before StartTls, and not sent
 };
 
 }  // namespace sluice

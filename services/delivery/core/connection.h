@@ -5,12 +5,15 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "services/base/body.h"
 #include "services/base/clock.h"
 #include "services/base/net/egress_proxy.h"
+#include "services/base/net/tls_facts.h"
 #include "sluice/policy/v1/settings.pb.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
@@ -47,6 +50,27 @@ struct RouteFacts {
   bool authenticated = false;  // a validating resolver vouches for the MX records
 };
 
+// What a TLS policy (DANE, MTA-STS) makes of a remote's certificates. Immutable, shared.
+class TlsPeerCheck {
+ public:
+  virtual ~TlsPeerCheck() = default;
+  // `chain`: DER, the remote's own certificate first. An error ends the connection before anything
+  // was sent.
+  virtual absl::Status Check(const TlsFacts& facts,
+                             const std::vector<std::string>& chain) const = 0;
+  // For records where Check is content: "dane", "mta-sts".
+  virtual std::string_view verdict() const = 0;
+};
+
+// What is asked of TLS beyond the settings.
+struct TlsDemand {
+  bool required = false;
+  // The remote's certificate must lead to a trusted root and be for one of these.
+  std::vector<std::string> verify_names;
+  std::string server_name;  // SNI; empty: the host
+  std::shared_ptr<const TlsPeerCheck> check;
+};
+
 struct ConnectTarget {
   std::string address;  // IP, as text
   uint16_t port = 25;
@@ -58,6 +82,7 @@ struct ConnectTarget {
   RouteFacts route;
   // The connection leaves through it; source_ip is then where it is connected to from.
   std::shared_ptr<const EgressProxy> proxy;
+  TlsDemand tls;
 };
 
 // Why a connection ended, or never began.

@@ -10,6 +10,8 @@
 #include "services/base/net/egress_connector.h"
 #include "services/base/net/tcp_connection.h"
 #include "services/base/net/timer_wheel.h"
+#include "services/base/net/tls_session.h"
+#include "services/delivery/io/outbound_tls.h"
 #include "services/mail/smtp_client_session.h"
 
 namespace sluice::delivery {
@@ -39,6 +41,8 @@ common::v1::Stage ToStage(SmtpStage stage) {
       return common::v1::STAGE_BODY;
     case SmtpStage::kFinalDot:
       return common::v1::STAGE_FINAL_DOT;
+    case SmtpStage::kStartTls:
+      return common::v1::STAGE_STARTTLS;
   }
   return common::v1::STAGE_UNSPECIFIED;
 }
@@ -104,8 +108,10 @@ class OutboundConnection final : public Connection,
                                  private TcpHandler,
                                  private mail::SmtpClientHandler {
  public:
-  OutboundConnection(EventLoop& loop, const ConnectTarget& target, ConnectionHandler* handler)
+  OutboundConnection(EventLoop& loop, OutboundTls& tls, const ConnectTarget& target,
+                     ConnectionHandler* handler)
       : loop_(loop),
+        tls_(tls),
         target_(target),
         handler_(handler),
         session_(*this, OptionsOf(target)),
@@ -127,13 +133,8 @@ class OutboundConnection final : public Connection,
       }
     }
     connect.timeout = Duration(target.settings->connect_timeout_us());
-    began_ = loop.clock().Now();
-    auto done = [this](absl::StatusOr<UniqueFd> fd) { OnConnected(std::move(fd)); };
-    if (target.proxy != nullptr) {
-      egress_.emplace(loop, *target.proxy, connect, std::move(done));
-    } else {
-      connector_.emplace(loop, connect, std::move(done));
-    }
+    connect_ = connect;
+    Open();
   }
 
   ~OutboundConnection() override {
@@ -216,7 +217,21 @@ class OutboundConnection final : public Connection,
       options.auth_in_clear = settings.use_unencrypted_plain_auth();
       options.auth_nonce = MakeNonce();
     }
+    options.starttls = OutboundTls::Wanted(target);
+    if (settings.tls_handshake_timeout_us() > 0) {
+      options.tls_timeout = Duration(settings.tls_handshake_timeout_us());
+    }
     return options;
+  }
+
+  void Open() {
+    began_ = loop_.clock().Now();
+    auto done = [this](absl::StatusOr<UniqueFd> fd) { OnConnected(std::move(fd)); };
+    if (target_.proxy != nullptr) {
+      egress_.emplace(loop_, *target_.proxy, connect_, std::move(done));
+    } else {
+      connector_.emplace(loop_, connect_, std::move(done));
+    }
   }
 
   void OnConnected(absl::StatusOr<UniqueFd> fd) {
@@ -284,13 +299,31 @@ class OutboundConnection final : public Connection,
   void OnWritable() override {
     if (!work_.empty() && work_.front().transaction.chunks != nullptr) PumpChunks();
   }
+  void OnTlsReady() override {
+    const absl::Status status = tls_.OnReady(target_, *tcp_->tls());
+    if (!status.ok()) {
+      FailTls(status.message());
+      return;
+    }
+    tls_done_ = loop_.clock().Now();
+    session_.OnTlsReady();
+    Touch();
+  }
   void OnClosed(const absl::Status& status) override {
+    if (session_.in_tls_handshake()) {
+      FailTls(status.message());
+      return;
+    }
     session_.OnDisconnect(status.ok()
                               ? std::string_view("the remote closed the connection")
                               : std::string_view(status.message().data(), status.message().size()));
     Tell();
   }
   void OnDeadline() {
+    if (session_.in_tls_handshake()) {
+      FailTls("the TLS handshake took too long");
+      return;
+    }
     session_.OnTimeout();
     Tell();
   }
@@ -300,6 +333,18 @@ class OutboundConnection final : public Connection,
   void OnReady() override {
     ready_ = true;
     events_.push_back({true, {}});
+  }
+  void OnStartTls() override {
+    auto tls = tls_.NewSession(target_);
+    if (tls.ok()) {
+      tls_began_ = loop_.clock().Now();
+      tcp_->StartTls(*std::move(tls));
+      return;
+    }
+    // Within a call of the session's.
+    loop_.Post([this, alive = std::weak_ptr<bool>(alive_), status = tls.status()] {
+      if (!alive.expired() && session_.in_tls_handshake()) FailTls(status.message());
+    });
   }
   void OnWantBody(uint64_t) override {
     Work& work = work_.front();
@@ -390,6 +435,11 @@ class OutboundConnection final : public Connection,
         attempt->add_esmtp_extensions(keyword);
       }
       attempt->mutable_times()->set_connect_us(Micros(connected_ - began_));
+      if (tcp_->tls() != nullptr)
+        attempt->mutable_times()->set_tls_us(Micros(tls_done_ - tls_began_));
+    }
+    if (tcp_->tls() != nullptr) {
+      tls_.Fill(target_, tcp_->tls()->facts(), attempt->mutable_tls());
     }
     ++sent_;
     attempt->mutable_times()->set_queue_wait_us(Micros(work.started - work.given));
@@ -406,6 +456,24 @@ class OutboundConnection final : public Connection,
 
   static uint32_t Micros(Duration time) {
     return static_cast<uint32_t>(std::clamp<int64_t>(time.count(), 0, UINT32_MAX));
+  }
+
+  // The handshake is over without success: the last word, or once a connection in clear. Clear text
+  // around STARTTLS does not come here: whoever sends that gets no mail at all.
+  void FailTls(absl::string_view why) {
+    tls_.OnFailed(target_, tcp_->tls());
+    const auto& settings = *target_.settings;
+    const bool may_fall_back = !settings.has_tls_fallback() || settings.tls_fallback();
+    if (OutboundTls::Wanted(target_) == mail::StartTls::kOpportunistic && may_fall_back) {
+      ++tls_.mutable_stats().fallbacks;
+      deadline_.Clear();
+      tcp_.reset();
+      session_.Restart(mail::StartTls::kNever);
+      Open();
+      return;
+    }
+    session_.OnDisconnect(std::string_view(why.data(), why.size()));
+    Tell();
   }
 
   void TellLater() {
@@ -446,10 +514,12 @@ class OutboundConnection final : public Connection,
   }
 
   EventLoop& loop_;
+  OutboundTls& tls_;
   const ConnectTarget target_;
   ConnectionHandler* const handler_;
   mail::SmtpClientSession session_;
   Deadline deadline_;
+  ConnectOptions connect_;
   std::optional<Connector> connector_;
   std::optional<EgressConnector> egress_;  // instead, through a proxy
   std::optional<TcpConnection> tcp_;
@@ -458,6 +528,8 @@ class OutboundConnection final : public Connection,
   std::optional<RecipientVerdict> end_;  // told behind all results
   MonotonicTime began_{};
   MonotonicTime connected_{};
+  MonotonicTime tls_began_{};
+  MonotonicTime tls_done_{};
   uint64_t sent_ = 0;
   bool ready_ = false;
   bool quitting_ = false;
@@ -468,9 +540,16 @@ class OutboundConnection final : public Connection,
 
 }  // namespace
 
+OutboundConnections::OutboundConnections(EventLoop& loop)
+    : loop_(loop), tls_(std::make_unique<OutboundTls>()) {}
+
+OutboundConnections::~OutboundConnections() = default;
+
+const OutboundTlsStats& OutboundConnections::tls_stats() const { return tls_->stats(); }
+
 std::unique_ptr<Connection> OutboundConnections::Connect(const ConnectTarget& target,
                                                          ConnectionHandler* handler) {
-  return std::make_unique<OutboundConnection>(loop_, target, handler);
+  return std::make_unique<OutboundConnection>(loop_, *tls_, target, handler);
 }
 
 }  // namespace sluice::delivery

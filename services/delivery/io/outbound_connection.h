@@ -8,15 +8,21 @@
 
 namespace sluice::delivery {
 
+class OutboundTls;
+struct OutboundTlsStats;
+
 // Thread-safety: the loop's thread. Lifetime: the loop outlives it and its connections.
 class OutboundConnections final : public ConnectionFactory {
  public:
-  explicit OutboundConnections(EventLoop& loop) : loop_(loop) {}
+  explicit OutboundConnections(EventLoop& loop);
+  ~OutboundConnections();
   std::unique_ptr<Connection> Connect(const ConnectTarget& target,
                                       ConnectionHandler* handler) override;
+  const OutboundTlsStats& tls_stats() const;
 
  private:
   EventLoop& loop_;
+  std::unique_ptr<OutboundTls> tls_;
 };
 
 }  // namespace sluice::delivery

@@ -62,6 +62,7 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
     profile->users = AuthUsers::Make(policy, client.auth_plain());
   }
   offered.auth = profile->users != nullptr;
+  if (client.has_allow_starttls()) profile->smtp.offer_starttls = client.allow_starttls();
   profile->may_relay = client.allow_relay() || client.allow_submission();
   profile->edits_header = client.process_x_virtual_mta() || client.process_x_job() ||
                           client.process_x_envid() || client.remove_header().values_size() != 0 ||

@@ -60,6 +60,11 @@ void ReceivedWriter::Append(const ReceivedFacts& facts, WallTime now, std::strin
   out += facts.host_name;
   out += " (Sluice) with ";
   out += facts.protocol;
+  if (!facts.tls.empty()) {
+    out += " (";
+    out += facts.tls;
+    out += ')';
+  }
   out += " id ";
   out += facts.id;
   if (!facts.recipient.empty()) {

@@ -25,6 +25,7 @@ struct ReceivedFacts {
   std::string_view client_ip;    // empty: no "from" clause
   std::string_view host_name;
   std::string_view protocol;   // SMTP, ESMTP, …
+  std::string_view tls;        // what encrypted it, or empty
   std::string_view id;         // as text
   std::string_view recipient;  // the only one, or empty
 };

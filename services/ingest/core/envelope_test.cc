@@ -106,6 +106,10 @@ TEST_F(EnvelopeTest, ReceivedWithAndWithoutItsParts) {
   EXPECT_EQ(
       out,
       "Received: by mx.test (Sluice) with gRPC id ID;\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n");
+  out.clear();
+  writer.Append({.host_name = "mx.test", .protocol = "ESMTPS", .tls = "TLSv1.3 TLS_X", .id = "ID"},
+                FromUnixMicros(0), out);
+  EXPECT_TRUE(out.starts_with("Received: by mx.test (Sluice) with ESMTPS (TLSv1.3 TLS_X) id ID;"));
 }
 
 TEST_F(EnvelopeTest, RoutesByName) {

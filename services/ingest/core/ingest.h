@@ -65,7 +65,11 @@ struct IngestCounters {
   std::atomic<uint64_t> tarpitted{0};          // refusals that were held back
   std::atomic<uint64_t> auth_succeeded{0};
   std::atomic<uint64_t> auth_failed{0};
-  std::atomic<uint64_t> auth_throttled{0};  // not tried: too many failures, too much waiting
+  std::atomic<uint64_t> auth_throttled{0};       // not tried: too many failures, too much waiting
+  std::atomic<uint64_t> tls_connections{0};      // whose handshake was done
+  std::atomic<uint64_t> tls_resumed{0};          // of these
+  std::atomic<uint64_t> tls_failures{0};         // handshakes that failed, or took too long
+  std::atomic<uint64_t> starttls_injections{0};  // clear text behind STARTTLS, dropped
 };
 
 // Something that ends by itself after the drain has begun.

@@ -38,6 +38,14 @@ constexpr CounterName kCounters[] = {
     {"sluice_ingest_auth_failed_total", "failed authentications", &IngestCounters::auth_failed},
     {"sluice_ingest_auth_throttled_total",
      "authentications not tried for too many failures or load", &IngestCounters::auth_throttled},
+    {"sluice_ingest_tls_connections_total", "TLS handshakes that were done",
+     &IngestCounters::tls_connections},
+    {"sluice_ingest_tls_resumed_total", "TLS handshakes that resumed a session",
+     &IngestCounters::tls_resumed},
+    {"sluice_ingest_tls_failures_total", "TLS handshakes that failed or took too long",
+     &IngestCounters::tls_failures},
+    {"sluice_ingest_starttls_injections_total", "clients that sent clear text behind STARTTLS",
+     &IngestCounters::starttls_injections},
 };
 
 }  // namespace

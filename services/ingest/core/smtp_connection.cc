@@ -19,10 +19,14 @@ constexpr size_t kReceivedBytes = 768;
 constexpr uint64_t kLargeMessageBytes = (2 + kUploadWindowChunks) * kMaxInlineBodyBytes;
 
 // RFC 3848, RFC 6531 4.3.
-std::string_view WithProtocol(bool utf8, bool extended, bool authenticated) {
-  if (utf8) return authenticated ? "UTF8SMTPA" : "UTF8SMTP";
-  if (!extended) return "SMTP";
-  return authenticated ? "ESMTPA" : "ESMTP";
+// The "with" of Received (RFC 3848, RFC 6531).
+std::string_view WithProtocol(bool utf8, bool extended, bool encrypted, bool authenticated) {
+  static constexpr std::string_view kNames[2][4] = {
+      {"ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"},
+      {"UTF8SMTP", "UTF8SMTPA", "UTF8SMTPS", "UTF8SMTPSA"},
+  };
+  if (!utf8 && !extended) return "SMTP";
+  return kNames[utf8 ? 1 : 0][(encrypted ? 2 : 0) + (authenticated ? 1 : 0)];
 }
 
 }  // namespace
@@ -60,6 +64,26 @@ void SmtpConnection::Start(const mail::ServerReply* refusal) {
 mail::ServerReply SmtpConnection::Noted(std::string_view step, mail::ServerReply refusal) {
   ingest_.NoteRefusal(step, peer_.client_ip, refusal.code, refusal.text);
   return refusal;
+}
+
+void SmtpConnection::OnStartTls(size_t discarded) {
+  if (discarded == 0) return;
+  ingest_.mutable_counters().starttls_injections.fetch_add(1, std::memory_order_relaxed);
+}
+
+void SmtpConnection::OnTlsReady(const TlsFacts& facts) {
+  IngestCounters& counters = ingest_.mutable_counters();
+  counters.tls_connections.fetch_add(1, std::memory_order_relaxed);
+  if (facts.resumed) counters.tls_resumed.fetch_add(1, std::memory_order_relaxed);
+  tls_ = facts;
+  tls_text_ = facts.version + " " + facts.cipher;
+  hello_.clear();
+  extended_ = false;
+  session_.OnTlsReady(ingest_.now());
+}
+
+void SmtpConnection::OnTlsFailed() {
+  ingest_.mutable_counters().tls_failures.fetch_add(1, std::memory_order_relaxed);
 }
 
 void SmtpConnection::OnHello(std::string_view name, bool extended) {
@@ -165,7 +189,8 @@ std::optional<mail::ServerReply> SmtpConnection::OnData() {
     facts.client_name = hello_;
     if (!client.hide_message_source()) facts.client_ip = peer_.client_ip;
     facts.host_name = profile_->smtp.host_name;
-    facts.protocol = WithProtocol(message.smtputf8(), extended_, !user_.empty());
+    facts.protocol = WithProtocol(message.smtputf8(), extended_, tls_.has_value(), !user_.empty());
+    facts.tls = tls_text_;
     facts.id = id;
     if (recipients_ == 1) facts.recipient = message_.deliveries(0).delivery().rcpt();
     ingest_.received().Append(facts, ingest_.wall_now(), buffer_);
@@ -282,6 +307,13 @@ void SmtpConnection::FillMessage(const MessageFacts& facts) {
   message.set_local_ip(peer_.local_ip);
   message.set_listener(peer_.listener);
   if (!user_.empty()) message.set_user(user_);
+  if (tls_) {
+    common::v1::TlsInfo& tls = *message.mutable_client_tls();
+    tls.set_version(tls_->version);
+    tls.set_cipher(tls_->cipher);
+    tls.set_verdict(tls_->verified ? "verified" : "opportunistic");
+    tls.set_peer_subject(tls_->peer_subject);
+  }
   message.set_hops(facts.hops);
   message.set_header_size(header_size_);
   message.set_body_size(text_begin_ + facts.size - cut_bytes_ + added_bytes_);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "services/base/net/tls_facts.h"
 #include "services/ingest/core/ingest.h"
 #include "services/ingest/core/merge_template.h"
 #include "services/ingest/core/smtp_auth.h"
@@ -46,6 +47,10 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void Start(const mail::ServerReply* refusal = nullptr);
   mail::SmtpServerSession& session() { return session_; }
   const ClientProfile& profile() const { return *profile_; }
+  // The handshake that session().tls_handshake() asked for is done.
+  void OnTlsReady(const TlsFacts& facts);
+  // It failed, or the driver gave it up.
+  void OnTlsFailed();
 
  private:
   void OnHello(std::string_view name, bool extended) override;
@@ -65,6 +70,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void OnPartEnd(uint32_t number) override;
   bool OffersXclient() override;
   mail::ServerReply OnXclient(const mail::XclientCommand& xclient) override;
+  void OnStartTls(size_t discarded) override;
   void OnWake() override { driver_.OnWake(); }
 
   void OnSubmissionWritable() override;
@@ -89,7 +95,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void TryHeader();
   void BeginLarge();
   void AppendLarge(std::string_view text);
-  bool encrypted() const { return false; }
+  bool encrypted() const { return tls_.has_value(); }
   // Header work and the choice of virtual MTA; the refusal where there is one.
   std::optional<mail::ServerReply> FinishHeader(size_t header_end);
   void FillMessage(const MessageFacts& facts);
@@ -107,6 +113,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::shared_ptr<const ClientProfile> profile_;  // session_ refers to its options
   uint64_t policy_generation_;
   std::string hello_;
+  std::optional<TlsFacts> tls_;
+  std::string tls_text_;  // for Received fields
   bool extended_ = false;
   uint32_t refusals_ = 0;
   std::optional<mail::ServerReply> held_back_;  // until the timer

@@ -31,7 +31,7 @@ class SmtpListener::Clients {
   Clients(const IngestLoop& where, ConnectionLimits& limits) : where_(where), limits_(limits) {}
 
   // On the loop.
-  void Adopt(UniqueFd fd, bool proxied);
+  void Adopt(UniqueFd fd, Accepted how);
   void Remove(Connection* connection) { connections_.erase(connection); }
 
   EventLoop& loop() { return *where_.loop; }
@@ -46,11 +46,12 @@ class SmtpListener::Clients {
 
 class SmtpListener::Connection final : private TcpHandler, private SmtpConnection::Driver {
  public:
-  Connection(Clients& clients, UniqueFd fd, bool proxied)
+  Connection(Clients& clients, UniqueFd fd, Accepted how)
       : clients_(clients),
+        tls_(std::move(how.tls)),
         tcp_(clients.loop(), std::move(fd), kTcpOptions),
         deadline_(clients.loop().wheel(), [this] { OnDeadline(); }) {
-    if (!proxied) Introduce(tcp_.peer().ip.ToString(), tcp_.local().ip.ToString());
+    if (!how.proxied) Introduce(tcp_.peer().ip.ToString(), tcp_.local().ip.ToString());
   }
 
   void Start() {
@@ -75,20 +76,37 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
                   SmtpPeer{std::move(client_ip), std::move(local_ip), tcp_.local().ToString()},
                   static_cast<SmtpConnection::Driver&>(*this));
   }
-  void Greet() {
-    const auto refusal = clients_.limits().Take(smtp_->profile(), slot_);
-    smtp_->Start(refusal ? &*refusal : nullptr);
+  // `begun`: what the client has sent of its first handshake already.
+  void Greet(std::string_view begun = {}) {
+    refusal_ = clients_.limits().Take(smtp_->profile(), slot_);
+    if (tls_.context != nullptr) smtp_->session().set_tls_available();
+    if (immediate_tls()) {
+      smtp_->session().ExpectTls(now());
+      StartTls(begun);
+    } else {
+      smtp_->Start(refusal_ ? &*refusal_ : nullptr);
+    }
     Update();
   }
+  bool immediate_tls() const { return tls_.context != nullptr && tls_.immediate; }
+  void StartTls(std::string_view begun) {
+    std::unique_ptr<TlsSession> tls = tls_.context->NewSession();
+    if (tls == nullptr) {  // out of memory
+      EndWithoutReply();
+      return;
+    }
+    tcp_.StartTls(std::move(tls), begun);
+  }
   void OnProxyHeader(std::string_view bytes) {
+    const size_t begun = proxy_bytes_.size();
     proxy_bytes_.append(bytes.substr(0, mail::kMaxProxyHeaderBytes - proxy_bytes_.size()));
     const mail::ProxyHeader header = mail::ReadProxyHeader(proxy_bytes_);
     using Outcome = mail::ProxyHeader::Outcome;
     if (header.outcome == Outcome::kIncomplete) return;
     // A server speaks first, so what came behind the header was not written by an SMTP client that
-    // waits for its greeting (RFC 5321 3.1).
-    const size_t before = proxy_bytes_.size() - bytes.size();
-    if (header.outcome == Outcome::kMalformed || header.size != before + bytes.size()) {
+    // waits for its greeting (RFC 5321 3.1). With TLS from the start the client does.
+    const bool more = header.size != begun + bytes.size();
+    if (header.outcome == Outcome::kMalformed || (more && !immediate_tls())) {
       EndWithoutReply();
       return;
     }
@@ -98,7 +116,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     } else {
       Introduce(tcp_.peer().ip.ToString(), tcp_.local().ip.ToString());
     }
-    Greet();
+    Greet(bytes.substr(header.size - begun));
   }
   void EndWithoutReply() {
     ending_ = true;
@@ -116,6 +134,12 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     Update();
   }
   void OnWritable() override { Update(); }
+  void OnTlsReady() override {
+    if (ending_) return;
+    smtp_->OnTlsReady(tcp_.tls()->facts());
+    if (tls_.immediate) smtp_->Start(refusal_ ? &*refusal_ : nullptr);
+    Update();
+  }
   bool OnPeerFinished() override {
     if (!smtp_) {
       EndWithoutReply();
@@ -125,7 +149,10 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     Update();
     return true;  // answers may still be due; a session that has none is closing
   }
-  void OnClosed(const absl::Status&) override { clients_.Remove(this); }  // destroys this
+  void OnClosed(const absl::Status&) override {
+    if (!ending_ && smtp_ && smtp_->session().tls_handshake()) smtp_->OnTlsFailed();
+    clients_.Remove(this);  // destroys this
+  }
   void OnWake() override { Update(); }
 
   void OnDeadline() {
@@ -134,7 +161,9 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
       clients_.Remove(this);  // destroys this
       return;
     }
+    const bool handshake = smtp_->session().tls_handshake();
     smtp_->session().OnTimer(now());
+    if (handshake && smtp_->session().closing()) smtp_->OnTlsFailed();
     Update();
   }
 
@@ -146,6 +175,10 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
       const std::string_view output = session.output();
       tcp_.Write(output);
       session.Sent(now(), output.size());
+    }
+    if (session.tls_handshake() && tcp_.tls() == nullptr) {
+      StartTls({});
+      if (ending_) return;
     }
     if (session.closing() && session.output().empty()) {
       ending_ = true;
@@ -172,6 +205,8 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
   MonotonicTime now() const { return clients_.ingest().now(); }
 
   Clients& clients_;
+  const SmtpListenerTls tls_;
+  std::optional<mail::ServerReply> refusal_;  // to be said behind the first handshake
   TcpConnection tcp_;
   Deadline deadline_;
   bool reading_paused_ = false;
@@ -181,15 +216,15 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
   std::optional<SmtpConnection> smtp_;  // none until a proxy has said who the client is
 };
 
-void SmtpListener::Clients::Adopt(UniqueFd fd, bool proxied) {
-  auto connection = std::make_unique<Connection>(*this, std::move(fd), proxied);
+void SmtpListener::Clients::Adopt(UniqueFd fd, Accepted how) {
+  auto connection = std::make_unique<Connection>(*this, std::move(fd), std::move(how));
   Connection* const raw = connection.get();
   connections_.emplace(raw, std::move(connection));
   raw->Start();
 }
 
 SmtpListener::SmtpListener(const SmtpListenerOptions& options, std::vector<IngestLoop> loops)
-    : limits_(options.max_connections) {
+    : limits_(options.max_connections), tls_(options.tls), proxied_(options.proxied) {
   for (const IngestLoop& loop : loops) {
     SLUICE_CHECK(loop.loop != nullptr && loop.ingest != nullptr);
     clients_.push_back(std::make_shared<Clients>(loop, limits_));
@@ -204,39 +239,31 @@ absl::StatusOr<std::unique_ptr<SmtpListener>> SmtpListener::Open(EventLoop& acce
   SLUICE_CHECK(!loops.empty());
   std::unique_ptr<SmtpListener> listener(new SmtpListener(options, std::move(loops)));
   SmtpListener* const raw = listener.get();
-  listener->addresses_.resize(options.addresses.size());
-  for (const bool proxied : {false, true}) {
-    std::vector<size_t> which;
-    std::vector<Endpoint> addresses;
-    for (size_t i = 0; i < options.addresses.size(); ++i) {
-      const auto& proxies = options.proxied;
-      if ((std::find(proxies.begin(), proxies.end(), i) != proxies.end()) != proxied) continue;
-      which.push_back(i);
-      addresses.push_back(options.addresses[i]);
-    }
-    if (which.empty()) continue;
-    absl::StatusOr<std::unique_ptr<Listener>> opened =
-        Listener::Open(accept_loop, {.addresses = addresses, .backlog = options.backlog},
-                       [raw, proxied](UniqueFd fd, const Endpoint&, const Endpoint&) {
-                         raw->OnAccept(std::move(fd), proxied);
-                       });
+  for (size_t i = 0; i < options.addresses.size(); ++i) {
+    absl::StatusOr<std::unique_ptr<Listener>> opened = Listener::Open(
+        accept_loop, {.addresses = {options.addresses[i]}, .backlog = options.backlog},
+        [raw, i](UniqueFd fd, const Endpoint&, const Endpoint&) {
+          raw->OnAccept(std::move(fd), i);
+        });
     if (!opened.ok()) return opened.status();
-    for (size_t i = 0; i < which.size(); ++i) {
-      listener->addresses_[which[i]] = (*opened)->addresses()[i];
-    }
+    listener->addresses_.push_back((*opened)->addresses().front());
     listener->listeners_.push_back(*std::move(opened));
   }
   return listener;
 }
 
-void SmtpListener::OnAccept(UniqueFd fd, bool proxied) {
+void SmtpListener::OnAccept(UniqueFd fd, size_t listener) {
+  Accepted how;
+  if (listener < tls_.size()) how.tls = tls_[listener];
+  how.proxied = std::find(proxied_.begin(), proxied_.end(), listener) != proxied_.end();
   const std::shared_ptr<Clients>& clients = clients_[next_loop_++ % clients_.size()];
   if (clients->loop().InLoopThread()) {
-    clients->Adopt(std::move(fd), proxied);
+    clients->Adopt(std::move(fd), std::move(how));
     return;
   }
-  clients->loop().Post(
-      [clients, proxied, fd = std::move(fd)]() mutable { clients->Adopt(std::move(fd), proxied); });
+  clients->loop().Post([clients, fd = std::move(fd), how = std::move(how)]() mutable {
+    clients->Adopt(std::move(fd), std::move(how));
+  });
 }
 
 void SmtpListener::StopAccepting() { listeners_.clear(); }

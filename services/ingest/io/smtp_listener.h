@@ -10,6 +10,7 @@
 #include "services/base/net/event_loop.h"
 #include "services/base/net/ip_address.h"
 #include "services/base/net/listener.h"
+#include "services/base/net/tls_server_context.h"
 #include "services/ingest/core/connection_limits.h"
 #include "services/ingest/core/ingest.h"
 
@@ -21,11 +22,18 @@ struct IngestLoop {
   Ingest* ingest = nullptr;
 };
 
+// What a listener can do with TLS.
+struct SmtpListenerTls {
+  std::shared_ptr<TlsServerContext> context;  // null: nothing
+  bool immediate = false;                     // the handshake comes first; else STARTTLS
+};
+
 struct SmtpListenerOptions {
   std::vector<Endpoint> addresses;  // port 0: any free one
   // Those of `addresses`, by index, whose clients come through a proxy and begin with its header
   // (PROXY protocol). Only networks with allow-proxy-protocol may connect to them.
   std::vector<size_t> proxied;
+  std::vector<SmtpListenerTls> tls;  // for each address; those beyond its end have none
   int backlog = 1024;
   uint64_t max_connections = 20'000;
 };
@@ -48,22 +56,31 @@ class SmtpListener {
   // With the ports that were really taken.
   const std::vector<Endpoint>& addresses() const { return addresses_; }
 
+  // For connections to come; as SmtpListenerOptions::tls. On the accepting loop.
+  void SetTls(std::vector<SmtpListenerTls> tls) { tls_ = std::move(tls); }
+
   // New clients are refused by the kernel from now on; the first step of a drain.
   void StopAccepting();
 
   uint64_t connections() const { return limits_.connections(); }
 
  private:
+  struct Accepted {
+    SmtpListenerTls tls;
+    bool proxied = false;
+  };
   class Connection;
   class Clients;
 
   SmtpListener(const SmtpListenerOptions& options, std::vector<IngestLoop> loops);
-  void OnAccept(UniqueFd fd, bool proxied);
+  void OnAccept(UniqueFd fd, size_t listener);
 
   ConnectionLimits limits_;
   std::vector<std::shared_ptr<Clients>> clients_;  // one for each loop
   size_t next_loop_ = 0;
-  std::vector<std::unique_ptr<Listener>> listeners_;  // empty once accepting has stopped
+  std::vector<SmtpListenerTls> tls_;
+  const std::vector<size_t> proxied_;
+  std::vector<std::unique_ptr<Listener>> listeners_;  // one an address; none once accepting stopped
   std::vector<Endpoint> addresses_;
 };
 

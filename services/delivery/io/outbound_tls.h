@@ -1,0 +1,52 @@
+// TLS of outbound connections: a context for each set of settings, and within it the sessions that
+// may be resumed, a host each.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "services/base/net/tls_client_context.h"
+#include "services/delivery/core/connection.h"
+#include "services/mail/smtp_client_session.h"
+
+namespace sluice::delivery {
+
+// Grow only.
+struct OutboundTlsStats {
+  uint64_t handshakes = 0;  // that were done
+  uint64_t resumed = 0;     // of these
+  uint64_t failures = 0;
+  uint64_t fallbacks = 0;  // connections made anew in clear after a failure
+};
+
+// Thread-safety: none. Memory: at most kMaxContexts contexts, each with kMaxSessions sessions.
+class OutboundTls {
+ public:
+  static constexpr size_t kMaxContexts = 64;
+  static constexpr size_t kMaxSessions = 10'000;
+
+  static mail::StartTls Wanted(const ConnectTarget& target);
+
+  // For a handshake with the target. Fails where a file or setting cannot be used.
+  absl::StatusOr<std::unique_ptr<TlsSession>> NewSession(const ConnectTarget& target);
+
+  // The handshake is done: what it is worth to the target's policy.
+  absl::Status OnReady(const ConnectTarget& target, const TlsSession& session);
+  void OnFailed(const ConnectTarget& target, const TlsSession* session);
+
+  void Fill(const ConnectTarget& target, const TlsFacts& facts, common::v1::TlsInfo* info) const;
+
+  OutboundTlsStats& mutable_stats() { return stats_; }
+  const OutboundTlsStats& stats() const { return stats_; }
+
+ private:
+  absl::StatusOr<TlsClientContext*> ContextFor(const policy::v1::QueueSettings& settings);
+
+  absl::flat_hash_map<std::string, std::unique_ptr<TlsClientContext>> contexts_;
+  OutboundTlsStats stats_;
+};
+
+}  // namespace sluice::delivery

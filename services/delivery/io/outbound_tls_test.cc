@@ -1,0 +1,331 @@
+// TLS of outbound connections over loopback sockets: wanted and required, resumed, refused, failed
+// and tried again in clear, and servers that mean harm.
+#include "services/delivery/io/outbound_tls.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "services/base/net/listener.h"
+#include "services/base/net/tcp_connection.h"
+#include "services/base/net/tls_self_signed.h"
+#include "services/base/net/tls_server_context.h"
+#include "services/base/net/tls_session.h"
+#include "services/delivery/io/outbound_connection.h"
+
+namespace sluice::delivery {
+namespace {
+
+using std::chrono::seconds;
+
+// Takes mail; how it does with STARTTLS is the test's to say.
+class Server {
+ public:
+  enum class Mode { kTls, kNotOffered, kRefuses, kRubbish, kCloses, kSilent, kInjects };
+
+  Server(EventLoop& loop, TlsServerContext& context) : loop_(loop), context_(context) {
+    listener_ =
+        *Listener::Open(loop, {.addresses = {*Endpoint::Parse("127.0.0.1:0")}},
+                        [this](UniqueFd fd, const Endpoint&, const Endpoint&) {
+                          clients_.push_back(std::make_unique<Client>(*this, std::move(fd)));
+                        });
+  }
+  uint16_t port() const { return listener_->addresses()[0].port; }
+  size_t connections() const { return clients_.size(); }
+
+  Mode mode = Mode::kTls;
+  std::vector<std::string> commands;  // "tls:" before those that came encrypted
+  std::vector<std::string> subjects;  // of client certificates
+
+ private:
+  struct Client final : TcpHandler {
+    Client(Server& server, UniqueFd fd) : server(server), tcp(server.loop_, std::move(fd)) {
+      tcp.Start(this);
+      tcp.Write("220 mx.test\r\n");
+    }
+    void OnBytes(std::string_view bytes) override {
+      if (rubbish) {  // the client's first message of the handshake
+        tcp.Write("500 what is that?\r\n");
+        return;
+      }
+      input += bytes;
+      for (size_t end; (end = input.find("\r\n")) != std::string::npos;) {
+        const std::string line = input.substr(0, end);
+        input.erase(0, end + 2);
+        OnLine(line);
+      }
+    }
+    void OnTlsReady() override { server.subjects.push_back(tcp.tls()->facts().peer_subject); }
+    void OnLine(const std::string& line) {
+      if (in_text) {
+        if (line != ".") return;
+        in_text = false;
+        tcp.Write("250 2.0.0 taken\r\n");
+        return;
+      }
+      server.commands.push_back((tcp.tls() != nullptr ? "tls:" : "") + line.substr(0, 4));
+      if (line.starts_with("EHLO")) {
+        const bool offer = tcp.tls() == nullptr && server.mode != Mode::kNotOffered;
+        tcp.Write(offer ? "250-mx.test\r\n250 STARTTLS\r\n" : "250 mx.test\r\n");
+      } else if (line == "STARTTLS") {
+        StartTls();
+      } else if (line == "DATA") {
+        in_text = true;
+        tcp.Write("354 go\r\n");
+      } else {
+        tcp.Write("250 ok\r\n");
+      }
+    }
+    void StartTls() {
+      switch (server.mode) {
+        case Mode::kRefuses:
+          tcp.Write("454 no\r\n");
+          return;
+        case Mode::kRubbish:
+          tcp.Write("220 go\r\n");
+          rubbish = true;
+          return;
+        case Mode::kCloses:
+          tcp.Write("220 go\r\n");
+          tcp.CloseAfterFlush();
+          return;
+        case Mode::kSilent:
+          tcp.Write("220 go\r\n");
+          return;
+        case Mode::kInjects:
+          tcp.Write("220 go\r\n250-mx.test\r\n250 AUTH PLAIN\r\n");
+          tcp.StartTls(server.context_.NewSession());
+          return;
+        default:
+          tcp.Write("220 go\r\n");
+          tcp.StartTls(server.context_.NewSession());
+      }
+    }
+    void OnClosed(const absl::Status&) override {}
+
+    Server& server;
+    TcpConnection tcp;
+    std::string input;
+    bool in_text = false;
+    bool rubbish = false;
+  };
+
+  EventLoop& loop_;
+  TlsServerContext& context_;
+  std::unique_ptr<Listener> listener_;
+  std::vector<std::unique_ptr<Client>> clients_;
+};
+
+struct Recorder final : ConnectionHandler {
+  void OnReady() override { ready = true; }
+  void OnResult(queue::v1::GroupResult given) override { result = std::move(given); }
+  bool MayFinish(uint64_t) override { return true; }
+  void OnClosed(ConnectionEnd given) override { end = std::move(given); }
+
+  bool ready = false;
+  std::optional<queue::v1::GroupResult> result;
+  std::optional<ConnectionEnd> end;
+};
+
+struct DaneLike final : TlsPeerCheck {
+  absl::Status Check(const TlsFacts& facts, const std::vector<std::string>& chain) const override {
+    EXPECT_FALSE(facts.version.empty());
+    EXPECT_FALSE(chain.empty());
+    return content ? absl::OkStatus() : absl::UnauthenticatedError("no TLSA record matches");
+  }
+  std::string_view verdict() const override { return "dane"; }
+  bool content = true;
+};
+
+class OutboundTlsTest : public testing::Test {
+ protected:
+  OutboundTlsTest() {
+    path_ = testing::TempDir() + "/outbound-" + std::to_string(::getpid()) + ".pem";
+    std::ofstream(path_) << ToPem(MakeCertificate({.common_name = "mx.test"}));
+    context_ = *TlsServerContext::Load(
+        {.certificates = {{path_, ""}}, .ask_client_certificate = true}, Clock::Real());
+    server_ = std::make_unique<Server>(loop_, *context_);
+    settings_->set_connect_timeout_us(5'000'000);
+    settings_->set_smtp_greeting_timeout_us(5'000'000);
+    settings_->set_smtp_command_reply_timeout_us(5'000'000);
+    settings_->set_data_send_timeout_us(5'000'000);
+    settings_->set_smtp_data_termination_timeout_us(5'000'000);
+    settings_->set_use_starttls(true);
+    settings_->set_reuse_ssl_session(true);
+    target_.address = "127.0.0.1";
+    target_.port = server_->port();
+    target_.host = "mx.test";
+    target_.settings = settings_;
+  }
+  ~OutboundTlsTest() override {
+    connection_.reset();
+    server_.reset();
+    std::remove(path_.c_str());
+  }
+  // True where a message was delivered; what there is to know is in recorder_.
+  bool Deliver() {
+    recorder_ = Recorder();
+    connection_ = factory_.Connect(target_, &recorder_);
+    RunUntil([&] { return recorder_.ready || recorder_.end; });
+    if (!recorder_.ready) return false;
+    auto lease = std::make_shared<queue::v1::Lease>();
+    lease->set_lease_id(1);
+    lease->mutable_message()->set_mail_from("a@b.test");
+    lease->add_deliveries()->set_rcpt("c@d.test");
+    connection_->Send({lease, Body(std::string("Subject: x\r\n\r\ntext\r\n")), nullptr});
+    RunUntil([&] { return recorder_.result || recorder_.end; });
+    return recorder_.result &&
+           recorder_.result->outcome() == queue::v1::RECIPIENT_OUTCOME_DELIVERED;
+  }
+  const common::v1::TlsInfo& tls() const { return recorder_.result->attempt().tls(); }
+  void RunUntil(const std::function<bool()>& done) {
+    const MonotonicTime end = loop_.clock().Now() + seconds(10);
+    while (!done()) {
+      ASSERT_LT(loop_.clock().Now(), end);
+      loop_.RunOnce(std::chrono::milliseconds(20));
+    }
+  }
+
+  EventLoop loop_;
+  std::string path_;
+  std::unique_ptr<TlsServerContext> context_;
+  std::unique_ptr<Server> server_;
+  std::shared_ptr<policy::v1::QueueSettings> settings_ =
+      std::make_shared<policy::v1::QueueSettings>();
+  ConnectTarget target_;
+  OutboundConnections factory_{loop_};
+  Recorder recorder_;
+  std::unique_ptr<Connection> connection_;
+};
+
+TEST_F(OutboundTlsTest, EncryptsWhatIsOfferedAndResumes) {
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().version(), "TLSv1.3");
+  EXPECT_EQ(tls().verdict(), "opportunistic");
+  EXPECT_EQ(tls().peer_subject(), "CN=mx.test");
+  EXPECT_EQ(server_->commands, (std::vector<std::string>{"EHLO", "STAR", "tls:EHLO", "tls:MAIL",
+                                                         "tls:RCPT", "tls:DATA"}));
+  EXPECT_EQ(factory_.tls_stats().resumed, 0u);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(factory_.tls_stats().resumed, 1u);
+  settings_->set_reuse_ssl_session(false);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(factory_.tls_stats().resumed, 1u);
+  EXPECT_EQ(factory_.tls_stats().handshakes, 3u);
+  settings_->set_use_starttls(false);
+  ASSERT_TRUE(Deliver());
+  EXPECT_FALSE(recorder_.result->attempt().has_tls());
+  EXPECT_EQ(factory_.tls_stats().handshakes, 3u);
+}
+
+TEST_F(OutboundTlsTest, OpportunisticGoesInClearWhereItMust) {
+  settings_->set_tls_handshake_timeout_us(100'000);
+  struct Case {
+    Server::Mode mode;
+    size_t connections;
+  };
+  for (const auto& [mode, connections] :
+       {Case{Server::Mode::kNotOffered, 1}, Case{Server::Mode::kRefuses, 1},
+        Case{Server::Mode::kRubbish, 2}, Case{Server::Mode::kCloses, 2},
+        Case{Server::Mode::kSilent, 2}}) {
+    server_->mode = mode;
+    const size_t before = server_->connections();
+    ASSERT_TRUE(Deliver()) << static_cast<int>(mode);
+    EXPECT_FALSE(recorder_.result->attempt().has_tls());
+    EXPECT_EQ(server_->connections() - before, connections) << static_cast<int>(mode);
+  }
+  EXPECT_EQ(factory_.tls_stats().fallbacks, 3u);
+  settings_->set_tls_fallback(false);
+  server_->mode = Server::Mode::kRubbish;
+  EXPECT_FALSE(Deliver());
+  EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_STARTTLS);
+}
+
+TEST_F(OutboundTlsTest, RequiredNeverGoesInClear) {
+  settings_->set_tls_handshake_timeout_us(100'000);
+  for (const bool by_demand : {false, true}) {
+    settings_->set_require_starttls(!by_demand);
+    target_.tls.required = by_demand;
+    server_->mode = Server::Mode::kTls;
+    ASSERT_TRUE(Deliver());
+    for (const Server::Mode mode :
+         {Server::Mode::kNotOffered, Server::Mode::kRefuses, Server::Mode::kRubbish,
+          Server::Mode::kCloses, Server::Mode::kSilent, Server::Mode::kInjects}) {
+      server_->mode = mode;
+      server_->commands.clear();
+      const size_t before = server_->connections();
+      EXPECT_FALSE(Deliver()) << static_cast<int>(mode);
+      EXPECT_EQ(server_->connections() - before, 1u);
+      EXPECT_FALSE(recorder_.end->ready);
+      EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_STARTTLS);
+      for (const std::string& command : server_->commands) EXPECT_NE(command, "MAIL");
+    }
+  }
+}
+
+TEST_F(OutboundTlsTest, InjectedClearTextGetsNoMail) {
+  server_->mode = Server::Mode::kInjects;
+  EXPECT_FALSE(Deliver());
+  EXPECT_EQ(recorder_.end->reply.enhanced(), "4.7.0");
+  EXPECT_EQ(server_->connections(), 1u);
+}
+
+TEST_F(OutboundTlsTest, VerifiesForThePolicy) {
+  target_.tls.required = true;
+  target_.tls.verify_names = {"mx.test"};
+  EXPECT_FALSE(Deliver());  // signed by itself
+  EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_STARTTLS);
+  settings_->set_smtp_tls_ca_file(path_);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().verdict(), "verified");
+  target_.tls.verify_names = {"other.test"};
+  EXPECT_FALSE(Deliver());
+
+  target_.tls.verify_names.clear();
+  auto check = std::make_shared<DaneLike>();
+  target_.tls.check = check;
+  for (int resumed = 0; resumed < 2; ++resumed) {  // asked again of a resumed session
+    check->content = true;
+    ASSERT_TRUE(Deliver());
+    EXPECT_EQ(tls().verdict(), "dane");
+    check->content = false;
+    EXPECT_FALSE(Deliver());
+  }
+}
+
+TEST_F(OutboundTlsTest, AFileOfCertificatesMakesTheVerdict) {
+  settings_->set_smtp_tls_ca_file(path_);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().verdict(), "verified");
+  target_.host = "other.test";
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().verdict(), "opportunistic");
+}
+
+TEST_F(OutboundTlsTest, ShowsItsCertificateAndTakesOnlyItsVersions) {
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(server_->subjects.back(), "");
+  settings_->mutable_smtp_client_certificate()->set_file(path_);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(server_->subjects.back(), "CN=mx.test");
+  settings_->set_smtp_tls_allow_tlsv1_3(false);
+  settings_->set_smtp_tls_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384");
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().version(), "TLSv1.2");
+  EXPECT_EQ(tls().cipher(), "ECDHE-ECDSA-AES256-GCM-SHA384");
+  // A file that is not there: no mail where TLS is required.
+  settings_->mutable_smtp_client_certificate()->set_file(path_ + ".none");
+  settings_->set_require_starttls(true);
+  EXPECT_FALSE(Deliver());
+  EXPECT_NE(recorder_.end->reply.text().find(".none"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::delivery

@@ -1,0 +1,87 @@
+// From directives to the TLS of listeners: whose certificate, whose versions, what stays on a
+// reload.
+#include "services/ingest/io/listener_tls.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+
+#include "services/base/net/tls_self_signed.h"
+#include "services/ingest/testing/fake_policy.h"
+
+namespace sluice::ingest {
+namespace {
+
+class ListenerTlsTest : public ::testing::Test {
+ protected:
+  ListenerTlsTest()
+      : path_(::testing::TempDir() + "/listener-tls-" + std::to_string(::getpid()) + ".pem") {
+    Write("one");
+  }
+  ~ListenerTlsTest() override { std::remove(path_.c_str()); }
+  void Write(const std::string& name) {
+    std::ofstream(path_) << ToPem(MakeCertificate({.common_name = name}));
+  }
+  void AddGlobal() {
+    policy_.global_settings.mutable_smtp_server_tls_certificates()->add_values()->set_file(path_);
+    policy_.global_settings.set_smtp_server_tls_allow_tlsv1_2(true);
+    policy_.global_settings.set_smtp_server_tls_allow_tlsv1_3(true);
+  }
+
+  std::string path_;
+  testing::FakePolicy policy_;
+  ListenerTls tls_{Clock::Real()};
+  const std::vector<Endpoint> addresses_ = {*Endpoint::Parse("192.0.2.1:25"),
+                                            *Endpoint::Parse("192.0.2.1:465")};
+};
+
+TEST_F(ListenerTlsTest, NoCertificateNoTls) {
+  const auto made = tls_.Make(policy_, addresses_);
+  ASSERT_TRUE(made.ok());
+  EXPECT_EQ((*made)[0].context, nullptr);
+  policy_.listeners["192.0.2.1:465"].set_immediate_tls(true);
+  const auto refused = tls_.Make(policy_, addresses_);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.status().message().find("192.0.2.1:465"), absl::string_view::npos);
+}
+
+TEST_F(ListenerTlsTest, ListenersShareTheGlobalCertificateUnlessTheySaySomething) {
+  AddGlobal();
+  policy_.listeners["192.0.2.1:465"].set_immediate_tls(true);
+  auto made = tls_.Make(policy_, addresses_);
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_NE((*made)[0].context, nullptr);
+  EXPECT_EQ((*made)[0].context, (*made)[1].context);
+  EXPECT_FALSE((*made)[0].immediate);
+  EXPECT_TRUE((*made)[1].immediate);
+  // What did not change stays, tickets and all.
+  policy_.listeners["192.0.2.1:465"].set_tls_allow_tlsv1_2(false);
+  auto again = tls_.Make(policy_, addresses_);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ((*again)[0].context, (*made)[0].context);
+  EXPECT_NE((*again)[1].context, (*made)[0].context);
+  EXPECT_FALSE((*again)[1].context->options().protocols.tls1_2);
+  policy_.listeners["192.0.2.1:465"].mutable_tls_certificates()->add_values()->set_file("none.pem");
+  const auto refused = tls_.Make(policy_, addresses_);
+  EXPECT_NE(refused.status().message().find("none.pem"), absl::string_view::npos);
+}
+
+TEST_F(ListenerTlsTest, SaysOnceWhatCameOfChangedFiles) {
+  AddGlobal();
+  ASSERT_TRUE(tls_.Make(policy_, addresses_).ok());
+  EXPECT_TRUE(tls_.ReloadChanged().empty());
+  std::ofstream(path_) << "rubbish";
+  auto changes = tls_.ReloadChanged();
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_FALSE(changes[0].ok);
+  EXPECT_TRUE(tls_.ReloadChanged().empty());
+  Write("two");
+  changes = tls_.ReloadChanged();
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_TRUE(changes[0].ok);
+}
+
+}  // namespace
+}  // namespace sluice::ingest

@@ -1,0 +1,231 @@
+// TLS of the SMTP listener over real sockets: STARTTLS and from the first byte, what the record
+// and the Received field say, and clients that mean harm.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "services/base/net/connector.h"
+#include "services/base/net/tcp_connection.h"
+#include "services/base/net/tls_client_context.h"
+#include "services/base/net/tls_self_signed.h"
+#include "services/base/net/tls_session.h"
+#include "services/ingest/io/smtp_listener.h"
+#include "services/ingest/testing/fake_policy.h"
+#include "services/ingest/testing/fake_shard.h"
+
+namespace sluice::ingest {
+namespace {
+
+using testing::FakePolicy;
+using testing::FakeShard;
+
+class SmtpListenerTlsTest : public ::testing::Test, protected TcpHandler {
+ protected:
+  SmtpListenerTlsTest() {
+    path_ = ::testing::TempDir() + "/listener-" + std::to_string(::getpid()) + ".pem";
+    std::ofstream(path_) << ToPem(MakeCertificate({.names = {"mx.test"}}));
+    context_ = *TlsServerContext::Load(
+        {.certificates = {{path_, ""}}, .ask_client_certificate = true}, Clock::Real());
+    client_context_ = *TlsClientContext::Load({.certificate = {path_, ""}});
+    policy_->loopback->set_allow_starttls(true);
+    options_.smtp.tls_timeout = std::chrono::milliseconds(200);
+  }
+  ~SmtpListenerTlsTest() override {
+    connection_.reset();
+    listener_.reset();
+    ingest_.reset();
+    std::remove(path_.c_str());
+  }
+
+  void Start() {
+    ingest_ = std::make_unique<Ingest>(
+        loop_, options_, std::vector<ShardEndpoint>{{"s", &shard_.enqueue(), &shard_.upload()}},
+        policy_);
+    ingest_->Start();
+    ASSERT_TRUE(RunUntil([&] { return ingest_->ready(); }));
+    auto opened = SmtpListener::Open(
+        loop_,
+        {.addresses = {*Endpoint::Parse("127.0.0.1:0"), *Endpoint::Parse("127.0.0.1:0"),
+                       *Endpoint::Parse("127.0.0.1:0")},
+         .tls = {{context_, false}, {context_, true}}},
+        {{&loop_, ingest_.get()}});
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    listener_ = *std::move(opened);
+  }
+  bool RunUntil(const std::function<bool()>& done) {
+    const MonotonicTime end = loop_.clock().Now() + std::chrono::seconds(10);
+    while (!done()) {
+      if (loop_.clock().Now() > end) return false;
+      loop_.RunOnce(std::chrono::milliseconds(20));
+    }
+    return true;
+  }
+  void Connect(size_t listener) {
+    connection_.reset();
+    received_.clear();
+    ready_ = false;
+    closed_ = false;
+    Connector connector(loop_, {.remote = listener_->addresses()[listener]},
+                        [&](absl::StatusOr<UniqueFd> fd) {
+                          ASSERT_TRUE(fd.ok());
+                          connection_ = std::make_unique<TcpConnection>(loop_, *std::move(fd));
+                        });
+    ASSERT_TRUE(RunUntil([&] { return connection_ != nullptr; }));
+    connection_->Start(this);
+  }
+  void Encrypt() {
+    connection_->StartTls(client_context_->NewSession({.session_key = "k"}));
+    ASSERT_TRUE(RunUntil([&] { return ready_; }));
+  }
+  // The reply, whole.
+  std::string Say(std::string_view text) {
+    received_.clear();
+    connection_->Write(text);
+    return Reply();
+  }
+  std::string Reply() {
+    EXPECT_TRUE(RunUntil([&] {
+      if (closed_) return true;
+      const size_t last =
+          received_.size() < 2 ? 0 : received_.rfind('\n', received_.size() - 2) + 1;
+      return received_.ends_with("\r\n") && received_.size() > last + 3 &&
+             received_[last + 3] != '-';
+    })) << received_;
+    return std::exchange(received_, {});
+  }
+  void SendMessage() {
+    EXPECT_EQ(Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "250");
+    EXPECT_EQ(Say("RCPT TO:<c@d.test>\r\n").substr(0, 3), "250");
+    EXPECT_EQ(Say("DATA\r\n").substr(0, 3), "354");
+    EXPECT_EQ(Say("Subject: x\r\n\r\ntext\r\n.\r\n").substr(0, 3), "250");
+  }
+
+  void OnBytes(std::string_view bytes) override { received_ += bytes; }
+  void OnTlsReady() override { ready_ = true; }
+  void OnClosed(const absl::Status&) override { closed_ = true; }
+
+  EventLoop loop_;
+  std::string path_;
+  std::shared_ptr<TlsServerContext> context_;
+  std::unique_ptr<TlsClientContext> client_context_;
+  FakeShard shard_;
+  std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
+  IngestOptions options_;
+  std::unique_ptr<Ingest> ingest_;
+  std::unique_ptr<SmtpListener> listener_;
+  std::unique_ptr<TcpConnection> connection_;
+  std::string received_;
+  bool ready_ = false;
+  bool closed_ = false;
+};
+
+TEST_F(SmtpListenerTlsTest, StartTlsAndTheRecord) {
+  Start();
+  Connect(0);
+  EXPECT_EQ(Reply().substr(0, 3), "220");
+  EXPECT_NE(Say("EHLO c.test\r\n").find("STARTTLS"), std::string::npos);
+  EXPECT_EQ(Say("STARTTLS\r\n").substr(0, 3), "220");
+  Encrypt();
+  EXPECT_EQ(Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "503");
+  EXPECT_EQ(Say("EHLO c.test\r\n").find("STARTTLS"), std::string::npos);
+  SendMessage();
+  ASSERT_EQ(shard_.taken.size(), 1u);
+  const auto& message = shard_.taken[0].message.message();
+  EXPECT_EQ(message.client_tls().version(), "TLSv1.3");
+  EXPECT_EQ(message.client_tls().verdict(), "opportunistic");
+  EXPECT_EQ(message.client_tls().peer_subject(), "CN=localhost");
+  const std::string text = shard_.taken[0].body;
+  EXPECT_NE(text.find("with ESMTPS (TLSv1.3 " + message.client_tls().cipher() + ") id "),
+            std::string::npos)
+      << text;
+  EXPECT_EQ(ingest_->counters().tls_connections, 1u);
+  EXPECT_EQ(Say("QUIT\r\n").substr(0, 3), "221");
+}
+
+TEST_F(SmtpListenerTlsTest, TlsFromTheFirstByteAndResumed) {
+  Start();
+  for (const uint64_t resumed : {0u, 1u}) {
+    Connect(1);
+    Encrypt();
+    EXPECT_EQ(Reply().substr(0, 3), "220");
+    EXPECT_EQ(Say("EHLO c.test\r\n").find("STARTTLS"), std::string::npos);
+    SendMessage();
+    EXPECT_EQ(ingest_->counters().tls_resumed, resumed);
+  }
+  EXPECT_EQ(shard_.taken.size(), 2u);
+}
+
+TEST_F(SmtpListenerTlsTest, NotOfferedWithoutCertificateOrPermission) {
+  Start();
+  Connect(2);
+  EXPECT_EQ(Reply().substr(0, 3), "220");
+  EXPECT_EQ(Say("EHLO c.test\r\n").find("STARTTLS"), std::string::npos);
+  EXPECT_EQ(Say("STARTTLS\r\n").substr(0, 3), "502");
+  SendMessage();
+  EXPECT_FALSE(shard_.taken[0].message.message().has_client_tls());
+}
+
+TEST_F(SmtpListenerTlsTest, InjectedClearTextIsDroppedAndCounted) {
+  Start();
+  Connect(0);
+  EXPECT_EQ(Reply().substr(0, 3), "220");
+  Say("EHLO c.test\r\n");
+  connection_->Write("STARTTLS\r\nEHLO evil.test\r\nMAIL FROM:<evil@e.test>\r\n");
+  EXPECT_EQ(Reply(), "220 2.0.0 Ready to start TLS\r\n");
+  Encrypt();
+  // Only the answer to what came encrypted.
+  EXPECT_EQ(Say("NOOP\r\n"), "250 2.0.0 OK\r\n");
+  EXPECT_EQ(Say("RCPT TO:<c@d.test>\r\n").substr(0, 3), "503");
+  EXPECT_EQ(ingest_->counters().starttls_injections, 1u);
+}
+
+TEST_F(SmtpListenerTlsTest, SlowAndFalseHandshakesEnd) {
+  Start();
+  for (const size_t listener : {0u, 1u}) {
+    for (const std::string_view bytes : {"", "\x16\x03\x01\x02", "EHLO c.test\r\nNOOP\r\n"}) {
+      Connect(listener);
+      if (listener == 0) {
+        Reply();
+        Say("EHLO c.test\r\n");
+        EXPECT_EQ(Say("STARTTLS\r\n").substr(0, 3), "220");
+      }
+      received_.clear();
+      connection_->Write(bytes);
+      EXPECT_TRUE(RunUntil([&] { return closed_; }));
+      EXPECT_EQ(received_.find("250"), std::string::npos);
+    }
+  }
+  EXPECT_EQ(ingest_->counters().tls_failures, 6u);
+  EXPECT_EQ(ingest_->counters().tls_connections, 0u);
+}
+
+TEST_F(SmtpListenerTlsTest, HalfClosedClientsGetTheirAnswers) {
+  Start();
+  Connect(1);
+  Encrypt();
+  Reply();
+  Say("EHLO c.test\r\n");
+  connection_->Write("MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\n");
+  Reply();
+  connection_->Write("Subject: x\r\n\r\ntext\r\n.\r\n");
+  connection_->ShutdownWrite();
+  EXPECT_TRUE(RunUntil([&] { return closed_; }));
+  EXPECT_NE(received_.find("250"), std::string::npos);
+  EXPECT_EQ(shard_.taken.size(), 1u);
+}
+
+TEST_F(SmtpListenerTlsTest, ReplacedContextsHoldForNewConnections) {
+  Start();
+  listener_->SetTls({});
+  Connect(0);
+  Reply();
+  EXPECT_EQ(Say("EHLO c.test\r\n").find("STARTTLS"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::ingest

@@ -1,0 +1,91 @@
+// The part of SmtpClientSession that asks for TLS (RFC 3207).
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/check.h"
+#include "services/mail/smtp_client_session.h"
+
+namespace sluice::mail {
+namespace {
+
+RecipientVerdict Problem(std::string_view text, std::string_view enhanced) {
+  RecipientVerdict verdict;
+  verdict.verdict = Verdict::kTransient;
+  verdict.stage = SmtpStage::kStartTls;
+  verdict.reply.text = std::string(text);
+  verdict.reply.enhanced = std::string(enhanced);
+  verdict.local = true;
+  return verdict;
+}
+
+}  // namespace
+
+void SmtpClientSession::SayEhlo() {
+  waiting_.push_back({Expect::kEhlo, 0});
+  Write(absl::StrCat(options_.lmtp ? "LHLO " : "EHLO ", options_.ehlo_name, "\r\n"));
+}
+
+void SmtpClientSession::BecomeReady() {
+  if (AskForTls()) return;
+  Ready();
+}
+
+bool SmtpClientSession::AskForTls() {
+  if (options_.starttls == StartTls::kNever || tls_ != Tls::kClear) return false;
+  if (peer_.starttls) {
+    tls_ = Tls::kAsked;
+    waiting_.push_back({Expect::kStartTls, 0});
+    Write("STARTTLS\r\n");
+    return true;
+  }
+  if (options_.starttls == StartTls::kOpportunistic) return false;
+  End(Problem("TLS is required, and the remote does not offer STARTTLS", "4.7.4"));
+  return true;
+}
+
+void SmtpClientSession::OnStartTlsReply(SmtpReply reply) {
+  if (reply.code == 220) {
+    tls_ = Tls::kHandshake;
+    handler_.OnStartTls();
+    return;
+  }
+  if (options_.starttls == StartTls::kRequired) {
+    RecipientVerdict refused;
+    refused.verdict = Verdict::kTransient;
+    refused.stage = SmtpStage::kStartTls;
+    refused.reply = std::move(reply);
+    End(std::move(refused));
+    return;
+  }
+  tls_ = Tls::kClear;
+  options_.starttls = StartTls::kNever;
+  Ready();
+}
+
+void SmtpClientSession::RefuseInjection() {
+  // CVE-2011-0411 and its kin: they would count as replies of the encrypted session, or as an
+  // answer to STARTTLS that the remote never gave.
+  End(Problem("the remote sent clear text around its reply to STARTTLS", "4.7.0"));
+}
+
+void SmtpClientSession::OnTlsReady() {
+  SLUICE_CHECK(tls_ == Tls::kHandshake);
+  tls_ = Tls::kSecured;
+  peer_ = {};
+  SayEhlo();
+}
+
+void SmtpClientSession::Restart(StartTls starttls) {
+  SLUICE_CHECK(!ready_ && transactions_.empty());
+  options_.starttls = starttls;
+  tls_ = Tls::kClear;
+  peer_ = {};
+  parser_ = {};
+  waiting_.assign(1, {Expect::kGreeting, 0});
+  auth_.reset();
+  quit_asked_ = false;
+  quit_sent_ = false;
+  ended_ = false;
+}
+
+}  // namespace sluice::mail
