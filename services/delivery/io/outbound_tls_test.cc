@@ -320,6 +320,14 @@ TEST_F(OutboundTlsTest, ShowsItsCertificateAndTakesOnlyItsVersions) {
   ASSERT_TRUE(Deliver());
   EXPECT_EQ(tls().version(), "TLSv1.2");
   EXPECT_EQ(tls().cipher(), "ECDHE-ECDSA-AES256-GCM-SHA384");
+  settings_->set_smtp_tls_allow_tlsv1_3(true);
+  settings_->set_smtp_tls_allow_tlsv1_2(false);
+  settings_->set_smtp_tls_allow_tlsv1_1(false);
+  settings_->set_smtp_tls_allow_tlsv1(false);
+  settings_->set_smtp_tls_tlsv1_3_ciphersuites("TLS_CHACHA20_POLY1305_SHA256");
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().version(), "TLSv1.3");
+  EXPECT_EQ(tls().cipher(), "TLS_CHACHA20_POLY1305_SHA256");
   // A file that is not there: no mail where TLS is required.
   settings_->mutable_smtp_client_certificate()->set_file(path_ + ".none");
   settings_->set_require_starttls(true);

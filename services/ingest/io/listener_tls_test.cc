@@ -68,6 +68,33 @@ TEST_F(ListenerTlsTest, ListenersShareTheGlobalCertificateUnlessTheySaySomething
   EXPECT_NE(refused.status().message().find("none.pem"), absl::string_view::npos);
 }
 
+TEST_F(ListenerTlsTest, WhatAListenerSaysGoesBeforeWhatIsSaidForAll) {
+  AddGlobal();
+  auto& global = policy_.global_settings;
+  global.set_smtp_server_tls_ca_file(path_);
+  global.set_smtp_server_tls_allow_tlsv1(true);
+  global.set_smtp_server_tls_allow_tlsv1_1(true);
+  global.set_smtp_server_tls_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256");
+  global.set_smtp_server_tls_ciphersuites("TLS_AES_128_GCM_SHA256");
+  auto& own = policy_.listeners["192.0.2.1:465"];
+  own.set_tls_ca_file("");
+  own.set_tls_allow_tlsv1(false);
+  own.set_tls_allow_tlsv1_1(false);
+  own.set_tls_allow_tlsv1_3(false);
+  own.set_tls_ciphers("HIGH");
+  own.set_tls_ciphersuites("TLS_AES_256_GCM_SHA384");
+  const auto made = tls_.Make(policy_, addresses_);
+  ASSERT_TRUE(made.ok()) << made.status();
+  const TlsServerOptions& all = (*made)[0].context->options();
+  EXPECT_EQ(all.ca_file, path_);
+  EXPECT_EQ(all.protocols, (TlsProtocols{true, true, true, true, "ECDHE-ECDSA-AES128-GCM-SHA256",
+                                         "TLS_AES_128_GCM_SHA256"}));
+  const TlsServerOptions& listener = (*made)[1].context->options();
+  EXPECT_EQ(listener.ca_file, "");
+  EXPECT_EQ(listener.protocols,
+            (TlsProtocols{false, false, true, false, "HIGH", "TLS_AES_256_GCM_SHA384"}));
+}
+
 TEST_F(ListenerTlsTest, SaysOnceWhatCameOfChangedFiles) {
   AddGlobal();
   ASSERT_TRUE(tls_.Make(policy_, addresses_).ok());
