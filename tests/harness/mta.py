@@ -35,18 +35,21 @@ def missing(kind):
 
 
 class Mta(Process):
-    """`relay`: (address, port) where everything goes; without it everything is kept in mails()."""
+    """`relay`: (address, port) where everything goes; without it everything is kept in mails().
+
+    `tls`: (certificate, key) of a server that takes nothing in clear; True for a relay that sends nothing in clear.
+    """
 
     port = 2527  # one for each kind: the kernel may still have that of another one that was killed
     PACKAGE = None
     USERS = ()
-    MOUNTS = ""
+    KEY_OWNER = (0, 0)
 
     @classmethod
     def found(cls):
         return (UNPACKED / cls.PACKAGE).is_dir()
 
-    def __init__(self, scenario, address, relay=None):
+    def __init__(self, scenario, address, relay=None, tls=None):
         self.address = address
         name = type(self).__name__.lower()
         self.home = scenario.path(name)
@@ -64,6 +67,13 @@ class Mta(Process):
             script += [f"mount --bind {self.home}/{file} /etc/{file}" for file in ("passwd", "group")]
         if self.PACKAGE:
             script.append(f"mount -t overlay overlay -o lowerdir={UNPACKED / self.PACKAGE}/usr:/usr /usr")
+        self.tls = tls
+        if tls and not relay:
+            for path, name in zip(tls, ("cert.pem", "key.pem")):
+                shutil.copy(path, self.home / name)
+            # Each of the three looks at who owns its key, in its own way.
+            os.chmod(self.home / "key.pem", 0o600)
+            os.chown(self.home / "key.pem", *self.KEY_OWNER)
         script += self.configure(relay)
         (self.home / "start.sh").write_text("\n".join(script) + "\n", encoding="utf-8")
         super().__init__(name, ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", self.home / "start.sh"],
@@ -116,11 +126,15 @@ class Postfix(Mta):
             "alias_database": "", "smtputf8_enable": "no",
         }
         if relay:
-            settings |= {"relayhost": f"[{relay[0]}]:{relay[1]}", "smtp_bind_address": self.address, "smtp_tls_security_level": "none"}
+            settings |= {"relayhost": f"[{relay[0]}]:{relay[1]}", "smtp_bind_address": self.address,
+                         "smtp_tls_security_level": "encrypt" if self.tls else "none"}
         else:
             settings |= {"virtual_mailbox_domains": "static:all", "virtual_mailbox_base": INSIDE / "mail", "virtual_mailbox_maps": "static:all/",
                          "virtual_uid_maps": f"static:{owner.pw_uid}", "virtual_gid_maps": f"static:{owner.pw_gid}",
                          "virtual_minimum_uid": "1"}
+            if self.tls:
+                settings |= {"smtpd_tls_security_level": "encrypt", "smtpd_tls_cert_file": INSIDE / "cert.pem",
+                             "smtpd_tls_key_file": INSIDE / "key.pem"}
         (self.home / "etc/main.cf").write_text("".join(f"{k} = {v}\n" for k, v in settings.items()), encoding="utf-8")
         return [f"exec {POSTFIX} -c {INSIDE}/etc start-fg"]
 
@@ -133,6 +147,7 @@ class Exim(Mta):
     port = 2528
     PACKAGE = "exim4-daemon-light"
     USERS = ("Debian-exim",)
+    KEY_OWNER = (FIRST_ID, FIRST_ID)
 
     def configure(self, relay):
         for name in ("spool", "log"):
@@ -140,7 +155,8 @@ class Exim(Mta):
             os.chown(self.home / name, FIRST_ID, FIRST_ID)
         if relay:
             router = f"driver = manualroute\n route_list = * {relay[0]} byname\n self = send\n transport = out"
-            transport = f"driver = smtp\n port = {relay[1]}\n allow_localhost\n interface = {self.address}\n hosts_avoid_tls = *"
+            transport = f"driver = smtp\n port = {relay[1]}\n allow_localhost\n interface = {self.address}\n "
+            transport += "hosts_require_tls = *\n tls_verify_certificates =" if self.tls else "hosts_avoid_tls = *"
         else:
             router = "driver = accept\n transport = out"
             transport = (f"driver = appendfile\n directory = {INSIDE}/mail\n maildir_format\n create_directory\n"
@@ -148,8 +164,11 @@ class Exim(Mta):
         (self.home / "exim.conf").write_text("\n".join([
             "primary_hostname = exim.test", f"spool_directory = {INSIDE}/spool", f"log_file_path = {INSIDE}/log/%slog",
             f"pid_file_path = {INSIDE}/log/pid", "acl_smtp_rcpt = everything", "acl_smtp_data = everything", "qualify_domain = exim.test",
-            "never_users =", "tls_advertise_hosts =", "keep_environment =", "smtp_accept_queue_per_connection = 0", "accept_8bitmime = yes",
-            "begin acl", "everything:", " accept", "begin routers", "all:", " " + router, "begin transports", "out:", " " + transport,
+            "never_users =", "keep_environment =",
+            *(["tls_advertise_hosts = *", f"tls_certificate = {INSIDE}/cert.pem", f"tls_privatekey = {INSIDE}/key.pem"]
+              if self.tls and not relay else ["tls_advertise_hosts ="]), "smtp_accept_queue_per_connection = 0", "accept_8bitmime = yes",
+            "begin acl", "everything:",
+            *([" deny !encrypted = *"] if self.tls and not relay else []), " accept", "begin routers", "all:", " " + router, "begin transports", "out:", " " + transport,
             "begin retry", "* * F,1h,1s", ""]), encoding="utf-8")
         # Where it looks without being told: a file named by -C costs it its privileges.
         return ["mount -t tmpfs tmpfs /var/lib", "mkdir /var/lib/exim4", f"cp {INSIDE}/exim.conf /var/lib/exim4/config.autogenerated",
@@ -165,9 +184,13 @@ class OpenSmtpd(Mta):
     USERS = ("box", "opensmtpd", "opensmtpq")
 
     def configure(self, relay):
-        lines = [f"listen on {self.address} port {self.port} hostname opensmtpd.test", 'table all { "@" = "box" }']
+        lines = [f"listen on {self.address} port {self.port} hostname opensmtpd.test" + (" tls-require pki own" if self.tls and not relay else ""),
+                 'table all { "@" = "box" }']
+        if self.tls and not relay:
+            lines = [f'pki own cert "{INSIDE}/cert.pem"', f'pki own key "{INSIDE}/key.pem"', *lines]
         if relay:
-            lines.append(f'action "out" relay host smtp://{relay[0]}:{relay[1]} src {self.address}')
+            scheme, verify = ("smtp+tls", " tls no-verify") if self.tls else ("smtp", "")
+            lines.append(f'action "out" relay host {scheme}://{relay[0]}:{relay[1]}{verify} src {self.address}')
         else:
             lines.append(f'action "out" maildir "{INSIDE}/mail/%{{rcpt.user}}" virtual <all>')
         lines.append('match from any for any action "out"')
