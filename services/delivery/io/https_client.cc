@@ -80,7 +80,7 @@ class HttpsClient::Exchange : public std::enable_shared_from_this<Exchange> {
     for (const DnsRecord& record : answer.records) {
       const auto ip = IpAddress::Parse(record.data);
       if (!ip || addresses_.size() >= shared_->options.max_addresses) continue;
-      if (IsPrivate(*ip) && !shared_->options.allow_private) {
+      if (IsPrivate(*ip) && !request_.allow_private) {
         error_ = absl::StrCat("DNS gave the private address ", record.data);
         continue;
       }
@@ -260,6 +260,7 @@ void HttpsPolicyFetcher::Fetch(const std::string& domain, Done done) {
   HttpsRequest request;
   request.host = absl::StrCat("mta-sts.", domain);
   request.target = "/.well-known/mta-sts.txt";
+  request.allow_private = may_be_private_(domain);
   const std::string host = request.host;
   client_.Send(std::move(request), [host, done = std::move(done)](
                                        absl::StatusOr<HttpsResponse> response) mutable {

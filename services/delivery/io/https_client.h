@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -27,9 +28,6 @@ struct HttpsOptions {
   size_t max_addresses = 4;  // tried of one host
   // PEM file of the authorities to believe; empty: the system's.
   std::string ca_file;
-  // Addresses of this machine and of private networks are refused otherwise: a domain must not be
-  // able to send us to them.
-  bool allow_private = false;
 };
 
 struct HttpsRequest {
@@ -37,6 +35,9 @@ struct HttpsRequest {
   std::string target = "/";
   std::string body;  // POST where there is a content type, else GET
   std::string content_type;
+  // Addresses of this machine and of private networks are refused otherwise: a domain must not be
+  // able to send us to them.
+  bool allow_private = false;
 };
 
 struct HttpsResponse {
@@ -75,11 +76,15 @@ class HttpsClient {
 // Fetches MTA-STS policies with it. Lifetime: the client outlives it.
 class HttpsPolicyFetcher final : public PolicyFetcher {
  public:
-  explicit HttpsPolicyFetcher(HttpsClient& client) : client_(client) {}
+  // `may_be_private` says of which domains the policy host may have a private address.
+  using MayBePrivate = absl::AnyInvocable<bool(const std::string& domain)>;
+  HttpsPolicyFetcher(HttpsClient& client, MayBePrivate may_be_private)
+      : client_(client), may_be_private_(std::move(may_be_private)) {}
   void Fetch(const std::string& domain, Done done) override;
 
  private:
   HttpsClient& client_;
+  MayBePrivate may_be_private_;
 };
 
 }  // namespace sluice::delivery

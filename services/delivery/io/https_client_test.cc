@@ -117,7 +117,6 @@ class HttpsClientTest : public ::testing::Test {
   HttpsClientTest() {
     ca_file_ = absl::StrCat(std::getenv("TEST_TMPDIR"), "/ca.pem");
     std::ofstream(ca_file_) << authority.Pem();
-    options.allow_private = true;
     options.deadline = std::chrono::seconds(20);
   }
 
@@ -126,7 +125,7 @@ class HttpsClientTest : public ::testing::Test {
     options.port = port;
     auto client = HttpsClient::Create(loop, loop.io(), dns, options);
     EXPECT_TRUE(client.ok()) << client.status();
-    HttpsPolicyFetcher fetcher(**client);
+    HttpsPolicyFetcher fetcher(**client, [this](const std::string&) { return allow_private; });
     absl::StatusOr<std::string> result = absl::UnknownError("no answer");
     fetcher.Fetch(domain, [&](absl::StatusOr<std::string> text) {
       result = std::move(text);
@@ -142,6 +141,7 @@ class HttpsClientTest : public ::testing::Test {
   EventLoop loop;
   LocalDns dns;
   HttpsOptions options;
+  bool allow_private = true;
 
  private:
   std::string ca_file_;
@@ -243,7 +243,7 @@ TEST_F(HttpsClientTest, UnknownRefusedAndPrivateHosts) {
   uint16_t dead = 0;
   { dead = WebServer(good, Says("")).port; }
   EXPECT_EQ(Fetch(dead).status().code(), absl::StatusCode::kUnavailable);
-  options.allow_private = false;
+  allow_private = false;
   WebServer server(good, Says(Response(kPolicy)));
   const auto policy = Fetch(server.port);
   EXPECT_EQ(policy.status().code(), absl::StatusCode::kUnavailable);
@@ -256,7 +256,7 @@ TEST_F(HttpsClientTest, ADestroyedClientCallsNobody) {
   auto client = HttpsClient::Create(loop, loop.io(), dns, options);
   ASSERT_TRUE(client.ok());
   bool called = false;
-  (*client)->Send({.host = kPolicyHost}, [&](auto) { called = true; });
+  (*client)->Send({.host = kPolicyHost, .allow_private = true}, [&](auto) { called = true; });
   loop.RunOnce(Duration::zero());
   client->reset();
   for (int i = 0; i < 20; ++i) loop.RunOnce(std::chrono::milliseconds(5));

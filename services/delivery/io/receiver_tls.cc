@@ -1,0 +1,140 @@
+#include "services/delivery/io/receiver_tls.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/config/durable_file.h"
+
+namespace sluice::delivery {
+namespace {
+
+constexpr size_t kMaxPoliciesFileBytes = 64 * 1024 * 1024;
+constexpr auto kGatherReports = std::chrono::seconds(5);
+
+std::string PoliciesFile(const std::string& data_dir) { return data_dir + "/mta-sts"; }
+
+// Appends the lines to the day's file; the oldest files go.
+void WriteReportFile(const std::string& folder, const std::string& day, const std::string& lines) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  std::ofstream(absl::StrCat(folder, "/", day, ".jsonl"), std::ios::app) << lines;
+  std::set<std::filesystem::path> files;
+  for (const auto& each : std::filesystem::directory_iterator(folder, error)) {
+    if (each.path().extension() == ".jsonl") files.insert(each.path());
+  }
+  while (files.size() > ReceiverTls::kKeptReports) {
+    std::filesystem::remove(*files.begin(), error);
+    files.erase(files.begin());
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ReceiverTls>> ReceiverTls::Create(EventLoop& loop, DnsClient& dns,
+                                                                 ConnectionFactory& inner,
+                                                                 ReceiverTlsOptions options) {
+  std::unique_ptr<ReceiverTls> made(new ReceiverTls(loop, std::move(options)));
+  auto https = HttpsClient::Create(loop, loop.io(), dns, made->options_.https);
+  if (!https.ok()) return https.status();
+  made->https_ = *std::move(https);
+  auto verifier = ChainVerifier::Create(made->options_.https.ca_file);
+  if (!verifier.ok()) return verifier.status();
+  made->verifier_ = *std::move(verifier);
+  made->fetcher_ =
+      std::make_unique<HttpsPolicyFetcher>(*made->https_, std::move(made->options_.may_be_private));
+  made->cache_ = std::make_unique<MtaStsCache>(loop, dns, *made->fetcher_, MtaStsOptions());
+  made->dane_ = std::make_unique<DaneLookup>(dns);
+  made->policy_ = std::make_unique<TlsPolicy>(*made->cache_, *made->dane_);
+  made->connections_ = std::make_unique<PolicedConnections>(loop, inner, *made->policy_,
+                                                            *made->verifier_, made->counters_);
+  ReceiverTls* self = made.get();
+  const std::string& host = self->options_.host_name;
+  made->day_ = std::make_unique<TlsReportDay>(
+      loop, dns, self->counters_, TlsReportSender{host, absl::StrCat("postmaster@", host)},
+      [self](TlsReport report) { self->OnReport(std::move(report)); });
+  if (!self->options_.data_dir.empty()) {
+    const std::string file = PoliciesFile(self->options_.data_dir);
+    std::error_code error;
+    const auto size = std::filesystem::file_size(file, error);
+    if (!error && size <= kMaxPoliciesFileBytes) {
+      if (const auto text = config::ReadWholeFile(file); text.ok()) self->cache_->Load(*text);
+    }
+    self->saved_ = self->cache_->changes();
+    self->SaveLater();
+  }
+  return made;
+}
+
+ReceiverTls::~ReceiverTls() {
+  if (save_timer_ != 0) loop_.Cancel(save_timer_);
+  if (report_timer_ != 0) loop_.Cancel(report_timer_);
+  if (!options_.data_dir.empty()) {
+    Save();
+    WriteReports();
+  }
+  if (writer_.joinable()) writer_.join();
+}
+
+void ReceiverTls::SaveLater() {
+  save_timer_ = loop_.After(kSaveEvery, [this] {
+    Save();
+    SaveLater();
+  });
+}
+
+// The cache is what it was a minute ago at worst: a policy that is lost is fetched again.
+void ReceiverTls::Save() {
+  if (cache_->changes() == saved_) return;
+  saved_ = cache_->changes();
+  InBackground([file = PoliciesFile(options_.data_dir), text = cache_->Save()] {
+    config::ReplaceFile(file, text, true).IgnoreError();
+  });
+}
+
+void ReceiverTls::OnReport(TlsReport report) {
+  bool posted = false;
+  for (const std::string& uri : report.uris) {
+    if (!uri.starts_with("https://") || std::exchange(posted, true)) continue;
+    HttpsRequest request;
+    const std::string rest = uri.substr(8);
+    const size_t slash = std::min(rest.find('/'), rest.size());
+    request.host = rest.substr(0, slash);
+    // A port of its own is no ordinary https: address.
+    if (request.host.empty() || request.host.find_first_of(":@[") != std::string::npos) continue;
+    request.target = slash == rest.size() ? "/" : rest.substr(slash);
+    request.content_type = "application/tlsrpt+json";
+    request.body = report.json;
+    https_->Send(std::move(request), [](absl::StatusOr<HttpsResponse>) {});
+  }
+  if (options_.data_dir.empty()) return;
+  nlohmann::ordered_json line;
+  line["domain"] = report.domain;
+  line["rua"] = report.uris;
+  line["report"] = nlohmann::ordered_json::parse(report.json, nullptr, false);
+  absl::StrAppend(&report_lines_, line.dump(), "\n");
+  if (report_timer_ != 0) return;
+  report_timer_ = loop_.After(kGatherReports, [this] {
+    report_timer_ = 0;
+    WriteReports();
+  });
+}
+
+void ReceiverTls::WriteReports() {
+  if (report_lines_.empty()) return;
+  InBackground([folder = options_.data_dir + "/tls-reports",
+                day = Rfc3339(loop_.clock().WallNow()).substr(0, 10),
+                lines = std::exchange(report_lines_, {})] { WriteReportFile(folder, day, lines); });
+}
+
+// One at a time: the one before it is long done, save at the end.
+void ReceiverTls::InBackground(absl::AnyInvocable<void()> work) {
+  if (writer_.joinable()) writer_.join();
+  writer_ = std::thread([work = std::move(work)]() mutable { work(); });
+}
+
+}  // namespace sluice::delivery

@@ -1,0 +1,96 @@
+#include "services/delivery/tls_policy/tls_report_day.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/base/testing/manual_executor.h"
+
+namespace sluice::delivery {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::minutes;
+
+class FakeTxt final : public DnsClient {
+ public:
+  void Query(const std::string& name, DnsType, Done done) override {
+    held.emplace_back(name, std::move(done));
+    most = std::max(most, held.size());
+    if (!hold) Release();
+  }
+  void Release() {
+    while (!held.empty()) {
+      auto [name, done] = std::move(held.front());
+      held.erase(held.begin());
+      DnsAnswer answer;
+      if (const auto found = table.find(name); found != table.end()) {
+        answer.status = DnsStatus::kAnswer;
+        answer.records.push_back(
+            {60, 0, std::string(1, static_cast<char>(found->second.size())) + found->second});
+      }
+      done(std::move(answer));
+    }
+  }
+  std::map<std::string, std::string> table;
+  std::vector<std::pair<std::string, Done>> held;
+  bool hold = false;
+  size_t most = 0;
+};
+
+class TlsReportDayTest : public ::testing::Test {
+ protected:
+  ::sluice::testing::ManualExecutor executor;
+  FakeTxt dns;
+  TlsReportCounters counters;
+  std::vector<TlsReport> reports;
+  TlsReportDay day{
+      executor, dns, counters, {"out.example", "postmaster@out.example"}, [this](TlsReport report) {
+        reports.push_back(std::move(report));
+      }};
+};
+
+// The clock begins at 23:13:20 UTC of 14 November 2023.
+TEST_F(TlsReportDayTest, AtMidnightThoseWhoAskGetTheirs) {
+  dns.table["_smtp._tls.wants.example"] = "v=TLSRPTv1; rua=mailto:tls@wants.example";
+  counters.Success("wants.example", {});
+  counters.Success("silent.example", {});
+  executor.Advance(minutes(40));
+  EXPECT_TRUE(reports.empty());
+  executor.Advance(minutes(10));
+  ASSERT_EQ(reports.size(), 1u);
+  EXPECT_EQ(reports[0].domain, "wants.example");
+  EXPECT_EQ(reports[0].uris, std::vector<std::string>{"mailto:tls@wants.example"});
+  const auto json = nlohmann::json::parse(reports[0].json);
+  EXPECT_EQ(json["organization-name"], "out.example");
+  EXPECT_EQ(json["date-range"]["start-datetime"], "2023-11-14T23:13:20Z");
+  EXPECT_EQ(json["date-range"]["end-datetime"], "2023-11-14T23:59:59Z");
+  EXPECT_EQ(json["policies"][0]["summary"]["total-successful-session-count"], 1);
+  // The next day has its own counters, and begins at midnight.
+  counters.Success("wants.example", {});
+  executor.Advance(hours(24));
+  ASSERT_EQ(reports.size(), 2u);
+  EXPECT_EQ(nlohmann::json::parse(reports[1].json)["date-range"]["start-datetime"],
+            "2023-11-15T00:00:00Z");
+  EXPECT_NE(nlohmann::json::parse(reports[1].json)["report-id"], json["report-id"]);
+  executor.Advance(hours(24));
+  EXPECT_EQ(reports.size(), 2u);
+}
+
+TEST_F(TlsReportDayTest, QuestionsAreBounded) {
+  dns.hold = true;
+  for (int i = 0; i < 1000; ++i) counters.Success(absl::StrCat("d", i), {});
+  day.EndDay();
+  EXPECT_EQ(dns.most, TlsReportDay::kMaxQuestions);
+  EXPECT_EQ(day.left(), 1000u);
+  dns.hold = false;
+  dns.Release();
+  EXPECT_EQ(day.left(), 0u);
+}
+
+}  // namespace
+}  // namespace sluice::delivery
