@@ -218,7 +218,7 @@ absl::Status Daemon::StartDelivery(const std::shared_ptr<const config::PolicyVie
   Follow(
       "delivery", delivery_->thread(),
       [this](std::shared_ptr<const config::PolicyView> view) {
-        delivery_->worker().SetPolicy(std::move(view));
+        delivery_->SetPolicy(std::move(view));
         delivery_->Report();
       },
       [this](config::PolicyWatcher& watcher) { delivery_->FollowOwners(watcher); });

@@ -2,9 +2,11 @@
 
 #include <ifaddrs.h>
 
+#include <filesystem>
 #include <future>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
 
 namespace sluice::node {
@@ -52,8 +54,10 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   worker.follows_owners = follows_owners;
   incarnation_ = worker.incarnation;
   worker.only_listed = !options_.source_ips.empty();
-  local_ = std::make_unique<delivery::LocalConnections>(thread_.loop(), *connections_,
-                                                        delivery::LocalOptions());
+  policy_ = policy;
+  if (absl::Status status = SetUpReceiverTls(*policy); !status.ok()) return status;
+  local_ = std::make_unique<delivery::LocalConnections>(
+      thread_.loop(), receiver_tls_->connections(), delivery::LocalOptions());
   worker_ =
       std::make_unique<delivery::Worker>(worker, thread_.loop(), *resolver_, *local_, shards_);
   worker_->SetPolicy(std::move(policy));
@@ -88,6 +92,33 @@ void DeliveryPart::StopFollowing() {
   watcher_ = nullptr;
 }
 
+absl::Status DeliveryPart::SetUpReceiverTls(const config::PolicyView& policy) {
+  delivery::ReceiverTlsOptions options;
+  if (!options_.data_dir.empty()) {
+    options.data_dir = options_.data_dir + "/delivery";
+    std::error_code error;
+    std::filesystem::create_directories(options.data_dir, error);
+    if (error) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("cannot make ", options.data_dir, ": ", error.message()));
+    }
+  }
+  options.host_name = policy.global().host_name();
+  options.may_be_private = [this](const std::string& domain) {
+    return policy_->ForQueue(domain, "default", "")->allow_private_destinations();
+  };
+  auto made =
+      delivery::ReceiverTls::Create(thread_.loop(), *dns_, *connections_, std::move(options));
+  if (!made.ok()) return made.status();
+  receiver_tls_ = *std::move(made);
+  return absl::OkStatus();
+}
+
+void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  policy_ = policy;
+  worker_->SetPolicy(std::move(policy));
+}
+
 void DeliveryPart::Drain(Duration limit) {
   if (!thread_.running()) return;
   auto drained = std::make_shared<std::promise<void>>();
@@ -100,6 +131,7 @@ void DeliveryPart::Stop() {
   thread_.Stop();
   worker_.reset();
   local_.reset();
+  receiver_tls_.reset();
   connections_.reset();
   resolver_.reset();
   dns_.reset();

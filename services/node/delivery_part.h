@@ -11,6 +11,7 @@
 #include "services/delivery/dns/caching_mx_resolver.h"
 #include "services/delivery/dns/cares_client.h"
 #include "services/delivery/io/outbound_connection.h"
+#include "services/delivery/io/receiver_tls.h"
 #include "services/delivery/local/local_connections.h"
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
@@ -26,7 +27,9 @@ class DeliveryPart {
 
   // `follows_owners`: FollowOwners will be called, and nothing is sent before the table has come.
   absl::Status Start(std::shared_ptr<const config::PolicyView> policy, bool follows_owners = false);
-  // On the loop's thread, as the three below: what the policy service gives to this worker, and
+  // On the loop's thread, as the three below.
+  void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
+  // What the policy service gives to this worker, and
   // what it is told of it, go through `watcher`, until StopFollowing.
   void FollowOwners(config::PolicyWatcher& watcher);
   void Report();
@@ -40,13 +43,17 @@ class DeliveryPart {
   LoopThread& thread() { return thread_; }
 
  private:
+  absl::Status SetUpReceiverTls(const config::PolicyView& policy);
+
   const Options& options_;
   const std::vector<delivery::ShardAddress> shards_;
   LoopThread thread_{"delivery"};
   std::unique_ptr<delivery::CaresClient> dns_;
   std::unique_ptr<delivery::CachingMxResolver> resolver_;
   std::unique_ptr<delivery::OutboundConnections> connections_;
-  std::unique_ptr<delivery::LocalConnections> local_;  // over connections_
+  std::unique_ptr<delivery::ReceiverTls> receiver_tls_;  // over connections_
+  std::unique_ptr<delivery::LocalConnections> local_;    // over receiver_tls_
+  std::shared_ptr<const config::PolicyView> policy_;     // the loop's
   std::unique_ptr<delivery::Worker> worker_;
   uint64_t incarnation_ = 0;
   config::PolicyWatcher* watcher_ = nullptr;

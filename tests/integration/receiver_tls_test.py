@@ -1,0 +1,176 @@
+"""Proves that mail is held to what receivers publish of TLS: DANE by unbound with signed zones, MTA-STS by an HTTPS server. A host that
+fails gets no mail, in clear text neither, and siblings on the same host do not suffer for it."""
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import threading
+import unittest
+
+from tests.harness import sluice
+from tests.harness.processes import Process, loopback, program, wait_until
+from tests.integration.scenario import ScenarioTest
+
+MX, WEB, DNS = loopback(8), loopback(9), loopback(10)
+MX_PORT, CLEAR_PORT, DNS_PORT, HTTPS_PORT = 2530, 2531, 5330, 443
+SOA = "$ORIGIN {0}.\n$TTL 300\n@ IN SOA ns hostmaster 1 3600 600 86400 60\n@ IN NS ns\nns IN A 127.0.0.1\n"
+STS = "_mta-sts IN TXT \"v=STSv1; id=1\"\nmta-sts IN A " + WEB + "\n"
+POLICIES = {"sts.test": "mx.sts.test", "strict.test": "other.sts.test", "tested.test": "other.sts.test"}
+
+
+def find(name):
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/bin")
+
+
+class ReceiverTlsTest(ScenarioTest):
+    def setUp(self):
+        super().setUp()
+        missing = [name for name in ("unbound", "ldns-signzone", "ldns-keygen", "openssl") if not find(name)]
+        self.needs(f"{', '.join(missing)} not installed" if missing else None)
+        self.folder = str(self.scenario.folder)
+        self.authority()
+        self.certificate("mx", "mx.sts.test", "mx.signed.test", "mx.wrong.test")
+        self.certificate("web", *(f"mta-sts.{domain}" for domain in POLICIES))
+        self.serve_policies()
+        self.log = self.scenario.path("taken.jsonl")
+        self.sink("sink", MX_PORT, "--tls-certificate", self.path("mx.both"))
+        self.sink("clear", CLEAR_PORT)
+        self.start_unbound()
+        before = os.environ.get("SSL_CERT_FILE")
+        os.environ["SSL_CERT_FILE"] = self.path("ca.pem")
+        self.addCleanup(lambda: os.environ.pop("SSL_CERT_FILE") if before is None else os.environ.update(SSL_CERT_FILE=before))
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def shell(self, *argv, stdin=None):
+        done = subprocess.run([find(argv[0]), *argv[1:]], input=stdin, capture_output=True, cwd=self.folder, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, (argv, done.stdout, done.stderr))
+        return done.stdout
+
+    def authority(self):
+        self.shell("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key", "-out",
+                   "ca.pem", "-subj", "/CN=test authority", "-days", "2", "-addext", "basicConstraints=critical,CA:TRUE")
+
+    def certificate(self, name, *hosts):
+        names = ",".join(f"DNS:{host}" for host in hosts)
+        self.shell("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key", "-out",
+                   f"{name}.csr", "-subj", f"/CN={name}", "-addext", f"subjectAltName={names}")
+        self.shell("openssl", "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                   "-copy_extensions", "copy", "-out", f"{name}.pem", "-days", "2")
+        with open(self.path(f"{name}.both"), "wb") as both:
+            for part in ("key", "pem"):
+                with open(self.path(f"{name}.{part}"), "rb") as file:
+                    both.write(file.read())
+
+    def serve_policies(self):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                domain = self.headers["Host"].removeprefix("mta-sts.")
+                mode = "testing" if domain == "tested.test" else "enforce"
+                text = f"version: STSv1\r\nmode: {mode}\r\nmx: {POLICIES[domain]}\r\nmax_age: 86400\r\n".encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *arguments):
+                pass
+        try:
+            server = http.server.ThreadingHTTPServer((WEB, HTTPS_PORT), Handler)
+        except PermissionError:
+            self.needs("port 443 may not be listened on")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path("web.both"))
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+
+    def sink(self, name, port, *flags):
+        ready = self.scenario.path(f"{name}.ready")
+        sink = Process(name, [program("tools/sink/sluice-sink"), "--listen", f"{MX}:{port}", "--log", self.log, "--quiet", "--ready-file",
+                              ready, *flags], self.scenario.folder, ready_file=ready)
+        self.scenario.add(sink).start()
+
+    def zone(self, name, records, sign):
+        with open(self.path(name), "w", encoding="ascii") as file:
+            file.write(SOA.format(name) + records)
+        if not sign:
+            return name, ""
+        key = self.shell("ldns-keygen", "-a", "ECDSAP256SHA256", "-k", name).decode().split()[0]
+        self.shell("ldns-signzone", name, key)
+        return f"{name}.signed", f"  trust-anchor-file: \"{self.path(key)}.key\"\n"
+
+    def start_unbound(self):
+        public_key = self.shell("openssl", "pkey", "-pubin", "-outform", "DER",
+                                stdin=self.shell("openssl", "x509", "-in", "mx.pem", "-noout", "-pubkey"))
+        good, bad = hashlib.sha256(public_key).hexdigest(), "00" * 32
+        host = f"@ IN MX 10 mx\nmx IN A {MX}\n"
+        zones = {
+            "signed.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
+            "wrong.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {bad}\n", True),
+            "clear.test": (host + f"_{CLEAR_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
+            "sts.test": (host + STS, False),
+            "strict.test": ("@ IN MX 10 mx.sts.test.\n" + STS, False),
+            "tested.test": ("@ IN MX 10 mx.sts.test.\n" + STS, False),
+            "sibling.test": ("@ IN MX 10 mx.sts.test.\n", False),
+        }
+        anchors, auth = "", ""
+        for name, (records, sign) in zones.items():
+            file, anchor = self.zone(name, records, sign)
+            anchors += anchor
+            auth += (f"auth-zone:\n  name: \"{name}.\"\n  zonefile: \"{self.path(file)}\"\n  for-downstream: no\n  for-upstream: yes\n"
+                     "  fallback-enabled: no\n")
+        with open(self.path("unbound.conf"), "w", encoding="ascii") as file:
+            file.write(f"server:\n  interface: {DNS}\n  port: {DNS_PORT}\n  do-daemonize: no\n  use-syslog: no\n  logfile: \"\"\n"
+                       f"  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  directory: \"{self.folder}\"\n"
+                       "  module-config: \"validator iterator\"\n  num-threads: 1\n  do-ip6: no\n  local-zone: test. nodefault\n"
+                       f"{anchors}remote-control:\n  control-enable: no\n{auth}")
+        unbound = Process("unbound", [find("unbound"), "-d", "-c", self.path("unbound.conf")], self.scenario.folder)
+        self.scenario.add(unbound).start(wait=False)
+        sluice.wait_port(DNS, DNS_PORT, "unbound")
+
+    def taken(self):
+        """Recipients that the sinks have."""
+        if not os.path.exists(self.log):
+            return []
+        with open(self.log, encoding="utf-8") as file:
+            return sorted(json.loads(line)["to"] for line in file if line.endswith("\n"))
+
+    def start(self, domain_extra):
+        config = sluice.configuration(sluice.default_sources(), MX_PORT, "<domain clear.test>\n"
+                                      f"default-smtp-port {CLEAR_PORT}\n</domain>\n", domain_extra)
+        return sluice.Node(self.scenario, config, f"{DNS}:{DNS_PORT}").start()
+
+    def post(self, node, *domains):
+        for domain in domains:
+            self.send(node, [f"u@{domain}".encode()], b"Subject: x\r\n\r\nbody\r\n")
+
+    def reasons(self, node):
+        return json.dumps(node.ctl.json("queues", "list"))
+
+    def test_dane(self):
+        node = self.start("use-dane yes\nuse-starttls yes")
+        self.post(node, "wrong.test", "clear.test", "signed.test", "sibling.test")
+        wait_until(lambda: self.taken() == ["u@sibling.test", "u@signed.test"], f"delivery to the good ones; {self.taken()}")
+        wait_until(lambda: "DANE" in self.reasons(node) and "STARTTLS" in self.reasons(node), "reasons of the others")
+        self.assertEqual(self.taken(), ["u@sibling.test", "u@signed.test"])
+        self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
+    def test_mta_sts(self):
+        node = self.start("use-mta-sts yes\nuse-starttls yes")
+        self.post(node, "strict.test", "sts.test", "sibling.test", "tested.test")
+        good = ["u@sibling.test", "u@sts.test", "u@tested.test"]
+        wait_until(lambda: self.taken() == good, f"delivery to all but the strict one; {self.taken()}")
+        wait_until(lambda: "no mx of the domain" in self.reasons(node), "the reason of the strict one")
+        self.assertEqual(self.taken(), good)
+        self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
