@@ -34,8 +34,19 @@ class EgressTest(ScenarioTest):
         return path
 
     def check(self, lines, peer=None):
-        node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT}\nclient {PUBLIC} out.proxy.test\n{lines}\n</proxy>\n"
-                               "<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n")
+        self.check_node(f"""
+            <proxy p>
+              server {PROXY}:{PROXY_PORT}
+              client {PUBLIC} out.proxy.test
+              {lines}
+            </proxy>
+            <virtual-mta proxied>
+              use-proxy p
+            </virtual-mta>
+            """, peer)
+
+    def check_node(self, extra, peer=None):
+        node = self.node(extra=extra)
         for number in range(5):
             self.send(node, [f"u{number}@d{number}.test".encode()], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
         for transaction in self.receiver.wait_for(5):
@@ -57,9 +68,18 @@ class EgressTest(ScenarioTest):
         self.haproxy()
         self.check("protocol-version 2")
 
+    def test_in_one_line(self):
+        self.haproxy()
+        self.check_node(f"""
+            <virtual-mta proxied>
+              smtp-proxy-source-host 127.0.0.0/8 {PROXY}:{PROXY_PORT} {PUBLIC} out.proxy.test
+              proxy-protocol 2
+            </virtual-mta>
+            """)
+
     def test_socks5_with_password(self):
         self.start_proxy("microsocks", ["-i", PROXY, "-p", str(PROXY_PORT), "-u", "me", "-P", "secret", "-b", loopback(12)])
-        self.check("type socks5\nusername me\npassword secret", loopback(12))
+        self.check("type socks5\n username me\n password secret", loopback(12))
 
     def test_dante(self):
         self.start_proxy("danted", ["-f", self.config_file(
