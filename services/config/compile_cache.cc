@@ -1,10 +1,20 @@
 #include "services/config/compile_cache.h"
 
+#include <string_view>
 #include <utility>
 
 namespace sluice::config {
 namespace {
+
 constexpr size_t kMaxLines = 200;
+
+// FNV-1a.
+void Mix(std::string_view text, uint64_t* hash) {
+  for (const char c : text) {
+    *hash = (*hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+}
+
 }  // namespace
 
 std::optional<size_t> CompileCache::EndOf(const std::vector<Statement>& statements, size_t open) {
@@ -25,32 +35,39 @@ std::optional<size_t> CompileCache::EndOf(const std::vector<Statement>& statemen
   return std::nullopt;
 }
 
-std::string CompileCache::KeyOf(const std::vector<Statement>& statements, size_t open, size_t end) {
-  std::string key;
-  // Lengths in front, so that no text can look like a border.
-  const auto add = [&key](std::string_view text, char kind) {
-    const auto size = static_cast<uint32_t>(text.size());
-    key.append(reinterpret_cast<const char*>(&size), sizeof(size));
-    key += kind;
-    key += text;
+uint64_t CompileCache::FingerprintOf(const std::vector<Statement>& statements, size_t open,
+                                     size_t end) {
+  uint64_t hash = 0xcbf29ce484222325;
+  // A size in front of each text, so that none can look like a border.
+  const auto add = [&hash](std::string_view text, uint64_t kind) {
+    hash = (hash ^ (text.size() * 4 + kind)) * 0x100000001b3;
+    Mix(text, &hash);
   };
   for (size_t i = open; i < end; ++i) {
-    add(statements[i].name, 'n');
+    add(statements[i].name, 0);
     for (const Token& token : statements[i].arguments) {
-      add(token.text, token.regex ? 'r' : token.quoted ? 'q' : 't');
+      add(token.text, token.regex ? 1 : token.quoted ? 2 : 3);
     }
   }
-  return key;
+  return hash;
 }
 
-const CompileCache::Entry* CompileCache::Find(const std::string& key) const {
-  const auto found = last_.find(key);
-  return found == last_.end() ? nullptr : &found->second;
+const CompileCache::Entry* CompileCache::Take(const std::string& pattern, uint64_t fingerprint) {
+  const auto found = last_.find(pattern);
+  if (found == last_.end() || found->second->fingerprint != fingerprint ||
+      found->second->section.name().empty()) {
+    return nullptr;
+  }
+  const Entry* const entry = found->second.get();
+  next_.insert_or_assign(pattern, std::move(found->second));
+  last_.erase(found);
+  return entry;
 }
 
-CompileCache::Entry* CompileCache::FindKept(const std::string& key) {
-  const auto found = next_.find(key);
-  return found == next_.end() ? nullptr : &found->second;
+CompileCache::Entry* CompileCache::Keep(const std::string& pattern, Entry entry) {
+  auto& place = next_[pattern];
+  place = std::make_unique<Entry>(std::move(entry));
+  return place.get();
 }
 
 void CompileCache::Turn() {

@@ -65,7 +65,7 @@ TEST(CompileCacheTest, TheSameAsWithoutIt) {
   }
 }
 
-TEST(CompileCacheTest, KeysAreOfLinesAndTheirBorders) {
+TEST(CompileCacheTest, FingerprintsAreOfLinesAndTheirBorders) {
   std::vector<Diagnostic> diagnostics;
   const auto lex = [&](std::string_view text) {
     return Lex(
@@ -76,9 +76,9 @@ TEST(CompileCacheTest, KeysAreOfLinesAndTheirBorders) {
   const auto quoted = lex("<domain a>\nx y \"z\"\n</domain>");
   const auto spaced = lex("\n<domain  a> # c\n  x   y z\n</domain>");
   EXPECT_EQ(CompileCache::EndOf(one, 0), 2u);
-  EXPECT_NE(CompileCache::KeyOf(one, 0, 2), CompileCache::KeyOf(two, 0, 2));
-  EXPECT_NE(CompileCache::KeyOf(one, 0, 2), CompileCache::KeyOf(quoted, 0, 2));
-  EXPECT_EQ(CompileCache::KeyOf(one, 0, 2), CompileCache::KeyOf(spaced, 0, 2));
+  EXPECT_NE(CompileCache::FingerprintOf(one, 0, 2), CompileCache::FingerprintOf(two, 0, 2));
+  EXPECT_NE(CompileCache::FingerprintOf(one, 0, 2), CompileCache::FingerprintOf(quoted, 0, 2));
+  EXPECT_EQ(CompileCache::FingerprintOf(one, 0, 2), CompileCache::FingerprintOf(spaced, 0, 2));
   EXPECT_FALSE(CompileCache::EndOf(lex("<domain $a>\n</domain>"), 0));
   EXPECT_FALSE(CompileCache::EndOf(lex("<domain a>\ninclude x\n</domain>"), 0));
   EXPECT_FALSE(CompileCache::EndOf(lex("<domain a>\n<limits>\n</limits>\n</domain>"), 0));

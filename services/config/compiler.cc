@@ -92,7 +92,6 @@ Compiled Compiler::Finish() {
       compiled_.section_places[absl::StrCat("pool/", name)] = pool.where;
     }
   }
-  draft_.cache = options_.cache;
   compiled_.snapshot = FinishDraft(std::move(draft_), &compiled_.diagnostics, &compiled_.origins);
   if (options_.cache != nullptr) options_.cache->Turn();
   if (compiled_.diagnostics.size() > kMaxDiagnostics) {
@@ -108,21 +107,21 @@ std::optional<size_t> Compiler::FromCache(const std::vector<Statement>& statemen
   }
   const auto end = CompileCache::EndOf(statements, open);
   if (!end) return std::nullopt;
-  std::string key = CompileCache::KeyOf(statements, open, *end);
   const auto pattern = ParseDomainPattern(statements[open].arguments[0].text);
-  if (!pattern || draft_.domains.contains({*pattern, false})) return std::nullopt;
-  const CompileCache::Entry* const entry = options_.cache->Find(key);
+  if (!pattern || draft_.ready_domains.contains(*pattern) ||
+      draft_.domains.contains({*pattern, false})) {
+    return std::nullopt;
+  }
+  const uint64_t fingerprint = CompileCache::FingerprintOf(statements, open, *end);
+  const CompileCache::Entry* const entry = options_.cache->Take(*pattern, fingerprint);
   if (entry == nullptr) {
-    candidate_ = Candidate{std::move(key), *pattern, compiled_.diagnostics.size(),
+    candidate_ = Candidate{fingerprint, *pattern, compiled_.diagnostics.size(),
                            draft_.references.size() + draft_.section_uses.size(), compiled_.tally};
     return std::nullopt;
   }
-  draft_.domains[{*pattern, false}] = entry->settings;
-  if (entry->hash != 0) draft_.known_hashes[*pattern] = {key, entry->hash};
+  draft_.ready_domains.emplace(*pattern, &entry->section);
   compiled_.tally.effective += entry->effective;
   compiled_.tally.aliases += entry->aliases;
-  CompileCache::Entry copy = *entry;
-  options_.cache->Keep(std::move(key), std::move(copy));
   return end;
 }
 
@@ -134,12 +133,11 @@ void Compiler::ToCache() {
     return;
   }
   CompileCache::Entry entry;
-  entry.pattern = candidate.pattern;
-  entry.settings = draft_.domains[{candidate.pattern, false}];
+  entry.fingerprint = candidate.fingerprint;
   entry.effective = compiled_.tally.effective - candidate.tally.effective;
   entry.aliases = compiled_.tally.aliases - candidate.tally.aliases;
-  draft_.known_hashes[candidate.pattern] = {candidate.key, 0};
-  options_.cache->Keep(candidate.key, std::move(entry));
+  draft_.kept_domains[candidate.pattern] =
+      options_.cache->Keep(candidate.pattern, std::move(entry));
 }
 
 void Compiler::HideSecret(Location* where) {

@@ -52,7 +52,7 @@ class Compiler {
 
   // A section that may be kept for the next compilation, while it is open.
   struct Candidate {
-    std::string key;
+    uint64_t fingerprint = 0;
     std::string pattern;
     size_t diagnostics = 0;
     size_t references = 0;

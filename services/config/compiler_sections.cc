@@ -258,8 +258,7 @@ void Compiler::EnterDomain(const std::string& text, const Location& where, Frame
     }
   } else if (const auto pattern = ParseDomainPattern(text)) {
     frame->queues.push_back(&domains[{*pattern, false}]);
-    // Its content is no longer that of one section alone.
-    if (&domains == &draft_.domains) draft_.known_hashes.erase(*pattern);
+    if (&domains == &draft_.domains) MakeOpen(*pattern, &draft_);
   } else {
     return Say(Severity::kError, where,
                absl::StrCat("\"", text.substr(0, 80),

@@ -71,6 +71,8 @@ class Finisher {
       KeepOrigins(&settings, DomainName(key));
       AddDomain(key, std::move(domain));
     }
+    for (const auto& [pattern, section] : draft_.ready_domains)
+      *snapshot_.add_sections() = *section;
     for (const auto& [network, settings] : draft_.clients) {
       policy::v1::SectionContent client;
       client.mutable_client()->set_cidr(network);
@@ -156,7 +158,7 @@ class Finisher {
         }
         domains = &found->second.domains;
       } else {
-        draft_.known_hashes.erase(pattern);
+        MakeOpen(pattern, &draft_);
       }
       policy::v1::QueueSettings& settings = (*domains)[{pattern, false}];
       OverlaySettings(bind.settings, &settings);
@@ -211,20 +213,11 @@ class Finisher {
     }
   }
 
-  // A section that did not change has its hash already.
   void AddDomain(const std::pair<std::string, bool>& key, policy::v1::SectionContent content) {
-    const auto known = key.second ? draft_.known_hashes.end() : draft_.known_hashes.find(key.first);
-    if (known != draft_.known_hashes.end() && known->second.second != 0) {
-      policy::v1::Section* const section = snapshot_.add_sections();
-      section->set_name(DomainName(key));
-      section->set_hash(known->second.second);
-      *section->mutable_content() = std::move(content);
-      return;
-    }
     Add(DomainName(key), std::move(content));
-    if (known == draft_.known_hashes.end() || draft_.cache == nullptr) return;
-    auto* const entry = draft_.cache->FindKept(known->second.first);
-    if (entry != nullptr) entry->hash = snapshot_.sections(snapshot_.sections_size() - 1).hash();
+    const auto kept = key.second ? draft_.kept_domains.end() : draft_.kept_domains.find(key.first);
+    if (kept == draft_.kept_domains.end()) return;
+    kept->second->section = snapshot_.sections(snapshot_.sections_size() - 1);
   }
 
   void Add(std::string name, policy::v1::SectionContent content) {
@@ -328,6 +321,14 @@ class Finisher {
 };
 
 }  // namespace
+
+void MakeOpen(const std::string& pattern, Draft* draft) {
+  draft->kept_domains.erase(pattern);
+  const auto ready = draft->ready_domains.find(pattern);
+  if (ready == draft->ready_domains.end()) return;
+  draft->domains[{pattern, false}] = ready->second->content().domain().settings();
+  draft->ready_domains.erase(ready);
+}
 
 bool AddSourceHosts(std::string_view network, const std::string& host_name,
                     policy::v1::VirtualMtaSection* section) {

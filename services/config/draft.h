@@ -114,13 +114,16 @@ struct Draft {
   std::map<std::string, std::vector<std::string>> macros;
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;
-  // Global domains whose section is that of one part of a file: its key in the cache, and the
-  // section's hash where that is known.
-  std::map<std::string, std::pair<std::string, uint64_t>> known_hashes;
-  CompileCache* cache = nullptr;
+  // Global domains that are as in the compilation before: their sections, in the cache.
+  absl::flat_hash_map<std::string, const policy::v1::Section*> ready_domains;
+  // Global domains that are of one part of a file, to be kept for the next compilation.
+  absl::flat_hash_map<std::string, CompileCache::Entry*> kept_domains;
   // Where fields of the messages above were said, if that is kept.
   absl::flat_hash_map<const google::protobuf::Message*, FieldOrigins> origins;
 };
+
+// More is said about a global domain than one part of a file: it is compiled, and not kept.
+void MakeOpen(const std::string& pattern, Draft* draft);
 
 // Adds the host, or changes the name of the one with that address. `network` is as ParseNetwork
 // gives it, of at most 1,024 addresses; false where it is larger.
