@@ -1,5 +1,6 @@
 """Measures mail systems side by side under the same load. `./tools/bench` builds what this needs and runs it."""
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,6 +32,10 @@ def load(profile, target, messages, test_id="load", rate=0.0, sessions=None, hea
             "--rate", rate, "--domain", "bench.test"]
     if profile.pipelining:
         argv.append("--pipelining")
+    if profile.tls:
+        argv.append("--starttls")
+    if profile.full_handshakes:
+        argv.append("--no-tls-resumption")
     for header in headers:
         argv += ["--header", header]
     start = time.time()
@@ -126,6 +131,46 @@ def run_flow(profile, system, sink, result):
                                + (f"reached {100 * steady / limit:.0f} %" if steady else "too few messages to tell the rate"))
 
 
+@contextlib.contextmanager
+def idle_connections(profile, system):
+    """Connections that have said EHLO and say nothing more. Each generator has few enough of them for the ports of one address pair."""
+    argv = [program("tests/bench/loadgen/sluice-load"), "--to", system.target, "--idle", profile.idle, "--messages", 2, "--rate", 0.0001,
+            "--sessions", 1, "--domain", "bench.test", "--timeout", "60m"] + (["--starttls"] if profile.tls else [])
+    holder = subprocess.Popen([str(a) for a in argv], stdout=subprocess.DEVNULL)  # pylint: disable=consider-using-with
+    try:
+        yield holder
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def run_idle(profile, system, sink, result):
+    """The same load twice: alone, and beside the idle connections. Their memory is what the process grew by."""
+    warm_up(profile, system, sink)
+    begin, generated = load(profile, system.target, profile.messages, "alone")
+    counters = drained(sink, generated["accepted"], result)
+    rates(result, generated, counters, begin)
+    alone = result["end_to_end_per_s"]
+    time.sleep(SETTLE_S)
+    before = measure.resident_bytes(system.roots())
+    with idle_connections(profile, system):
+        # Its own first message comes behind the last idle connection.
+        if not systems.await_drained(sink, counters["recipients"] + 1, STALL_S)[1]:
+            raise Failure("the idle connections did not all come")
+        time.sleep(SETTLE_S)
+        result["bytes_per_idle_connection"] = (measure.resident_bytes(system.roots()) - before) / profile.idle
+        sink.reset()
+        meter = measure.Meter(system.roots(), system.spool())
+        meter.start()
+        begin, generated = load(profile, system.target, profile.messages, "beside")
+        counters = drained(sink, generated["accepted"], result)
+        costs(result, meter, generated["accepted"])
+        rates(result, generated, counters, begin)
+    lost = 1 - result["end_to_end_per_s"] / alone if alone else 0
+    result["notes"].append(f"{alone:,.0f} msgs/s alone, {100 * max(lost, 0):.1f} % less beside {profile.idle:,} idle connections of "
+                           f"{result['bytes_per_idle_connection'] / 1024:.1f} KiB each")
+
+
 def run_backlog(profile, system, sink, result):
     warm_up(profile, system, sink)
     # The flowing rate of the same run, as the yardstick.
@@ -219,7 +264,7 @@ def run_restart(profile, system, sink, result):
                            f"{result['rss_peak_bytes'] / 2**20:,.0f} MiB")
 
 
-RUNS = {"flow": run_flow, "restart": run_restart, "backlog": run_backlog, "storm": run_storm, "fairness": run_fairness}
+RUNS = {"flow": run_flow, "idle": run_idle, "restart": run_restart, "backlog": run_backlog, "storm": run_storm, "fairness": run_fairness}
 
 
 def run(profile, name, folder):
@@ -228,7 +273,7 @@ def run(profile, name, folder):
     result = {"profile": profile.name, "system": name, "title": kind.title, "messages": profile.messages, "notes": []}
     os.environ["TEST_TMPDIR"] = str(folder)
     with Scenario(f"bench-{name}") as scenario:
-        sink = systems.Sink(scenario, profile.rules, profile.round_trip_ms).start()
+        sink = systems.Sink(scenario, profile.rules, profile.round_trip_ms, profile.tls).start()
         system = kind(scenario, sink, profile)
         try:
             system.start()

@@ -128,6 +128,12 @@ class SyncCounter:
         return sum(counts) if counts else None
 
 
+def resident_bytes(roots):
+    """Memory of the trees below `roots`, now."""
+    table = processes()
+    return sum(table[pid][3] for pid in tree(roots, table)) * PAGE
+
+
 class Meter:
     """Watches the trees below `roots` from start() to stop()."""
 

@@ -14,6 +14,10 @@ class Profile:
     domains: int = 1
     zipf: float = 0
     pipelining: bool = False
+    tls: bool = False               # STARTTLS on both sides
+    full_handshakes: bool = False   # sessions are not resumed
+    messages_per_delivery_connection: int = 0
+    idle: int = 0                   # connections beside the load that say EHLO and nothing more
     # The receiver.
     rules: tuple = ()
     round_trip_ms: int = 0
@@ -24,6 +28,7 @@ class Profile:
     recipients_per_message: int = 1000
     retry_after_s: int = 1
     # flow: accept and deliver at one time. backlog: accept all, then deliver. storm: all refused once within a minute, then due within one.
+    # idle: the load alone, then beside idle connections.
     # fairness: a held big load is released, small messages beside it. restart: kill -9 with everything queued.
     kind: str = "flow"
     small_messages: int = 0
@@ -37,6 +42,13 @@ PROFILES = {p.name: p for p in (
     Profile("1k", "1 KiB, 40 persistent sessions", messages=100_000, size=1024),
     Profile("100k", "100 KiB, 40 persistent sessions", messages=10_000, size=102_400),
     Profile("connect", "10 KiB, a connection per message", messages=30_000, per_connection=1),
+    Profile("tls", "10 KiB, TLS on both sides, sessions persistent and resumed", messages=60_000, tls=True,
+            systems=("sink", "sluiced", "services")),
+    Profile("handshake", "10 KiB, TLS on both sides, a full handshake per message (ECDSA P-256)", messages=20_000, per_connection=1, tls=True,
+            full_handshakes=True, messages_per_delivery_connection=1, systems=("sink", "sluiced", "services")),
+    Profile("idle", "10 KiB, 40 persistent sessions beside 10,000 idle connections", messages=60_000, idle=10_000, kind="idle",
+            systems=("sluiced",)),
+    Profile("idle-tls", "the same, all of it with TLS", messages=60_000, idle=10_000, kind="idle", tls=True, systems=("sluiced",)),
     Profile("zipf", "10 KiB, Zipf over 50,000 domains", messages=60_000, domains=50_000, zipf=1.0),
     Profile("far", "10 KiB, remote round trip 50 ms, 5 % 4xx, 20 connections a domain", messages=100_000, domains=10, round_trip_ms=50,
             rules=("* defer=5%",), deferred=0.05, connections_per_domain=20, systems=("postfix-tuned", "sluiced", "services")),

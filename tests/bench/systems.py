@@ -25,13 +25,15 @@ SOURCES = (13, 14)
 class Sink:
     """sluice-sink with SMTP, DNS and counters."""
 
-    def __init__(self, scenario, rules=(), round_trip_ms=0):
+    def __init__(self, scenario, rules=(), round_trip_ms=0, tls=False):
         self.address = loopback(12)
         argv = [program("tools/sink/sluice-sink"), "--listen", f"{self.address}:{SINK_SMTP_PORT}", "--dns", f"{self.address}:{SINK_DNS_PORT}",
                 "--http", f"{self.address}:{SINK_HTTP_PORT}", "--round-trip", f"{round_trip_ms}ms", "--domains", "20", "--quiet",
                 "--seed", "1", "--ready-file", scenario.path("sink.ready")]
         for rule in rules:
             argv += ["--rule", rule]
+        if tls:
+            argv += ["--tls-certificate", "self-signed"]
         self.process = scenario.add(Process("sink", argv, scenario.folder, ready_file=scenario.path("sink.ready")))
 
     def start(self):
@@ -193,14 +195,27 @@ class PostfixTuned(Postfix):
     tuned = True
 
 
-def sluice_configuration(profile, rate=""):
-    """`rate`: a max-msg-rate of the queue, as the language writes it."""
+def make_certificate(path):
+    """A key (ECDSA P-256) and its certificate in one PEM file."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                    "/CN=mx.bench.test", "-keyout", f"{path}.key", "-out", f"{path}.crt"], check=True, capture_output=True)
+    pathlib.Path(path).write_text(pathlib.Path(f"{path}.key").read_text(encoding="utf-8")
+                                  + pathlib.Path(f"{path}.crt").read_text(encoding="utf-8"), encoding="utf-8")
+    return path
+
+
+def sluice_configuration(profile, rate="", certificate=None):
+    """`rate`: a max-msg-rate of the queue, as the language writes it. `certificate`: PEM file of the listeners, with which TLS is offered."""
     sources = {f"v{i + 1}": (loopback(n), f"out{i + 1}.bench.test") for i, n in enumerate(SOURCES)}
     # One virtual MTA, so that a profile with one domain has one queue with all its connections.
     limit = profile.connections_per_domain or profile.outbound_connections
     return sluice.configuration(dict(list(sources.items())[:1]), SINK_SMTP_PORT, domain_extra="\n".join([
         f"  max-smtp-out {limit}", f"  max-rcpt-per-message {profile.recipients_per_message}",
-        f"  max-msg-rate {rate}" if rate else ""])).replace(
+        f"  max-msg-rate {rate}" if rate else "",
+        f"  max-msg-per-connection {profile.messages_per_delivery_connection}" if profile.messages_per_delivery_connection else "",
+        f"  use-starttls {'yes' if profile.tls else 'no'}", f"  reuse-ssl-session {'no' if profile.full_handshakes else 'yes'}"]),
+        extra="\n".join([f"smtp-server-tls-certificate {certificate}\nallow-starttls yes" if certificate else "",
+                         "total-max-smtp-in 20000" if profile.idle else ""])).replace(
             "retry-after 1s", f"retry-after {profile.retry_after_s}s").replace(
                 "retry-recipients-after 1s", f"retry-recipients-after {profile.retry_after_s}s")
 
@@ -214,7 +229,8 @@ class Sluiced:
 
     def __init__(self, scenario, sink, profile):
         self.profile = profile
-        self.node = sluice.Node(scenario, sluice_configuration(profile), sink.resolver)
+        certificate = make_certificate(scenario.path("listener.pem")) if profile.tls else None
+        self.node = sluice.Node(scenario, sluice_configuration(profile, certificate=certificate), sink.resolver)
         self.ctl = self.node.ctl
         self.target = f"{self.node.address}:{sluice.SMTP_PORT}"
 
@@ -283,7 +299,8 @@ class Services(Sluiced):
 
     def __init__(self, scenario, sink, profile):  # pylint: disable=super-init-not-called
         self.profile = profile
-        self.cluster = sluice.Cluster(scenario, sluice_configuration(profile), sink.resolver, workers={"worker-0": [loopback(SOURCES[0])]})
+        certificate = make_certificate(scenario.path("listener.pem")) if profile.tls else None
+        self.cluster = sluice.Cluster(scenario, sluice_configuration(profile, certificate=certificate), sink.resolver, workers={"worker-0": [loopback(SOURCES[0])]})
         self.ctl = self.cluster.ctl
         self.target = f"{self.cluster.address}:{sluice.SMTP_PORT}"
 

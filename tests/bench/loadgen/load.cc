@@ -104,6 +104,8 @@ std::string LoadResult::ToJson() const {
       {"lost", lost},
       {"connections", connections},
       {"connect_errors", connect_errors},
+      {"tls_handshakes", tls_handshakes},
+      {"tls_resumed", tls_resumed},
       {"elapsed_s", elapsed_s},
       {"accepted_per_s", elapsed_s > 0 ? static_cast<double>(accepted) / elapsed_s : 0.0},
       {"cpu_s", seconds(usage.ru_utime) + seconds(usage.ru_stime)},

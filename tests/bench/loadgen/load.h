@@ -68,6 +68,8 @@ struct LoadResult {
   uint64_t lost = 0;      // no answer: the connection broke
   uint64_t connections = 0;
   uint64_t connect_errors = 0;
+  uint64_t tls_handshakes = 0;
+  uint64_t tls_resumed = 0;        // of these
   Duration elapsed{0};             // first byte to last reply
   sink::LatencyHistogram latency;  // of accepted ones: envelope sent to final reply
 

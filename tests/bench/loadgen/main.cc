@@ -25,6 +25,8 @@ int Main(int argc, char** argv) {
   std::vector<std::string> sources;
   std::string timeout = "5m";
   std::string output;
+  bool starttls = false;
+  bool immediate_tls = false;
 
   CLI::App app{"Injects mail by SMTP or gRPC and prints what came of it as JSON.", "sluice-load"};
   app.footer("Exit code 0 where every message was accepted, 2 where some were not, 1 for errors.");
@@ -54,6 +56,13 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--pipelining", smtp.pipelining,
                "envelope in one write, the next one with the end of the text");
+  app.add_flag("--starttls", starttls, "encrypt by STARTTLS");
+  app.add_flag("--tls", immediate_tls, "TLS from the first byte");
+  app.add_flag("!--no-tls-resumption", smtp.tls_resumption, "a full handshake each time");
+  app.add_option("--idle", smtp.idle_sessions,
+                 "connections besides that say EHLO and nothing more; messages begin behind them")
+      ->check(CLI::Range(0, 60'000))
+      ->capture_default_str();
   app.add_option("--from", load.from, "sender")->capture_default_str();
   app.add_option("--ehlo", smtp.ehlo, "name")->capture_default_str();
   app.add_option("--header", load.headers, "another field, 'Name: value'");
@@ -81,6 +90,8 @@ int Main(int argc, char** argv) {
   auto limit = sink::ParseDuration(timeout);
   if (!limit) return Fail("--timeout " + timeout + ": a time is written as 50ms, 2s or 5m");
   smtp.timeout = *limit;
+  if (starttls) smtp.tls = SmtpLoadOptions::Tls::kStartTls;
+  if (immediate_tls) smtp.tls = SmtpLoadOptions::Tls::kImmediate;
   if (load.messages == 0) return Fail("--messages: at least one");
 
   rlimit files;

@@ -6,20 +6,25 @@
 #include <string>
 #include <utility>
 
+#include "services/base/check.h"
 #include "services/base/net/connector.h"
 #include "services/base/net/tcp_connection.h"
+#include "services/base/net/tls_session.h"
 
 namespace sluice::bench {
 namespace {
 
 constexpr Duration kReconnectPause = std::chrono::milliseconds(50);
+// Idle sessions that connect at one time.
+constexpr size_t kIdleAtOnce = 100;
 
 }  // namespace
 
 class SmtpLoad::Session final : public TcpHandler {
  public:
-  Session(SmtpLoad& load, uint32_t index)
+  Session(SmtpLoad& load, uint32_t index, bool silent = false)
       : load_(load),
+        silent_(silent),
         target_(load.options_.targets[index % load.options_.targets.size()]),
         deadline_(load.loop_.wheel(), [this] { OnDeadline(); }) {
     const auto& sources = load.options_.sources;
@@ -59,10 +64,25 @@ class SmtpLoad::Session final : public TcpHandler {
     }
   }
 
+  void OnTlsReady() override {
+    ++load_.result_.tls_handshakes;
+    if (connection_->tls()->facts().resumed) ++load_.result_.tls_resumed;
+    if (load_.options_.tls == SmtpLoadOptions::Tls::kStartTls) SayEhlo();
+  }
   void OnClosed(const absl::Status&) override { Reconnect(); }
 
  private:
-  enum class Expect : uint8_t { kGreeting, kEhlo, kRset, kMail, kRcpt, kData, kDot, kQuit };
+  enum class Expect : uint8_t {
+    kGreeting,
+    kEhlo,
+    kStartTls,
+    kRset,
+    kMail,
+    kRcpt,
+    kData,
+    kDot,
+    kQuit
+  };
 
   struct Message {
     uint64_t number;
@@ -86,8 +106,19 @@ class SmtpLoad::Session final : public TcpHandler {
     ++load_.result_.connections;
     connection_ = std::make_unique<TcpConnection>(load_.loop_, std::move(*fd));
     connection_->Start(this);
+    if (load_.options_.tls == SmtpLoadOptions::Tls::kImmediate) StartTls();
     expected_.assign(1, Expect::kGreeting);
     deadline_.SetAfter(load_.options_.timeout);
+  }
+
+  void StartTls() {
+    TlsClientTarget target;
+    if (load_.options_.tls_resumption) target.session_key = target_.ToString();
+    connection_->StartTls(load_.tls_->NewSession(target));
+  }
+  void SayEhlo() {
+    connection_->Write("EHLO " + load_.options_.ehlo + "\r\n");
+    expected_.push_back(Expect::kEhlo);
   }
 
   void OnDeadline() {
@@ -111,6 +142,10 @@ class SmtpLoad::Session final : public TcpHandler {
     // Not in a callback of its own: the connection may be on the stack.
     load_.loop_.Post([gone = std::move(connection_)] {});
     for (; unanswered > 0; --unanswered) load_.OnOutcome(&LoadResult::lost);
+    if (silent_) {  // it was there once: a rate beside fewer of them would be no answer
+      ++load_.result_.connect_errors;
+      return;
+    }
     if (load_.finished_ || load_.taken_ >= load_.load_.messages) return;
     reconnecting_ = true;
     deadline_.SetAfter(quitting_ ? Duration(0) : kReconnectPause);
@@ -137,11 +172,27 @@ class SmtpLoad::Session final : public TcpHandler {
           Reconnect();
           return;
         }
-        connection_->Write("EHLO " + load_.options_.ehlo + "\r\n");
-        expected_.push_back(Expect::kEhlo);
+        SayEhlo();
         return;
       case Expect::kEhlo:
-        BeginMessage();
+        if (load_.options_.tls == SmtpLoadOptions::Tls::kStartTls &&
+            connection_->tls() == nullptr) {
+          connection_->Write("STARTTLS\r\n");
+          expected_.push_back(Expect::kStartTls);
+        } else if (silent_) {
+          deadline_.Clear();
+          load_.OnIdle();
+        } else {
+          BeginMessage();
+        }
+        return;
+      case Expect::kStartTls:
+        if (good) {
+          StartTls();
+        } else {
+          ++load_.result_.connect_errors;
+          Reconnect();
+        }
         return;
       case Expect::kRset:
       case Expect::kQuit:
@@ -283,6 +334,7 @@ class SmtpLoad::Session final : public TcpHandler {
   }
 
   SmtpLoad& load_;
+  const bool silent_;
   const Endpoint target_;
   std::optional<IpAddress> source_;
   std::unique_ptr<Connector> connector_;
@@ -312,6 +364,29 @@ SmtpLoad::SmtpLoad(EventLoop& loop, const LoadOptions& load, const SmtpLoadOptio
 SmtpLoad::~SmtpLoad() = default;
 
 void SmtpLoad::Start() {
+  start_ = loop_.clock().Now();
+  pace_ = Pace(load_.rate, start_);
+  if (options_.tls != SmtpLoadOptions::Tls::kNone) {
+    auto tls = TlsClientContext::Load({});
+    SLUICE_CHECK(tls.ok());
+    tls_ = *std::move(tls);
+  }
+  for (uint32_t i = 0; i < options_.idle_sessions; ++i) {
+    sessions_.push_back(std::make_unique<Session>(*this, i, true));
+    if (i < kIdleAtOnce) sessions_.back()->Connect();
+  }
+  if (options_.idle_sessions == 0) StartMessages();
+}
+
+void SmtpLoad::OnIdle() {
+  ++idle_ready_;
+  const size_t next = idle_ready_ + kIdleAtOnce - 1;
+  if (next < options_.idle_sessions) sessions_[next]->Connect();
+  if (idle_ready_ == options_.idle_sessions) StartMessages();
+}
+
+// The time counts from here: all that is to be idle is.
+void SmtpLoad::StartMessages() {
   start_ = loop_.clock().Now();
   pace_ = Pace(load_.rate, start_);
   for (uint32_t i = 0; i < options_.sessions; ++i) {

@@ -9,6 +9,7 @@
 #include "absl/functional/any_invocable.h"
 #include "services/base/net/event_loop.h"
 #include "services/base/net/ip_address.h"
+#include "services/base/net/tls_client_context.h"
 #include "tests/bench/loadgen/load.h"
 
 namespace sluice::bench {
@@ -22,6 +23,10 @@ struct SmtpLoadOptions {
   // write a command.
   bool pipelining = false;
   std::string ehlo = "load.test";
+  enum class Tls : uint8_t { kNone, kStartTls, kImmediate };
+  Tls tls = Tls::kNone;
+  bool tls_resumption = true;  // of the sessions of earlier connections to the target
+  uint32_t idle_sessions = 0;  // besides: connected, greeted, encrypted where asked, then silent
   Duration timeout = std::chrono::minutes(5);
   uint64_t connect_errors_max = 1000;
 };
@@ -36,6 +41,8 @@ class SmtpLoad {
   ~SmtpLoad();
 
   void Start();
+  // Idle sessions that are connected and have nothing left to say.
+  uint32_t idle_ready() const { return idle_ready_; }
   const LoadResult& result() const { return result_; }
 
  private:
@@ -45,6 +52,8 @@ class SmtpLoad {
   // Takes the next message for a session; false where none is left, or none is due yet (then the
   // session is woken when one is).
   bool TakeMessage(Session* session, uint64_t* number);
+  void OnIdle();
+  void StartMessages();
   void OnOutcome(uint64_t LoadResult::*kind);
   void WakeWaiting();
   void Finish();
@@ -58,7 +67,9 @@ class SmtpLoad {
   Pace pace_;
   MonotonicTime start_;
   uint64_t taken_ = 0;
+  uint32_t idle_ready_ = 0;
   LoadResult result_;
+  std::unique_ptr<TlsClientContext> tls_;
   std::vector<std::unique_ptr<Session>> sessions_;
   std::vector<Session*> waiting_;
   Deadline wake_;

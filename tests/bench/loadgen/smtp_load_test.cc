@@ -12,8 +12,12 @@ namespace sluice::bench {
 namespace {
 
 struct Harness {
-  Harness() : state(loop.clock(), 5) {
+  explicit Harness(bool tls = false) : state(loop.clock(), 5) {
     sink::SinkOptions options;
+    if (tls) {
+      options.tls_certificate = "self-signed";
+      options.listen_tls = {*Endpoint::Parse("127.0.0.1:0")};
+    }
     options.listen = {*Endpoint::Parse("127.0.0.1:0"), *Endpoint::Parse("127.0.0.2:0")};
     auto opened = sink::Sink::Open(loop, state, options);
     EXPECT_TRUE(opened.ok());
@@ -63,6 +67,38 @@ TEST(SmtpLoad, EveryModeSendsEveryMessageInItsSize) {
       EXPECT_GE(counters.connections, least);
       EXPECT_LE(counters.connections, least + 7);
     }
+  }
+}
+
+TEST(SmtpLoad, EncryptsByStartTlsAndFromTheFirstByteWithAndWithoutResumption) {
+  using Tls = SmtpLoadOptions::Tls;
+  for (const Tls tls : {Tls::kStartTls, Tls::kImmediate}) {
+    for (const bool resumption : {false, true}) {
+      Harness h(true);
+      h.smtp.tls = tls;
+      h.smtp.tls_resumption = resumption;
+      h.smtp.messages_per_connection = 10;
+      if (tls == Tls::kImmediate) h.smtp.targets = h.sink->tls_addresses();
+      const LoadResult result = h.Run();
+      EXPECT_EQ(result.accepted, 500u);
+      EXPECT_GE(result.tls_handshakes, 50u);
+      EXPECT_EQ(result.tls_resumed > 0, resumption);
+      EXPECT_EQ(h.state.counters().tls_resumed, result.tls_resumed);
+      EXPECT_EQ(h.state.counters().tls_failed, 0u);
+      EXPECT_EQ(h.state.counters().protocol_errors, 0u);
+    }
+  }
+}
+
+TEST(SmtpLoad, MessagesBeginBehindTheIdleSessions) {
+  for (const bool tls : {false, true}) {
+    Harness h(tls);
+    if (tls) h.smtp.tls = SmtpLoadOptions::Tls::kStartTls;
+    h.smtp.idle_sessions = 250;
+    const LoadResult result = h.Run();
+    EXPECT_EQ(result.accepted, 500u);
+    EXPECT_EQ(result.connections, 257u);
+    EXPECT_EQ(h.state.counters().open_peak, 257u);
   }
 }
 
