@@ -155,6 +155,16 @@ std::optional<ServerReply> SetMailParameter(const Parameters& p,
     out.require_tls = true;
     return std::nullopt;
   }
+  if (extensions.mt_priority && p.Is("MT-PRIORITY")) {
+    int priority = 0;
+    const char* const end = p.value.data() + p.value.size();
+    const auto [rest, error] = std::from_chars(p.value.data(), end, priority);
+    if (error != std::errc() || rest != end || priority < -9 || priority > 9) {
+      return Syntax("MT-PRIORITY wants a number from -9 to 9");
+    }
+    out.mt_priority = priority;
+    return std::nullopt;
+  }
   if (extensions.verp && p.Is("VERP")) {
     if (p.has_value) return Syntax("VERP takes no value");
     out.verp = true;
@@ -260,6 +270,7 @@ std::optional<ServerReply> ParseMailCommand(std::string_view argument,
   out.require_tls = false;
   out.envid.clear();
   out.auth.reset();
+  out.mt_priority.reset();
   out.merge = false;
   out.verp = false;
   if (!ConsumeKeyword(argument, "FROM:")) return Syntax("Write MAIL FROM:<address>");

@@ -55,6 +55,7 @@ struct CommandExtensions {
   bool require_tls = false;
   bool auth = false;
   bool verp = false;
+  bool mt_priority = false;
 };
 
 enum class BodyParam : uint8_t { kNone, k7Bit, k8BitMime, kBinaryMime };
@@ -75,6 +76,7 @@ struct MailCommand {
   bool require_tls = false;
   std::string envid;                // decoded
   std::optional<std::string> auth;  // AUTH=, decoded; "" for "<>"
+  std::optional<int> mt_priority;   // MT-PRIORITY= (RFC 6710), -9 to 9
   bool merge = false;               // XMRG in place of MAIL
   bool verp = false;                // each recipient gets a sender of its own
 };

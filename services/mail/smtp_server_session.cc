@@ -241,6 +241,7 @@ void SmtpServerSession::OnHelloCommand(std::string_view name, bool extended) {
   if (on.chunking && on.binary_mime) text += "\nBINARYMIME";
   if (on.smtp_utf8) text += "\nSMTPUTF8";
   if (on.dsn) text += "\nDSN";
+  if (on.mt_priority) text += "\nMT-PRIORITY";
   if (const std::string mechanisms = handler_.AuthMechanisms(); !mechanisms.empty()) {
     text += "\nAUTH " + mechanisms;
   }

@@ -83,6 +83,8 @@ void SetOption(const std::string& name, const std::string& value, SmtpServerOpti
     options.extensions.binary_mime = true;
   } else if (name == "dsn") {
     options.extensions.dsn = true;
+  } else if (name == "mt_priority") {
+    options.extensions.mt_priority = true;
   } else if (name == "smtp_utf8") {
     options.extensions.smtp_utf8 = true;
   } else {
@@ -143,6 +145,7 @@ class ScriptedHandler : public SmtpServerHandler {
     if (mail.ret == RetParam::kFull) log_ << " ret=full";
     if (!mail.envid.empty()) log_ << " envid=" << mail.envid;
     if (mail.smtp_utf8) log_ << " smtputf8";
+    if (mail.mt_priority) log_ << " priority=" << *mail.mt_priority;
     if (mail.merge) log_ << " merge";
     if (mail.verp) log_ << " verp";
     log_ << "\n";

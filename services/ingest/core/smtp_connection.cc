@@ -114,6 +114,8 @@ std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand&
   if (mail.ret == mail::RetParam::kFull) message.set_dsn_return(common::v1::DSN_RETURN_FULL);
   if (mail.ret == mail::RetParam::kHeaders) message.set_dsn_return(common::v1::DSN_RETURN_HEADERS);
   if (mail.smtp_utf8) message.set_smtputf8(true);
+  // Ours go from 0 to 100, and 50 is what is not said.
+  if (mail.mt_priority) message.set_priority(static_cast<uint32_t>(50 + 5 * *mail.mt_priority));
   if (mail.merge) {
     message.set_is_template(true);
     if (mail.verp) message.set_verp(true);

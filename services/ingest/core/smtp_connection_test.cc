@@ -609,7 +609,8 @@ TEST_F(SmtpConnectionTest, EnvelopeOptionsStandInTheRecords) {
   Start();
   const auto client = Connect();
   client->Say(
-      "EHLO c.test\r\nMAIL FROM:<\xc3\xa4@b.test> SMTPUTF8 RET=HDRS ENVID=a+2Bb BODY=8BITMIME\r\n"
+      "EHLO c.test\r\nMAIL FROM:<\xc3\xa4@b.test> SMTPUTF8 RET=HDRS ENVID=a+2Bb BODY=8BITMIME "
+      "MT-PRIORITY=4\r\n"
       "RCPT TO:<x@y.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;x+2Bx@y.test\r\n"
       "RCPT TO:<z@y.test> NOTIFY=NEVER\r\n"
       "BDAT 14\r\nSubject: s\r\n\r\nBDAT 4 LAST\r\ntext");
@@ -618,6 +619,7 @@ TEST_F(SmtpConnectionTest, EnvelopeOptionsStandInTheRecords) {
   const common::v1::Message& m = taken.message.message();
   EXPECT_EQ(m.mail_from(), "\xc3\xa4@b.test");
   EXPECT_TRUE(m.smtputf8());
+  EXPECT_EQ(m.priority(), 70u);
   EXPECT_EQ(m.envid(), "a+b");
   EXPECT_EQ(m.dsn_return(), common::v1::DSN_RETURN_HEADERS);
   EXPECT_EQ(m.body_type(), common::v1::BODY_TYPE_8BITMIME);
