@@ -1,6 +1,7 @@
 // Mail merge: XACK, XMRG, XDFN, XPRT as PowerMTA has them. With XACK OFF the replies to XMRG, XDFN
 // and RCPT are left out; where one would have been a refusal the next XPRT gets it in place of its
 // 354, and the whole transaction is over, so that nobody is left out unseen.
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -52,6 +53,26 @@ void SmtpServerSession::OnMergeCommand(const CommandLine& command) {
     default:
       OnPartCommand(argument);
   }
+}
+
+std::optional<ServerReply> SmtpServerSession::ParseMergeMail(std::string_view argument) {
+  CommandExtensions extensions = options_->extensions;
+  extensions.verp = true;
+  auto refusal = ParseMailCommand(argument, extensions, mail_);
+  mail_.merge = true;
+  return refusal;
+}
+
+// The definitions are for this recipient alone, whether taken or refused.
+void SmtpServerSession::AskMergeRcpt() {
+  rcpt_.merge = &merge_->definitions;
+  merge_->next_wanted = 0;
+  for (const uint32_t part : merge_->definitions.parts) {
+    merge_->next_wanted = std::max(merge_->next_wanted, part);
+  }
+  std::optional<ServerReply> answer = handler_.OnRcpt(rcpt_);
+  merge_->definitions = MergeDefinitions();
+  Ask(Question::kRcpt, std::move(answer));
 }
 
 void SmtpServerSession::OnPartCommand(std::string_view argument) {

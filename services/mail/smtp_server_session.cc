@@ -266,13 +266,11 @@ void SmtpServerSession::OnMailCommand(std::string_view argument, bool merge) {
     Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
     return;
   }
-  CommandExtensions extensions = options_->extensions;
-  extensions.verp = merge;
-  if (auto refusal = ParseMailCommand(argument, extensions, mail_)) {
+  if (auto refusal = merge ? ParseMergeMail(argument)
+                           : ParseMailCommand(argument, options_->extensions, mail_)) {
     Error(refusal->code, refusal->enhanced, refusal->text);
     return;
   }
-  mail_.merge = merge;
   if (options_->max_message_bytes != 0 && mail_.size > options_->max_message_bytes) {
     Reply(552, {5, 3, 4},
           "The message is larger than " + std::to_string(options_->max_message_bytes) + " bytes");
@@ -300,15 +298,10 @@ void SmtpServerSession::OnRcptCommand(std::string_view argument) {
   idle_commands_ = 0;
   rcpt_.merge = nullptr;
   if (merge_ != nullptr) {
-    rcpt_.merge = &merge_->definitions;
-    merge_->next_wanted = 0;
-    for (const uint32_t part : merge_->definitions.parts) {
-      merge_->next_wanted = std::max(merge_->next_wanted, part);
-    }
+    AskMergeRcpt();
+    return;
   }
-  std::optional<ServerReply> answer = handler_.OnRcpt(rcpt_);
-  if (merge_ != nullptr) merge_->definitions = MergeDefinitions();
-  Ask(Question::kRcpt, std::move(answer));
+  Ask(Question::kRcpt, handler_.OnRcpt(rcpt_));
 }
 
 void SmtpServerSession::OnDataCommand(std::string_view argument) {

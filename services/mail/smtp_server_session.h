@@ -192,6 +192,8 @@ class SmtpServerSession {
     return body_paused_ && (stage_ == Stage::kData || chunk_.has_value());
   }
   void OnMergeCommand(const CommandLine& command);
+  std::optional<ServerReply> ParseMergeMail(std::string_view argument);
+  void AskMergeRcpt();
   void OnPartCommand(std::string_view argument);
   // Adds what the part that has ended brought; true where more parts come.
   bool EndPart(DataReader::Totals& totals);
