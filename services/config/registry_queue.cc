@@ -253,7 +253,6 @@ std::vector<Directive> QueueDirectives() {
        .field = "notify_of_delay_every_us",
        .grammar = Grammar::kDuration,
        .help = "Time after which the sender is told of a delay, again and again.",
-       .status = Status::kNotYet,
        .max = kYearUs,
        .unlimited = 0},
       Bool("smtp-421-means-mx-unavailable", "smtp_421_means_mx_unavailable",

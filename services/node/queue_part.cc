@@ -1,5 +1,6 @@
 #include "services/node/queue_part.h"
 
+#include <fstream>
 #include <future>
 #include <utility>
 
@@ -27,6 +28,7 @@ absl::Status QueuePart::Start(absl::AnyInvocable<void(const absl::Status&)> on_f
   shard.log = options_.log;
   shard.journal.gap = Duration(options_.sync_gap_us);
   shard.spool_limit_bytes = options_.spool_limit_bytes;
+  std::ifstream("/proc/sys/kernel/random/boot_id") >> shard.boot_id;
   shard_ = std::make_unique<queue::Shard>(shard, thread_.loop(), *store_, *writer_);
   shard_->set_on_failed(std::move(on_failed));
   if (absl::Status status = shard_->Start(); !status.ok()) return status;

@@ -50,13 +50,20 @@ class SimCommitter final : public queue::Committer {
                     [this, alive = std::weak_ptr<bool>(alive_), done = std::move(done)]() mutable {
                       if (alive.expired()) return;
                       ++stats_.syncs;
+                      if (std::exchange(fail_next_, false)) {
+                        // What of it is on the disk shows when the shard is opened again.
+                        done(absl::DataLossError("the simulated disk"), std::move(under_way_));
+                        return;
+                      }
                       absl::Status status = store_.Commit(*under_way_, true);
                       done(std::move(status), std::move(under_way_));
                     });
   }
   queue::CommitterStats stats() const override { return stats_; }
+  void FailNext() { fail_next_ = true; }
 
  private:
+  bool fail_next_ = false;
   World& world_;
   Executor& executor_;
   queue::MemoryStore& store_;
@@ -362,6 +369,17 @@ class Cluster {
     options.reserve_bytes = 0;
     node.shard =
         std::make_unique<queue::Shard>(options, node.executor, node.store, *node.committer);
+    // Its owner ends the process, and starts it again.
+    node.shard->set_on_failed([this, &node](const absl::Status&) {
+      Log(node.name + " failed");
+      world_.At(world_.now(), [this, &node] {
+        if (node.shard == nullptr) return;
+        Stop(node);
+        world_.At(world_.now() + DownTime(), [this, &node] {
+          if (node.shard == nullptr) Start(node);
+        });
+      });
+    });
     const absl::Status status = node.shard->Start();
     if (!status.ok()) {
       ledger_.Fail(node.name + " does not start: " + std::string(status.message()));
@@ -541,7 +559,7 @@ class Cluster {
   void Fault() {
     Random& random = world_.random();
     ++faults_;
-    switch (random.Below(13)) {
+    switch (random.Below(16)) {
       case 0:
       case 1: {
         ShardNode& node = *shards_[random.Below(shards_.size())];
@@ -549,6 +567,7 @@ class Cluster {
         Log("kill " + node.name);
         Stop(node);
         world_.At(world_.now() + DownTime(), [this, &node] {
+          if (node.shard != nullptr) return;
           Log("start " + node.name);
           Start(node);
         });
@@ -584,6 +603,19 @@ class Cluster {
           Log("start policy");
           StartPolicy();
         });
+        return;
+      case 13: {
+        ShardNode& node = *shards_[random.Below(shards_.size())];
+        if (node.committer == nullptr) return;
+        Log("the next sync of " + node.name + " fails");
+        node.committer->FailNext();
+        return;
+      }
+      case 14:
+        Pause(random.Between(seconds(1), minutes(2)));
+        return;
+      case 15:
+        Reroute();
         return;
       case 10:
       case 11:
@@ -624,6 +656,49 @@ class Cluster {
         network_.CutOne();
         return;
     }
+  }
+
+  // ---- operators
+  // Some queues, on all shards, and not for good; by the configuration, as policy keeps pauses.
+  void Pause(Duration time) {
+    Random& random = world_.random();
+    policy::v1::PolicySnapshot snapshot = policy_node_.snapshot;
+    snapshot.set_version(++last_version_);
+    auto* entry = snapshot.add_sections()->mutable_content()->mutable_control();
+    entry->set_id("pause");
+    entry->set_kind(policy::v1::ControlEntry::KIND_PAUSE);
+    entry->set_queue_pattern("d" + std::to_string(random.Below(kDomains)) + ".test/*");
+    if (random.Chance(0.3)) entry->set_job_id("job" + std::to_string(random.Below(3)));
+    Log("pause " + entry->queue_pattern() + " " + entry->job_id());
+    UsePolicy(snapshot);
+    world_.At(world_.now() + time, [this] {
+      Log("resume");
+      policy::v1::PolicySnapshot without = policy_node_.snapshot;
+      without.set_version(++last_version_);
+      UsePolicy(without);
+    });
+  }
+  void UsePolicy(const policy::v1::PolicySnapshot& snapshot) {
+    const auto view = config::PolicyView::Build(snapshot);
+    SLUICE_CHECK(view.ok());
+    policy_ = *view;
+    for (auto& node : shards_) {
+      if (node->shard != nullptr) node->shard->SetPolicy(policy_);
+    }
+    for (auto& node : workers_) {
+      if (node->worker != nullptr) node->worker->SetPolicy(policy_);
+    }
+  }
+  void Reroute() {
+    Random& random = world_.random();
+    ShardNode& node = *shards_[random.Below(shards_.size())];
+    if (node.shard == nullptr) return;
+    queue::v1::RerouteMessagesRequest request;
+    request.mutable_filter()->set_queue_pattern("d" + std::to_string(random.Below(kDomains)) +
+                                                ".test/*");
+    request.set_target(random.Chance(0.4) ? "both" : random.Chance(0.5) ? "v1" : "v2");
+    Log("reroute in " + node.name + ": " + request.ShortDebugString());
+    node.shard->RerouteMessages(std::move(request), [](auto) {});
   }
 
   // ---- the end
@@ -693,6 +768,7 @@ class Cluster {
   IngestNode ingest_;
   bool faulty_ = true;
   bool calm_ = false;
+  uint64_t last_version_ = 1;
   size_t faults_ = 0;
   int open_injections_ = 0;
 };

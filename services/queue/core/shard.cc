@@ -92,6 +92,10 @@ absl::Status Shard::Start() {
   if (store_.Get(Family::kMeta, kStorageKeyMark, &value).ok() && value.size() == 8) {
     last_storage_key_ = storage_key_mark_ = ReadU64(value, 0);
   }
+  if (store_.Get(Family::kMeta, kBodiesKey, &value).ok() && value.size() == 8) {
+    bodies_bytes_ = stored_bodies_bytes_ = ReadU64(value, 0);
+  }
+  ReadClock();
   ++epoch_;
   last_lease_id_ = epoch_ << 40;
   journal_.batch().Put(Family::kMeta, kEpochKey, U64Key(epoch_));
@@ -179,7 +183,11 @@ absl::Status Shard::Start() {
                         {"leases", leases_.size()}});
   }
   journal_.set_on_idle([this] { CountSome(); });
-  journal_.set_on_close([this] { queues_.WriteTouched(journal_.batch()); });
+  journal_.set_on_close([this] {
+    queues_.WriteTouched(journal_.batch());
+    if (std::exchange(stored_bodies_bytes_, bodies_bytes_) == bodies_bytes_) return;
+    journal_.batch().Put(Family::kMeta, kBodiesKey, U64Key(bodies_bytes_));
+  });
   counting_ = queues_.size() > 0;
   health_ = store_.Health();
   serving_ = true;
@@ -215,6 +223,7 @@ void Shard::set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_faile
 
 void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
+  policy_since_ = executor_.clock().Now();
   if (!serving_) return;
   std::vector<Queue*> moving;
   for (const auto& [name, queue] : queues_.all()) {
@@ -249,8 +258,12 @@ uint64_t Shard::NextStorageKey() {
 const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
   if (queue.settings == nullptr || queue.settings_version != policy_->version()) {
     auto settings = policy_->ForQueue(queue.domain(), queue.vmta(), *queue.pool);
+    const auto often = [](const policy::v1::QueueSettings& from) {
+      return from.notify_of_delay_every_us() > 0 ? from.notify_of_delay_every_us() : kNever;
+    };
     if (queue.settings != nullptr &&
-        settings->bounce_after_us() < queue.settings->bounce_after_us()) {
+        (settings->bounce_after_us() < queue.settings->bounce_after_us() ||
+         often(*settings) < often(*queue.settings))) {
       queue.earliest_expiry_us = 0;  // the sweep finds out
       TouchRow(queue);
     }

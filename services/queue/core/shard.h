@@ -266,8 +266,12 @@ class Shard {
   // So many recipients of a message have ended; the last one takes message and body with it.
   void RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended);
   void OnQueueFailure(Queue& queue, const v1::QueueFailure& failure);
-  void FailDue(Queue& queue, const v1::QueueFailure& failure);
+  void FailAll(Queue& queue, std::shared_ptr<const v1::QueueFailure> failure, std::string position);
   void LeaveRetryMode(Queue& queue);
+  int64_t NoticeOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
+  // When the sweep must look at it, at the latest.
+  int64_t SweepTimeOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
+  void TellOfDelay(Queue& queue, const DeliveryKey& key, common::v1::Delivery delivery);
   int64_t ExpiryOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
   common::v1::Event& NewEvent(common::v1::EventKind kind, const Queue& queue,
                               const common::v1::Message& envelope,
@@ -306,6 +310,8 @@ class Shard {
   absl::Status CheckMeant(std::string_view name) const;
   void NoteIntake();
   void WatchWallClock();
+  void ReadClock();
+  void WriteClock();
 
   // ---- control
   struct QueueListing;
@@ -337,6 +343,11 @@ class Shard {
   StoreHealth health_;
   // What came in since then takes about twice its size: in the log, then in a file.
   uint64_t bytes_since_health_ = 0;
+  // Of the messages that are queued; with each batch that changes it, its row.
+  static constexpr char kBodiesKey[] = "bodies-bytes";
+  uint64_t bodies_bytes_ = 0;
+  uint64_t stored_bodies_bytes_ = 0;
+  MonotonicTime policy_since_{};
   uint64_t epoch_ = 0;
   int64_t started_us_ = 0;
   bool serving_ = false;
@@ -357,7 +368,8 @@ class Shard {
   absl::flat_hash_map<uint64_t, std::unique_ptr<Lease>> leases_;
   absl::flat_hash_map<uint64_t, Queue*> refs_;
   absl::flat_hash_map<uint64_t, LostLease> lost_;
-  DispatchOrder order_;  // queues with credits and mail
+  absl::flat_hash_set<uint64_t> failing_;  // ids of queues that FailAll is going through
+  DispatchOrder order_;                    // queues with credits and mail
   bool run_posted_ = false;
   // Ids of queues that have due mail and no worker, by LineOf, in turn.
   std::map<std::string, std::deque<uint64_t>, std::less<>> waiting_;
@@ -442,6 +454,7 @@ class Shard {
 
   // Wall clock minus monotonic clock, as last seen; after a step nothing expires for a while.
   std::optional<int64_t> wall_offset_us_;
+  MonotonicTime clock_written_{};
   MonotonicTime expiry_frozen_until_{};
 
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

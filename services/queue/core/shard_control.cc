@@ -39,6 +39,7 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   status.set_recipients(recipients_);
   status.set_counting(counting_);
   status.set_queues(queues_.size());
+  status.set_bytes(bodies_bytes_);
   status.set_spool_bytes(health_.live_bytes);
   status.set_spool_limit_bytes(SpoolLimit());
   std::string reason;
@@ -62,6 +63,9 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   status.set_sync_p50_us(static_cast<uint64_t>(commits.p50.count()));
   status.set_sync_p99_us(static_cast<uint64_t>(commits.p99.count()));
   status.set_snapshot_version(policy_->version());
+  if (policy_->version() != 0) {
+    status.set_snapshot_age_us((executor_.clock().Now() - policy_since_).count());
+  }
   status.set_outbox_first_sequence(first_sequence_);
   status.set_outbox_next_sequence(journal_.next_sequence());
   status.set_start_unix_us(started_us_);

@@ -74,6 +74,7 @@ void Shard::LookAt(Lane& lane) {
 void Shard::Offer(Queue& queue) {
   const int64_t now_us = NowUs();
   if (queue.paused) RefreshPause(queue);
+  if (!failing_.empty() && failing_.contains(queue.id)) return;
   if (!MayDispatch(queue, now_us)) {
     if (!queue.paused && queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
       Wake(queue, queue.retry_until_us);

@@ -240,6 +240,8 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
   const std::string key = U64Key(storage_key);
   if (message->chunks == 0) batch.Put(Family::kBodies, key, message->body.view());
   bytes_since_health_ += message->body.size();
+  if (envelope.body_size() == 0) envelope.set_body_size(message->body.size());
+  bodies_bytes_ += envelope.body_size();
   const auto count = static_cast<uint32_t>(deliveries.size());
   message->recipients = count;
   if (count > 1) {
@@ -270,7 +272,8 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
     const DeliveryKey row_key{queue.id, lane_id, std::min(start_us, expires_us), storage_key, i};
     delivery.SerializeToString(&row_value_);
     batch.Put(Family::kDeliveries, row_key.Encode(), row_value_);
-    queues_.NoteRow(queue, lane, row_key, expires_us);
+    queues_.NoteRow(queue, lane, row_key,
+                    std::min(expires_us, NoticeOf(queue, storage_key, delivery)));
     if (count <= kMostPositions) {
       AppendU64(positions, queue.id);
       AppendU64(positions, lane_id);

@@ -357,7 +357,8 @@ void Shard::MoveToRow(Queue& queue, const DeliveryKey& key, const common::v1::De
     IndexRow(envelope, delivery, key);
   }
   journal_.batch().Put(Family::kIndex, PositionKey(key.storage_key, key.recipient), encoded);
-  queues_.NoteRow(queue, queue.LaneOf(key.lane), key, ExpiryOf(queue, key.storage_key, delivery));
+  queues_.NoteRow(queue, queue.LaneOf(key.lane), key,
+                  SweepTimeOf(queue, key.storage_key, delivery));
 }
 
 void Shard::CheckLeases() {

@@ -33,6 +33,8 @@ struct ShardOptions {
   uint32_t lost_leases_held = 5;   // from then on held for an operator
   // Idempotency keys live between one and two of these.
   Duration key_bucket = std::chrono::hours(1);
+  // Of this boot of the machine: monotonic times of another one cannot be compared.
+  std::string boot_id;
   // Unanswered announcements of one worker stream.
   size_t max_unanswered = 4096;
 };

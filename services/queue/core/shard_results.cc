@@ -300,6 +300,7 @@ void Shard::RecipientsLess(uint64_t storage_key, const StoredMessage& message, u
       batch.Delete(Family::kBodies, BodyChunkKey(storage_key, chunk));
     }
   }
+  bodies_bytes_ -= std::min<uint64_t>(bodies_bytes_, message.envelope.body_size());
   UnindexMessage(message.envelope, storage_key);
   if (const auto fresh = fresh_.find(storage_key); fresh != fresh_.end()) {
     fresh_bytes_ -= fresh->second.bytes;
@@ -337,7 +338,10 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   queues_.Remember(queue, reply, now_us);
   if (failure.permanent()) {
     Release(queue, false);
-    FailDue(queue, failure);
+    if (failing_.contains(queue.id)) return;
+    auto kept = std::make_shared<v1::QueueFailure>(failure);
+    *kept->mutable_reply() = std::move(reply);
+    FailAll(queue, std::move(kept), {});
     return;
   }
   const auto& settings = SettingsOf(queue);
@@ -371,42 +375,59 @@ void Shard::LeaveRetryMode(Queue& queue) {
   TouchRow(queue);
 }
 
-// No such domain: every recipient that is due fails, a bounded number a turn.
-void Shard::FailDue(Queue& queue, const v1::QueueFailure& failure) {
+// No such domain: every recipient fails, whenever it is due, but those that an operator paused or
+// that are held; a bounded number a turn. `position` is the last row looked at.
+void Shard::FailAll(Queue& queue, std::shared_ptr<const v1::QueueFailure> failure,
+                    std::string position) {
   constexpr int kRowsPerTurn = 500;
-  const int64_t now_us = NowUs();
-  int failed = 0;
+  failing_.insert(queue.id);
+  std::vector<Lane*> lanes;
+  for (Lane& lane : queue.lanes) lanes.push_back(&lane);
+  std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
   std::vector<DeliveryKey> keys;
-  for (Lane& lane : queue.lanes) {
-    if (lane.paused) continue;
-    const std::string upper = DeliveryKey{queue.id, lane.id, now_us + 1, 0, 0}.Encode();
-    auto rows = store_.Scan(Family::kDeliveries, lane.cursor.Encode(), upper);
-    for (; rows->Valid() && failed < kRowsPerTurn; rows->Next()) {
+  int looked = 0;
+  bool through = true;
+  for (Lane* lane : lanes) {
+    std::string lower = lane->floor.Encode();
+    const std::string upper = PrefixEnd(std::string_view(lower).substr(0, 16));
+    if (lane->paused || position >= upper) continue;
+    if (!position.empty()) lower = std::max(lower, position + '\0');
+    auto rows = store_.Scan(Family::kDeliveries, lower, upper);
+    for (; rows->Valid() && looked < kRowsPerTurn; rows->Next()) {
+      ++looked;
+      position = rows->key();
       const auto key = DeliveryKey::Decode(rows->key());
       common::v1::Delivery delivery;
-      if (!key || lane.busy.contains(*key) ||
+      if (!key || lane->busy.contains(*key) ||
           !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size())) ||
           (delivery.has_hold() && delivery.hold().until_us() == 0)) {
         continue;
       }
       const auto message = LoadMessage(key->storage_key);
       if (message == nullptr) continue;
-      ++failed;
-      lane.busy.insert(*key);
+      lane->busy.insert(*key);
       keys.push_back(*key);
       delivery.set_attempts(delivery.attempts() + 1);
-      Fail(queue, *key, delivery, *message, common::v1::EVENT_KIND_FAILED, failure.reply(),
-           &failure.attempt());
+      Fail(queue, *key, delivery, *message, common::v1::EVENT_KIND_FAILED, failure->reply(),
+           &failure->attempt());
       RecipientsLess(key->storage_key, *message, 1);
     }
-    if (!rows->Valid() && rows->status().ok()) lane.next_due_us = now_us + 1'000'000;
+    lane->looked_at = false;  // what is left, and when it is due, the next look tells
+    if (rows->Valid()) {
+      through = false;
+      break;
+    }
   }
-  if (keys.empty()) return;
-  FreeWhenDurable(queue, std::move(keys), {});
-  if (failed < kRowsPerTurn) return;
-  journal_.WhenDurable([this, id = queue.id, failure](const absl::Status& status) {
-    Queue* queue = queues_.FindById(id);
-    if (status.ok() && queue != nullptr) FailDue(*queue, failure);
+  if (!keys.empty()) FreeWhenDurable(queue, std::move(keys), {});
+  journal_.WhenDurable([this, id = queue.id, failure = std::move(failure), through,
+                        position = std::move(position)](const absl::Status& status) mutable {
+    Queue* queue = status.ok() ? queues_.FindById(id) : nullptr;
+    if (queue != nullptr && !through) {
+      FailAll(*queue, std::move(failure), std::move(position));
+      return;
+    }
+    failing_.erase(id);
+    if (queue != nullptr) Offer(*queue);
   });
 }
 

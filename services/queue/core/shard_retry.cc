@@ -17,11 +17,14 @@ constexpr int kRowsPerTurn = 2000;
 constexpr uint32_t kNotifyNever = 1;
 constexpr uint32_t kNotifySuccess = 2;
 constexpr uint32_t kNotifyFailure = 4;
+constexpr uint32_t kNotifyDelay = 8;
 
 // Whether the sender wants to be told.
 bool Asked(const common::v1::Delivery& delivery, common::v1::EventKind kind) {
   if (delivery.notify() == 0) return kind != common::v1::EVENT_KIND_DELIVERED;
-  const uint32_t bit = kind == common::v1::EVENT_KIND_DELIVERED ? kNotifySuccess : kNotifyFailure;
+  const uint32_t bit = kind == common::v1::EVENT_KIND_DELIVERED ? kNotifySuccess
+                       : kind == common::v1::EVENT_KIND_DELAYED ? kNotifyDelay
+                                                                : kNotifyFailure;
   return (delivery.notify() & kNotifyNever) == 0 && (delivery.notify() & bit) != 0;
 }
 
@@ -36,6 +39,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
     return;
   }
   const bool success = kind == common::v1::EVENT_KIND_DELIVERED;
+  const bool delayed = kind == common::v1::EVENT_KIND_DELAYED;
   const size_t at = envelope.mail_from().rfind('@');
   if (at == std::string::npos) return;
 
@@ -62,7 +66,12 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   const std::string status = kind == common::v1::EVENT_KIND_EXPIRED ? "4.4.7"
                              : !reply.enhanced().empty()            ? reply.enhanced()
                              : success                              ? "2.0.0"
+                             : delayed                              ? "4.0.0"
                                                                     : "5.0.0";
+  if (delayed) {
+    input.kind = mail::DsnKind::kDelayed;
+    input.retry_until_unix_us = ExpiryOf(queue, storage_key, delivery);
+  }
   if (success) input.kind = relayed ? mail::DsnKind::kRelayed : mail::DsnKind::kDelivered;
   input.status = status;
   input.diagnostic = reply.text();
@@ -79,7 +88,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   const bool full = envelope.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED
                         ? settings.dsn_return_default() == "full"
                         : envelope.dsn_return() == common::v1::DSN_RETURN_FULL;
-  input.full = full && message.chunks == 0 && !success;  // RFC 3461 section 4.3
+  input.full = full && message.chunks == 0 && !success && !delayed;  // RFC 3461 section 4.3
 
   auto dsn = std::make_shared<StoredMessage>();
   dsn->body = Body(mail::BuildDsn(input));
@@ -98,6 +107,35 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   deliveries[0].set_rcpt_given(envelope.mail_from());
   deliveries[0].set_vmta(std::string(queue.vmta()));
   AddMessage(std::move(dsn), std::move(deliveries), key, {});
+}
+
+// When the sender is next to be told that this recipient still waits (notify-of-delay-every).
+int64_t Shard::NoticeOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery) {
+  const int64_t every_us = SettingsOf(queue).notify_of_delay_every_us();
+  if (every_us <= 0 || !Asked(delivery, common::v1::EVENT_KIND_DELAYED)) return kNever;
+  return delivery.next_delay_notice_us() != 0 ? delivery.next_delay_notice_us()
+                                              : static_cast<int64_t>(storage_key) + every_us;
+}
+
+int64_t Shard::SweepTimeOf(Queue& queue, uint64_t storage_key,
+                           const common::v1::Delivery& delivery) {
+  return std::min(ExpiryOf(queue, storage_key, delivery), NoticeOf(queue, storage_key, delivery));
+}
+
+void Shard::TellOfDelay(Queue& queue, const DeliveryKey& key, common::v1::Delivery delivery) {
+  const auto message = LoadMessage(key.storage_key);
+  if (message == nullptr) return;
+  const int64_t now_us = NowUs();
+  delivery.set_next_delay_notice_us(now_us + SettingsOf(queue).notify_of_delay_every_us());
+  if (!message->envelope.mail_from().empty()) {
+    common::v1::Event& event =
+        NewEvent(common::v1::EVENT_KIND_DELAYED, queue, message->envelope, &delivery);
+    event.set_dsn_action("delayed");
+    *event.mutable_reply() = delivery.last_reply();
+    SendDsn(queue, delivery, *message, key.storage_key, delivery.last_reply(),
+            common::v1::EVENT_KIND_DELAYED);
+  }
+  MoveRow(queue, key, queue, key, delivery, message->envelope);
 }
 
 void Shard::Tick() {
@@ -130,23 +168,6 @@ void Shard::NoteIntake() {
   } else {
     options_.log->Info("intake_resumed", "", {{"shard", options_.name}});
   }
-}
-
-// A step of the wall clock says nothing about the age of mail: expiry waits until it has been quiet
-// for a while, and timers that were set by the old time are set anew.
-void Shard::WatchWallClock() {
-  constexpr int64_t kStepUs = 60'000'000;
-  constexpr Duration kQuiet = std::chrono::minutes(10);
-  const int64_t offset_us = NowUs() - executor_.clock().Now().time_since_epoch().count();
-  const int64_t step_us = offset_us - wall_offset_us_.value_or(offset_us);
-  wall_offset_us_ = offset_us;
-  if (step_us > -kStepUs && step_us < kStepUs) return;
-  expiry_frozen_until_ = executor_.clock().Now() + kQuiet;
-  for (const auto& [name, queue] : queues_.all()) {
-    if (queue->timer != 0) executor_.Cancel(std::exchange(queue->timer, 0));
-    start_queue_.push_back(queue->id);
-  }
-  PostTask([this] { LookAtSome(); });
 }
 
 // After a restart: how many recipients each queue has. Runs between commits, when store and memory
@@ -227,6 +248,7 @@ bool Shard::SweepQueue(Queue& queue, int& budget) {
   for (const Lane& lane : queue.lanes) lanes.push_back(&lane);
   std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
   std::vector<std::pair<DeliveryKey, common::v1::Delivery>> expired;
+  std::vector<std::pair<DeliveryKey, common::v1::Delivery>> late;
   bool through = true;
   for (const Lane* lane : lanes) {
     std::string lower = lane->floor.Encode();
@@ -245,10 +267,13 @@ bool Shard::SweepQueue(Queue& queue, int& budget) {
         continue;
       }
       const int64_t expires_us = ExpiryOf(queue, key->storage_key, delivery);
-      if (expires_us > now_us) {
-        sweep_.earliest_us = std::min(sweep_.earliest_us, expires_us);
+      const int64_t notice_us = NoticeOf(queue, key->storage_key, delivery);
+      if (std::min(expires_us, notice_us) > now_us) {
+        sweep_.earliest_us = std::min({sweep_.earliest_us, expires_us, notice_us});
       } else if (lane->busy.contains(*key)) {
         sweep_.earliest_us = std::min(sweep_.earliest_us, now_us + kGraceUs);
+      } else if (expires_us > now_us) {
+        late.emplace_back(*key, std::move(delivery));
       } else {
         expired.emplace_back(*key, std::move(delivery));
       }
@@ -259,6 +284,7 @@ bool Shard::SweepQueue(Queue& queue, int& budget) {
     }
   }
   for (auto& [key, delivery] : expired) Expire(queue, key, delivery);
+  for (auto& [key, delivery] : late) TellOfDelay(queue, key, std::move(delivery));
   if (!through) return false;
   // A walk through a large queue is not begun again before twenty times what it took.
   queue.earliest_expiry_us =

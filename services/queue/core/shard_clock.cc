@@ -1,0 +1,67 @@
+// The wall clock may be set: its steps say nothing about the age of mail.
+#include "services/queue/core/shard.h"
+
+namespace sluice::queue {
+namespace {
+
+constexpr char kClockKey[] = "clock";
+constexpr int64_t kStepUs = 60'000'000;
+// Nothing expires before the clock has been quiet for so long.
+constexpr Duration kQuiet = std::chrono::minutes(10);
+// Between two rows, where others are written anyway, and where not.
+constexpr Duration kWriteBusy = std::chrono::minutes(1);
+constexpr Duration kWriteIdle = std::chrono::minutes(10);
+
+bool IsStep(int64_t step_us) { return step_us <= -kStepUs || step_us >= kStepUs; }
+
+}  // namespace
+
+// At start: what the clocks did since the last row. After another boot how long the machine was
+// down is not known, so what looks like a step is taken for one: expiry then waits a little.
+void Shard::ReadClock() {
+  std::string value;
+  v1::ClockRow row;
+  if (!store_.Get(Family::kMeta, kClockKey, &value).ok() || !row.ParseFromString(value)) return;
+  const MonotonicTime now = executor_.clock().Now();
+  const int64_t monotonic_us = now.time_since_epoch().count();
+  int64_t step_us = NowUs() - row.wall_us();
+  if (row.boot() == options_.boot_id && monotonic_us >= row.monotonic_us()) {
+    step_us -= monotonic_us - row.monotonic_us();
+  }
+  expiry_frozen_until_ = now + (IsStep(step_us) ? kQuiet : Duration(row.frozen_us()));
+}
+
+void Shard::WriteClock() {
+  const MonotonicTime now = executor_.clock().Now();
+  v1::ClockRow row;
+  row.set_wall_us(NowUs());
+  row.set_monotonic_us(now.time_since_epoch().count());
+  row.set_boot(options_.boot_id);
+  row.set_frozen_us(std::max<int64_t>(0, (expiry_frozen_until_ - now).count()));
+  journal_.batch().Put(Family::kMeta, kClockKey, row.SerializeAsString());
+  clock_written_ = now;
+}
+
+// After a step expiry waits until the clock has been quiet for a while, and timers that were set by
+// the old time are set anew.
+void Shard::WatchWallClock() {
+  const MonotonicTime now = executor_.clock().Now();
+  const int64_t offset_us = NowUs() - now.time_since_epoch().count();
+  const int64_t step_us = offset_us - wall_offset_us_.value_or(offset_us);
+  const bool first = !wall_offset_us_.has_value();
+  wall_offset_us_ = offset_us;
+  if (!IsStep(step_us)) {
+    const Duration wait = journal_.busy() ? kWriteBusy : kWriteIdle;
+    if (first || now >= clock_written_ + wait) WriteClock();
+    return;
+  }
+  expiry_frozen_until_ = now + kQuiet;
+  WriteClock();
+  for (const auto& [name, queue] : queues_.all()) {
+    if (queue->timer != 0) executor_.Cancel(std::exchange(queue->timer, 0));
+    start_queue_.push_back(queue->id);
+  }
+  PostTask([this] { LookAtSome(); });
+}
+
+}  // namespace sluice::queue

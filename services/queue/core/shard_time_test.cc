@@ -1,0 +1,164 @@
+// What runs by the clock, and what a shard keeps of it over a kill: delay notices, the freeze after
+// a step of the wall clock, the outbox's bounds as configured; and queues that fail for good.
+#include "services/queue/testing/shard_fixture.h"
+
+namespace sluice::queue {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::minutes;
+using testing::ShardFixture;
+using testing::TestWorker;
+
+class ShardTimeTest : public ShardFixture {
+ protected:
+  void Use(const policy::v1::GlobalSection& global) {
+    policy::v1::PolicySnapshot snapshot;
+    snapshot.set_version(++version_);
+    auto* section = snapshot.add_sections();
+    section->set_name("global");
+    *section->mutable_content()->mutable_global() = global;
+    auto view = config::PolicyView::Build(snapshot);
+    ASSERT_TRUE(view.ok()) << view.status();
+    shard_->SetPolicy(*view);
+  }
+  std::vector<common::v1::Event> Events(common::v1::EventKind kind) {
+    std::vector<common::v1::Event> found;
+    shard_->ReadEvents({}, [&](auto response) {
+      for (const auto& event : response->events()) {
+        if (event.kind() == kind) found.push_back(event);
+      }
+    });
+    return found;
+  }
+  uint64_t version_ = 0;
+};
+
+// notify-of-delay-every: the sender hears again and again, in every state of the queue, and the
+// recipient stays where it is.
+TEST_F(ShardTimeTest, ASenderIsToldOfADelayAgainAndAgain) {
+  policy::v1::GlobalSection global;
+  global.mutable_queue_defaults()->set_notify_of_delay_every_us(int64_t{4} * 3'600'000'000);
+  Use(global);
+  injector().Send({"a@d.example"});
+  injector().Send({"b@d.example"}, "x", "", "", "");  // the null sender hears of nothing
+  Run(hours(3));
+  EXPECT_TRUE(Events(common::v1::EVENT_KIND_DELAYED).empty());
+  Run(hours(1) + minutes(5));
+  ASSERT_EQ(Events(common::v1::EVENT_KIND_DELAYED).size(), 1u);
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_DELAYED)[0].rcpt(), "a@d.example");
+  EXPECT_EQ(Status().recipients(), 3u) << "two, and the notice";
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  Run();
+  bool told = false;
+  for (const auto& held : worker.leases) {
+    if (held.lease.message().source_type() != common::v1::SOURCE_TYPE_DSN) continue;
+    told = held.body.find("Action: delayed") != std::string::npos &&
+           held.body.find("Will-Retry-Until:") != std::string::npos;
+  }
+  EXPECT_TRUE(told);
+  worker.Drop();
+  Kill();
+  Open();
+  Use(global);
+  Run(hours(4) + minutes(5));
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_DELAYED).size(), 2u);
+}
+
+// The remote's "no such domain" holds for all of the queue's mail, whenever it is due.
+TEST_F(ShardTimeTest, APermanentQueueFailureBouncesWhatIsDeferredToo) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 1000;
+  for (int i = 0; i < 1200; ++i) injector().Send({"a@d.example"}, "x", i % 3 == 0 ? "job" : "");
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1200u);
+  worker.auto_credit = 0;
+  for (const auto& held : worker.leases) {
+    worker.Answer(held.lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  }
+  Run();
+  ASSERT_EQ(Status().transient_total(), 1200u);
+  worker.Fail(worker.ready["d.example"].queue_ref(), true, true);
+  Run();
+  EXPECT_EQ(Status().failed_total(), 1200u);
+}
+
+TEST_F(ShardTimeTest, AFreezeOfExpirySurvivesAKill) {
+  injector().Send({"a@d.example"}, "x", "", "", "");
+  Run(minutes(1));
+  executor_.StepWallClock(hours(24 * 30));
+  Run(minutes(2));
+  Kill();
+  Open();
+  Run(minutes(6));
+  EXPECT_EQ(Status().expired_total(), 0u);
+  Run(minutes(5));
+  EXPECT_EQ(Status().expired_total(), 1u);
+}
+
+TEST_F(ShardTimeTest, AStepWhileTheShardWasDownExpiresNothingAtOnce) {
+  injector().Send({"a@d.example"}, "x", "", "", "");
+  Run(minutes(1));
+  Kill();
+  executor_.StepWallClock(hours(24 * 30));
+  Open();
+  Run(minutes(9));
+  EXPECT_EQ(Status().expired_total(), 0u);
+  Run(minutes(3));
+  EXPECT_EQ(Status().expired_total(), 1u);
+}
+
+// Time that went by in truth is no step.
+TEST_F(ShardTimeTest, MailThatGrewTooOldWhileTheShardWasDownExpires) {
+  injector().Send({"a@d.example"}, "x", "", "", "");
+  Run(minutes(1));
+  Kill();
+  executor_.Advance(hours(24 * 30));
+  Open();
+  Run(minutes(2));
+  EXPECT_EQ(Status().expired_total(), 1u);
+}
+
+TEST_F(ShardTimeTest, BytesAreThoseOfTheQueuedMailAlsoAfterAKill) {
+  injector().Send({"a@d.example", "b@d.example"}, std::string(1000, 'x'));
+  injector().Send({"c@d.example"}, std::string(500, 'x'));
+  Run();
+  EXPECT_EQ(Status().bytes(), 1500u);
+  Kill();
+  Open();
+  EXPECT_EQ(Status().bytes(), 1500u);
+  v1::DeleteMessagesRequest request;
+  request.mutable_filter()->set_rcpt("c@d.example");
+  shard_->DeleteMessages(request, [](auto) {});
+  Run();
+  EXPECT_EQ(Status().bytes(), 1000u);
+}
+
+TEST_F(ShardTimeTest, TheStatusSaysHowOldTheSnapshotIs) {
+  EXPECT_EQ(Status().snapshot_age_us(), 0) << "there is none";
+  Use({});
+  Run(minutes(3));
+  EXPECT_EQ(Status().snapshot_age_us(), 180'000'000);
+}
+
+// events-keep and events-keep-size.
+TEST_F(ShardTimeTest, TheOutboxKeepsWhatIsConfigured) {
+  policy::v1::GlobalSection global;
+  global.mutable_settings()->set_events_keep_us(3'600'000'000);
+  Use(global);
+  injector().Send({"a@d.example"});
+  Run(minutes(50));
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_RECEIVED).size(), 1u);
+  Run(minutes(15));
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_RECEIVED).size(), 0u);
+  global.mutable_settings()->set_events_keep_us(int64_t{240} * 3'600'000'000);
+  global.mutable_settings()->set_events_keep_bytes(1);
+  Use(global);
+  injector().Send({"b@d.example"});
+  Run(minutes(5));
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_RECEIVED).size(), 0u) << "more than a byte";
+}
+
+}  // namespace
+}  // namespace sluice::queue
