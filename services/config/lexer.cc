@@ -1,5 +1,6 @@
 #include "services/config/lexer.h"
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -12,6 +13,7 @@ namespace {
 
 constexpr size_t kMaxLineBytes = size_t{1} << 20;
 constexpr size_t kShownBytes = 200;
+constexpr size_t kMaxReserved = 300'000;
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\f' || c == '\v'; }
 
@@ -162,6 +164,10 @@ std::vector<Statement> Lex(std::string_view file, std::string_view text,
   const auto file_name = std::make_shared<const std::string>(file);
   if (text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);
   std::vector<Statement> statements;
+  // A line is a statement, more or less; a file of empty lines does not get the memory.
+  statements.reserve(
+      std::min<size_t>(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1,
+                       std::min<size_t>(text.size() / 8 + 1, kMaxReserved)));
   bool continues = false;
   for (int line = 1; !text.empty(); ++line) {
     const size_t end = text.find('\n');

@@ -16,20 +16,8 @@ std::vector<Directive> PlannedClientDirectives() {
                            Status status = Status::kNotYet) {
     add(name, Grammar::kBool, help, status);
   };
-  add("add-date-header", Grammar::kChoice, "Add a Date field where there is none, or always.")
-      .choices = "no,yes,override,false,true";
   add("date-header-time", Grammar::kChoice, "Which time an added Date field has.").choices =
       "reception,delivery";
-  add("bcc", Grammar::kEmail, "A copy of every message goes here.");
-  boolean("add-message-id-header", "Add a Message-ID field where there is none.");
-  boolean("allow-auth", "Offer AUTH.");
-  add("auth-plain", Grammar::kFile, "File of users and passwords that these clients may have.",
-      Status::kRefused);
-  add("smtp-max-auth-failure-rate", Grammar::kRate,
-      "Failed authentications after which a client has to wait.", Status::kRefused);
-  boolean("allow-mailmerge", "Offer mail merge (XACK, XMRG, VERP).");
-  boolean("allow-unencrypted-plain-auth", "Offer AUTH PLAIN and LOGIN without TLS.");
-  boolean("require-starttls-before-auth", "Authentication only over TLS.", Status::kRefused);
   boolean("broken-auth-clients", "Nothing: the old AUTH= form is not offered.", Status::kNoEffect);
   boolean("verp-default", "Every recipient has a return path of its own.");
   boolean("check-dkim-inbound", "Check DKIM signatures and say so in a header field.");
@@ -51,31 +39,20 @@ std::vector<Directive> PlannedClientDirectives() {
     boolean(name, "Refuse mail that SPF says no to; of use with check-spf-inbound.");
   }
   all.push_back(Planned("log-tls", kSource, Grammar::kBool, "Log TLS of these clients."));
-  boolean("disconnect-on-transient-error", "Close the connection after a 4xx reply.");
-  boolean("too-many-rcpts-fails-message", "Too many recipients fail the message, not the rest.");
   add("suppression-lists", Grammar::kWords, "Lists of addresses that get no mail.",
       Status::kRefused);
-  add("pattern-list", Grammar::kText, "Pattern list that mail of these clients goes through.");
   boolean("process-x-dkim-options", "The header X-DKIM-Options changes signing.");
   boolean("process-x-dkim-key", "The header X-DKIM-Key names the key.");
   boolean("retain-x-dkim-key", "Leave X-DKIM-Key in the message.");
   boolean("retain-x-dkim-options", "Leave X-DKIM-Options in the message.");
-  add("jobid-prefix", Grammar::kText, "Written before every job id.");
-  boolean("add-x-virtual-mta-header", "Add the virtual MTA's name as a header field.");
-  all.push_back(Planned("source-group", kSource, Grammar::kText,
-                        "Group whose limits these clients share.", Status::kRefused));
   boolean("process-x-schedule", "The header X-Schedule says when mail may leave.");
   boolean("retain-x-schedule", "Leave X-Schedule in the message.");
-  boolean("allow-chunking", "Offer CHUNKING.");
-  boolean("allow-smtputf8", "Offer SMTPUTF8.");
   boolean("log-connections", "Log connections.");
   boolean("log-commands", "Log commands and replies.");
   all.push_back(Planned("log-data", kSource, Grammar::kBool, "Log message texts."));
-  boolean("allow-empty-x-virtual-mta", "An empty X-Virtual-MTA is as none.");
   boolean("accept-invalid-recipients", "Take recipients with wrong syntax, and bounce them.");
   boolean("always-allow-api-submission", "Clients may inject by HTTP.");
   boolean("auto-qualify-domain", "Give addresses without a domain this system's.");
-  boolean("remove-received-headers", "Take Received fields out of every message.");
   return all;
 }
 

@@ -158,10 +158,6 @@ void AddLogs(std::vector<Directive>* all) {
 }
 
 void AddMail(std::vector<Directive>* all) {
-  all->push_back(
-      Keyed(Arguments(Global("alias", Grammar::kText, "Mail for one address goes to another."), 2,
-                      2, "SOURCE TARGET"),
-            Key::kNothing));
   all->push_back(Global("custom-dsn-from-header", Grammar::kText, "From of delivery reports."));
   all->push_back(Global("dsn-failed-from-template", Grammar::kText, "From of failure reports."));
   all->push_back(
@@ -170,16 +166,7 @@ void AddMail(std::vector<Directive>* all) {
                         "File with the text of failure reports."));
   all->push_back(
       Global("domain-suffix", Grammar::kHostName, "Domain of addresses that have none."));
-  all->push_back(Global("mailmerge-expands-undefined-variables", Grammar::kBool,
-                        "An unknown variable of a template is empty."));
-  Directive relay_address =
-      Global("relay-address", Grammar::kMailOrRegex, "Address that every client may send to.");
-  relay_address.appends = true;
-  all->push_back(std::move(relay_address));
   all->push_back(Global("relay-debug", Grammar::kBool, "Log why relaying is refused."));
-  all->push_back(Arguments(
-      Global("pickup", Grammar::kText, "Folder whose files are sent, and folder of bad files."), 2,
-      2, "PICKUP-DIRECTORY BAD-FILE-DIRECTORY"));
   all->push_back(Global("pickup-retry-interval", Grammar::kDuration, "Time between looks."));
   all->push_back(
       Global("pickup-remove-dot", Grammar::kBool, "Dots of picked-up files are undone."));
@@ -192,13 +179,6 @@ void AddSending(std::vector<Directive>* all) {
   all->push_back(std::move(key));
   all->push_back(Planned("include-headers-from", kSending, Grammar::kFile,
                          "File of header lines for every message."));
-  all->push_back(
-      Keyed(Arguments(Planned("smtp-proxy-source-host", kGlobal | kVirtualMta, Grammar::kText,
-                              "Source address behind a proxy.", Status::kRefused),
-                      2, 4, "CIDR PROXY:PORT [CLIENT-IP[:PORT]] [HOSTNAME]"),
-            Key::kNothing));
-  all->push_back(Planned("use-proxy", kGlobal | kVirtualMta, Grammar::kWords,
-                         "Proxies that connections go through.", Status::kRefused));
   all->push_back(Keyed(Global("mx-connection-limit", Grammar::kCount,
                               "Connections to one MX host at once.", Status::kRefused),
                        Key::kHost));

@@ -119,13 +119,8 @@ void AddDkim(QueueTable* t) {
 }
 
 void AddTls(QueueTable* t) {
-  t->Bool("use-dane", "Check certificates by DANE.", Status::kRefused);
-  t->Bool("use-mta-sts", "Check certificates by MTA-STS.", Status::kRefused);
   t->Unsupported("smtp-tls-allow-sslv3", Grammar::kBool, "SSL 3.",
                  "SSL 3 is broken, and OpenSSL no longer has it");
-  t->Add("auth-username", Grammar::kText, "User for AUTH at the remote host.");
-  t->Add("auth-password", Grammar::kText, "Password for AUTH at the remote host.").secret = true;
-  t->Bool("use-unencrypted-plain-auth", "AUTH PLAIN also without TLS.");
 }
 
 void AddReplies(QueueTable* t) {
@@ -150,7 +145,6 @@ void AddReports(QueueTable* t) {
   t->Add("disable-acct-records", Grammar::kWords,
          "Accounting records that the queue does not make.");
   t->Bool("track-recipient-events", "Keep every event of a recipient.");
-  t->Add("bcc-upon-delivery", Grammar::kEmail, "A copy of what was delivered goes here.");
 }
 
 void AddOtherWays(QueueTable* t) {

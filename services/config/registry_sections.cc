@@ -44,15 +44,9 @@ void AddProcessors(Table* t) {
 }
 
 void AddUsers(Table* t) {
-  t->Add("password", kSmtpUser, Grammar::kText, "The user's password.").secret = true;
   t->Add("authentication-method", kSmtpUser, Grammar::kChoice, "How the user is known.").choices =
       "password,system,certificate";
   t->Add("tls-certificate", kSmtpUser, Grammar::kFile, "The user's certificate.");
-  t->Add("source", kSmtpUser, Grammar::kText, "The <source> whose directives hold for the user.");
-  t->Add("max-smtp-in", kSourceGroup, Grammar::kCount, "Connections of the group at once.",
-         Status::kRefused)
-      .unlimited = 0;
-  t->Add("reserved-smtp-in", kSourceGroup, Grammar::kCount, "Connections kept free for the group.");
 }
 
 void AddListeners(Table* t) {
@@ -86,15 +80,12 @@ void AddSending(Table* t) {
          "Cold virtual MTA that takes its daily share first.", Status::kRefused);
   t->Add("auto-cold-virtual-mta", kVirtualMta, Grammar::kText,
          "Source address that is warmed up by itself.", Status::kRefused);
-  t->Add("proxy-protocol", kVirtualMta, Grammar::kCount, "Version of the PROXY protocol.").max = 2;
   t->Add("rewrite-list", kVmtas, Grammar::kText, "Rewriting of senders.");
   t->Words("mail-from", kRewriteList, 2, 2, "SOURCE-ADDRESS TARGET-ADDRESS",
            "The sender is replaced.");
   t->Words("from-domain", kRewriteList, 2, 2, "SOURCE-DOMAIN TARGET-DOMAIN",
            "The sender's domain is replaced.");
   t->Words("server", kProxy, 1, 1, "HOST:PORT", "The proxy.");
-  t->Words("client", kProxy, 2, 2, "IP[:PORT] HOSTNAME", "Address that the world sees.");
-  t->Add("protocol-version", kProxy, Grammar::kCount, "Version of the PROXY protocol.").max = 2;
   t->Add("server-url", kVault, Grammar::kUrl, "The vault.").aliases = {"server"};
   t->Add("access-token", kVault, Grammar::kText, "Token for the vault.").secret = true;
   t->Add("cache-ttl", kVault, Grammar::kDuration, "Time for which secrets are kept.");
