@@ -125,6 +125,7 @@ void SmtpClientSession::OnBytes(std::string_view bytes) {
 }
 
 void SmtpClientSession::OnReply(SmtpReply reply) {
+  ++replies_;
   if (waiting_.empty()) {
     // Unasked: most often 421 before the remote closes an idle connection, or within the body.
     End(Of(std::move(reply), stage()));

@@ -168,6 +168,9 @@ class SmtpClientSession {
   SmtpStage stage() const;
   const PeerCapabilities& peer() const { return peer_; }
   bool ended() const { return ended_; }
+  // Whole replies so far. A remote that sends a byte now and then makes no progress: what is waited
+  // for is a reply.
+  uint64_t replies() const { return replies_; }
   size_t under_way() const { return transactions_.size(); }
 
  private:
@@ -269,6 +272,7 @@ class SmtpClientSession {
   bool quit_asked_ = false;
   bool quit_sent_ = false;
   bool ready_ = false;
+  uint64_t replies_ = 0;
   bool ended_ = false;
 };
 

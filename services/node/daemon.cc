@@ -402,6 +402,21 @@ std::string Daemon::Metrics() {
         status.delivered_total());
     add("sluice_delivery_transient_total", "Recipients deferred.", false, status.transient_total());
     add("sluice_delivery_permanent_total", "Recipients refused.", false, status.permanent_total());
+    const auto [policed, sts] = delivery_->thread().Call([this] {
+      return std::pair(delivery_->receiver_tls().policed_stats(),
+                       delivery_->receiver_tls().mta_sts_stats());
+    });
+    add("sluice_delivery_tls_policy_checks_total", "Connections held to DANE or MTA-STS.", false,
+        policed.checks);
+    add("sluice_delivery_tls_policy_refused_total", "Hosts that a TLS policy did not allow.", false,
+        policed.refused);
+    add("sluice_delivery_tls_policy_failed_total", "Connections that failed their TLS policy.",
+        false, policed.failed);
+    add("sluice_delivery_mta_sts_policies", "Domains whose MTA-STS policy is known.", true,
+        sts.policies);
+    add("sluice_delivery_mta_sts_fetches_total", "MTA-STS policies asked for.", false, sts.fetches);
+    add("sluice_delivery_mta_sts_fetch_failures_total", "MTA-STS policies that could not be had.",
+        false, sts.fetch_failures);
   }
   return text;
 }

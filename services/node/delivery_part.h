@@ -41,6 +41,8 @@ class DeliveryPart {
   delivery::Worker& worker() { return *worker_; }
   EventLoop& loop() { return thread_.loop(); }
   LoopThread& thread() { return thread_; }
+  // On the loop's thread.
+  const delivery::ReceiverTls& receiver_tls() const { return *receiver_tls_; }
 
  private:
   absl::Status SetUpReceiverTls(const config::PolicyView& policy);

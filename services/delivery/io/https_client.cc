@@ -22,10 +22,6 @@ namespace asio = boost::asio;
 namespace http = boost::beast::http;
 using boost::system::error_code;
 
-bool IsPrivate(const IpAddress& ip) {
-  return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocal() || ip.IsUnspecified();
-}
-
 }  // namespace
 
 struct HttpsClient::Shared {
@@ -80,7 +76,7 @@ class HttpsClient::Exchange : public std::enable_shared_from_this<Exchange> {
     for (const DnsRecord& record : answer.records) {
       const auto ip = IpAddress::Parse(record.data);
       if (!ip || addresses_.size() >= shared_->options.max_addresses) continue;
-      if (IsPrivate(*ip) && !request_.allow_private) {
+      if (!ip->IsPublic() && !request_.allow_private) {
         error_ = absl::StrCat("DNS gave the private address ", record.data);
         continue;
       }

@@ -292,9 +292,11 @@ class OutboundConnection final : public Connection,
 
   // ---- TcpHandler
   void OnBytes(std::string_view bytes) override {
+    const uint64_t replies = session_.replies();
     session_.OnBytes(bytes);
     if (!Tell()) return;
-    Touch();
+    // Part of a reply leaves the deadline as it is.
+    if (session_.replies() != replies) Touch();
   }
   void OnWritable() override {
     if (!work_.empty() && work_.front().transaction.chunks != nullptr) PumpChunks();

@@ -39,6 +39,8 @@ class ScriptedServer final : private TcpHandler {
   }
 
   uint16_t port() const { return listener_->addresses()[0].port; }
+  void Say(std::string_view text) { tcp_->Write(text); }
+  bool connected() const { return tcp_.has_value(); }
   void PauseReading() { tcp_->PauseReading(); }
   void ResumeReading() { tcp_->ResumeReading(); }
 
@@ -315,6 +317,34 @@ TEST_F(OutboundConnectionTest, LeaseRanOutNoFinalDot) {
   EXPECT_EQ(recorder_.results.size(), 1u);
   ASSERT_TRUE(Until([&] { return server_.peer_closed; }));
   EXPECT_TRUE(server_.messages.empty());
+}
+
+// A reply that comes line by line for ever is no reply: the deadline is that of the whole.
+TEST_F(OutboundConnectionTest, ADripOfARemoteEndsInTime) {
+  settings_->set_smtp_greeting_timeout_us(200'000);
+  server_.greeting = "220-";
+  Connect();
+  int drips = 0;
+  const MonotonicTime limit = loop_.clock().Now() + seconds(10);
+  while (!recorder_.end && loop_.clock().Now() < limit) {
+    if (server_.connected() && !server_.peer_closed) {
+      server_.Say(drips++ % 2 == 0 ? "a\r\n" : "220-");
+    }
+    loop_.RunOnce(milliseconds(10));
+  }
+  ASSERT_TRUE(recorder_.end.has_value());
+  EXPECT_GT(drips, 3);
+  EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_GREETING);
+  EXPECT_TRUE(recorder_.end->reply.local());
+}
+
+// Nor does a gigabyte of reply cost more than the parser's bound.
+TEST_F(OutboundConnectionTest, AFloodOfARemoteEndsAtOnce) {
+  server_.answers["EHLO"] = std::string(1 << 20, 'x');
+  Connect();
+  ASSERT_TRUE(UntilClosed());
+  EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_EHLO);
+  EXPECT_LT(recorder_.end->reply.text().size(), 100u);
 }
 
 TEST_F(OutboundConnectionTest, GreetingRefused) {
