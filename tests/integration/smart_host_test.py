@@ -5,6 +5,9 @@ import base64
 import hashlib
 import hmac
 import os
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 import unittest
@@ -65,8 +68,8 @@ class Handler:
 
 
 class SmartHostTest(ScenarioTest):
-    def smart_host(self, leave_out=()):
-        """Takes mail only after AUTH."""
+    def smart_host(self, leave_out=(), tls=None):
+        """Takes mail only after AUTH, and with `tls`, an SSLContext, only after STARTTLS."""
         self.needs(None if SMTP else "python3-aiosmtpd is not installed")
         handler = Handler()
 
@@ -77,7 +80,8 @@ class SmartHostTest(ScenarioTest):
         loop = asyncio.new_event_loop()
 
         def make():
-            return SMTP(handler, loop=loop, authenticator=authenticate, auth_required=True, auth_require_tls=False,
+            return SMTP(handler, loop=loop, authenticator=authenticate, auth_required=True, auth_require_tls=tls is not None,
+                        tls_context=tls, require_starttls=tls is not None,
                         auth_exclude_mechanism=leave_out)
         server = loop.run_until_complete(loop.create_server(make, self.receiver.address, PORT))
         thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -114,6 +118,20 @@ class SmartHostTest(ScenarioTest):
 
     def test_login_in_clear_where_allowed(self):
         self.check("LOGIN", ["SCRAM-SHA-256", "CRAM-MD5", "PLAIN"], "use-unencrypted-plain-auth yes")
+
+    def test_plain_in_tls(self):
+        openssl = shutil.which("openssl")
+        self.needs(None if openssl else "openssl is not installed")
+        file = str(self.scenario.path("smart.pem"))
+        subprocess.run([openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", file + ".key",
+                        "-out", file, "-subj", "/CN=smart.test", "-days", "2"], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(file, file + ".key")
+        handler = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"], context)
+        node = self.relay(extra="use-starttls yes")
+        wait_until(lambda: handler.taken, "delivery to the smart host")
+        self.assertEqual(handler.taken, [("PLAIN", ["a@one.test"])])
+        node.ctl.wait_empty()
 
     def test_no_password_in_clear_and_no_mail_without_auth(self):
         handler = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"])
