@@ -65,6 +65,11 @@ class Handler : public SmtpClientHandler {
 std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, size_t chunk) {
   SmtpClientOptions options;
   options.use_pipelining = (flags & 1) != 0;
+  if ((flags & 64) != 0) {
+    options.auth = SaslCredentials{"user", "pencil"};
+    options.auth_in_clear = (flags & 1) != 0;
+    options.auth_nonce = "rOprNGfwEbeRWgbNEkqO";
+  }
   options.lmtp = (flags & 8) != 0;
   Handler handler;
   handler.denied = (flags & 2) != 0 ? 3 : 0;
