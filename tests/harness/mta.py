@@ -7,6 +7,7 @@ import functools
 import os
 import pathlib
 import pwd
+import shutil
 import subprocess
 
 from tests.harness.processes import Process, answers
@@ -69,8 +70,8 @@ class Mta(Process):
             script.append(f"mount -t overlay overlay -o lowerdir={UNPACKED / self.PACKAGE}/usr:/usr /usr")
         self.tls = tls
         if tls and not relay:
-            for path, name in zip(tls, ("cert.pem", "key.pem")):
-                shutil.copy(path, self.home / name)
+            for path, file in zip(tls, ("cert.pem", "key.pem")):
+                shutil.copy(path, self.home / file)
             # Each of the three looks at who owns its key, in its own way.
             os.chmod(self.home / "key.pem", 0o600)
             os.chown(self.home / "key.pem", *self.KEY_OWNER)
@@ -179,15 +180,14 @@ class Exim(Mta):
 
 
 class OpenSmtpd(Mta):
+    """No TLS as a server: Debian 12's cannot sign in a handshake, whoever the client is ("EVP lib", with OpenSSL 3)."""
+
     port = 2529
     PACKAGE = "opensmtpd"
     USERS = ("box", "opensmtpd", "opensmtpq")
 
     def configure(self, relay):
-        lines = [f"listen on {self.address} port {self.port} hostname opensmtpd.test" + (" tls-require pki own" if self.tls and not relay else ""),
-                 'table all { "@" = "box" }']
-        if self.tls and not relay:
-            lines = [f'pki own cert "{INSIDE}/cert.pem"', f'pki own key "{INSIDE}/key.pem"', *lines]
+        lines = [f"listen on {self.address} port {self.port} hostname opensmtpd.test", 'table all { "@" = "box" }']
         if relay:
             scheme, verify = ("smtp+tls", " tls no-verify") if self.tls else ("smtp", "")
             lines.append(f'action "out" relay host {scheme}://{relay[0]}:{relay[1]}{verify} src {self.address}')
