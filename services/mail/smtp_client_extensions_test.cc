@@ -181,6 +181,32 @@ TEST(SmtpClientDowngrade, BinaryBouncesWhereItCannotGo) {
   EXPECT_EQ(run("250 HELP\r\n", true), "1:P/mail/0");
 }
 
+// RFC 8689 4.2: a peer that offers it, and a session that was verified; else nothing is said.
+TEST(SmtpClientDowngrade, MessageThatRequiresTls) {
+  const auto run = [](std::string_view offers, bool encrypted, bool verified) {
+    SmtpClientOptions options;
+    options.encrypted = encrypted;
+    std::string outcome;
+    Dialogue(
+        [&](Peer& peer) {
+          peer.Server("220 mx\r\n250-mx\r\n" + std::string(offers));
+          peer.Wrote();
+          ClientTransaction transaction = Simple(1);
+          transaction.require_tls = true;
+          transaction.tls_verified = verified;
+          peer.session.Begin(std::move(transaction));
+          const std::string wrote = peer.Wrote();
+          outcome = wrote.empty() ? peer.Results() : wrote.substr(0, wrote.find('\r'));
+        },
+        options);
+    return outcome;
+  };
+  EXPECT_EQ(run("250 REQUIRETLS\r\n", true, true), "MAIL FROM:<s@x> REQUIRETLS");
+  EXPECT_EQ(run("250 REQUIRETLS\r\n", true, false), "1:P/mail/0");
+  EXPECT_EQ(run("250 REQUIRETLS\r\n", false, true), "1:P/mail/0");
+  EXPECT_EQ(run("250 SIZE\r\n", true, true), "1:P/mail/0");
+}
+
 TEST(SmtpClientDowngrade, MessageThatNeedsSmtpUtf8) {
   for (const bool offered : {true, false}) {
     Dialogue([offered](Peer& peer) {

@@ -228,6 +228,7 @@ void SmtpClientSession::OnEhlo(const SmtpReply& reply) {
       }
     }
     if (keyword == "BINARYMIME") peer_.binary_mime = true;
+    if (keyword == "REQUIRETLS") peer_.require_tls = true;
     if (keyword == "SIZE") {
       peer_.size = true;
       const std::string_view value = line.substr(std::min(line.size(), space + 1));
@@ -288,6 +289,7 @@ std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const
     command += " BODY=8BITMIME";
   }
   if (peer_.smtputf8 && MustBeUtf8(given)) command += " SMTPUTF8";
+  if (given.require_tls) command += " REQUIRETLS";
   if (peer_.dsn && options_.use_dsn) {
     if (given.ret == ClientTransaction::Ret::kFull) command += " RET=FULL";
     if (given.ret == ClientTransaction::Ret::kHeaders) command += " RET=HDRS";
@@ -389,6 +391,14 @@ std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view ad
 bool SmtpClientSession::Check(Transaction& transaction) const {
   const ClientTransaction& given = transaction.given;
   transaction.failed = RefusalOf(given.mail_from, SmtpStage::kMail);
+  if (!transaction.failed && given.require_tls &&
+      !((secured() || options_.encrypted) && given.tls_verified && peer_.require_tls)) {
+    transaction.failed =
+        Local(peer_.require_tls ? "the message requires TLS, and the remote is not verified"
+                                : "the message requires TLS, and the remote does not offer it",
+              SmtpStage::kMail, "5.7.30");
+    transaction.failed->verdict = Verdict::kPermanent;
+  }
   if (!transaction.failed && given.binary && !(peer_.binary_mime && chunking())) {
     transaction.failed = Local("the message is binary, and the remote does not offer BINARYMIME",
                                SmtpStage::kMail, "5.6.3");

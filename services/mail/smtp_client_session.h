@@ -83,6 +83,9 @@ struct ClientTransaction {
   std::string envid;
   uint64_t size = 0;  // 0: not known
   bool eight_bit = false;
+  // REQUIRETLS (RFC 8689): only to a peer that offers it, over a verified TLS session.
+  bool require_tls = false;
+  bool tls_verified = false;  // what the owner knows of this connection
   bool binary = false;  // goes by BDAT to a peer with BINARYMIME, or not at all
   // The message itself needs SMTPUTF8; addresses are looked at here.
   bool smtputf8 = false;
@@ -109,6 +112,7 @@ struct PeerCapabilities {
   bool starttls = false;
   bool chunking = false;
   bool binary_mime = false;
+  bool require_tls = false;
   bool masked_greeting = false;       // "220 ****": a Cisco PIX with its SMTP fixup is between us
   std::vector<std::string> keywords;  // at most 64
   std::vector<std::string> auth;      // mechanisms, upper case; at most 16

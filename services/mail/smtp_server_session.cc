@@ -241,6 +241,7 @@ void SmtpServerSession::OnHelloCommand(std::string_view name, bool extended) {
   if (on.chunking && on.binary_mime) text += "\nBINARYMIME";
   if (on.smtp_utf8) text += "\nSMTPUTF8";
   if (on.dsn) text += "\nDSN";
+  if (on.require_tls && secured_) text += "\nREQUIRETLS";
   if (on.mt_priority) text += "\nMT-PRIORITY";
   if (const std::string mechanisms = handler_.AuthMechanisms(); !mechanisms.empty()) {
     text += "\nAUTH " + mechanisms;
@@ -269,6 +270,11 @@ void SmtpServerSession::OnMailCommand(std::string_view argument, bool merge) {
   if (auto refusal = merge ? ParseMergeMail(argument)
                            : ParseMailCommand(argument, options_->extensions, mail_)) {
     Error(refusal->code, refusal->enhanced, refusal->text);
+    return;
+  }
+  if (mail_.require_tls && !secured_) {
+    // RFC 8689 4.1: offered over TLS only.
+    Error(555, {5, 5, 4}, "Parameter REQUIRETLS is not supported without TLS");
     return;
   }
   if (options_->max_message_bytes != 0 && mail_.size > options_->max_message_bytes) {

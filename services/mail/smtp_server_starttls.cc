@@ -20,6 +20,8 @@ void SmtpServerSession::OnStartTlsCommand(std::string_view argument) {
   // Nothing that was said in clear counts from here on (RFC 3207 section 4.2).
   ResetTransaction();
   stage_ = Stage::kConnect;
+  authenticated_ = false;
+  acks_off_ = false;
   Reply(220, {2, 0, 0}, "Ready to start TLS");
   handshake_ = true;
 }

@@ -43,7 +43,12 @@ class Client final : public SmtpServerHandler {
   }
 
   void OnHello(std::string_view name, bool) override { hello = name; }
-  std::optional<ServerReply> OnMail(const MailCommand&) override {
+  std::string AuthMechanisms() override { return mechanisms; }
+  std::optional<ServerReply> OnAuth(std::string_view, std::optional<std::string_view>) override {
+    return ServerReply{235, {2, 7, 0}, "In"};
+  }
+  std::optional<ServerReply> OnMail(const MailCommand& mail) override {
+    last = mail;
     ++mails;
     return ServerReply{250, {2, 1, 0}, "OK"};
   }
@@ -63,6 +68,8 @@ class Client final : public SmtpServerHandler {
   }
 
   SmtpServerOptions options;
+  std::string mechanisms;
+  MailCommand last;
   MonotonicTime now{seconds(1000)};
   std::string hello;
   int mails = 0, rcpts = 0, resets = 0, starttls = 0;
@@ -101,6 +108,30 @@ TEST(SmtpServerStartTls, ForgetsWhatWasSaidInClear) {
   EXPECT_EQ(client.Say("STARTTLS\r\n").substr(0, 3), "503");
   EXPECT_EQ(client.Say("RCPT TO:<c@d.test>\r\n").substr(0, 3), "503");
   EXPECT_EQ(client.Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "250");
+}
+
+TEST(SmtpServerStartTls, WhoAuthenticatedInClearIsNobody) {
+  Client client;
+  client.mechanisms = "PLAIN";
+  EXPECT_NE(client.Say("EHLO c.test\r\nAUTH PLAIN AAAA\r\n").find("235"), std::string::npos);
+  EXPECT_NE(client.Say("AUTH PLAIN AAAA\r\n").find("503"), std::string::npos);
+  client.Say("STARTTLS\r\n");
+  client.session.OnTlsReady(client.now);
+  EXPECT_NE(client.Say("EHLO c.test\r\nAUTH PLAIN AAAA\r\n").find("235"), std::string::npos);
+}
+
+// RFC 8689 4.1.
+TEST(SmtpServerStartTls, RequireTlsIsForSessionsThatHaveIt) {
+  Client client;
+  client.options.extensions.require_tls = true;
+  EXPECT_EQ(client.Say("EHLO c.test\r\n").find("REQUIRETLS"), std::string::npos);
+  EXPECT_EQ(client.Say("MAIL FROM:<a@b.test> REQUIRETLS\r\n").substr(0, 3), "555");
+  client.Say("STARTTLS\r\n");
+  client.session.OnTlsReady(client.now);
+  EXPECT_NE(client.Say("EHLO c.test\r\n").find("250-REQUIRETLS\r\n"), std::string::npos);
+  EXPECT_EQ(client.Say("MAIL FROM:<a@b.test> REQUIRETLS=x\r\n").substr(0, 3), "501");
+  EXPECT_EQ(client.Say("MAIL FROM:<a@b.test> REQUIRETLS\r\n").substr(0, 3), "250");
+  EXPECT_TRUE(client.last.require_tls);
 }
 
 TEST(SmtpServerStartTls, ClearTextBehindItIsDropped) {

@@ -152,6 +152,13 @@ class OutboundConnection final : public Connection,
     begin.size = lease.message().body_size();
     begin.eight_bit = lease.message().body_type() == common::v1::BODY_TYPE_8BITMIME;
     begin.binary = lease.message().body_type() == common::v1::BODY_TYPE_BINARYMIME;
+    begin.require_tls = lease.message().require_tls();
+    if (begin.require_tls && tcp_ && tcp_->tls() != nullptr) {
+      common::v1::TlsInfo tls;
+      tls_.Fill(target_, tcp_->tls()->facts(), &tls);
+      begin.tls_verified =
+          tls.verdict() == "dane" || tls.verdict() == "mta-sts" || tls.verdict() == "verified";
+    }
     begin.smtputf8 =
         lease.message().smtputf8() && (session_.peer().smtputf8 || HeaderNeedsUtf8(transaction));
     FillDsn(lease, &begin);

@@ -64,6 +64,7 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   offered.auth = profile->users != nullptr;
   if (client.has_allow_starttls()) profile->smtp.offer_starttls = client.allow_starttls();
   profile->may_relay = client.allow_relay() || client.allow_submission();
+  offered.require_tls = true;  // the session offers it over TLS
   // RFC 6710 5.1: a priority is for those whom we trust.
   offered.mt_priority = profile->may_relay;
   profile->edits_header = client.process_x_virtual_mta() || client.process_x_job() ||

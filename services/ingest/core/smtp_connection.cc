@@ -78,7 +78,9 @@ void SmtpConnection::OnTlsReady(const TlsFacts& facts) {
   tls_ = facts;
   tls_text_ = facts.version + " " + facts.cipher;
   hello_.clear();
+  claimed_hello_.clear();
   extended_ = false;
+  if (!user_.empty()) BecomeUser("");  // said in clear: it does not count any more
   session_.OnTlsReady(ingest_.now());
 }
 

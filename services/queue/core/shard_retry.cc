@@ -88,7 +88,8 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   const bool full = envelope.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED
                         ? settings.dsn_return_default() == "full"
                         : envelope.dsn_return() == common::v1::DSN_RETURN_FULL;
-  input.full = full && message.chunks == 0 && !success && !delayed;  // RFC 3461 section 4.3
+  // RFC 3461 section 4.3; RFC 8689 section 5: a report may go in the clear.
+  input.full = full && message.chunks == 0 && !success && !delayed && !envelope.require_tls();
 
   auto dsn = std::make_shared<StoredMessage>();
   dsn->body = Body(mail::BuildDsn(input));
