@@ -51,6 +51,8 @@ def warm_up(profile, system, sink):
     small = dataclasses.replace(profile, size=min(profile.size, 10240), recipients=1)
     load(small, system.target, messages, "warm")
     systems.await_drained(sink, messages, STALL_S)
+    if profile.tls and sink.counters()["tls_connections"] == 0:
+        raise Failure("nothing came by TLS")
     time.sleep(SETTLE_S)
     sink.reset()
 
