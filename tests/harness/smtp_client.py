@@ -144,9 +144,10 @@ class Injector:
         self._sender = sender
         self._connections = connections
         self._next = 0
-        self._lock = threading.Lock()
+        self._allowed = count
+        self._lock = threading.Condition()
         self._stop = threading.Event()
-        self._timer = threading.Timer(stop_after_s, self._stop.set)
+        self._timer = threading.Timer(stop_after_s, self.stop)
         self._timer.daemon = True
         self._threads = []
         self.accepted = {}
@@ -171,15 +172,24 @@ class Injector:
 
     def stop(self):
         self._stop.set()
+        with self._lock:
+            self._lock.notify_all()
 
     def done(self):
         return len(self.accepted)
+
+    def allow(self, count):
+        """No message beyond the first `count` is begun from now on: what happens meanwhile happens between these."""
+        with self._lock:
+            self._allowed = count
+            self._lock.notify_all()
 
     def running(self):
         return any(thread.is_alive() for thread in self._threads)
 
     def _take(self):
         with self._lock:
+            self._lock.wait_for(lambda: self._next < self._allowed or self._next >= self._count or self._stop.is_set())
             number = self._next
             self._next += 1
             return number if number < self._count else None

@@ -351,7 +351,7 @@ TEST_F(AdminTest, ReloadAndCheck) {
   EXPECT_TRUE(absl::IsFailedPrecondition(bad.status()));
   EXPECT_NE(bad.status().message().find("a.conf:1:1: error: "), std::string::npos);
   EXPECT_FALSE(Call(&Admin::CheckConfig, admin::v1::CheckConfigRequest())->loads());
-  Write("host-name two.test\nuse-starttls yes\n");
+  Write("host-name two.test\n<source 127.0.0.1>\nlog-data yes\n</source>\n");
   const auto good = Call(&Admin::ReloadConfig, admin::v1::ReloadConfigRequest());
   ASSERT_TRUE(good.ok());
   EXPECT_TRUE(good->changed());
