@@ -208,6 +208,11 @@ class Commands {
     explain->add_option("--client", o.client, "a client's address");
     explain->add_flag("--all", o.all, "defaults too");
     Files(*explain);
+    CLI::App* directives =
+        Command(*config, "directives", "Every directive: value, status, meaning",
+                [this](Context& c) { return ListDirectives(c.env, args_.config, c.json); });
+    directives->add_option("prefix", o.prefix, "only names that begin so");
+    directives->add_option("--section", o.section, "only those of <section>, or global");
     CLI::App* show = Command(*config, "show", "All that the files say, tidied",
                              [this](Context& c) { return ShowConfig(c.env, args_.config); });
     show->add_option("file", o.files, "files")->required();

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <string_view>
 
@@ -12,6 +13,7 @@
 #include "services/config/explain.h"
 #include "services/config/migrate.h"
 #include "services/config/printer.h"
+#include "services/config/registry.h"
 #include "services/config/semantic_checks.h"
 #include "tools/ctl/text.h"
 
@@ -199,6 +201,46 @@ int ExplainConfig(Environment& env, const ConfigOptions& options, bool json) {
     }
   }
   return kExitOk;
+}
+
+int ListDirectives(Environment& env, const ConfigOptions& options, bool json) {
+  config::Scope scope = config::kGlobal;
+  if (!options.section.empty() && options.section != "global") {
+    const config::SectionKind* const kind = config::FindSection(options.section);
+    if (kind == nullptr) {
+      env.err << "sluicectl: there is no <" << PrintableText(options.section) << ">\n";
+      return kExitNotFound;
+    }
+    scope = kind->scope;
+  }
+  std::map<std::string, const config::Directive*> found;
+  for (const config::Directive& directive : config::AllDirectives()) {
+    if (!options.section.empty() && (directive.scopes & scope) == 0) continue;
+    std::vector<std::string_view> names = directive.aliases;
+    names.push_back(directive.name);
+    for (const std::string_view name : names) {
+      if (name.starts_with(options.prefix)) found.emplace(std::string(name), &directive);
+    }
+  }
+  Json rows = Json::array();
+  for (const auto& [name, directive] : found) {
+    const std::string status =
+        name == directive->name || directive->status != config::Status::kActive
+            ? std::string(config::StatusName(directive->status))
+            : "alias of " + std::string(directive->name);
+    const std::string syntax = config::SyntaxOf(*directive);
+    if (json) {
+      rows.push_back({{"name", name},
+                      {"value", syntax},
+                      {"default", config::DefaultOf(*directive)},
+                      {"status", status},
+                      {"help", std::string(directive->help)}});
+    } else {
+      env.out << name << "\t" << syntax << "\t" << status << "\t" << directive->help << "\n";
+    }
+  }
+  if (json) Print(env.out, rows);
+  return found.empty() ? kExitNotFound : kExitOk;
 }
 
 int ShowConfig(Environment& env, const ConfigOptions& options) {

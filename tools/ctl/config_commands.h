@@ -16,6 +16,8 @@ struct ConfigOptions {
   bool strict = false;  // check: a warning is as bad as an error
   // explain
   std::string domain, vmta, pool, source, client;
+  // directives
+  std::string prefix, section;
   bool all = false;  // defaults too
   // diff
   std::string old_file, new_file;
@@ -32,6 +34,9 @@ int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
 // The others: 0, or 1 where the answer is "no" (a test failed, a migration is not the same, the
 // files do not load), 2 for wrong arguments, 4 where what is asked for is not there.
 int ExplainConfig(Environment& env, const ConfigOptions& options, bool json);
+// Names that begin with `prefix`; of one kind of section, where `section` is given. For people and
+// for completion: a name, its value, its status and what it means, separated by tabs.
+int ListDirectives(Environment& env, const ConfigOptions& options, bool json);
 int ShowConfig(Environment& env, const ConfigOptions& options);
 int DiffFiles(Environment& env, const ConfigOptions& options, bool json);
 int TestConfig(Environment& env, const ConfigOptions& options, bool json);

@@ -142,6 +142,24 @@ TEST_F(ConfigCommandsTest, TestRunsAssertions) {
   EXPECT_EQ(Run(test), kExitUsage);
 }
 
+TEST_F(ConfigCommandsTest, DirectivesForCompletion) {
+  const auto list = [](Environment& env, const ConfigOptions& o) {
+    return ListDirectives(env, o, false);
+  };
+  options_.prefix = "connection-idle";
+  options_.section = "domain";
+  EXPECT_EQ(Run(list), kExitOk);
+  EXPECT_TRUE(out().starts_with("connection-idle-timeout\tTIME ")) << out();
+  EXPECT_TRUE(Has(out(), "\teffective\t"));
+  options_.prefix = "idle-t";
+  EXPECT_EQ(Run(list), kExitOk);
+  EXPECT_TRUE(Has(out(), "\talias of connection-idle-timeout\t"));
+  options_.prefix = "no-such";
+  EXPECT_EQ(Run(list), kExitNotFound);
+  options_.section = "nothing";
+  EXPECT_EQ(Run(list), kExitNotFound);
+}
+
 TEST_F(ConfigCommandsTest, MigrateWritesATree) {
   Write("config", "run-as-root no\ninclude more\n");
   Write("more", "hostname a.test\n");
