@@ -398,6 +398,20 @@ TEST_F(OutboundConnectionTest, LargeBodyInBoundedMemory) {
   EXPECT_TRUE(server_.messages[0] == whole_);
 }
 
+// A remote that says 354 and reads nothing: the time of the body ends it, and only what fits into
+// the buffers was ever fetched.
+TEST_F(OutboundConnectionTest, ARemoteThatDoesNotReadEndsInTime) {
+  settings_->set_data_send_timeout_us(300'000);
+  server_.pause_at_data = true;
+  recorder_.on_ready = [&] { connection_->Send(LargeGroup(1, 100)); };
+  Connect();
+  ASSERT_TRUE(UntilClosed());
+  ASSERT_EQ(recorder_.results.size(), 1u);
+  EXPECT_EQ(recorder_.results[0].outcome(), queue::v1::RECIPIENT_OUTCOME_TRANSIENT);
+  EXPECT_EQ(recorder_.results[0].reply().stage(), common::v1::STAGE_BODY);
+  EXPECT_LT(chunks_given_, 60u);
+}
+
 TEST_F(OutboundConnectionTest, LostChunkEndsWithoutFinalDot) {
   recorder_.on_ready = [&] { connection_->Send(LargeGroup(1, 4, 2)); };
   Connect();
