@@ -54,6 +54,17 @@ class SharedLimitsTest(ScenarioTest):
     def test_pool(self):
         self.flood("<virtual-mta-pool all>\n  max-smtp-out 3\n</virtual-mta-pool>", 3)
 
+    def test_two_workers_divide_a_pools_limit(self):
+        sources = {"v1": (loopback(13), "out1.sluice.test"), "v2": (loopback(14), "out2.sluice.test")}
+        cluster = self.cluster(extra="<virtual-mta-pool all>\n  max-smtp-out 4\n</virtual-mta-pool>", sources=sources,
+                               workers={"worker-0": [sources["v1"][0]], "worker-1": [sources["v2"][0]]})
+        done = cluster.ctl.run("inject", "--from", "a@client.test", "--to", "u%n@d%n.test", "--vmta", "all", "--count", 80)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        peers = {transaction.peer for transaction in self.receiver.wait_for(80)}
+        cluster.ctl.wait_empty()
+        self.assertEqual(peers, {address for address, _ in sources.values()})
+        self.assertLessEqual(self.receiver.open_max, 4)
+
 
 class UnavailableTest(ScenarioTest):
     def test_421_goes_to_the_next_host(self):

@@ -27,6 +27,7 @@ struct Worker::Limiter {
   std::string what;        // "virtual MTA", for people
   size_t most = SIZE_MAX;  // connections
   size_t busy = SIZE_MAX;  // connections that its pace can keep busy
+  bool divided = false;    // other workers have the rest of `most`
   size_t connections = 0;
   RatePacer pacer;
   std::deque<std::string> waiters;    // queues that want a connection

@@ -63,8 +63,10 @@ bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate*
                         const Share& share_of) {
   bool any = true;
   limiter.most = SIZE_MAX;
+  limiter.divided = false;
   if (most > 0) {
     limiter.most = share_of(most);
+    limiter.divided = limiter.most < most;
     any &= limiter.most > 0;
   }
   if (rate != nullptr && !rate->unlimited()) {
@@ -199,7 +201,7 @@ void Worker::Await(Limiter& limiter, Queue& queue) {
   } else {
     Block(queue,
           absl::StrCat(&limiter == &total_ ? "total-max-smtp-out " : "max-smtp-out ", limiter.most,
-                       " (", limiter.what, ")"),
+                       " (", limiter.what, limiter.divided ? ", this worker's part)" : ")"),
           {});
   }
   if (!std::exchange(queue.in_line, true)) {

@@ -157,6 +157,7 @@ TEST(WorkerLimits, WorkersDivideALimit) {
   Announce(world, 1, 1, 100);
   for (int i = 0; i < 20; ++i) world.GreetAll();
   EXPECT_EQ(world.sites.open.size(), 2u) << "6 over 4 sources: 2, 2, 1, 1";
+  EXPECT_EQ(world.Take().blocked(0).limit(), "max-smtp-out 2 (pool p, this worker's part)");
 }
 
 TEST(WorkerLimits, WithoutAPartOfTheLimitTheVirtualMtaIsNotOurs) {
