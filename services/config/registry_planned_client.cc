@@ -47,7 +47,6 @@ std::vector<Directive> PlannedClientDirectives() {
   boolean("retain-x-dkim-options", "Leave X-DKIM-Options in the message.");
   boolean("process-x-schedule", "The header X-Schedule says when mail may leave.");
   boolean("retain-x-schedule", "Leave X-Schedule in the message.");
-  boolean("log-connections", "Log connections.");
   boolean("log-commands", "Log commands and replies.");
   all.push_back(Planned("log-data", kSource, Grammar::kBool, "Log message texts."));
   boolean("accept-invalid-recipients", "Take recipients with wrong syntax, and bounce them.");

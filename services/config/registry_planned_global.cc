@@ -49,8 +49,6 @@ Directive Because(Directive directive, std::string_view reason) {
 void AddSpool(std::vector<Directive>* all) {
   all->push_back(NoMeaning("spool-delete-corrupted", Grammar::kBool,
                            "Nothing: a damaged record is set aside and named, never deleted."));
-  all->push_back(Global("spool-min-free-space", Grammar::kCount,
-                        "Free megabytes below which new mail is put off."));
   all->push_back(
       Words(NoMeaning("spool-max-recipients", Grammar::kCount,
                       "Nothing: a queue on disk is not bounded by memory; see max-queue-size."),

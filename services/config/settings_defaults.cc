@@ -117,6 +117,7 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_add_x_virtual_mta_header(false);
     s->set_allow_empty_x_virtual_mta(false);
     s->set_disconnect_on_transient_error(false);
+    s->set_log_connections(false);
     return s;
   }();
   return *settings;

@@ -355,6 +355,12 @@ std::string Daemon::Metrics() {
     for (const auto& metric : ingest::ReadMetrics(ingests)) {
       add(metric.name, metric.help, metric.is_gauge, metric.value);
     }
+    const ingest::PickupCounters pickup = ingest_->pickup_counters();
+    add("sluice_ingest_pickup_taken_total", "Files of pickup folders that became messages.", false,
+        pickup.taken);
+    add("sluice_ingest_pickup_bad_total", "Files that went to the bad folder.", false, pickup.bad);
+    add("sluice_ingest_pickup_put_off_total", "Files that were put off for a while.", false,
+        pickup.put_off);
   }
   if (queue_ != nullptr) {
     const auto status = queue_->thread().Call([this] {

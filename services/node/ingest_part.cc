@@ -27,6 +27,7 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   work_ = std::make_unique<ingest::WorkThread>();
   ingest_options.slow_work = work_.get();
   ingest_options.auth_failures = &auth_failures_;
+  ingest_options.loops = loops;
   std::vector<ingest::IngestLoop> on_loops;
   for (uint32_t i = 0; i < loops; ++i) {
     threads_.push_back(std::make_unique<LoopThread>(absl::StrCat("ingest-", i)));

@@ -39,6 +39,7 @@ class IngestPart {
   std::vector<std::string> addresses() const;
   bool ready() const;
   std::vector<const ingest::Ingest*> ingests() const;
+  ingest::PickupCounters pickup_counters() const { return pickup_->counters(); }
 
  private:
   const Options& options_;

@@ -8,6 +8,7 @@ namespace sluice::ingest {
 namespace {
 
 constexpr std::string_view kDefaultVirtualMta = "default";
+constexpr std::string_view kByLocalIp = "by-smtp-source-ip";
 
 uint64_t SmallerLimit(uint64_t a, uint64_t b) {
   if (a == 0 || b == 0) return std::max(a, b);
@@ -84,6 +85,7 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   // The compiler checks names; one that is not there can only be the built-in default.
   profile->default_route =
       LookupRoute(*policy, name).value_or(Route{std::string(kDefaultVirtualMta), ""});
+  profile->by_local_ip = name == kByLocalIp;
   profile->policy = std::move(policy);
   profile->settings = std::move(settings);
   return profile;
@@ -99,6 +101,11 @@ std::optional<Route> ClientProfile::FindRoute(std::string_view name) const {
       return route;
   }
   return default_route;
+}
+
+Route ClientProfile::DefaultRoute(std::string_view local_ip) const {
+  const std::string* const vmta = by_local_ip ? tables->VirtualMtaOf(local_ip) : nullptr;
+  return vmta == nullptr ? default_route : Route{*vmta, ""};
 }
 
 std::optional<mail::ServerReply> ClientProfile::RefuseSender(bool authenticated) const {

@@ -31,6 +31,7 @@ struct ClientProfile {
   uint32_t max_recipients = 0;  // where more make the whole message fail; 0: smtp.max_recipients
   Route default_route;
   std::shared_ptr<const AuthUsers> users;  // nullptr: nobody can authenticate
+  bool by_local_ip = false;                // default-virtual-mta by-smtp-source-ip
 
   // With the size limits of client and global settings: the smaller one that is set.
   // `base` brings what policy does not say.
@@ -48,6 +49,9 @@ struct ClientProfile {
   // The virtual MTA or pool of that name. Where there is none: nothing where the client's messages
   // are refused for it, else the configured fallback.
   std::optional<Route> FindRoute(std::string_view name) const;
+
+  // Where mail goes that names no virtual MTA; `local_ip` is where the client came to.
+  Route DefaultRoute(std::string_view local_ip) const;
 
   // Nothing: mail from this client is welcome. Asked at MAIL.
   std::optional<mail::ServerReply> RefuseSender(bool authenticated) const;

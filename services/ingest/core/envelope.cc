@@ -153,8 +153,9 @@ const Route& RouteChoice::For(std::string_view rcpt) const {
 
 std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
                                              const ControlFields& control,
-                                             std::string_view mail_from, RouteChoice& choice) {
-  choice = {profile.default_route, nullptr, PatternList::kNone};
+                                             std::string_view mail_from, std::string_view local_ip,
+                                             RouteChoice& choice) {
+  choice = {profile.DefaultRoute(local_ip), nullptr, PatternList::kNone};
   if (control.virtual_mta) {
     const std::string& wanted = *control.virtual_mta;
     std::optional<Route> found = profile.FindRoute(wanted);

@@ -72,7 +72,8 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
 // the refusal.
 std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
                                              const ControlFields& control,
-                                             std::string_view mail_from, RouteChoice& choice);
+                                             std::string_view mail_from, std::string_view local_ip,
+                                             RouteChoice& choice);
 
 // Puts the fields at `begin` that the client's messages are to have and this one has not. Returns
 // the bytes put in. `message` has its recipients.

@@ -118,13 +118,23 @@ TEST_F(EnvelopeTest, RoutesByName) {
   policy_->loopback->set_default_virtual_mta("p");
   const auto profile = Profile();
   RouteChoice choice;
-  EXPECT_FALSE(ChooseRoute(*profile, {}, "", choice));
+  EXPECT_FALSE(ChooseRoute(*profile, {}, "", "", choice));
   EXPECT_EQ(choice.For("a@b"), (Route{"", "p"}));
-  EXPECT_FALSE(ChooseRoute(*profile, {.virtual_mta = "v"}, "", choice));
+  EXPECT_FALSE(ChooseRoute(*profile, {.virtual_mta = "v"}, "", "", choice));
   EXPECT_EQ(choice.For("a@b"), (Route{"v", ""}));
-  EXPECT_EQ(ChooseRoute(*profile, {.virtual_mta = ""}, "", choice)->code, 554);
-  EXPECT_EQ(ChooseRoute(*profile, {.virtual_mta = "x\r\nEvil: 1"}, "", choice)->enhanced,
+  EXPECT_EQ(ChooseRoute(*profile, {.virtual_mta = ""}, "", "", choice)->code, 554);
+  EXPECT_EQ(ChooseRoute(*profile, {.virtual_mta = "x\r\nEvil: 1"}, "", "", choice)->enhanced,
             (mail::EnhancedCode{5, 7, 1}));
+}
+
+TEST_F(EnvelopeTest, TheAddressThatTheClientCameToMayDecide) {
+  policy_->AddVirtualMta("v", "192.0.2.5");
+  policy_->loopback->set_default_virtual_mta("by-smtp-source-ip");
+  RouteChoice choice;
+  EXPECT_FALSE(ChooseRoute(*Profile(), {}, "", "192.0.2.5", choice));
+  EXPECT_EQ(choice.For("a@b").vmta, "v");
+  EXPECT_FALSE(ChooseRoute(*Profile(), {}, "", "192.0.2.6", choice));
+  EXPECT_EQ(choice.For("a@b").vmta, "default");
 }
 
 TEST_F(EnvelopeTest, PatternListDecidesByItsFirstLineThatMatches) {
@@ -148,7 +158,7 @@ TEST_F(EnvelopeTest, PatternListDecidesByItsFirstLineThatMatches) {
   const auto vmta = [&](const char* from, const char* header, const char* rcpt) {
     const Outcome o = Read(header);
     RouteChoice choice;
-    EXPECT_FALSE(ChooseRoute(*Profile(), o.control, from, choice));
+    EXPECT_FALSE(ChooseRoute(*Profile(), o.control, from, "", choice));
     return choice.For(rcpt).vmta;
   };
   EXPECT_EQ(vmta("vip@x", "subject: very\r\n Urgent\r\n\r\n", "r@slow.test"), "a");
@@ -160,11 +170,11 @@ TEST_F(EnvelopeTest, PatternListDecidesByItsFirstLineThatMatches) {
 
   // What the message asks for comes first.
   RouteChoice choice;
-  EXPECT_FALSE(ChooseRoute(*Profile(), {.virtual_mta = "d"}, "vip@x", choice));
+  EXPECT_FALSE(ChooseRoute(*Profile(), {.virtual_mta = "d"}, "vip@x", "", choice));
   EXPECT_EQ(choice.For("r@slow.test").vmta, "d");
 
   // Each recipient goes its own way.
-  EXPECT_FALSE(ChooseRoute(*Profile(), {}, "x@y", choice));
+  EXPECT_FALSE(ChooseRoute(*Profile(), {}, "x@y", "", choice));
   queue::v1::NewMessage message;
   EXPECT_FALSE(AddRecipient(*Profile(), "r@slow.test", 0, "", message));
   EXPECT_FALSE(AddRecipient(*Profile(), "r@fast.test", 0, "", message));
@@ -181,7 +191,7 @@ TEST_F(EnvelopeTest, FieldsThatAreMissingAreAdded) {
     queue::v1::NewMessage message;
     EXPECT_FALSE(AddRecipient(*Profile(), "r@c.test", 0, "", message));
     RouteChoice choice;
-    EXPECT_FALSE(ChooseRoute(*Profile(), o.control, "", choice));
+    EXPECT_FALSE(ChooseRoute(*Profile(), o.control, "", "", choice));
     const size_t before = o.buffer.size();
     const size_t added = AddHeaderFields(*Profile(), o.control, choice, "ID", FromUnixMicros(0), 0,
                                          o.buffer, message);

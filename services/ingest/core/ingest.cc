@@ -1,5 +1,6 @@
 #include "services/ingest/core/ingest.h"
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -65,6 +66,8 @@ void Ingest::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   const std::string& host_name = policy_->global().host_name();
   tables_ = std::make_shared<PolicyTables>(*policy_,
                                            host_name.empty() ? options_.smtp.host_name : host_name);
+  const uint64_t pool = policy_->global().memory_pool_max();
+  max_body_bytes_ = pool == 0 ? options_.max_body_bytes : pool / std::max(options_.loops, 1U);
   ++policy_generation_;
   profiles_.clear();
 }
@@ -90,7 +93,7 @@ std::shared_ptr<const ClientProfile> Ingest::ProfileFor(
 
 std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes) {
   if (draining_) return mail::ServerReply{421, {4, 3, 2}, "Shutting down"};
-  if (body_bytes() + bytes > options_.max_body_bytes && body_bytes() != 0) {
+  if (body_bytes() + bytes > max_body_bytes_ && body_bytes() != 0) {
     counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
     return mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
   }
@@ -102,9 +105,24 @@ std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes) {
 }
 
 bool Ingest::MayGrow(uint64_t bytes) {
-  if (body_bytes() + bytes <= 2 * options_.max_body_bytes) return true;
+  if (body_bytes() + bytes <= 2 * max_body_bytes_) return true;
   counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
   return false;
+}
+
+void Ingest::NoteConnection(std::string_view client, std::string_view listener) {
+  if (options_.log == nullptr) return;
+  options_.log->Info("client_connected", "", {{"client", client}, {"listener", listener}});
+}
+
+void Ingest::NoteConnectionEnd(std::string_view client, std::string_view listener, Duration lasted,
+                               uint32_t messages) {
+  if (options_.log == nullptr) return;
+  options_.log->Info("client_gone", "",
+                     {{"client", client},
+                      {"listener", listener},
+                      {"ms", std::chrono::duration_cast<std::chrono::milliseconds>(lasted).count()},
+                      {"messages", messages}});
 }
 
 void Ingest::NoteRefusal(std::string_view step, std::string_view client, int code,

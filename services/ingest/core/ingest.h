@@ -39,6 +39,9 @@ struct IngestOptions {
   // Bodies that are being received or wait for their shard. New messages are refused above it; a
   // message that has begun is given up where it would take the sum above twice as much.
   uint64_t max_body_bytes = 128 * 1024 * 1024;
+  // Ingests of this process: each has its share of memory-pool-max, which goes before
+  // max_body_bytes.
+  uint32_t loops = 1;
   // Message ids and the choice between shards depend on it, so no two ingests may share it. 0:
   // drawn from the system; simulations give their own.
   uint64_t random = 0;
@@ -128,6 +131,10 @@ class Ingest {
   std::string NextMessageId() { return ids_.Next(wall_now()); }
   ReceivedWriter& received() { return received_; }
   // For operators: mail was turned away, at which step of which client, and why.
+  // For log-connections.
+  void NoteConnection(std::string_view client, std::string_view listener);
+  void NoteConnectionEnd(std::string_view client, std::string_view listener, Duration lasted,
+                         uint32_t messages);
   void NoteRefusal(std::string_view step, std::string_view client, int code, std::string_view text);
   SlowWork* slow_work() { return options_.slow_work; }
   AuthFailures& auth_failures() {
@@ -160,6 +167,7 @@ class Ingest {
   uint64_t policy_generation_ = 0;
   absl::flat_hash_map<const policy::v1::ClientSettings*, std::shared_ptr<const ClientProfile>>
       profiles_;
+  uint64_t max_body_bytes_ = 0;
   std::atomic<uint64_t> body_bytes_{0};
   std::atomic<bool> ready_{false};
   bool draining_ = false;

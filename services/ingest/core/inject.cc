@@ -144,7 +144,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     if (!request_.job_id().empty()) control.job_id = request_.job_id();
     if (!request_.envid().empty()) control.envid = request_.envid();
     RouteChoice choice;
-    if (auto refusal = ChooseRoute(*profile, control, message.mail_from(), choice)) {
+    if (auto refusal = ChooseRoute(*profile, control, message.mail_from(), "", choice)) {
       return StatusFor(*refusal);
     }
     const size_t added =

@@ -35,6 +35,11 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
     }
     aliases_[Lower(alias.source())] = std::move(target);
   }
+  for (const policy::v1::VirtualMtaSection* vmta : policy.virtual_mtas()) {
+    for (const policy::v1::SourceHost& host : vmta->source_hosts()) {
+      vmta_by_ip_.emplace(host.ip(), vmta->name());
+    }
+  }
   for (const std::string& domain : global.relay_domains().values()) {
     relay_domains_.insert(Lower(domain));
   }
@@ -75,6 +80,11 @@ std::optional<std::string> PolicyTables::Resolve(std::string_view address) const
     at = *next;
   }
   return std::nullopt;
+}
+
+const std::string* PolicyTables::VirtualMtaOf(std::string_view ip) const {
+  const auto found = vmta_by_ip_.find(std::string(ip));
+  return found == vmta_by_ip_.end() ? nullptr : &found->second;
 }
 
 std::shared_ptr<const PatternList> PolicyTables::FindPatternList(std::string_view name) {

@@ -34,6 +34,9 @@ class PolicyTables {
   // The address at the end of the aliases: `address` itself where it is none. Nothing: a loop.
   std::optional<std::string> Resolve(std::string_view address) const;
 
+  // The first virtual MTA that sends from that address; nullptr where none does.
+  const std::string* VirtualMtaOf(std::string_view ip) const;
+
   // nullptr where there is none.
   std::shared_ptr<const PatternList> FindPatternList(std::string_view name);
 
@@ -43,6 +46,7 @@ class PolicyTables {
   const config::PolicyView& policy_;
   const std::string host_name_;
   absl::flat_hash_map<std::string, std::string> aliases_;  // lower case to canonical
+  absl::flat_hash_map<std::string, std::string> vmta_by_ip_;
   absl::flat_hash_set<std::string> relay_domains_;
   absl::flat_hash_set<std::string> relay_addresses_;
   std::vector<config::RegexMatcher> relay_patterns_;

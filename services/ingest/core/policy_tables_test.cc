@@ -1,4 +1,5 @@
-// Proves who may be sent to by everybody, and where aliases lead.
+// Proves who may be sent to by everybody (relay-domain, relay-address, alias), and where aliases
+// lead.
 #include "services/ingest/core/policy_tables.h"
 
 #include "gtest/gtest.h"

@@ -45,6 +45,9 @@ SmtpConnection::SmtpConnection(Ingest& ingest, SmtpPeer peer, Driver& driver)
 
 SmtpConnection::~SmtpConnection() {
   Forget();
+  if (began_) {
+    ingest_.NoteConnectionEnd(connected_ip_, peer_.listener, ingest_.now() - *began_, messages_);
+  }
   ingest_.Remove(this);
 }
 
@@ -57,6 +60,10 @@ void SmtpConnection::Start(const mail::ServerReply* refusal) {
   } else if (refusal == nullptr && client.has_smtp_service() && !client.smtp_service()) {
     reply = {554, {5, 7, 1}, "No SMTP service for you"};
     refusal = &reply;
+  }
+  if (client.log_connections()) {
+    began_ = ingest_.now();
+    ingest_.NoteConnection(connected_ip_, peer_.listener);
   }
   session_.Start(ingest_.now(), refusal);
 }
@@ -266,7 +273,8 @@ std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end)
   header_done_ = true;
   cut_bytes_ = ReadHeader(*profile_, text_begin_, header_end, buffer_, *message_.mutable_message(),
                           control_);
-  if (auto refusal = ChooseRoute(*profile_, control_, message_.message().mail_from(), route_)) {
+  if (auto refusal = ChooseRoute(*profile_, control_, message_.message().mail_from(),
+                                 peer_.local_ip, route_)) {
     return refusal;
   }
   added_bytes_ =
@@ -367,6 +375,7 @@ void SmtpConnection::OnSubmissionDone(const SubmitResult& result) {
     return;
   }
   ingest_.Count(result, recipients_, body_size_);
+  messages_ += result.outcome == SubmitOutcome::kQueued;
   Forget();
   mail::ServerReply reply = ReplyFor(result);
   if (!reply.positive()) reply = Final(Noted("end of data", std::move(reply)));

@@ -117,6 +117,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::string tls_text_;  // for Received fields
   bool extended_ = false;
   uint32_t refusals_ = 0;
+  uint32_t messages_ = 0;                       // accepted
+  std::optional<MonotonicTime> began_;          // where the connection is logged
   std::optional<mail::ServerReply> held_back_;  // until the timer
   TimerId held_back_timer_ = 0;
   std::unique_ptr<SmtpAuth> auth_;         // an exchange is on its way

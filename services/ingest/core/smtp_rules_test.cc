@@ -4,6 +4,7 @@
 #include <string>
 
 #include "gtest/gtest.h"
+#include "services/base/log/log.h"
 #include "services/base/testing/manual_executor.h"
 #include "services/ingest/core/smtp_connection.h"
 #include "services/ingest/testing/fake_policy.h"
@@ -61,6 +62,7 @@ class SmtpRulesTest : public ::testing::Test {
     if (ingest_ == nullptr) {
       IngestOptions options;
       options.random = 42;
+      options.log = log_.get();
       ingest_ = std::make_unique<Ingest>(
           executor_, options,
           std::vector<ShardEndpoint>{{"shard-0", &shard_.enqueue(), &shard_.upload()}}, policy_);
@@ -73,6 +75,11 @@ class SmtpRulesTest : public ::testing::Test {
   sluice::testing::ManualExecutor executor_;
   std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
   FakeShard shard_;
+  std::vector<std::string> lines_;
+  std::unique_ptr<Log> log_ = std::make_unique<Log>(
+      LogOptions{.service = "t",
+                 .sink = [this](std::string_view line) { lines_.emplace_back(line); }},
+      executor_.clock());
   std::unique_ptr<Ingest> ingest_;
 };
 
@@ -140,6 +147,79 @@ TEST_F(SmtpRulesTest, ATransientErrorEndsTheSessionWhereThatIsSaid) {
   EXPECT_TRUE(client->Say("DATA\r\n").starts_with("354"));
   EXPECT_TRUE(client->Say("x\r\n.\r\n").starts_with("421 4.3.1"));
   EXPECT_TRUE(client->connection().session().closing());
+}
+
+TEST_F(SmtpRulesTest, MemoryPoolMaxBoundsWhatIsOnItsWay) {
+  policy_->global_settings.set_memory_pool_max(1000);
+  auto one = Connect();
+  auto two = Connect();
+  const char kMail[] = "EHLO c\r\nMAIL FROM:<a@b.test> SIZE=1000\r\n";
+  EXPECT_TRUE(one->Say(kMail).ends_with("Sender OK\r\n"));
+  one->Say("RCPT TO:<x@y.test>\r\nDATA\r\n");
+  EXPECT_NE(two->Say(kMail).find("\r\n451 4.3.1"), std::string::npos);
+  EXPECT_TRUE(one->Say("x\r\n.\r\n").starts_with("250"));
+  EXPECT_TRUE(two->Say("MAIL FROM:<a@b.test> SIZE=1000\r\n").starts_with("250"));
+}
+
+TEST_F(SmtpRulesTest, ConnectionsAreLoggedWhereThatIsSaid) {
+  policy_->loopback->set_log_connections(true);
+  auto quiet = Connect("192.0.2.1");
+  quiet.reset();
+  const size_t before = lines_.size();
+  auto client = Connect();
+  client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\nx\r\n.\r\n");
+  executor_.Advance(std::chrono::milliseconds(1500));
+  client.reset();
+  ASSERT_EQ(lines_.size(), before + 2);
+  EXPECT_NE(lines_[before].find("event=client_connected client=127.0.0.1"), std::string::npos)
+      << lines_[before];
+  EXPECT_NE(lines_[before + 1].find("ms=1500 messages=1"), std::string::npos) << lines_[before + 1];
+}
+
+TEST_F(SmtpRulesTest, GreetingAndTimesAreThoseOfTheClient) {
+  policy_->global_settings.set_smtp_greeting("hello there");
+  policy_->loopback->set_smtp_command_timeout_us(7'000'000);
+  policy_->loopback->set_smtp_data_timeout_us(60'000'000);
+  policy_->loopback->set_smtp_min_data_rate(10);
+  auto client = Connect();
+  EXPECT_EQ(client->heard(), "220 mx.test hello there\r\n");
+  const MonotonicTime now = executor_.clock().Now();
+  EXPECT_EQ(client->connection().session().deadline(), now + std::chrono::seconds(7));
+  client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+  EXPECT_EQ(client->connection().session().deadline(), now + mail::kDataRateGrace);
+  client->Say(std::string(998, 'x') + "\r\n");
+  EXPECT_EQ(client->connection().session().deadline(), now + std::chrono::seconds(60));
+}
+
+TEST_F(SmtpRulesTest, ReceivedSaysAsMuchAsItMay) {
+  const auto send = [&](Client& client) {
+    client.Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+    return client.Say("Received: one\r\nReceived: two\r\nX-Virtual-MTA: default\r\n\r\nx\r\n.\r\n");
+  };
+  policy_->loopback->set_hide_message_source(true);
+  policy_->loopback->set_process_x_virtual_mta(true);
+  policy_->loopback->set_retain_x_virtual_mta(true);
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  EXPECT_TRUE(send(*client).starts_with("250"));
+  ASSERT_EQ(shard_.taken.size(), 1u);
+  EXPECT_TRUE(shard_.taken[0].body.starts_with("Received: by mx.test (Sluice) with ESMTP id "));
+  EXPECT_EQ(shard_.taken[0].body.find("127.0.0.1"), std::string::npos);
+  EXPECT_NE(shard_.taken[0].body.find("\r\nX-Virtual-MTA: default\r\n"), std::string::npos);
+
+  auto next = std::make_shared<FakePolicy>();
+  next->loopback->set_add_received_header(false);
+  next->loopback->set_max_message_hops(2);
+  ingest_->SetPolicy(next);
+  EXPECT_TRUE(send(*client).starts_with("250"));
+  ASSERT_EQ(shard_.taken.size(), 2u);
+  EXPECT_TRUE(shard_.taken[1].body.starts_with("Received: one\r\n"));
+
+  auto strict = std::make_shared<FakePolicy>();
+  strict->loopback->set_max_message_hops(1);
+  ingest_->SetPolicy(strict);
+  EXPECT_TRUE(send(*client).starts_with("554 5.4.6"));
+  EXPECT_EQ(shard_.taken.size(), 2u);
 }
 
 TEST_F(SmtpRulesTest, AddedAndRemovedFieldsAreCounted) {

@@ -19,9 +19,10 @@ class FakePolicy final : public config::PolicyView {
     global_settings.set_host_name("mx.test");
     AddVirtualMta("default");
   }
-  void AddVirtualMta(const std::string& name) {
+  void AddVirtualMta(const std::string& name, const std::string& source_ip = "") {
     vmtas_.push_back(std::make_unique<policy::v1::VirtualMtaSection>());
     vmtas_.back()->set_name(name);
+    if (!source_ip.empty()) vmtas_.back()->add_source_hosts()->set_ip(source_ip);
     vmta_pointers_.push_back(vmtas_.back().get());
   }
 

@@ -256,9 +256,10 @@ class Shard {
             const common::v1::Reply& reply, const common::v1::Attempt* attempt,
             const std::string& author = {}, const std::string& reason = {});
   std::string NewMessageId(int64_t now_us, uint64_t storage_key) const;
-  // Queues the copy that bcc-upon-delivery asks for: once for each group of which a recipient was
-  // delivered.
-  void CopyUponDelivery(Queue& queue, const StoredMessage& message, uint64_t storage_key);
+  // Queues the copy that bcc-upon-delivery asks for: once for each group of which a recipient,
+  // `delivered`, was delivered.
+  void CopyUponDelivery(Queue& queue, const StoredMessage& message,
+                        const common::v1::Delivery& delivered, uint64_t storage_key);
   void SendDsn(Queue& queue, const common::v1::Delivery& delivery, const StoredMessage& message,
                uint64_t storage_key, const common::v1::Reply& reply, common::v1::EventKind kind,
                bool relayed = false);

@@ -14,7 +14,8 @@ std::string Shard::NewMessageId(int64_t now_us, uint64_t storage_key) const {
          U64Key(std::hash<std::string>()(options_.name) ^ epoch_).substr(6);
 }
 
-void Shard::CopyUponDelivery(Queue& queue, const StoredMessage& message, uint64_t storage_key) {
+void Shard::CopyUponDelivery(Queue& queue, const StoredMessage& message,
+                             const common::v1::Delivery& delivered, uint64_t storage_key) {
   const std::string& to = SettingsOf(queue).bcc_upon_delivery();
   // A copy, or a report, has a parent: copies of copies would never end.
   if (to.empty() || !message.envelope.parent_id().empty()) return;
@@ -46,6 +47,9 @@ void Shard::CopyUponDelivery(Queue& queue, const StoredMessage& message, uint64_
   deliveries[0].set_rcpt_given(to);
   deliveries[0].set_notify(kNotifyNever);
   deliveries[0].set_vmta(std::string(queue.vmta()));
+  // Of a mail merge: the text as that recipient got it.
+  *deliveries[0].mutable_merge_variables() = delivered.merge_variables();
+  *deliveries[0].mutable_parts() = delivered.parts();
   AddMessage(std::move(copy), std::move(deliveries), key, {});
 }
 

@@ -91,10 +91,12 @@ v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
     *detail = absl::StrCat("the spool holds ", spool, " bytes; its limit is ", limit);
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
   }
+  const uint64_t reserve = std::max<uint64_t>(
+      options_.reserve_bytes, uint64_t{policy_->global().spool_min_free_space_mb()} << 20);
   if (health_.volume_free_bytes > 0 &&
-      health_.volume_free_bytes < options_.reserve_bytes + 2 * bytes_since_health_) {
+      health_.volume_free_bytes < reserve + 2 * bytes_since_health_) {
     *detail = absl::StrCat("the spool's volume has ", health_.volume_free_bytes, " bytes left, ",
-                           options_.reserve_bytes, " are kept in reserve");
+                           reserve, " are kept in reserve");
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
   }
   return v1::EnqueueResult::OUTCOME_UNSPECIFIED;

@@ -54,7 +54,7 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
   std::vector<DeliveryKey> new_keys;
   const common::v1::Reply* remembered = nullptr;
   bool reached = false;
-  bool delivered = false;
+  const common::v1::Delivery* delivered = nullptr;
   uint32_t ended = 0;
   for (size_t i = 0; i < lease.keys.size(); ++i) {
     const auto position = static_cast<uint32_t>(i);
@@ -65,7 +65,7 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
     reached |= ReachedRemote(reply, outcome);
     if (outcome == v1::RECIPIENT_OUTCOME_DELIVERED) {
       Delivered(queue, lease.keys[i], delivery, *lease.message, result, reply);
-      delivered = true;
+      delivered = &delivery;
       ++ended;
     } else if (outcome == v1::RECIPIENT_OUTCOME_PERMANENT) {
       remembered = &reply;
@@ -88,7 +88,9 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
     }
   }
   // Before the message may go.
-  if (delivered) CopyUponDelivery(queue, *lease.message, lease.keys[0].storage_key);
+  if (delivered != nullptr) {
+    CopyUponDelivery(queue, *lease.message, *delivered, lease.keys[0].storage_key);
+  }
   if (ended > 0) RecipientsLess(lease.keys[0].storage_key, *lease.message, ended);
   if (remembered != nullptr) queues_.Remember(queue, *remembered, now_us);
   if (reached) LeaveRetryMode(queue);
@@ -128,7 +130,7 @@ void Shard::SettleLate(const DeliveryKey& key, std::shared_ptr<const v1::GroupRe
       if (!LoadLease(*lease) || !lease->settled.insert(static_cast<uint32_t>(i)).second) return;
       Delivered(*lease->queue, lease->keys[i], lease->deliveries[i], *lease->message, *result,
                 result->reply());
-      CopyUponDelivery(*lease->queue, *lease->message, key.storage_key);
+      CopyUponDelivery(*lease->queue, *lease->message, lease->deliveries[i], key.storage_key);
       RecipientsLess(key.storage_key, *lease->message, 1);
       if (lease->session != nullptr) {
         lease->session->out.header.add_lost_leases(id);
@@ -159,7 +161,7 @@ void Shard::SettleLate(const DeliveryKey& key, std::shared_ptr<const v1::GroupRe
     if (message == nullptr) return true;
     row.queue->LaneOf(row.key.lane).busy.insert(row.key);
     Delivered(*row.queue, row.key, row.delivery, *message, *result, result->reply());
-    CopyUponDelivery(*row.queue, *message, key.storage_key);
+    CopyUponDelivery(*row.queue, *message, row.delivery, key.storage_key);
     RecipientsLess(key.storage_key, *message, 1);
     FreeWhenDurable(*row.queue, {row.key}, {});
     return true;

@@ -144,6 +144,43 @@ TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainBelowIt) {
   EXPECT_EQ(injector().outcome(third), v1::EnqueueResult::OUTCOME_QUEUED);
 }
 
+TEST_F(ShardRulesTest, MailIsPutOffBelowSpoolMinFreeSpace) {
+  Defaults();
+  auto& settings =
+      *policy_.mutable_sections(0)->mutable_content()->mutable_global()->mutable_settings();
+  settings.set_spool_min_free_space_mb(5'000'000);
+  SetPolicy();
+  store_.health().volume_free_bytes = uint64_t{4'000'000} << 20;
+  Run(std::chrono::seconds(2));
+  const uint64_t refused = injector().Send({"a@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(refused), v1::EnqueueResult::OUTCOME_REFUSED_FULL);
+  settings.set_spool_min_free_space_mb(3'000'000);
+  SetPolicy();
+  const uint64_t taken = injector().Send({"a@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(taken), v1::EnqueueResult::OUTCOME_QUEUED);
+}
+
+TEST_F(ShardRulesTest, EventsAreKeptAsLongAsThePolicySays) {
+  Defaults();
+  auto& settings =
+      *policy_.mutable_sections(0)->mutable_content()->mutable_global()->mutable_settings();
+  settings.set_events_keep_us(int64_t{600} * 1'000'000);
+  SetPolicy();
+  injector().Send({"a@x.example"});
+  Run(std::chrono::minutes(9));
+  EXPECT_EQ(Status().events_dropped_total(), 0U);
+  Run(std::chrono::minutes(5));
+  EXPECT_EQ(Status().events_dropped_total(), 1U);
+  settings.set_events_keep_us(int64_t{86'400} * 1'000'000);
+  settings.set_events_keep_bytes(1);
+  SetPolicy();
+  injector().Send({"b@x.example"});
+  Run(std::chrono::minutes(5));
+  EXPECT_EQ(Status().events_dropped_total(), 2U);
+}
+
 TEST_F(ShardRulesTest, WhatWasDeliveredIsCopiedOnceAndCopiesAreNot) {
   Defaults().set_bcc_upon_delivery("archive@copies.example");
   SetPolicy();
