@@ -65,6 +65,14 @@ std::vector<Directive> AuthDirectives() {
   user("password", "password", Grammar::kText,
        "The user's password, its crypt(5) hash, or a SCRAM-SHA-256 verifier.")
       .secret = true;
+  user("authentication-method", "authentication_method", Grammar::kChoice,
+       "How the user is known: by a password, or by the certificate that the client shows; one of "
+       "the system is nobody here.")
+      .choices = "password,system,certificate";
+  user(
+      "tls-certificate", "tls_certificate", Grammar::kFile,
+      "PEM file of the certificate, with authentication-method certificate: a client that shows it "
+      "and has its key is the user, without AUTH.");
   user("source", "source", Grammar::kSectionName,
        "The named <source> whose directives hold for the user.")
       .choices = "source";

@@ -43,12 +43,6 @@ void AddProcessors(Table* t) {
   t->Add("log-match-info", kEmailPatterns, Grammar::kBool, "Log which pattern matched.");
 }
 
-void AddUsers(Table* t) {
-  t->Add("authentication-method", kSmtpUser, Grammar::kChoice, "How the user is known.").choices =
-      "password,system,certificate";
-  t->Add("tls-certificate", kSmtpUser, Grammar::kFile, "The user's certificate.");
-}
-
 void AddListeners(Table* t) {
   t->Add("await-slot", kListener, Grammar::kBool,
          "Nothing: a connection over the limit is answered at once.", Status::kNoEffect);
@@ -145,7 +139,6 @@ void AddSpoolAndDns(Table* t) {
 std::vector<Directive> SectionDirectives() {
   Table table;
   AddProcessors(&table);
-  AddUsers(&table);
   AddListeners(&table);
   AddSending(&table);
   AddSeedSections(&table);

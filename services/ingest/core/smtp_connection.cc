@@ -78,7 +78,7 @@ void SmtpConnection::OnStartTls(size_t discarded) {
   ingest_.mutable_counters().starttls_injections.fetch_add(1, std::memory_order_relaxed);
 }
 
-void SmtpConnection::OnTlsReady(const TlsFacts& facts) {
+void SmtpConnection::OnTlsReady(const TlsFacts& facts, std::string user) {
   IngestCounters& counters = ingest_.mutable_counters();
   counters.tls_connections.fetch_add(1, std::memory_order_relaxed);
   if (facts.resumed) counters.tls_resumed.fetch_add(1, std::memory_order_relaxed);
@@ -87,7 +87,9 @@ void SmtpConnection::OnTlsReady(const TlsFacts& facts) {
   hello_.clear();
   claimed_hello_.clear();
   extended_ = false;
-  if (!user_.empty()) BecomeUser("");  // said in clear: it does not count any more
+  if (!user.empty()) counters.auth_succeeded.fetch_add(1, std::memory_order_relaxed);
+  // What was said in clear does not count any more.
+  if (!user.empty() || !user_.empty()) BecomeUser(std::move(user));
   session_.OnTlsReady(ingest_.now());
 }
 

@@ -48,7 +48,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   mail::SmtpServerSession& session() { return session_; }
   const ClientProfile& profile() const { return *profile_; }
   // The handshake that session().tls_handshake() asked for is done.
-  void OnTlsReady(const TlsFacts& facts);
+  // `user`: whom the client's certificate makes it; empty: nobody.
+  void OnTlsReady(const TlsFacts& facts, std::string user = "");
   // It failed, or the driver gave it up.
   void OnTlsFailed();
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/net/tls_certificate.h"
 
 namespace sluice::ingest {
 namespace {
@@ -34,17 +35,38 @@ TlsServerOptions OptionsOf(const policy::v1::GlobalSettings& global,
 
 }  // namespace
 
+absl::StatusOr<std::shared_ptr<const CertificateUsers>> ListenerTls::ReadUsers(
+    const config::PolicyView& policy) {
+  auto users = std::make_shared<CertificateUsers>();
+  for (const policy::v1::SmtpUserSection* user : policy.smtp_users()) {
+    if (user->authentication_method() != "certificate" || user->tls_certificate().empty()) continue;
+    const auto certificate = ReadCertificate(user->tls_certificate());
+    if (!certificate.ok()) {
+      return absl::Status(
+          certificate.status().code(),
+          absl::StrCat("<smtp-user ", user->name(), ">: ", certificate.status().message()));
+    }
+    users->emplace(CertificateFingerprint(certificate->get()), user->name());
+  }
+  if (users->empty()) return nullptr;
+  return users;
+}
+
 absl::StatusOr<std::vector<SmtpListenerTls>> ListenerTls::Make(
     const config::PolicyView& policy, const std::vector<Endpoint>& addresses) {
   std::vector<SmtpListenerTls> made;
   std::vector<Entry> entries;
   const policy::v1::ListenerSettings none;
+  auto users = ReadUsers(policy);
+  if (!users.ok()) return users.status();
   for (const Endpoint& address : addresses) {
     const policy::v1::ListenerSettings* own = policy.FindListener(address.ToString());
     if (own == nullptr) own = &none;
-    const TlsServerOptions options = OptionsOf(policy.global(), *own);
+    TlsServerOptions options = OptionsOf(policy.global(), *own);
+    options.ask_client_certificate = *users != nullptr;
     SmtpListenerTls& tls = made.emplace_back();
     tls.immediate = own->immediate_tls();
+    tls.users = *users;
     if (options.certificates.empty()) {
       if (!tls.immediate) continue;
       return absl::InvalidArgumentError(

@@ -35,6 +35,9 @@ class ListenerTls {
   std::vector<Change> ReloadChanged();
 
  private:
+  // Those with authentication-method certificate; null: there is none.
+  static absl::StatusOr<std::shared_ptr<const CertificateUsers>> ReadUsers(
+      const config::PolicyView& policy);
   struct Entry {
     std::shared_ptr<TlsServerContext> context;
     std::string last_error;

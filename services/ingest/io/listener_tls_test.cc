@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "services/base/net/tls_certificate.h"
 #include "services/base/net/tls_self_signed.h"
 #include "services/ingest/testing/fake_policy.h"
 
@@ -93,6 +94,27 @@ TEST_F(ListenerTlsTest, WhatAListenerSaysGoesBeforeWhatIsSaidForAll) {
   EXPECT_EQ(listener.ca_file, "");
   EXPECT_EQ(listener.protocols,
             (TlsProtocols{false, false, true, false, "HIGH", "TLS_AES_256_GCM_SHA384"}));
+}
+
+TEST_F(ListenerTlsTest, UsersAreKnownByTheirCertificate) {
+  AddGlobal();
+  auto& user = policy_.users.emplace_back();
+  user.set_name("tim");
+  user.set_authentication_method("password");
+  user.set_tls_certificate(path_);
+  auto made = tls_.Make(policy_, addresses_);
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ((*made)[0].users, nullptr);
+  EXPECT_FALSE((*made)[0].context->options().ask_client_certificate);
+  user.set_authentication_method("certificate");
+  made = tls_.Make(policy_, addresses_);
+  ASSERT_TRUE(made.ok()) << made.status();
+  const auto certificate = ReadCertificate(path_);
+  EXPECT_EQ((*made)[0].users->at(CertificateFingerprint(certificate->get())), "tim");
+  EXPECT_TRUE((*made)[0].context->options().ask_client_certificate);
+  user.set_tls_certificate("none.pem");
+  const auto refused = tls_.Make(policy_, addresses_);
+  EXPECT_NE(refused.status().message().find("<smtp-user tim>"), absl::string_view::npos);
 }
 
 TEST_F(ListenerTlsTest, SaysOnceWhatCameOfChangedFiles) {

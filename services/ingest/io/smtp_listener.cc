@@ -136,7 +136,13 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
   void OnWritable() override { Update(); }
   void OnTlsReady() override {
     if (ending_) return;
-    smtp_->OnTlsReady(tcp_.tls()->facts());
+    const TlsFacts& facts = tcp_.tls()->facts();
+    std::string user;
+    if (tls_.users != nullptr) {
+      const auto found = tls_.users->find(facts.peer_fingerprint);
+      if (found != tls_.users->end()) user = found->second;
+    }
+    smtp_->OnTlsReady(facts, std::move(user));
     if (tls_.immediate) smtp_->Start(refusal_ ? &*refusal_ : nullptr);
     Update();
   }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "services/base/net/event_loop.h"
 #include "services/base/net/ip_address.h"
@@ -22,10 +23,14 @@ struct IngestLoop {
   Ingest* ingest = nullptr;
 };
 
+// Users by the SHA-256 fingerprint of their certificate.
+using CertificateUsers = absl::flat_hash_map<std::string, std::string>;
+
 // What a listener can do with TLS.
 struct SmtpListenerTls {
-  std::shared_ptr<TlsServerContext> context;  // null: nothing
-  bool immediate = false;                     // the handshake comes first; else STARTTLS
+  std::shared_ptr<TlsServerContext> context;      // null: nothing
+  bool immediate = false;                         // the handshake comes first; else STARTTLS
+  std::shared_ptr<const CertificateUsers> users;  // null: none is known by a certificate
 };
 
 struct SmtpListenerOptions {

@@ -11,6 +11,7 @@
 
 #include "services/base/net/connector.h"
 #include "services/base/net/tcp_connection.h"
+#include "services/base/net/tls_certificate.h"
 #include "services/base/net/tls_client_context.h"
 #include "services/base/net/tls_self_signed.h"
 #include "services/base/net/tls_session.h"
@@ -145,6 +146,27 @@ TEST_F(SmtpListenerTlsTest, StartTlsAndTheRecord) {
       << text;
   EXPECT_EQ(ingest_->counters().tls_connections, 1u);
   EXPECT_EQ(Say("QUIT\r\n").substr(0, 3), "221");
+}
+
+TEST_F(SmtpListenerTlsTest, AKnownCertificateIsTheUser) {
+  policy_->loopback->set_require_auth(true);
+  Start();
+  auto users = std::make_shared<CertificateUsers>();
+  const auto certificate = ReadCertificate(path_);
+  users->emplace(CertificateFingerprint(certificate->get()), "tim");
+  for (const bool known : {true, false}) {
+    listener_->SetTls({{context_, true, known ? users : nullptr}});
+    Connect(0);
+    Encrypt();
+    Reply();
+    Say("EHLO c.test\r\n");
+    EXPECT_EQ(Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), known ? "250" : "530");
+    if (!known) continue;
+    Say("RSET\r\n");
+    SendMessage();
+    EXPECT_EQ(shard_.taken.back().message.message().user(), "tim");
+    EXPECT_NE(shard_.taken.back().body.find("with ESMTPSA "), std::string::npos);
+  }
 }
 
 TEST_F(SmtpListenerTlsTest, TlsFromTheFirstByteAndResumed) {
