@@ -32,6 +32,9 @@ class Handler : public SmtpServerHandler {
   std::optional<ServerReply> OnRcpt(const RcptCommand& rcpt) override {
     SLUICE_CHECK(state_ == State::kMail || state_ == State::kRcpt);
     log += "rcpt " + rcpt.to + "\n";
+    if (rcpt.merge != nullptr) {
+      for (const auto& [name, value] : rcpt.merge->variables) log += name + "=" + value + "\n";
+    }
     if (rcpt.to.starts_with("r")) return Give({550, {5, 1, 1}, rcpt.to});
     state_ = State::kRcpt;
     return Give({250, {2, 1, 5}, "OK " + rcpt.to});
@@ -58,6 +61,17 @@ class Handler : public SmtpServerHandler {
     state_ = State::kIdle;
     body_.clear();
     held_.reset();
+  }
+  bool OffersMailMerge() override { return true; }
+  void OnPartEnd(uint32_t number) override {
+    SLUICE_CHECK(state_ == State::kData);
+    log += "part " + std::to_string(number) + "\n";
+  }
+  bool OffersXclient() override { return true; }
+  ServerReply OnXclient(const XclientCommand& xclient) override {
+    SLUICE_CHECK(state_ == State::kIdle);
+    log += "xclient " + xclient.address.value_or("") + "\n";
+    return {220, {}, ""};
   }
   std::string AuthMechanisms() override { return "PLAIN"; }
   std::optional<ServerReply> OnAuth(std::string_view mechanism,
