@@ -726,6 +726,10 @@ class Cluster {
   }
   void FailUnended() {
     if (open_injections_ > 0) ledger_.Fail("injections without an end");
+    for (auto& node : workers_) {
+      if (node->worker == nullptr) continue;
+      Log(node->name + ": " + node->worker->Status(true).ShortDebugString());
+    }
     for (auto& node : shards_) {
       if (node->shard == nullptr) {
         ledger_.Fail(node->name + " is down");

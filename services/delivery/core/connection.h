@@ -102,7 +102,8 @@ class ConnectionHandler {
   // Asked right before the final dot: false where the lease has run out; the connection then closes
   // without it.
   virtual bool MayFinish(uint64_t lease_id) = 0;
-  // The last call; what had been sent and not answered was reported by OnResult before.
+  // The last call; what had been sent and not answered was reported by OnResult before. What was
+  // given to it when it had ended, within the last of these calls, was not.
   virtual void OnClosed(ConnectionEnd end) = 0;
 };
 

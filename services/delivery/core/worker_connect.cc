@@ -127,6 +127,7 @@ void Worker::QuitIdle(Conn& conn) {
 void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   SLUICE_CHECK(conn.under_way > 0);
   --conn.under_way;
+  std::erase(conn.work, result.lease_id());
   result.mutable_attempt()->set_connection_id(conn.id);
   if (result.outcome() == queue::v1::RECIPIENT_OUTCOME_DELIVERED) {
     ++conn.delivered;
@@ -224,6 +225,8 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     queue.last_failure = end.reply;
   }
   const bool useless = !conn.answered && !conn.quitting && !conn.set_aside;
+  // Given to it when it had ended already: the result of the one before told us of a free place.
+  for (uint64_t id : conn.work) GiveBack(id);
   RemoveConn(conn);
   if (useless) ++queue.useless;
   if (draining_) {

@@ -224,6 +224,7 @@ struct Worker::Conn final : ConnectionHandler {
   bool quitting = false;
   bool foreign = false;  // of a queue or source that is not ours any more
   size_t under_way = 0;
+  std::vector<uint64_t> work;  // their ids
   uint64_t sent = 0;
   uint64_t delivered = 0;
   uint32_t errors = 0;

@@ -343,6 +343,7 @@ void Worker::SendPaced(Queue& queue) {
     ++best->sent;
     EndIdle(*best);
     if (best->idle != 0) executor_.Cancel(std::exchange(best->idle, 0));
+    best->work.push_back(queue.waiting.front().work_id);
     Transaction transaction = std::move(next);
     queue.waiting.pop_front();
     best->connection->Send(std::move(transaction));
