@@ -11,8 +11,8 @@
 #include "services/ingest/core/inject.h"
 #include "services/ingest/io/listener_tls.h"
 #include "services/ingest/io/smtp_listener.h"
-#include "services/ingest/pickup/pickup.h"
 #include "services/ingest/io/work_thread.h"
+#include "services/ingest/pickup/pickup.h"
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
 
