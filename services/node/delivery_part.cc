@@ -111,11 +111,24 @@ absl::Status DeliveryPart::SetUpReceiverTls(const config::PolicyView& policy) {
       delivery::ReceiverTls::Create(thread_.loop(), *dns_, *connections_, std::move(options));
   if (!made.ok()) return made.status();
   receiver_tls_ = *std::move(made);
+  WarnOfDane(policy);
   return absl::OkStatus();
+}
+
+// DANE without a validating resolver on loopback checks nothing: somebody should know.
+void DeliveryPart::WarnOfDane(const config::PolicyView& policy) const {
+  if (options_.log == nullptr || dns_->trusted()) return;
+  for (const auto* vmta : policy.virtual_mtas()) {
+    if (!policy.ForQueue("any.invalid", vmta->name(), "")->use_dane()) continue;
+    options_.log->Warn("dane_without_resolver",
+                       "use-dane has no effect: not every name server is on loopback", {});
+    return;
+  }
 }
 
 void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = policy;
+  WarnOfDane(*policy_);
   worker_->SetPolicy(std::move(policy));
 }
 

@@ -46,6 +46,7 @@ class DeliveryPart {
 
  private:
   absl::Status SetUpReceiverTls(const config::PolicyView& policy);
+  void WarnOfDane(const config::PolicyView& policy) const;
 
   const Options& options_;
   const std::vector<delivery::ShardAddress> shards_;

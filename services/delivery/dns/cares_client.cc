@@ -119,6 +119,8 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
     ArmTimer();
   }
 
+  bool trusted() const { return trusted_; }
+
   void Close() {
     if (channel_ == nullptr) return;
     ares_destroy(channel_);
@@ -236,6 +238,8 @@ absl::StatusOr<std::unique_ptr<CaresClient>> CaresClient::Create(Executor& execu
 CaresClient::CaresClient(std::shared_ptr<Channel> channel) : channel_(std::move(channel)) {}
 
 CaresClient::~CaresClient() { channel_->Close(); }
+
+bool CaresClient::trusted() const { return channel_->trusted(); }
 
 void CaresClient::Query(const std::string& name, DnsType type, Done done) {
   channel_->Query(name, type, std::move(done));

@@ -99,6 +99,7 @@ class DaneUnbound : public ::testing::Test {
     auto client = CaresClient::Create(loop_, loop_.io(), {.servers = {server}});
     ASSERT_TRUE(client.ok()) << client.status();
     dns_ = *std::move(client);
+    EXPECT_TRUE(dns_->trusted());
   }
 
   DaneResult Lookup(const std::string& host) {
@@ -138,6 +139,22 @@ TEST_F(DaneUnbound, WhatAValidatingResolverSays) {
   const DaneResult bogus = Lookup("mx.tampered.test");
   EXPECT_EQ(bogus.outcome, DaneOutcome::kTemporary);
   EXPECT_EQ(Lookup("bare.tampered.test").outcome, DaneOutcome::kNone);
+}
+
+// Servers elsewhere, or one elsewhere among others: what they say is not believed.
+TEST(CaresClient, TrustIsForLoopbackOnly) {
+  EventLoop loop;
+  for (const auto& [servers, trusted] :
+       std::vector<std::pair<std::vector<std::string>, bool>>{{{"127.0.0.1"}, true},
+                                                              {{"127.9.9.9:5353"}, true},
+                                                              {{"[::1]:53"}, true},
+                                                              {{"192.0.2.53"}, false},
+                                                              {{"127.0.0.1", "192.0.2.53"}, false},
+                                                              {{"[2001:db8::1]:53"}, false}}) {
+    const auto client = CaresClient::Create(loop, loop.io(), {.servers = servers});
+    ASSERT_TRUE(client.ok());
+    EXPECT_EQ((*client)->trusted(), trusted) << servers[0];
+  }
 }
 
 // The MX records carry the resolver's word to the worker.
