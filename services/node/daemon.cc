@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <future>
 #include <thread>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -408,10 +409,17 @@ std::string Daemon::Metrics() {
         status.delivered_total());
     add("sluice_delivery_transient_total", "Recipients deferred.", false, status.transient_total());
     add("sluice_delivery_permanent_total", "Recipients refused.", false, status.permanent_total());
-    const auto [policed, sts] = delivery_->thread().Call([this] {
-      return std::pair(delivery_->receiver_tls().policed_stats(),
-                       delivery_->receiver_tls().mta_sts_stats());
+    const auto [policed, sts, tls] = delivery_->thread().Call([this] {
+      return std::tuple(delivery_->receiver_tls().policed_stats(),
+                        delivery_->receiver_tls().mta_sts_stats(), delivery_->tls_stats());
     });
+    add("sluice_delivery_tls_handshakes_total", "TLS handshakes that were done.", false,
+        tls.handshakes);
+    add("sluice_delivery_tls_resumed_total", "TLS handshakes that resumed a session.", false,
+        tls.resumed);
+    add("sluice_delivery_tls_failures_total", "TLS handshakes that failed.", false, tls.failures);
+    add("sluice_delivery_tls_fallbacks_total",
+        "Connections made anew in clear after a failed handshake.", false, tls.fallbacks);
     add("sluice_delivery_tls_policy_checks_total", "Connections held to DANE or MTA-STS.", false,
         policed.checks);
     add("sluice_delivery_tls_policy_refused_total", "Hosts that a TLS policy did not allow.", false,

@@ -43,6 +43,7 @@ class DeliveryPart {
   LoopThread& thread() { return thread_; }
   // On the loop's thread.
   const delivery::ReceiverTls& receiver_tls() const { return *receiver_tls_; }
+  const delivery::OutboundTlsStats& tls_stats() const { return connections_->tls_stats(); }
 
  private:
   absl::Status SetUpReceiverTls(const config::PolicyView& policy);

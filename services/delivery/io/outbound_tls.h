@@ -10,17 +10,10 @@
 #include "absl/status/statusor.h"
 #include "services/base/net/tls_client_context.h"
 #include "services/delivery/core/connection.h"
+#include "services/delivery/io/outbound_connection.h"
 #include "services/mail/smtp_client_session.h"
 
 namespace sluice::delivery {
-
-// Grow only.
-struct OutboundTlsStats {
-  uint64_t handshakes = 0;  // that were done
-  uint64_t resumed = 0;     // of these
-  uint64_t failures = 0;
-  uint64_t fallbacks = 0;  // connections made anew in clear after a failure
-};
 
 // Thread-safety: none. Memory: at most kMaxContexts contexts, each with kMaxSessions sessions.
 class OutboundTls {
