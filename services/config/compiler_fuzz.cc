@@ -2,6 +2,7 @@
 // printed, or diagnostics, within bounds.
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "services/base/check.h"
@@ -26,7 +27,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       "f", std::string_view(reinterpret_cast<const char*>(data), size), files);
   SLUICE_CHECK(compiled.diagnostics.size() <= 1'001);
   for (const auto& diagnostic : compiled.diagnostics) {
-    SLUICE_CHECK(!diagnostic.ToString().empty());
+    const std::string text = diagnostic.ToString();
+    SLUICE_CHECK(!text.empty());
+    for (size_t at = 0; at < text.size();) {
+      const size_t bytes = sluice::config::Utf8Bytes(text, at);
+      SLUICE_CHECK(bytes > 0);
+      at += bytes;
+    }
   }
   if (!compiled.ok()) return 0;
   const auto view = sluice::config::PolicyView::Build(compiled.snapshot);

@@ -25,13 +25,17 @@ struct Diagnostic {
   std::string hint;  // "did you mean ...?"; may be empty
 
   // "FILE:LINE:COLUMN: error: MESSAGE", then the line, a caret below the column, and the hint.
-  // Without line feed at the end. Control characters of the line are shown as "?".
+  // Without line feed at the end. Control characters of the line, and whatever is not UTF-8, are
+  // shown as "?".
   std::string ToString() const;
 };
 
 bool HasErrors(const std::vector<Diagnostic>& diagnostics);
 // All of them, errors first, a line feed after each.
 std::string Render(const std::vector<Diagnostic>& diagnostics);
+
+// Bytes of the UTF-8 character that begins at `at`; 0 where none does (RFC 3629). Pure.
+size_t Utf8Bytes(std::string_view text, size_t at);
 
 // The candidate that `name` was most likely meant to be: at most a third of its letters differ.
 // Names longer than 64 bytes have none. Case-insensitive.

@@ -17,6 +17,16 @@ constexpr size_t kMaxReserved = 300'000;
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\f' || c == '\v'; }
 
+// Elsewhere than in comments other bytes are refused: services exchange settings as UTF-8.
+bool IsUtf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const size_t bytes = Utf8Bytes(text, at);
+    if (bytes == 0) return false;
+    at += bytes;
+  }
+  return true;
+}
+
 class LineReader {
  public:
   LineReader(std::shared_ptr<const std::string> file, int line, std::string_view text,
@@ -40,6 +50,10 @@ class LineReader {
       if (text_[at] == '/' && (tokens.empty() || regex)) {
         if (!ReadRegex(&at, &token)) return std::nullopt;
       } else if (!ReadToken(&at, &token)) {
+        return std::nullopt;
+      }
+      if (!IsUtf8(token.text)) {
+        Fail(static_cast<size_t>(token.column), "this is not UTF-8");
         return std::nullopt;
       }
       if (tokens.empty()) regex = takes_regex_(absl::AsciiStrToLower(token.text));

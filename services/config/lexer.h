@@ -36,7 +36,8 @@ struct Statement {
 // `#` outside quotes starts a comment; LF and CRLF end lines; a byte order mark at the
 // start is skipped; double quotes group, with \" and \\ inside; a line that ends in a comma goes on
 // in the next one. Where `takes_regex` says so of the name, and at the start of a line, /.../flags
-// is one token, quotes and blanks included. Lines over 1 MiB are refused. What cannot be read
+// is one token, quotes and blanks included. Lines over 1 MiB, and what is not UTF-8 outside of
+// comments, are refused. What cannot be read
 // becomes a diagnostic and its line is left out. Pure; takes any bytes.
 std::vector<Statement> Lex(std::string_view file, std::string_view text,
                            bool (*takes_regex)(std::string_view name),

@@ -96,5 +96,22 @@ TEST(LexerTest, ACommentEndsARegexAndLongLinesAreRefused) {
   EXPECT_LT(diagnostics[0].where.line_text.size(), 300u);
 }
 
+TEST(LexerTest, WhatIsNotUtf8IsRefusedOutsideOfComments) {
+  for (const char* bad :
+       {"a \xff", "a \"\xc3\"", "a \xc0\x80", "a \xed\xa0\x80", "a \xf4\x90\x80\x80",
+        "\xe0\x80\x80 b", "a \xf5\x80\x80\x80", "reply /\xff/ x"}) {
+    std::vector<Diagnostic> diagnostics;
+    EXPECT_TRUE(Lex("f", bad, &TakesRegex, &diagnostics).empty()) << bad;
+    ASSERT_EQ(diagnostics.size(), 1u) << bad;
+    EXPECT_EQ(diagnostics[0].message, "this is not UTF-8");
+  }
+  std::vector<Diagnostic> diagnostics;
+  EXPECT_EQ(
+      Lex("f", "a b # \xff\na \xc3\xbc \xe2\x82\xac \xf0\x9f\x93\xa7\n", &TakesRegex, &diagnostics)
+          .size(),
+      2u);
+  EXPECT_TRUE(diagnostics.empty());
+}
+
 }  // namespace
 }  // namespace sluice::config
