@@ -147,6 +147,17 @@ class SubmissionTest(ScenarioTest):
             end = b".odd \r\n" if n % 2 else b"even [ job%d\r\n" % (n % 3)
             self.assert_content(transaction.content, b'Subject: for Person "%d"\r\nTo: <p%d@example.test>\r\n\r\n' % (n, n) + end)
 
+    def test_a_variable_without_a_value_stands_for_itself_where_that_is_said(self):
+        node = self.started("allow-mailmerge yes", "mailmerge-expands-undefined-variables no\n")
+        with self.connect(node) as connection:
+            for command in (b"XMRG FROM:<a@client.test>", b"RCPT TO:<u@example.test>"):
+                self.assertEqual(connection.command(command).code, 250)
+            self.assertEqual(connection.command(b"XPRT 1 LAST").code, 354)
+            connection.send(b"Subject: [name] [*to]\r\n\r\nx\r\n.\r\n")
+            self.assertEqual(connection.reply().code, 250)
+        self.receiver.wait_for(1)
+        self.assert_content(self.receiver.taken()[0].content, b"Subject: [name] u@example.test\r\n\r\nx\r\n")
+
     def test_nothing_gets_in_by_a_merge_field(self):
         node = self.started("allow-mailmerge yes")
         for value in (b'"x\rBcc: evil@example.test"', b'"x\x00"', b'"x\x0b"'):

@@ -149,6 +149,13 @@ TEST_F(SmtpAuthTest, NoPasswordsInTheClear) {
   EXPECT_TRUE(other->Say("AUTH GSSAPI").starts_with("504 "));
 }
 
+TEST_F(SmtpAuthTest, NoneWhereItIsNotAllowed) {
+  policy_->loopback->set_allow_auth(false);
+  const auto client = Connect();
+  EXPECT_EQ(Offer(*client), "");
+  EXPECT_TRUE(client->Say(Plain("hash", "sesame")).starts_with("502 "));
+}
+
 TEST_F(SmtpAuthTest, NoneWithoutTlsWhereItIsRequired) {
   AddUser("clear", "sesame");
   policy_->loopback->set_require_starttls_before_auth(true);
