@@ -306,6 +306,20 @@ class Cluster {
     add("v1", {"198.51.100.1"});
     add("v2", {"198.51.100.2"});
     add("both", {"198.51.100.3", "198.51.100.4"});
+    // Limits over the whole virtual MTA: divided over its sources, or too small for that.
+    auto* both = snapshot.mutable_sections()->rbegin()->mutable_content()->mutable_virtual_mta();
+    QueueLimit whole;
+    if (random.Chance(0.4)) {
+      whole.connections = static_cast<uint32_t>(1 + random.Below(5));
+      both->set_max_smtp_out(whole.connections);
+    }
+    if (random.Chance(0.3)) {
+      whole.recipients = 1 + random.Below(20);
+      whole.period = random.Between(seconds(1), seconds(10));
+      both->mutable_max_smtp_msg_rate()->set_count(whole.recipients);
+      both->mutable_max_smtp_msg_rate()->set_period_us(static_cast<uint64_t>(whole.period.count()));
+    }
+    ledger_.limits["*/both"] = whole;
     // Reports go the way of the message; "default" is for those that have none.
     add("default", {"198.51.100.1"});
     const auto view = config::PolicyView::Build(snapshot);
@@ -343,6 +357,7 @@ class Cluster {
       auto& each = vmtas.emplace_back();
       each.name = vmta->name();
       for (const auto& host : vmta->source_hosts()) each.ips.push_back(host.ip());
+      each.whole = policy::SourceOwners::OneWorkers(*vmta);
     }
     node.owners->SetConfig(std::move(vmtas));
   }

@@ -1,5 +1,7 @@
 #include "tests/simulation/ledger.h"
 
+#include <array>
+
 #include "services/mail/message_id.h"
 
 namespace sluice::simulation {
@@ -38,27 +40,39 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
   }
 }
 
+// The limits of a queue, and of its virtual MTA.
+static std::array<std::string, 2> LimitsOf(const std::string& queue) {
+  return {queue, "*" + queue.substr(queue.rfind('/'))};
+}
+
 void Ledger::Connected(const std::string& queue, MonotonicTime now) {
-  const uint32_t count = ++connections_[queue];
-  const auto limit = limits.find(queue);
-  if (limit != limits.end() && limit->second.connections > 0 && count > limit->second.connections) {
-    Fail("max-smtp-out passed: " + queue + " has " + std::to_string(count) + " connections at " +
-         Seconds(now));
+  for (const std::string& name : LimitsOf(queue)) {
+    const uint32_t count = ++connections_[name];
+    const auto limit = limits.find(name);
+    if (limit != limits.end() && limit->second.connections > 0 &&
+        count > limit->second.connections) {
+      Fail("max-smtp-out passed: " + name + " has " + std::to_string(count) + " connections at " +
+           Seconds(now));
+    }
   }
 }
 
-void Ledger::Disconnected(const std::string& queue) { --connections_[queue]; }
+void Ledger::Disconnected(const std::string& queue) {
+  for (const std::string& name : LimitsOf(queue)) --connections_[name];
+}
 
 void Ledger::Attempted(const std::string& queue, size_t recipients, MonotonicTime now) {
-  const auto limit = limits.find(queue);
-  if (limit == limits.end() || limit->second.recipients == 0) return;
-  std::deque<MonotonicTime>& times = attempts_[queue];
-  for (size_t i = 0; i < recipients; ++i) times.push_back(now);
-  while (now - times.front() >= limit->second.period) times.pop_front();
-  if (times.size() > limit->second.recipients) {
-    Fail("max-msg-rate passed: " + queue + " had " + std::to_string(times.size()) +
-         " attempts within " + std::to_string((now - times.front()).count()) + " us at " +
-         Seconds(now));
+  for (const std::string& name : LimitsOf(queue)) {
+    const auto limit = limits.find(name);
+    if (limit == limits.end() || limit->second.recipients == 0) continue;
+    std::deque<MonotonicTime>& times = attempts_[name];
+    for (size_t i = 0; i < recipients; ++i) times.push_back(now);
+    while (now - times.front() >= limit->second.period) times.pop_front();
+    if (times.size() > limit->second.recipients) {
+      Fail("max-msg-rate passed: " + name + " had " + std::to_string(times.size()) +
+           " attempts within " + std::to_string((now - times.front()).count()) + " us at " +
+           Seconds(now));
+    }
   }
 }
 

@@ -29,7 +29,7 @@ class Ledger {
   // Told of every step, for people who look for the cause of a failure.
   std::function<void(const std::string&)> log;
 
-  // By queue, "domain/vmta"; where none stands there is no limit.
+  // By queue, "domain/vmta", or by virtual MTA, "*/vmta"; where none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
 
   // ---- what clients know

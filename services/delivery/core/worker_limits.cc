@@ -237,10 +237,14 @@ void Worker::ServeLines() {
       Pump(queue);
       serving_ = nullptr;
     }
-    if (!limiter->waiters.empty() &&
-        std::find(crowded_.begin(), crowded_.end(), limiter) == crowded_.end()) {
+    if (limiter->waiters.empty()) continue;
+    if (std::find(crowded_.begin(), crowded_.end(), limiter) == crowded_.end()) {
       crowded_.push_back(limiter);
     }
+    // A place alone does not help where no token is near: nothing else would wake the line.
+    const MonotonicTime now = executor_.clock().Now();
+    const MonotonicTime next = limiter->pacer.Next(now);
+    if (next > now + kPaceAhead) PaceLater(*limiter, next - kPaceAhead);
   }
 }
 

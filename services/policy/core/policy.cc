@@ -186,13 +186,7 @@ void Policy::TellOwners() {
     SourceOwners::Vmta& vmta = vmtas.emplace_back();
     vmta.name = said.name();
     for (const auto& host : said.source_hosts()) vmta.ips.push_back(host.ip());
-    // A limit is divided over the sources; one that is smaller than their number is one worker's.
-    uint64_t least = UINT64_MAX;
-    if (said.max_smtp_out() > 0) least = said.max_smtp_out();
-    if (said.has_max_smtp_msg_rate() && !said.max_smtp_msg_rate().unlimited()) {
-      least = std::min<uint64_t>(least, said.max_smtp_msg_rate().count());
-    }
-    vmta.whole = least != UINT64_MAX && (vmta.ips.empty() || least < vmta.ips.size());
+    vmta.whole = SourceOwners::OneWorkers(said);
   }
   if (vmtas.empty()) vmtas.push_back({"default", {}, false});  // as PolicyView has it
   owners_.SetConfig(std::move(vmtas));

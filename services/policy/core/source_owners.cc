@@ -34,6 +34,16 @@ void DropUnused(v1::OwnersTable* table) {
 
 }  // namespace
 
+bool SourceOwners::OneWorkers(const v1::VirtualMtaSection& vmta) {
+  uint64_t least = UINT64_MAX;
+  if (vmta.max_smtp_out() > 0) least = vmta.max_smtp_out();
+  if (vmta.has_max_smtp_msg_rate() && !vmta.max_smtp_msg_rate().unlimited()) {
+    least = std::min<uint64_t>(least, vmta.max_smtp_msg_rate().count());
+  }
+  return least != UINT64_MAX &&
+         (vmta.source_hosts().empty() || least < static_cast<uint64_t>(vmta.source_hosts_size()));
+}
+
 SourceOwners::SourceOwners(Executor& executor, SourceOwnersOptions options, Publish publish)
     : executor_(executor), options_(std::move(options)), publish_(std::move(publish)) {}
 

@@ -44,6 +44,8 @@ class SourceOwners {
     std::vector<std::string> ips;  // in file order; empty: the system chooses
     bool whole = false;            // it has limits that cannot be divided over its sources
   };
+  // A limit is divided over the sources; one that is smaller than their number is one worker's.
+  static bool OneWorkers(const v1::VirtualMtaSection& vmta);
   // Makes the table durable and sends it to all services.
   using Publish = absl::AnyInvocable<absl::Status(const v1::OwnersTable&)>;
 
