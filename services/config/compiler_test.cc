@@ -239,7 +239,8 @@ TEST(CompilerTest, AValueThatAsksForNoRestrictionIsLetIn) {
 
 TEST(CompilerTest, TlsOfListenersClientsAndQueues) {
   const auto view = ViewOf(
-      "smtp-server-tls-certificate /etc/a.pem\nsmtp-server-tls-certificate /etc/b.pem \"a secret\"\n"
+      "smtp-server-tls-certificate /etc/a.pem\nsmtp-server-tls-certificate /etc/b.pem \"a "
+      "secret\"\n"
       "smtp-server-tls-allow-tlsv1.2 no\nsmtp-server-tls-ciphers HIGH:!ADH\n"
       "<smtp-listener 192.0.2.1:465>\nimmediate-tls yes\ntls-certificate c.pem\n"
       "tls-tlsv1.3-ciphersuites TLS_AES_128_GCM_SHA256\n</smtp-listener>\n"

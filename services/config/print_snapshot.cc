@@ -24,8 +24,8 @@ class SnapshotPrinter {
          {SectionContent::kGlobal, SectionContent::kListener, SectionContent::kVirtualMta,
           SectionContent::kPool, SectionContent::kPatternList, SectionContent::kSmtpPatternList,
           SectionContent::kBounceCategories, SectionContent::kMxRollup,
-          SectionContent::kSourceGroup, SectionContent::kSmtpUser, SectionContent::kSource, SectionContent::kClient,
-          SectionContent::kDomain}) {
+          SectionContent::kSourceGroup, SectionContent::kSmtpUser, SectionContent::kSource,
+          SectionContent::kClient, SectionContent::kDomain}) {
       for (const Section& section : snapshot.sections()) {
         if (section.content().content_case() == kind) PrintSection(section.content());
       }

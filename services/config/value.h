@@ -33,9 +33,8 @@ std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_p
 std::optional<std::string> ParseNetwork(std::string_view text);
 // "host", "host:port", an address or "[v6]:port"; lower case.
 std::optional<std::string> ParseHostPort(std::string_view text);
-// Letters, digits, "-", "_" and "." in labels of at most 63 bytes, 255 in all, no empty label; UTF-8
-// names become A-labels (IDNA 2008).
-// Lower case, without the dot at the end.
+// Letters, digits, "-", "_" and "." in labels of at most 63 bytes, 255 in all, no empty label;
+// UTF-8 names become A-labels (IDNA 2008). Lower case, without the dot at the end.
 std::optional<std::string> ParseHostName(std::string_view text);
 // "local@domain", the domain in lower case.
 std::optional<std::string> ParseEmail(std::string_view text);

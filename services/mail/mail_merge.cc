@@ -17,8 +17,8 @@ bool IsNameChar(char c) {
 // brackets in Received fields.
 bool IsName(std::string_view name) {
   if (name.starts_with('*')) name.remove_prefix(1);
-  return !name.empty() && !absl::ascii_isdigit(static_cast<unsigned char>(name[0])) && name.size() <= kMaxMergeNameBytes &&
-         std::all_of(name.begin(), name.end(), IsNameChar);
+  return !name.empty() && !absl::ascii_isdigit(static_cast<unsigned char>(name[0])) &&
+         name.size() <= kMaxMergeNameBytes && std::all_of(name.begin(), name.end(), IsNameChar);
 }
 
 std::string Lower(std::string_view text) {

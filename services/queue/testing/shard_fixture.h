@@ -1,9 +1,9 @@
 // A shard over memory in virtual time, with an injector and workers that a test drives by hand.
 #pragma once
 
-#include <functional>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
