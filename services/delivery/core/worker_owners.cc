@@ -73,9 +73,10 @@ void Worker::MarkForeign() {
     }
   }
   for (const auto& [name, queue] : queues_) {
+    const auto& limits_of = *queue->limits;  // clang 14 captures no structured binding
     const auto above = [&] {
-      return left[&queue->limits->own] > queue->limits->own.most ||
-             std::any_of(queue->limits->pools.begin(), queue->limits->pools.end(),
+      return left[&limits_of.own] > limits_of.own.most ||
+             std::any_of(limits_of.pools.begin(), limits_of.pools.end(),
                          [&](const Limiter* pool) { return left[pool] > pool->most; });
     };
     for (const auto& conn : queue->conns) {
