@@ -172,9 +172,12 @@ void Worker::Grant(Queue& queue) {
     if (conn->source->pacer.limited()) recipients = 1;
   }
   if (queue.pacer.limited()) {
-    // One recipient at a time, so that each waits for its own moment.
-    if (promised > 0) return;
-    free = 1;
+    // Each a recipient, so that each waits for its own moment, and as many as have theirs soon: one
+    // at a time would hold a fast queue to a lease for each of the shard's syncs.
+    const auto soon = kGrantAhead / std::max<Duration>(queue.pacer.interval(), Duration(1));
+    const size_t ahead = std::max<size_t>(1, static_cast<size_t>(soon));
+    if (promised >= ahead) return;
+    free = std::min(free, ahead - promised);
     recipients = 1;
     const MonotonicTime now = executor_.clock().Now();
     const MonotonicTime next = queue.pacer.Next(now);
