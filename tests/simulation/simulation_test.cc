@@ -24,8 +24,8 @@ TEST(SimulationTest, InvariantsHoldOnEverySeed) {
   EXPECT_GT(faults, kSeeds);
 }
 
-// A group that waited for its pace was given to a connection that was just telling its end: it stood
-// still for ever.
+// A group that waited for its pace was given to a connection that was just telling its end: it
+// stood still for ever.
 TEST(SimulationTest, AGroupGivenToAnEndingConnectionIsNotLost) {
   EXPECT_TRUE(simulation::Run({.seed = 9595}).failures.empty());
 }
