@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -33,7 +34,12 @@ class RatePacer {
   }
 
   bool limited() const { return limited_; }
-  Duration interval() const { return interval_; }
+
+  // How many cells at the most a stretch of this length lets pass one by one; at least one.
+  size_t CellsWithin(Duration length) const {
+    return static_cast<size_t>(
+        std::max<int64_t>(1, length / std::max<Duration>(interval_, Duration(1))));
+  }
 
   // When one cell may pass, at the earliest; max() where never.
   MonotonicTime Next(MonotonicTime now) const {

@@ -168,16 +168,7 @@ void Worker::Drain(absl::AnyInvocable<void()> done) {
   for (const auto& [name, queue] : queues_) names.push_back(name);
   for (const std::string& name : names) {
     Queue& queue = *queues_.at(name);
-    std::vector<Conn*> connecting;
-    for (const auto& conn : queue.conns) {
-      if (conn->ready && !conn->quitting) {
-        conn->quitting = true;
-        conn->connection->Quit();
-      } else if (!conn->ready) {
-        connecting.push_back(conn.get());
-      }
-    }
-    for (Conn* conn : connecting) RemoveConn(*conn);
+    QuitAll(queue, false);
     queue.resolving = false;
     LetGo(queue);
   }

@@ -210,6 +210,8 @@ class Worker {
   void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent);
   void SetIdleTimer(Conn& conn);
   void QuitIdle(Conn& conn);
+  void Quit(Conn& conn);
+  void QuitAll(Queue& queue, bool only_foreign);
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
   static uint32_t Refusals(const queue::v1::GroupResult& result);
   void RemoveConn(Conn& conn);

@@ -90,8 +90,7 @@ void Worker::OnConnectionReady(Conn& conn) {
   conn.ready = true;
   conn.queue->only_5xx_greetings = false;
   if (draining_) {
-    conn.quitting = true;
-    conn.connection->Quit();
+    Quit(conn);
     return;
   }
   SetIdleTimer(conn);
@@ -107,6 +106,28 @@ void Worker::SetIdleTimer(Conn& conn) {
     if (conn.under_way == 0 && !conn.quitting) QuitIdle(conn);
   });
   if (conn.site != sites_.end()) BeginIdle(conn);
+}
+
+// Takes nothing more, and ends after what is under way.
+void Worker::Quit(Conn& conn) {
+  conn.quitting = true;
+  EndIdle(conn);
+  conn.connection->Quit();
+}
+
+// The same for a queue's connections, or for those of them that are not this worker's any more; one
+// that is still being made is given up.
+void Worker::QuitAll(Queue& queue, bool only_foreign) {
+  std::vector<Conn*> connecting;
+  for (const auto& conn : queue.conns) {
+    if (conn->quitting || (only_foreign && !conn->foreign)) continue;
+    if (conn->ready) {
+      Quit(*conn);
+    } else {
+      connecting.push_back(conn.get());
+    }
+  }
+  for (Conn* conn : connecting) RemoveConn(*conn);
 }
 
 void Worker::QuitIdle(Conn& conn) {
@@ -143,16 +164,14 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   Report(queue, std::move(result));
   if (conn.under_way == 0 && !conn.quitting) {
     if (conn.spent()) {
-      conn.quitting = true;
-      conn.connection->Quit();
+      Quit(conn);
     } else {
       SetIdleTimer(conn);
       FreedSlot();
     }
   }
   if (!conn.quitting && TurnIsOver(conn)) {
-    conn.quitting = true;
-    conn.connection->Quit();
+    Quit(conn);
     TrimCredits(queue);
   }
   if (draining_) {

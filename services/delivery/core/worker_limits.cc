@@ -15,8 +15,7 @@ constexpr Duration kTurn = std::chrono::seconds(10);
 // Connections that can be busy at that pace, if each transaction takes a few seconds.
 size_t BusyAt(const RatePacer& pacer) {
   if (!pacer.limited()) return SIZE_MAX;
-  const auto busy = kPaceAhead / std::max<Duration>(pacer.interval(), Duration(1));
-  return static_cast<size_t>(std::max<int64_t>(1, busy));
+  return pacer.CellsWithin(kPaceAhead);
 }
 
 RatePacer PacerOf(uint64_t count, uint64_t period_us, const RatePacer& old, MonotonicTime unknown) {

@@ -97,18 +97,7 @@ void Worker::ApplyOwners() {
     const auto found = queues_.find(name);
     if (found == queues_.end()) continue;
     Queue& queue = *found->second;
-    std::vector<Conn*> connecting;
-    for (const auto& conn : queue.conns) {
-      if (!conn->foreign || conn->quitting) continue;
-      if (!conn->ready) {
-        connecting.push_back(conn.get());
-        continue;
-      }
-      conn->quitting = true;
-      EndIdle(*conn);
-      conn->connection->Quit();
-    }
-    for (Conn* conn : connecting) RemoveConn(*conn);
+    QuitAll(queue, true);
     TrimCredits(queue);
     Pump(queue);
   }
@@ -130,18 +119,7 @@ void Worker::Halt(Queue& queue) {
     GiveBack(queue.waiting.front().work_id);
     queue.waiting.pop_front();
   }
-  std::vector<Conn*> connecting;
-  for (const auto& conn : queue.conns) {
-    if (conn->quitting) continue;
-    if (!conn->ready) {
-      connecting.push_back(conn.get());
-      continue;
-    }
-    conn->quitting = true;
-    EndIdle(*conn);
-    conn->connection->Quit();
-  }
-  for (Conn* conn : connecting) RemoveConn(*conn);
+  QuitAll(queue, false);
   if (queue.mine) {
     Block(queue, "the policy service is away: no lease for a virtual MTA that several workers have",
           {});

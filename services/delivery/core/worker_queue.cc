@@ -121,9 +121,7 @@ void Worker::Pump(Queue& queue) {
       return;
     }
     // As many as can be busy at that pace, if each transaction takes a few seconds.
-    const auto busy =
-        std::chrono::seconds(5) / std::max<Duration>(queue.pacer.interval(), Duration(1));
-    most = std::min<size_t>(most, static_cast<size_t>(std::max<int64_t>(1, busy)));
+    most = std::min(most, queue.pacer.CellsWithin(kPaceAhead));
   }
   const size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
   if (queue.conns.size() < wanted) {
@@ -174,8 +172,7 @@ void Worker::Grant(Queue& queue) {
   if (queue.pacer.limited()) {
     // Each a recipient, so that each waits for its own moment, and as many as have theirs soon: one
     // at a time would hold a fast queue to a lease for each of the shard's syncs.
-    const auto soon = kGrantAhead / std::max<Duration>(queue.pacer.interval(), Duration(1));
-    const size_t ahead = std::max<size_t>(1, static_cast<size_t>(soon));
+    const size_t ahead = queue.pacer.CellsWithin(kGrantAhead);
     if (promised >= ahead) return;
     free = std::min(free, ahead - promised);
     recipients = 1;
