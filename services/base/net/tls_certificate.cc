@@ -118,6 +118,16 @@ absl::StatusOr<KeyAndChain> ReadKeyAndChain(const TlsCertificateFile& from) {
   return read;
 }
 
+absl::Status UseKeyAndChain(SSL_CTX* context, const KeyAndChain& read, const std::string& file) {
+  STACK_OF(X509)* chain = sk_X509_new_null();
+  for (const X509Ptr& each : read.chain) sk_X509_push(chain, each.get());
+  const int used =
+      SSL_CTX_use_cert_and_key(context, read.certificate.get(), read.key.get(), chain, 0);
+  sk_X509_free(chain);
+  if (used == 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(file, ": ", TakeOpensslError()));
+}
+
 absl::StatusOr<X509Ptr> ReadCertificate(const std::string& file) {
   auto content = ReadFile(file);
   if (!content.ok()) return content.status();

@@ -42,6 +42,9 @@ struct KeyAndChain {
 // certificate.
 absl::StatusOr<KeyAndChain> ReadKeyAndChain(const TlsCertificateFile& from);
 
+// Gives them to a context; kInvalidArgument names `file` where OpenSSL does not take them.
+absl::Status UseKeyAndChain(SSL_CTX* context, const KeyAndChain& read, const std::string& file);
+
 // The certificate of a PEM file without its key: the first one.
 absl::StatusOr<X509Ptr> ReadCertificate(const std::string& file);
 

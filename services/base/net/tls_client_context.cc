@@ -52,14 +52,8 @@ absl::StatusOr<std::unique_ptr<TlsClientContext>> TlsClientContext::Load(
   if (!options.certificate.file.empty()) {
     auto read = ReadKeyAndChain(options.certificate);
     if (!read.ok()) return read.status();
-    STACK_OF(X509)* chain = sk_X509_new_null();
-    for (const X509Ptr& each : read->chain) sk_X509_push(chain, each.get());
-    const int used =
-        SSL_CTX_use_cert_and_key(context, read->certificate.get(), read->key.get(), chain, 0);
-    sk_X509_free(chain);
-    if (used != 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(options.certificate.file, ": ", TakeOpensslError()));
+    if (absl::Status used = UseKeyAndChain(context, *read, options.certificate.file); !used.ok()) {
+      return used;
     }
   }
   SSL_CTX_set_app_data(context, made->state_.get());

@@ -124,14 +124,7 @@ absl::StatusOr<std::shared_ptr<const TlsServerContext::CertificateSet>> TlsServe
     if (absl::Status status = ApplyProtocols(context, options_.protocols); !status.ok()) {
       return status;
     }
-    STACK_OF(X509)* chain = sk_X509_new_null();
-    for (const X509Ptr& each : read->chain) sk_X509_push(chain, each.get());
-    const int used =
-        SSL_CTX_use_cert_and_key(context, read->certificate.get(), read->key.get(), chain, 0);
-    sk_X509_free(chain);
-    if (used != 1) {
-      return absl::InvalidArgumentError(absl::StrCat(file.file, ": ", TakeOpensslError()));
-    }
+    if (absl::Status used = UseKeyAndChain(context, *read, file.file); !used.ok()) return used;
     SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_session_id_context(context, kSessionIdContext, sizeof(kSessionIdContext) - 1);
