@@ -54,6 +54,27 @@ void ChangeMail(Executor& executor, Duration timeout, AdminPeers::Shards shards,
       std::move(finish));
 }
 
+// The same where the answer `Total` counts recipients and cannot name who did not answer: such a
+// call fails, and says what was changed.
+template <class Request, class Response, class Call, class Total>
+void ChangeWhole(Executor& executor, Duration timeout, AdminPeers::Shards shards, Request request,
+                 Call call, Done<Total> done) {
+  auto total = std::make_shared<Total>();
+  ChangeMail<Request, Response>(
+      executor, timeout, std::move(shards), std::move(request), call,
+      [total](const Response& response) {
+        total->set_recipients(total->recipients() + response.recipients());
+      },
+      [total, done = std::move(done)](absl::Status status,
+                                      std::vector<std::string> unreachable) mutable {
+        if (!status.ok()) return done(std::move(status));
+        if (!unreachable.empty()) {
+          return done(Partial(unreachable, total->recipients(), "recipients"));
+        }
+        done(std::move(*total));
+      });
+}
+
 }  // namespace
 
 void Admin::ListMessages(admin::v1::ListMessagesRequest request,
@@ -144,40 +165,16 @@ void Admin::DeleteMessages(admin::v1::DeleteMessagesRequest request,
 
 void Admin::RerouteMessages(admin::v1::RerouteMessagesRequest request,
                             Done<admin::v1::RerouteMessagesResponse> done) {
-  auto total = std::make_shared<admin::v1::RerouteMessagesResponse>();
-  ChangeMail<queue::v1::RerouteMessagesRequest, queue::v1::RerouteMessagesResponse>(
+  ChangeWhole<queue::v1::RerouteMessagesRequest, queue::v1::RerouteMessagesResponse>(
       executor_, options_.peer_timeout, peers_.shards(), std::move(*request.mutable_request()),
-      &QueueControlClient::RerouteMessages,
-      [total](const queue::v1::RerouteMessagesResponse& response) {
-        total->set_recipients(total->recipients() + response.recipients());
-      },
-      [total, done = std::move(done)](absl::Status status,
-                                      std::vector<std::string> unreachable) mutable {
-        if (!status.ok()) return done(std::move(status));
-        if (!unreachable.empty()) {
-          return done(Partial(unreachable, total->recipients(), "recipients"));
-        }
-        done(std::move(*total));
-      });
+      &QueueControlClient::RerouteMessages, std::move(done));
 }
 
 void Admin::ReleaseMessages(admin::v1::ReleaseMessagesRequest request,
                             Done<admin::v1::ReleaseMessagesResponse> done) {
-  auto total = std::make_shared<admin::v1::ReleaseMessagesResponse>();
-  ChangeMail<queue::v1::ReleaseMessagesRequest, queue::v1::ReleaseMessagesResponse>(
+  ChangeWhole<queue::v1::ReleaseMessagesRequest, queue::v1::ReleaseMessagesResponse>(
       executor_, options_.peer_timeout, peers_.shards(), std::move(*request.mutable_request()),
-      &QueueControlClient::ReleaseMessages,
-      [total](const queue::v1::ReleaseMessagesResponse& response) {
-        total->set_recipients(total->recipients() + response.recipients());
-      },
-      [total, done = std::move(done)](absl::Status status,
-                                      std::vector<std::string> unreachable) mutable {
-        if (!status.ok()) return done(std::move(status));
-        if (!unreachable.empty()) {
-          return done(Partial(unreachable, total->recipients(), "recipients"));
-        }
-        done(std::move(*total));
-      });
+      &QueueControlClient::ReleaseMessages, std::move(done));
 }
 
 void Admin::RetryQueues(admin::v1::RetryQueuesRequest request,
