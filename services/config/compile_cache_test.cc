@@ -6,20 +6,15 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class NoFiles final : public FileSource {
- public:
-  absl::StatusOr<std::string> Read(const std::string&) override {
-    return absl::NotFoundError("none");
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-};
+using testing::MemoryFiles;
 
 void ExpectSame(const std::string& text, CompileCache* cache) {
-  NoFiles files;
+  MemoryFiles files;
   CompileOptions options;
   options.cache = cache;
   const Compiled with = CompileText("a.conf", text, files, options);

@@ -5,26 +5,18 @@
 #include "services/config/compiler.h"
 #include "services/config/policy_view.h"
 #include "services/config/printer.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class Files final : public FileSource {
- public:
-  absl::StatusOr<std::string> Read(const std::string& path) override {
-    const auto found = files.find(path);
-    if (found == files.end()) return absl::NotFoundError("cannot open it");
-    return found->second;
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-  std::map<std::string, std::string> files;
-};
+using testing::MemoryFiles;
 
-class CompilerAuthTest : public testing::Test {
+class CompilerAuthTest : public ::testing::Test {
  protected:
   Compiled Compile(const std::string& text) { return CompileText("/etc/a.conf", text, files_); }
   std::string Errors(const std::string& text) { return Render(Compile(text).diagnostics); }
-  Files files_;
+  MemoryFiles files_;
 };
 
 constexpr char kHash[] = "$6$abc$defghijklmnop";

@@ -6,19 +6,14 @@
 #include "services/config/policy_view.h"
 #include "services/config/snapshot_delta.h"
 #include "services/config/snapshot_hash.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-constexpr int kDomains = 50'000;
+using testing::MemoryFiles;
 
-class NoFiles final : public FileSource {
- public:
-  absl::StatusOr<std::string> Read(const std::string&) override {
-    return absl::NotFoundError("none");
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-};
+constexpr int kDomains = 50'000;
 
 std::string Text(int connections_of_the_last) {
   std::string text = "<virtual-mta news>\n  smtp-source-host 192.0.2.1 news.test\n</virtual-mta>\n";
@@ -31,7 +26,7 @@ std::string Text(int connections_of_the_last) {
 }
 
 policy::v1::PolicySnapshot CompileOrDie(const std::string& text, uint64_t version) {
-  NoFiles files;
+  MemoryFiles files;
   Compiled compiled = CompileText("a.conf", text, files);
   SLUICE_CHECK(compiled.ok());
   compiled.snapshot.set_version(version);
@@ -46,7 +41,7 @@ BENCHMARK(BM_Compile)->Unit(benchmark::kMillisecond);
 
 // A reload in which one domain changed: the others are not compiled again.
 void BM_CompileAgain(benchmark::State& state) {
-  NoFiles files;
+  MemoryFiles files;
   CompileCache cache;
   CompileOptions options;
   options.cache = &cache;

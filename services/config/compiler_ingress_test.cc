@@ -2,30 +2,13 @@
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
 #include "services/config/policy_view.h"
+#include "services/config/testing/compile.h"
 
 namespace sluice::config {
 namespace {
 
-class NoFiles final : public FileSource {
- public:
-  absl::StatusOr<std::string> Read(const std::string&) override {
-    return absl::NotFoundError("cannot open it");
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-};
-
-Compiled CompileOne(const std::string& text) {
-  NoFiles files;
-  return CompileText("a.conf", text, files);
-}
-
-std::shared_ptr<const PolicyView> ViewOf(const std::string& text) {
-  const Compiled compiled = CompileOne(text);
-  EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
-  auto view = PolicyView::Build(compiled.snapshot);
-  EXPECT_TRUE(view.ok()) << view.status().message();
-  return *view;
-}
+using testing::CompileOne;
+using testing::ViewOf;
 
 TEST(CompilerIngressTest, NamedSourcesLieOverNetworksInTheirOrder) {
   const auto view = ViewOf(

@@ -1,20 +1,15 @@
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
 #include "services/config/policy_view.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class NoFiles final : public FileSource {
- public:
-  absl::StatusOr<std::string> Read(const std::string&) override {
-    return absl::NotFoundError("none");
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-};
+using testing::MemoryFiles;
 
 Compiled CompileOne(const std::string& text) {
-  NoFiles files;
+  MemoryFiles files;
   return CompileText("a.conf", text, files, {{"smtp-pattern-list", "backoff-trigger-pattern"}});
 }
 

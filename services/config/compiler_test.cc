@@ -5,39 +5,15 @@
 #include "gtest/gtest.h"
 #include "services/config/policy_view.h"
 #include "services/config/snapshot_hash.h"
+#include "services/config/testing/compile.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class FakeFiles final : public FileSource {
- public:
-  std::map<std::string, std::string> files;
-  absl::StatusOr<std::string> Read(const std::string& path) override {
-    const auto found = files.find(path);
-    if (found == files.end()) return absl::NotFoundError("cannot open it");
-    return found->second;
-  }
-  std::vector<std::string> Glob(const std::string& pattern) override {
-    std::vector<std::string> found;
-    for (const auto& [path, text] : files) {
-      if (path.starts_with(pattern.substr(0, pattern.find('*')))) found.push_back(path);
-    }
-    return found;
-  }
-};
-
-Compiled CompileOne(const std::string& text) {
-  FakeFiles files;
-  return CompileText("a.conf", text, files);
-}
-
-std::shared_ptr<const PolicyView> ViewOf(const std::string& text) {
-  const Compiled compiled = CompileOne(text);
-  EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
-  auto view = PolicyView::Build(compiled.snapshot);
-  EXPECT_TRUE(view.ok()) << view.status().message();
-  return *view;
-}
+using testing::CompileOne;
+using testing::MemoryFiles;
+using testing::ViewOf;
 
 // The first diagnostic of a text that has exactly one.
 std::string Complaint(const std::string& text) {
@@ -194,7 +170,7 @@ TEST(CompilerTest, WhatHasNoEffectIsAWarning) {
 }
 
 TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
-  FakeFiles files;
+  MemoryFiles files;
   const std::string text =
       "<domain a.test>\nmax-data-volume-rate 5M/h\n<limits throttle "
       "5/hour>\n</limits>\n</domain>\n";
@@ -363,7 +339,7 @@ TEST(CompilerTest, MacrosInListsOfDomains) {
 }
 
 TEST(CompilerTest, AFolderIsIncludedAsItsConfFiles) {
-  FakeFiles files;
+  MemoryFiles files;
   files.files["/etc/a.conf"] = "include config.d\ninclude more/\n";
   files.files["/etc/config.d/1.conf"] = "host-name one.test\n";
   files.files["/etc/more/2.conf"] = "postmaster a@b.test\n";
@@ -395,7 +371,7 @@ TEST(CompilerTest, HostileFilesEndInABoundedDiagnosis) {
 }
 
 TEST(CompilerTest, IncludesReadAsIfWrittenThere) {
-  FakeFiles files;
+  MemoryFiles files;
   files.files["/etc/a.conf"] = "include conf.d/*.conf\n<domain x.test>\n  include x\n</domain>\n";
   files.files["/etc/conf.d/1.conf"] = "host-name one.test\n";
   files.files["/etc/conf.d/2.conf"] = "host-name two.test\n";
@@ -409,7 +385,7 @@ TEST(CompilerTest, IncludesReadAsIfWrittenThere) {
 }
 
 TEST(CompilerTest, IncludesThatCannotBe) {
-  FakeFiles files;
+  MemoryFiles files;
   files.files["/etc/a.conf"] = "include b.conf\n";
   files.files["/etc/b.conf"] = "include ../etc/a.conf\n";
   Compiled compiled = Compile({"/etc/a.conf"}, files);

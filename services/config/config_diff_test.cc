@@ -1,17 +1,12 @@
 #include "services/config/config_diff.h"
 
 #include "gtest/gtest.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class NoFiles final : public FileSource {
- public:
-  absl::StatusOr<std::string> Read(const std::string&) override {
-    return absl::NotFoundError("none");
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-};
+using testing::MemoryFiles;
 
 constexpr char kBefore[] =
     "host-name a.test\n"                        // 1
@@ -25,7 +20,7 @@ constexpr char kBefore[] =
     "<domain gmail.com>\nmax-smtp-out 20\nmax-msg-rate 10/s\n</domain>\n";
 
 std::string Diff(const std::string& before, const std::string& after) {
-  NoFiles files;
+  MemoryFiles files;
   CompileOptions options;
   options.keep_origins = true;
   const Compiled old_config = CompileText("old", before, files, options);

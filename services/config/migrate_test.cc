@@ -3,29 +3,15 @@
 #include <map>
 
 #include "gtest/gtest.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class FakeFiles final : public FileSource {
- public:
-  std::map<std::string, std::string> files;
-  absl::StatusOr<std::string> Read(const std::string& path) override {
-    const auto found = files.find(path);
-    if (found == files.end()) return absl::NotFoundError("cannot open it");
-    return found->second;
-  }
-  std::vector<std::string> Glob(const std::string& pattern) override {
-    std::vector<std::string> found;
-    for (const auto& [path, text] : files) {
-      if (path.starts_with(pattern.substr(0, pattern.find('*')))) found.push_back(path);
-    }
-    return found;
-  }
-};
+using testing::MemoryFiles;
 
 TEST(MigrateTest, ATreeIsTidiedAndMeansTheSame) {
-  FakeFiles files;
+  MemoryFiles files;
   files.files["/etc/pmta/config"] =
       "# main\r\n\r\nrun-as-root no\r\nhostname mx.test   # our name\r\n"
       "domain-macro big gmail.com,\r\nyahoo.com\r\n"
@@ -73,7 +59,7 @@ TEST(MigrateTest, TheGuidesStayTheSame) {
 }
 
 TEST(MigrateTest, WhatCannotBeReadStays) {
-  FakeFiles files;
+  MemoryFiles files;
   files.files["/c"] = "no-such-thing 5\n<domain x>\nhost-name \"open\n</domain>\ninclude /c\n";
   const Migration migration = Migrate("/c", files);
   ASSERT_EQ(migration.files.size(), 1u);

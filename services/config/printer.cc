@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "services/config/value.h"
 #include "sluice/policy/v1/settings.pb.h"
 
 namespace sluice::config {
@@ -12,37 +13,11 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
-constexpr std::pair<const char*, uint64_t> kUnits[] = {{"d", 86'400'000'000},
-                                                       {"h", 3'600'000'000},
-                                                       {"m", 60'000'000},
-                                                       {"s", 1'000'000},
-                                                       {"ms", 1'000}};
-
-std::string DurationText(uint64_t us) {
-  if (us == 0) return "0";
-  std::string text;
-  for (const auto& [unit, size] : kUnits) {
-    if (us >= size) absl::StrAppend(&text, us / size, unit);
-    us %= size;
-  }
-  return text;
-}
-
-std::string SizeText(uint64_t bytes) {
-  const char* const units[] = {"b", "k", "M", "G", "T"};
-  size_t unit = 0;
-  while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < std::size(units)) {
-    bytes /= 1024;
-    ++unit;
-  }
-  return absl::StrCat(bytes, units[unit]);
-}
-
 std::string RateText(const policy::v1::Rate& rate, bool volume) {
   if (rate.unlimited()) return "unlimited";
-  const std::string count = volume ? SizeText(rate.count()) : absl::StrCat(rate.count());
+  const std::string count = volume ? SizeText(rate.count(), "b") : absl::StrCat(rate.count());
   if (rate.count() == 0 && rate.period_us() == 1'000'000) return "0";
-  for (const auto& [unit, size] : kUnits) {
+  for (const auto& [unit, size] : kTimeUnits) {
     if (rate.period_us() % size != 0) continue;
     const uint64_t periods = rate.period_us() / size;
     return absl::StrCat(count, "/", periods == 1 ? "" : absl::StrCat(periods), unit);
@@ -55,7 +30,7 @@ std::string Number(const Directive& directive, uint64_t value) {
   const bool in_range = value >= directive.min && value <= directive.max;
   if (directive.unlimited == value && (!in_range || time)) return time ? "never" : "unlimited";
   if (time) return DurationText(value);
-  return directive.grammar == Grammar::kSize ? SizeText(value) : absl::StrCat(value);
+  return directive.grammar == Grammar::kSize ? SizeText(value, "b") : absl::StrCat(value);
 }
 
 class Printer {

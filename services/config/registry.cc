@@ -11,6 +11,7 @@
 #include "absl/strings/str_replace.h"
 #include "services/config/registry_tables.h"
 #include "services/config/settings_defaults.h"
+#include "services/config/value.h"
 
 namespace sluice::config {
 namespace {
@@ -79,31 +80,6 @@ const google::protobuf::Message* DefaultsOf(Target target) {
     default:
       return nullptr;
   }
-}
-
-std::string DurationText(int64_t us) {
-  static constexpr std::pair<const char*, int64_t> kUnits[] = {{"d", 86'400'000'000},
-                                                               {"h", 3'600'000'000},
-                                                               {"m", 60'000'000},
-                                                               {"s", 1'000'000},
-                                                               {"ms", 1'000}};
-  if (us == 0) return "0";
-  std::string text;
-  for (const auto& [unit, size] : kUnits) {
-    if (us >= size) absl::StrAppend(&text, us / size, unit);
-    us %= size;
-  }
-  return text;
-}
-
-std::string SizeText(uint64_t bytes) {
-  const char* const units[] = {"", "k", "M", "G", "T"};
-  size_t unit = 0;
-  while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < std::size(units)) {
-    bytes /= 1024;
-    ++unit;
-  }
-  return absl::StrCat(bytes, units[unit]);
 }
 
 }  // namespace
@@ -317,10 +293,10 @@ std::string DefaultOf(const Directive& directive) {
     case Field::CPPTYPE_UINT32:
       return absl::StrCat(reflection->GetUInt32(*message, field));
     case Field::CPPTYPE_UINT64:
-      return SizeText(reflection->GetUInt64(*message, field));
+      return SizeText(reflection->GetUInt64(*message, field), "");
     case Field::CPPTYPE_INT64: {
       const int64_t us = reflection->GetInt64(*message, field);
-      return us == 0 && directive.unlimited ? "never" : DurationText(us);
+      return us == 0 && directive.unlimited ? "never" : DurationText(static_cast<uint64_t>(us));
     }
     case Field::CPPTYPE_STRING:
       return reflection->GetString(*message, field);
@@ -332,7 +308,7 @@ std::string DefaultOf(const Directive& directive) {
       std::string text;
       if (const auto* list = dynamic_cast<const policy::v1::DurationList*>(&value)) {
         for (const int64_t us : list->us()) {
-          absl::StrAppend(&text, text.empty() ? "" : ",", DurationText(us));
+          absl::StrAppend(&text, text.empty() ? "" : ",", DurationText(static_cast<uint64_t>(us)));
         }
       }
       return text;

@@ -3,20 +3,12 @@
 #include <map>
 
 #include "gtest/gtest.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
-class FakeFiles final : public FileSource {
- public:
-  std::map<std::string, std::string> files;
-  absl::StatusOr<std::string> Read(const std::string& path) override {
-    const auto found = files.find(path);
-    if (found == files.end()) return absl::NotFoundError("cannot open it");
-    return found->second;
-  }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
-};
+using testing::MemoryFiles;
 
 // RFC 8463 A.2's Ed25519 key.
 constexpr char kGoodKey[] =
@@ -27,7 +19,7 @@ constexpr char kGoodKey[] =
 // A line each: "LINE: MESSAGE".
 std::string Warnings(const std::string& text,
                      const std::optional<std::set<std::string>>& owned = std::nullopt) {
-  FakeFiles files;
+  MemoryFiles files;
   files.files["/k/good"] = kGoodKey;
   files.files["/k/bad"] = "no key\n";
   CompileOptions options;

@@ -85,20 +85,10 @@ class Setter {
         for (const int64_t us : *list) value->add_us(us);
         return std::nullopt;
       }
-      case Grammar::kRate: {
-        const auto rate = ParseRate(text);
-        if (!rate) return BadValue(text);
-        if (message_ == nullptr) return std::nullopt;
-        if (field_->message_type() == policy::v1::KeyedRates::descriptor()) {
-          AddKeyed<policy::v1::KeyedRates, policy::v1::KeyedRate>()->mutable_rate()->CopyFrom(
-              *rate);
-          return std::nullopt;
-        }
-        *Sub<policy::v1::Rate>() = *rate;
-        return std::nullopt;
-      }
+      case Grammar::kRate:
       case Grammar::kVolume: {
-        const auto rate = ParseVolumeRate(text);
+        const auto rate =
+            directive_.grammar == Grammar::kVolume ? ParseVolumeRate(text) : ParseRate(text);
         if (!rate) return BadValue(text);
         if (message_ == nullptr) return std::nullopt;
         if (field_->message_type() == policy::v1::KeyedRates::descriptor()) {

@@ -312,6 +312,26 @@ std::optional<std::string> ParseDomainPattern(std::string_view text) {
   return name ? std::optional(prefix + *name) : std::nullopt;
 }
 
+std::string DurationText(uint64_t us) {
+  if (us == 0) return "0";
+  std::string text;
+  for (const auto& [unit, size] : kTimeUnits) {
+    if (us >= size) absl::StrAppend(&text, us / size, unit);
+    us %= size;
+  }
+  return text;
+}
+
+std::string SizeText(uint64_t bytes, std::string_view unit) {
+  const std::string_view units[] = {unit, "k", "M", "G", "T"};
+  size_t at = 0;
+  while (bytes != 0 && bytes % 1024 == 0 && at + 1 < std::size(units)) {
+    bytes /= 1024;
+    ++at;
+  }
+  return std::to_string(bytes).append(units[at]);
+}
+
 std::vector<std::string> SplitList(std::string_view text) {
   std::vector<std::string> items(1);
   for (const char c : text) {

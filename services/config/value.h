@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "sluice/policy/v1/settings.pb.h"
@@ -44,6 +45,17 @@ std::optional<std::string> ParseHeaderName(std::string_view text);
 bool IsUrl(std::string_view text);
 // "*", "d", "*.d", "[*.]d", "[ip]", "[ip/mask]", lower case.
 std::optional<std::string> ParseDomainPattern(std::string_view text);
+// Written back: "1h30m", "0"; in microseconds.
+std::string DurationText(uint64_t us);
+// "50M", with `unit` behind a number of bytes that no larger unit divides.
+std::string SizeText(uint64_t bytes, std::string_view unit);
+// The units of times with their microseconds, the largest first.
+inline constexpr std::pair<const char*, uint64_t> kTimeUnits[] = {{"d", 86'400'000'000},
+                                                                  {"h", 3'600'000'000},
+                                                                  {"m", 60'000'000},
+                                                                  {"s", 1'000'000},
+                                                                  {"ms", 1'000}};
+
 // Splits at commas, semicolons and blanks; no empty items.
 std::vector<std::string> SplitList(std::string_view text);
 

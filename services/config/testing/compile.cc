@@ -1,0 +1,21 @@
+#include "services/config/testing/compile.h"
+
+#include "gtest/gtest.h"
+#include "services/config/testing/memory_files.h"
+
+namespace sluice::config::testing {
+
+Compiled CompileOne(const std::string& text) {
+  MemoryFiles files;
+  return CompileText("a.conf", text, files);
+}
+
+std::shared_ptr<const PolicyView> ViewOf(const std::string& text) {
+  const Compiled compiled = CompileOne(text);
+  EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
+  auto view = PolicyView::Build(compiled.snapshot);
+  EXPECT_TRUE(view.ok()) << view.status().message();
+  return *view;
+}
+
+}  // namespace sluice::config::testing

@@ -1,0 +1,31 @@
+// Directive files that are not on the disk.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "services/config/files.h"
+
+namespace sluice::config::testing {
+
+// A pattern matches whatever starts with what stands before its first star.
+class MemoryFiles final : public FileSource {
+ public:
+  absl::StatusOr<std::string> Read(const std::string& path) override {
+    const auto found = files.find(path);
+    if (found == files.end()) return absl::NotFoundError("cannot open it");
+    return found->second;
+  }
+  std::vector<std::string> Glob(const std::string& pattern) override {
+    std::vector<std::string> found;
+    for (const auto& [path, text] : files) {
+      if (path.starts_with(pattern.substr(0, pattern.find('*')))) found.push_back(path);
+    }
+    return found;
+  }
+
+  std::map<std::string, std::string> files;
+};
+
+}  // namespace sluice::config::testing
