@@ -1,0 +1,119 @@
+#include "tests/simulation/scenario.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "services/base/check.h"
+#include "services/config/snapshot_hash.h"
+
+namespace sluice::simulation {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+void BuildInternet(World& world, Ledger& ledger, Internet& internet) {
+  Random& random = world.random();
+  internet.world = &world;
+  internet.ledger = &ledger;
+  const auto often = [&random](double most) {
+    return random.Chance(0.5) ? 0.0 : most * static_cast<double>(random.Below(1000)) / 1000;
+  };
+  for (int i = 0; i < kDomains; ++i) {
+    const std::string domain = "d" + std::to_string(i) + ".test";
+    SiteRules& rules = internet.sites[domain];
+    rules.refuse_connection = often(0.4);
+    rules.dns_failure = often(0.3);
+    rules.defer_rcpt = often(0.3);
+    rules.refuse_rcpt = often(0.1);
+    rules.defer_final = often(0.3);
+    rules.refuse_final = often(0.1);
+    rules.break_before_data = often(0.2);
+    rules.break_after_dot = often(0.2);
+    rules.round_trip = random.Between(milliseconds(1), milliseconds(300));
+    rules.thinks = random.Chance(0.2) ? Duration(seconds(20)) : Duration(milliseconds(50));
+    internet.domains["203.0.113." + std::to_string(i)] = domain;
+  }
+  // Reports come home.
+  internet.sites["from.test"] = SiteRules{};
+  internet.domains["203.0.113.200"] = "from.test";
+  internet.vmtas = {{"198.51.100.1", "v1"},
+                    {"198.51.100.2", "v2"},
+                    {"198.51.100.3", "both"},
+                    {"198.51.100.4", "both"}};
+}
+
+ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
+  policy::v1::PolicySnapshot snapshot;
+  snapshot.set_version(1);
+  auto* all = snapshot.add_sections()->mutable_content()->mutable_domain();
+  all->set_pattern("*");
+  all->mutable_settings()->mutable_retry_after()->add_us(30'000'000);
+  all->mutable_settings()->set_retry_recipients_after_us(20'000'000);
+  all->mutable_settings()->set_retry_after_dns_error_us(10'000'000);
+  for (int i = 0; i < kDomains; ++i) {
+    const std::string domain = "d" + std::to_string(i) + ".test";
+    auto* section = snapshot.add_sections()->mutable_content()->mutable_domain();
+    section->set_pattern(domain);
+    QueueLimit limit;
+    if (random.Chance(0.5)) {
+      limit.connections = static_cast<uint32_t>(1 + random.Below(4));
+      section->mutable_settings()->set_max_smtp_out(limit.connections);
+    }
+    if (random.Chance(0.4)) {
+      limit.recipients = 1 + random.Below(10);
+      limit.period = random.Between(seconds(1), seconds(20));
+      auto* rate = section->mutable_settings()->mutable_max_msg_rate();
+      rate->set_count(limit.recipients);
+      rate->set_period_us(static_cast<uint64_t>(limit.period.count()));
+      section->mutable_settings()->set_rate_burst(static_cast<uint32_t>(1 + random.Below(3)));
+    }
+    if (random.Chance(0.3)) {
+      section->mutable_settings()->set_max_msg_per_connection(
+          static_cast<uint32_t>(1 + random.Below(3)));
+    }
+    if (random.Chance(0.2)) section->mutable_settings()->set_bounce_after_us(60'000'000);
+    ledger.limits[domain + "/v1"] = limit;
+    ledger.limits[domain + "/v2"] = limit;
+    ledger.limits[domain + "/both"] = limit;
+  }
+  const auto add = [&snapshot](const char* name, std::vector<std::string> ips) {
+    auto* vmta = snapshot.add_sections()->mutable_content()->mutable_virtual_mta();
+    vmta->set_name(name);
+    for (const std::string& ip : ips) {
+      auto* source = vmta->add_source_hosts();
+      source->set_ip(ip);
+      source->set_host_name("mail.test");
+    }
+  };
+  add("v1", {"198.51.100.1"});
+  add("v2", {"198.51.100.2"});
+  add("both", {"198.51.100.3", "198.51.100.4"});
+  // Limits over the whole virtual MTA: divided over its sources, or too small for that.
+  auto* both = snapshot.mutable_sections()->rbegin()->mutable_content()->mutable_virtual_mta();
+  QueueLimit whole;
+  if (random.Chance(0.4)) {
+    whole.connections = static_cast<uint32_t>(1 + random.Below(5));
+    both->set_max_smtp_out(whole.connections);
+  }
+  if (random.Chance(0.3)) {
+    whole.recipients = 1 + random.Below(20);
+    whole.period = random.Between(seconds(1), seconds(10));
+    both->mutable_max_smtp_msg_rate()->set_count(whole.recipients);
+    both->mutable_max_smtp_msg_rate()->set_period_us(static_cast<uint64_t>(whole.period.count()));
+  }
+  ledger.limits["*/both"] = whole;
+  // Reports go the way of the message; "default" is for those that have none.
+  add("default", {"198.51.100.1"});
+  auto view = config::PolicyView::Build(snapshot);
+  SLUICE_CHECK(view.ok());
+  // The same, in the order and with the hashes that services compare.
+  int number = 0;
+  for (policy::v1::Section& section : *snapshot.mutable_sections()) {
+    section = config::MakeSection("section/" + std::to_string(number++), section.content());
+  }
+  config::SortSections(&snapshot);
+  return {std::move(*view), std::move(snapshot)};
+}
+
+}  // namespace sluice::simulation
