@@ -1,0 +1,209 @@
+// Workers' streams: hello, what their frames say, renewals, and what remains of one that is gone.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/queue/core/shard.h"
+#include "services/queue/core/shard_sessions.h"
+
+namespace sluice::queue {
+
+void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame) {
+  v1::DispatchRequest& request = frame.header;
+  if (request.has_hello()) {
+    OnHello(session, request.hello());
+    return;
+  }
+  if (session.incarnation == 0) {
+    session.stream->Close(absl::FailedPreconditionError("the first frame must be a hello"));
+    return;
+  }
+  for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
+  if (request.renew_all() || request.renewals_size() > 0) RenewLeases(session, request);
+  for (uint64_t id : request.returned_leases()) {
+    const auto found = leases_.find(id);
+    if (found != leases_.end() && !found->second->answered) TakeBack(*found->second, false);
+  }
+  for (const v1::QueueFailure& failure : request.failures()) {
+    const auto found = refs_.find(failure.queue_ref());
+    if (found != refs_.end()) OnQueueFailure(*found->second, failure);
+  }
+  if (request.draining() && !std::exchange(session.draining, true)) {
+    ReleaseAll(session);
+  }
+  for (const v1::Blocked& blocked : request.blocked()) {
+    const auto found = refs_.find(blocked.queue_ref());
+    if (found == refs_.end() || found->second->session != &session) continue;
+    found->second->blocked_limit = blocked.limit();
+    found->second->blocked_until_us = blocked.until_unix_us();
+    Answered(session, session.standing[blocked.queue_ref()]);
+  }
+  for (const v1::CreditRevoke& revoke : request.revokes()) {
+    const auto found = refs_.find(revoke.queue_ref());
+    if (found == refs_.end() || found->second->session != &session) continue;
+    Queue& queue = *found->second;
+    session.standing[revoke.queue_ref()].groups = 0;
+    if (!revoke.released()) continue;
+    Release(queue, false);
+    Offer(queue);
+    ForgetWhenEmpty(queue);
+  }
+  for (const v1::Credit& credit : request.credits()) {
+    const auto found = refs_.find(credit.queue_ref());
+    if (found == refs_.end() || found->second->session != &session) continue;
+    Queue& queue = *found->second;
+    Standing& standing = session.standing[credit.queue_ref()];
+    Answered(session, standing);
+    standing.groups += credit.groups();
+    standing.max_recipients = credit.max_recipients();
+    standing.max_bytes = credit.max_bytes();
+    queue.blocked_limit.clear();
+    queue.blocked_until_us = 0;
+    Offer(queue);
+  }
+}
+
+void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
+  if (hello.incarnation() == 0 || hello.worker().empty()) {
+    session.stream->Close(
+        absl::InvalidArgumentError("a worker's hello needs its name and an incarnation above 0"));
+    return;
+  }
+  if (absl::Status meant = CheckMeant(hello.shard()); !meant.ok()) {
+    session.stream->Close(std::move(meant));
+    return;
+  }
+  session.worker = hello.worker();
+  session.incarnation = hello.incarnation();
+  session.vmtas.clear();
+  session.vmtas.insert(hello.vmtas().begin(), hello.vmtas().end());
+  if (options_.log != nullptr) {
+    options_.log->Info("worker_connected", "",
+                       {{"shard", options_.name},
+                        {"worker", session.worker},
+                        {"peer", session.stream->peer()},
+                        {"vmtas", session.vmtas.size()},
+                        {"held_leases", hello.held_leases_size()}});
+  }
+  // The same worker on an older stream: that one is over.
+  for (const auto& other : workers_) {
+    if (other.get() == &session || other->worker != session.worker) continue;
+    if (other->incarnation > session.incarnation) {
+      session.stream->Close(absl::FailedPreconditionError(absl::StrCat(
+          "worker ", session.worker, " has a newer incarnation: two processes share its name")));
+      session.incarnation = 0;
+      return;
+    }
+    if (other->incarnation != 0) Detach(*other);
+  }
+  session.out.header.mutable_hello()->set_shard(options_.name);
+  session.out.header.mutable_hello()->set_epoch(epoch_);
+  session.out.header.mutable_hello()->set_lease_seconds(
+      static_cast<uint32_t>(options_.lease / std::chrono::seconds(1)));
+  session.dirty = true;
+
+  absl::flat_hash_set<uint64_t> held;
+  for (const v1::HeldLease& lease : hello.held_leases()) held.insert(lease.lease_id());
+  std::vector<uint64_t> gone;
+  for (auto& [id, lease] : leases_) {
+    if (lease->worker != session.worker || lease->answered) continue;
+    if (held.contains(id)) {
+      lease->session = &session;
+      lease->incarnation = session.incarnation;
+      lease->expires = executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
+      session.leases.insert(id);
+      held.erase(id);
+    } else {
+      gone.push_back(id);
+    }
+  }
+  std::sort(gone.begin(), gone.end());
+  for (uint64_t id : gone) {
+    Lease& lease = *leases_.at(id);
+    // An older incarnation died with it; the same one never got it.
+    TakeBack(lease, lease.incarnation != session.incarnation && lease.sent);
+  }
+  for (const v1::HeldLease& lease : hello.held_leases()) {
+    if (held.contains(lease.lease_id())) session.out.header.add_lost_leases(lease.lease_id());
+  }
+  FlushLater();
+  // What it has more right to than another worker goes over to it.
+  for (const auto& other : workers_) {
+    if (other.get() == &session || other->incarnation == 0) continue;
+    ReleaseForeign(*other);
+  }
+  PumpWaitingLater();
+}
+
+void Shard::ReleaseAll(WorkerSession& session) {
+  std::vector<uint64_t> refs;
+  for (const auto& [ref, standing] : session.standing) refs.push_back(ref);
+  std::sort(refs.begin(), refs.end());
+  for (uint64_t ref : refs) {
+    const auto found = refs_.find(ref);
+    if (found == refs_.end()) continue;
+    Queue& queue = *found->second;
+    Release(queue, session.incarnation != 0);
+    AwaitWorker(queue);
+  }
+  PumpWaitingLater();
+}
+
+void Shard::Detach(WorkerSession& session) {
+  for (uint64_t id : session.leases) {
+    const auto found = leases_.find(id);
+    if (found == leases_.end()) continue;
+    found->second->session = nullptr;
+    found->second->expires = executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
+  }
+  session.leases.clear();
+  session.incarnation = 0;
+  for (uint64_t id : std::exchange(session.to_send, {})) {  // never sent: free at once
+    const auto found = leases_.find(id);
+    if (found != leases_.end() && !found->second->answered) TakeBack(*found->second, false);
+  }
+  ReleaseAll(session);
+}
+
+void Shard::OnWorkerGone(WorkerSession& session) {
+  if (options_.log != nullptr && !session.worker.empty()) {
+    options_.log->Info(
+        "worker_gone", "",
+        {{"shard", options_.name}, {"worker", session.worker}, {"leases", session.leases.size()}});
+  }
+  Detach(session);
+  workers_.remove_if([&session](const auto& each) { return each.get() == &session; });
+}
+
+void Shard::OnWorkerWritable(WorkerSession& session) {
+  session.congested = false;
+  std::vector<uint64_t> refs;
+  for (const auto& [ref, standing] : session.standing) {
+    if (standing.groups > 0) refs.push_back(ref);
+  }
+  std::sort(refs.begin(), refs.end());
+  for (uint64_t ref : refs) {
+    if (const auto found = refs_.find(ref); found != refs_.end()) MarkReady(*found->second);
+  }
+  FlushLater();
+}
+
+void Shard::RenewLeases(WorkerSession& session, const v1::DispatchRequest& request) {
+  std::vector<uint64_t> ids(request.renewals().begin(), request.renewals().end());
+  if (request.renew_all()) ids.assign(session.leases.begin(), session.leases.end());
+  std::sort(ids.begin(), ids.end());
+  const MonotonicTime expires =
+      executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
+  for (uint64_t id : ids) {
+    const auto found = leases_.find(id);
+    if (found == leases_.end() || found->second->session != &session) {
+      session.out.header.add_lost_leases(id);
+      continue;
+    }
+    found->second->expires = expires;
+    session.out.header.add_renewed_leases(id);
+  }
+  session.dirty = true;
+  FlushLater();
+}
+
+}  // namespace sluice::queue
