@@ -11,8 +11,10 @@
 namespace sluice::delivery {
 
 // The generic cell rate algorithm (ITU-T I.371). A bucket of B that refills at N a period would let
-// N + B - 1 pass in some window; so it refills at N - B + 1, and the burst counts inside N.
-// Thread-safety: none; a value. Units: one cell is one recipient.
+// N + B - 1 pass in some window; so it refills at N - B + 1, and the burst counts inside N. In the
+// same way a slack of a few milliseconds counts inside N: without it a
+// rate of thousands a second would be held to one cell for each tick of the timers. Thread-safety:
+// none; a value. Units: one cell is one recipient.
 class RatePacer {
  public:
   RatePacer() = default;  // no limit
@@ -26,58 +28,82 @@ class RatePacer {
     // Negative: a count of microseconds that did not fit.
     if (period.count() < 0 || period > kForever) period = kForever;
     const uint64_t cells = std::clamp<uint64_t>(burst, 1, count);
-    // Rounded up: a window is never overfilled by a rounding error.
-    const uint64_t refill = count - cells + 1;
-    const auto length = static_cast<uint64_t>(period.count());
-    interval_ = Duration(length / refill + (length % refill == 0 ? 0 : 1));
-    tolerance_ = Times(interval_, cells - 1);
+    refill_ = count - cells + 1;
+    spread_ = static_cast<uint64_t>((period + SlackOf(period)).count());
+    tolerance_ = Times(cells - 1) + SlackOf(period);
+  }
+
+  // By how much a cell may be late and not delay those behind it: at most 10 ms, or 1/100 of the
+  // period, so that at least 99 % of the rate is there to be used. Leases come with a shard's
+  // syncs, in bursts of a few milliseconds.
+  static Duration SlackOf(Duration period) {
+    return std::min<Duration>(period / 100, std::chrono::milliseconds(10));
   }
 
   bool limited() const { return limited_; }
 
   // How many cells at the most a stretch of this length lets pass one by one; at least one.
   size_t CellsWithin(Duration length) const {
-    return static_cast<size_t>(
-        std::max<int64_t>(1, length / std::max<Duration>(interval_, Duration(1))));
+    const Wide cells = Wide{static_cast<uint64_t>(length.count())} * refill_ / spread_;
+    return static_cast<size_t>(std::clamp<Wide>(cells, 1, SIZE_MAX));
   }
 
   // When one cell may pass, at the earliest; max() where never.
   MonotonicTime Next(MonotonicTime now) const {
     if (never_) return MonotonicTime::max();
     if (!limited_) return now;
-    return std::max(now, theoretical_ - tolerance_);
+    return std::max(now, due() - tolerance_);
   }
   // Charges `cells` that pass now; the caller has waited for Next.
   void Charge(MonotonicTime now, uint64_t cells) {
     if (!limited_ || never_) return;
-    theoretical_ = Later(std::max(theoretical_, now), Times(interval_, cells));
+    if (due() <= now) {
+      theoretical_ = now;
+      part_ = 0;
+    }
+    const Wide total = Wide{spread_} * cells + part_;
+    theoretical_ = Later(theoretical_, Micros(total / refill_));
+    part_ = static_cast<uint64_t>(total % refill_);
   }
   // As if all that may pass had just passed: what somebody before us sent until `now` is not known.
   void Exhaust(MonotonicTime now) {
-    theoretical_ = std::max(theoretical_, Later(now, tolerance_ + interval_));
+    const MonotonicTime full = Later(now, tolerance_ + Times(1));
+    if (full <= theoretical_) return;
+    theoretical_ = full;
+    part_ = 0;
   }
   // Whether it would behave as a new one.
-  bool Rested(MonotonicTime now) const { return !limited_ || theoretical_ <= now; }
+  bool Rested(MonotonicTime now) const { return !limited_ || due() <= now; }
   // Keeps what was charged when the limit changes: a reload never opens a window anew.
-  void TakeOver(const RatePacer& old) { theoretical_ = old.theoretical_; }
+  void TakeOver(const RatePacer& old) { theoretical_ = old.due(); }
 
  private:
+  using Wide = unsigned __int128;
   // Some 36,000 years: sums of a few of them fit.
   static constexpr Duration kForever{int64_t{1} << 60};
 
-  static Duration Times(Duration interval, uint64_t cells) {
-    if (cells > static_cast<uint64_t>(kForever / interval)) return kForever;
-    return interval * static_cast<int64_t>(cells);
+  static Duration Micros(Wide count) {
+    return Duration(static_cast<int64_t>(std::min<Wide>(count, kForever.count())));
   }
   static MonotonicTime Later(MonotonicTime time, Duration wait) {
     return std::min(time + wait, MonotonicTime(kForever * 2));
   }
+  // The time of so many cells, rounded up: a window is never overfilled by a rounding error.
+  Duration Times(uint64_t cells) const {
+    return Micros((Wide{spread_} * cells + refill_ - 1) / refill_);
+  }
+  MonotonicTime due() const { return theoretical_ + Duration(part_ == 0 ? 0 : 1); }
 
   bool limited_ = false;
   bool never_ = false;
-  Duration interval_{};
+  // `refill_` cells in `spread_` microseconds.
+  uint64_t refill_ = 1;
+  uint64_t spread_ = 1;
   Duration tolerance_{};
+  // When the cells that have passed would be paid for: so many microseconds, and so many of
+  // `refill_` parts of one.
   MonotonicTime theoretical_{};
+  uint64_t part_ = 0;
 };
 
 }  // namespace sluice::delivery

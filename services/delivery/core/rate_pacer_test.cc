@@ -47,7 +47,27 @@ TEST(RatePacer, NoWindowEverHoldsMoreThanItsCount) {
       ASSERT_EQ(pacer.Next(now), now) << i;
       pacer.Charge(now, 1);
     }
+    // Besides those that lateness might have held up, or the rounding to microseconds.
+    const auto slack = static_cast<uint64_t>(RatePacer::SlackOf(period).count());
+    const uint64_t late = (slack + 2) * count / static_cast<uint64_t>(period.count()) + 1;
+    for (uint64_t i = 0; i < late && pacer.Next(now) == now; ++i) pacer.Charge(now, 1);
     ASSERT_GT(pacer.Next(now), now);
+  }
+}
+
+// As the timers of an event loop have it, which do not come at the microsecond.
+TEST(RatePacer, LateTimersDoNotLowerAFastRate) {
+  for (const uint64_t count : {20u, 100u, 1000u, 16'667u, 100'000u}) {
+    RatePacer pacer(count, std::chrono::seconds(1), 1);
+    MonotonicTime now = At(1'000'000);
+    const MonotonicTime end = now + std::chrono::seconds(60);
+    uint64_t passed = 0;
+    while (now < end) {
+      for (; pacer.Next(now) <= now; ++passed) pacer.Charge(now, 1);
+      now = std::max(pacer.Next(now), now) + std::chrono::milliseconds(2);
+    }
+    EXPECT_GE(passed, count * 60 * 98 / 100) << count;
+    EXPECT_LE(passed, count * 61) << count;
   }
 }
 

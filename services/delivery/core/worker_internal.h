@@ -162,6 +162,8 @@ struct Worker::Queue {
 
   // By its own rate, or by that of a source it has a connection from.
   inline bool paced() const;
+  // Of all its connections.
+  inline size_t free_places() const;
   uint64_t due() const {
     uint64_t sum = 0;
     for (const Ref& ref : refs) sum += ref.due_estimate;
@@ -185,16 +187,15 @@ struct Worker::Conn final : ConnectionHandler {
 
   // Places for groups, where it may take any.
   size_t free_places() const {
-    if (!ready || quitting) return 0;
-    // Where a rate holds, the RCPTs must go out at the moment they are charged for, and not behind
-    // another transaction that takes its time.
-    const size_t most_groups = paced() ? 1 : kGroupsPerConnection;
-    size_t places = most_groups - std::min(under_way, most_groups);
-    if (too_many_errors()) return 0;
+    if (!ready || quitting || too_many_errors()) return 0;
+    size_t places = kGroupsPerConnection - std::min(under_way, kGroupsPerConnection);
     const uint32_t most = queue->settings->max_msg_per_connection();
     if (most > 0) places = std::min<size_t>(places, most > sent ? most - sent : 0);
     return places;
   }
+  // Where a rate holds, the RCPTs must go out at the moment they are charged for, and not behind
+  // another transaction that takes its time: the next group waits here, and not at the shard.
+  bool may_send() const { return free_places() > 0 && (under_way == 0 || !paced()); }
 
   // Has had its share of messages, or of errors.
   bool spent() const {
@@ -242,6 +243,12 @@ struct Worker::Conn final : ConnectionHandler {
   std::list<Conn*>::iterator place_in_site;
   std::list<Conn*>::iterator place_in_age;
 };
+
+size_t Worker::Queue::free_places() const {
+  size_t places = 0;
+  for (const auto& conn : conns) places += conn->free_places();
+  return places;
+}
 
 bool Worker::Queue::paced() const {
   return pacer.limited() || limits->paced ||

@@ -150,9 +150,7 @@ void Worker::RevokeCredits(Ref& ref) {
 
 // Fewer places than credits: takes them back, to promise anew what there is.
 void Worker::TrimCredits(Queue& queue) {
-  size_t places = 0;
-  for (const auto& each : queue.conns) places += each->free_places();
-  if (queue.credits() + queue.waiting.size() <= places) return;
+  if (queue.credits() + queue.waiting.size() <= queue.free_places()) return;
   for (Ref& ref : queue.refs) {
     if (ref.credits > 0) RevokeCredits(ref);
   }
@@ -160,8 +158,7 @@ void Worker::TrimCredits(Queue& queue) {
 
 void Worker::Grant(Queue& queue) {
   if (queue.refs.size() > 1) TakeIdleCredits(queue);
-  size_t places = 0;
-  for (const auto& conn : queue.conns) places += conn->free_places();
+  const size_t places = queue.free_places();
   const size_t promised = queue.credits() + queue.waiting.size();
   if (places <= promised || queue.refs.empty()) return;
   size_t free = places - promised;
@@ -266,9 +263,8 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
     const auto recipients = static_cast<uint32_t>(lease.deliveries_size());
     ref.due_estimate = ref.due_estimate > recipients ? ref.due_estimate - recipients : 0;
   }
-  size_t places = 0;
-  for (const auto& conn : queue->conns) places += conn->free_places();
-  if (places <= queue->waiting.size()) {  // the connection went while this was on its way
+  if (queue->free_places() <=
+      queue->waiting.size()) {  // the connection went while this was on its way
     give_back();
     return;
   }
@@ -317,13 +313,14 @@ void Worker::SendPaced(Queue& queue) {
     Transaction& next = queue.waiting.front().transaction;
     Conn* best = nullptr;
     for (const auto& conn : queue.conns) {
-      if (conn->free_places() == 0) continue;
+      if (!conn->may_send()) continue;
       if (best == nullptr || conn->under_way < best->under_way) best = conn.get();
     }
     if (best == nullptr) {
+      if (queue.waiting.size() <= queue.free_places()) return;  // until one has its result
       // Its connection closed: the shard gives it to somebody else, or to us again.
-      GiveBack(queue.waiting.front().work_id);
-      queue.waiting.pop_front();
+      GiveBack(queue.waiting.back().work_id);
+      queue.waiting.pop_back();
       continue;
     }
     if (best->paced()) {

@@ -352,6 +352,32 @@ TEST(Worker, RateOfASourceHoldsInEachWindow) {
   EXPECT_GE(world.sites.sends.size(), 40u) << "the limit is used";
 }
 
+// A rate of thousands a second is not held to a shard's sync for each: the next group is here when
+// the connection has done with the one before. Its RCPT is written, and charged, then.
+TEST(Worker, NextGroupOfALimitedQueueWaitsHere) {
+  World world([](auto& vmta) {
+    auto* rate = vmta.mutable_queue_defaults()->mutable_max_msg_rate();
+    rate->set_count(5000);
+    rate->set_period_us(1'000'000);
+  });
+  auto& remote = world.Connected(1000);
+  EXPECT_EQ(Groups(world.Take()), 2u);
+  world.executor.Advance(milliseconds(100));  // what was sent before its start is not known
+  world.shard().Lease(11, 1);
+  world.shard().Lease(12, 1);
+  EXPECT_EQ(remote.under_way.size(), 1u);
+  EXPECT_EQ(world.Take().returned_leases_size(), 0);
+  world.executor.Advance(milliseconds(1));
+  EXPECT_EQ(remote.under_way.size(), 1u);
+  remote.Answer(kDelivered);
+  EXPECT_EQ(remote.under_way.size(), 1u);
+  EXPECT_EQ(world.sites.sends.size(), 2u);
+  // Without its connection it goes back.
+  world.shard().Lease(13, 1);
+  remote.Close(true);
+  EXPECT_EQ(world.Take().returned_leases_size(), 2);
+}
+
 // A group leased for a credit that is older than the limit must not pass as one.
 TEST(Worker, LargeGroupForAnOldCreditIsReturned) {
   World world([](auto&) {},

@@ -323,9 +323,12 @@ bool Shard::LeaseDue(Queue& queue, int& budget) {
       continue;
     }
     if (lane.deficit <= 0) lane.deficit += static_cast<int32_t>(1 + lane.priority / 10);
-    const int taken = LeaseFromLane(queue, lane, now_us, std::min(budget, lane.deficit));
+    // Each look costs a seek: a lane alone takes all at one.
+    const bool alone = queue.lanes.size() == 1;
+    const int taken =
+        LeaseFromLane(queue, lane, now_us, alone ? budget : std::min(budget, lane.deficit));
     budget -= std::max(1, taken);
-    lane.deficit -= taken;
+    lane.deficit = alone ? 0 : lane.deficit - taken;
     if (taken > 0) idle_lanes = 0;
     if (lane.deficit <= 0 || taken == 0) queue.NextLane();
     if (taken == 0) ++idle_lanes;
