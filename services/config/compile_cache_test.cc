@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
+#include "services/config/lexer.h"
 #include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
@@ -60,24 +61,68 @@ TEST(CompileCacheTest, TheSameAsWithoutIt) {
   }
 }
 
-TEST(CompileCacheTest, FingerprintsAreOfLinesAndTheirBorders) {
-  std::vector<Diagnostic> diagnostics;
-  const auto lex = [&](std::string_view text) {
-    return Lex(
-        "f", text, [](std::string_view) { return false; }, &diagnostics);
+// The parts as they are cut, sections in brackets.
+std::string Cut(std::string_view text) {
+  std::string shown;
+  for (const TextPart& part : CutSections(text)) {
+    absl::StrAppend(&shown, part.first_line, part.section ? "[" : "(", std::string(part.text),
+                    part.section ? "]" : ")");
+  }
+  return shown;
+}
+
+TEST(CompileCacheTest, SectionsAreCutOutWhereThatIsSure) {
+  EXPECT_EQ(Cut(""), "");
+  EXPECT_EQ(Cut("x 1\n<domain a>\ny\n</domain>\nz 1"),
+            "1(x 1\n)2[<domain a>\ny\n</domain>\n]5(z 1)");
+  EXPECT_EQ(Cut("<domain a>\r\n y 1,\r\n 2\r\n </domain> \r\n<domain b>\n</domain>"),
+            "1[<domain a>\r\n y 1,\r\n 2\r\n </domain> \r\n]5[<domain b>\n</domain>]");
+  for (const std::string_view whole :
+       {"x 1,\n<domain a>\n</domain>",         // what looks like a section is of the list
+        "x 1,\n# c\n\n<domain a>\n</domain>",  // also here
+        "<domain $a>\ny\n</domain>", "<domain a>\ny $a\n</domain>",
+        "<domain a>\ninclude x\n</domain>", "<domain a>\nInclude x\n</domain>",
+        "<domain a>\n<limits>\n</limits>\n</domain>", "<domain a>\ny\n", "<domain a\n</domain>",
+        "<domain \"a\">\n</domain>", "<domains a>\n</domains>", "<domain a> # x>\n</domain>"}) {
+    const std::string cut = Cut(whole);
+    EXPECT_EQ(cut.find('['), cut.npos) << cut;
+  }
+}
+
+// The lines of a section, whatever stands before it, are read as if they stood alone.
+TEST(CompileCacheTest, PartsAreReadAsTheWholeIs) {
+  static const std::vector<std::string> kParts = {
+      "a 1\n",        "a 1,\n",         "# c,\n",     "\n",
+      "<domain d>\n", "</domain>\n",    "a \"\n",     "/x,y/ <domain>\n",
+      "<domain e>\n", " </domain>\r\n", "a b # c,\n", "</x>,\n"};
+  const auto shown = [](const std::vector<Statement>& statements) {
+    std::string text;
+    for (const Statement& statement : statements) {
+      absl::StrAppend(&text, statement.where.line, " ", statement.name, " ",
+                      static_cast<int>(statement.kind));
+      for (const Token& token : statement.arguments) absl::StrAppend(&text, " ", token.text);
+      absl::StrAppend(&text, "\n");
+    }
+    return text;
   };
-  const auto one = lex("<domain a>\nx y z\n</domain>");
-  const auto two = lex("<domain a>\nx yz\n</domain>");
-  const auto quoted = lex("<domain a>\nx y \"z\"\n</domain>");
-  const auto spaced = lex("\n<domain  a> # c\n  x   y z\n</domain>");
-  EXPECT_EQ(CompileCache::EndOf(one, 0), 2u);
-  EXPECT_NE(CompileCache::FingerprintOf(one, 0, 2), CompileCache::FingerprintOf(two, 0, 2));
-  EXPECT_NE(CompileCache::FingerprintOf(one, 0, 2), CompileCache::FingerprintOf(quoted, 0, 2));
-  EXPECT_EQ(CompileCache::FingerprintOf(one, 0, 2), CompileCache::FingerprintOf(spaced, 0, 2));
-  EXPECT_FALSE(CompileCache::EndOf(lex("<domain $a>\n</domain>"), 0));
-  EXPECT_FALSE(CompileCache::EndOf(lex("<domain a>\ninclude x\n</domain>"), 0));
-  EXPECT_FALSE(CompileCache::EndOf(lex("<domain a>\n<limits>\n</limits>\n</domain>"), 0));
-  EXPECT_FALSE(CompileCache::EndOf(lex("<domain a>\nx y\n"), 0));
+  constexpr auto kRegex = [](std::string_view) { return false; };
+  const auto file = std::make_shared<const std::string>("f");
+  for (uint32_t seed = 0; seed < 3000; ++seed) {
+    std::mt19937 random(seed);
+    std::string text;
+    for (uint32_t i = random() % 12; i > 0; --i) text += kParts[random() % kParts.size()];
+    std::vector<Diagnostic> diagnostics;
+    std::vector<Statement> cut;
+    for (const TextPart& part : CutSections(text)) {
+      for (Statement& statement : LexPart(file, part.first_line, part.text, kRegex, &diagnostics)) {
+        cut.push_back(std::move(statement));
+      }
+    }
+    std::vector<Diagnostic> of_whole;
+    const auto whole = Lex("f", text, kRegex, &of_whole);
+    ASSERT_EQ(shown(cut), shown(whole)) << text;
+    ASSERT_EQ(Render(diagnostics), Render(of_whole)) << text;
+  }
 }
 
 }  // namespace

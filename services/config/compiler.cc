@@ -52,22 +52,58 @@ void Compiler::ReadFile(const std::string& path, const Location* included_from,
   open_files_.pop_back();
 }
 
-void Compiler::ReadText(const std::string& name, std::string_view text) {
-  compiled_.files.push_back(name);
-  const size_t depth = frames_.size();
+std::vector<Statement> Compiler::ReadLines(const std::shared_ptr<const std::string>& file,
+                                           const TextPart& part) {
   const size_t said = compiled_.diagnostics.size();
-  std::vector<Statement> statements = Lex(name, text, &TakesRegex, &compiled_.diagnostics);
+  std::vector<Statement> statements =
+      LexPart(file, part.first_line, part.text, &TakesRegex, &compiled_.diagnostics);
   for (size_t i = said; i < compiled_.diagnostics.size(); ++i) {
     HideSecret(&compiled_.diagnostics[i].where);
   }
-  for (size_t i = 0; i < statements.size(); ++i) {
-    Statement& statement = statements[i];
-    if (IsSecret(statement.name)) HideSecret(&statement.where);
+  return statements;
+}
+
+std::vector<Compiler::Piece> Compiler::ReadPieces(const std::shared_ptr<const std::string>& file,
+                                                  std::string_view text) {
+  std::vector<Piece> pieces;
+  if (options_.cache == nullptr || options_.keep_origins) {
+    pieces.push_back({{text, 1, false}, nullptr, false, ReadLines(file, {text, 1, false})});
+    return pieces;
+  }
+  for (const TextPart& part : CutSections(text)) {
+    Piece& piece = pieces.emplace_back(Piece{part, nullptr, false, {}});
+    if (part.section) piece.cached = options_.cache->Find(part.text);
+    if (piece.cached != nullptr) continue;
+    const size_t said = compiled_.diagnostics.size();
+    piece.statements = ReadLines(file, part);
+    piece.clean = compiled_.diagnostics.size() == said;
+  }
+  return pieces;
+}
+
+void Compiler::ReadText(const std::string& name, std::string_view text) {
+  compiled_.files.push_back(name);
+  const size_t depth = frames_.size();
+  const auto file = std::make_shared<const std::string>(name);
+  // What is not text is told before what it says.
+  for (Piece& piece : ReadPieces(file, text)) {
     if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
-    if (const auto end = FromCache(statements, i)) {
-      i = *end;
-      continue;
+    if (piece.cached != nullptr) {
+      if (FromCache(piece)) continue;
+      piece.statements = ReadLines(file, piece.part);
+    } else if (piece.part.section && piece.clean) {
+      MakeCandidate(piece);
     }
+    Run(std::move(piece.statements), depth);
+    candidate_.reset();
+  }
+  while (frames_.size() > depth) LeaveUnclosed();
+}
+
+void Compiler::Run(std::vector<Statement> statements, size_t depth) {
+  for (Statement& statement : statements) {
+    if (IsSecret(statement.name)) HideSecret(&statement.where);
+    if (compiled_.diagnostics.size() > kMaxDiagnostics) return;
     switch (statement.kind) {
       case Statement::Kind::kOpen:
         Open(statement);
@@ -80,7 +116,6 @@ void Compiler::ReadText(const std::string& name, std::string_view text) {
         if (!frames_.back().skip) Apply(statement);
     }
   }
-  while (frames_.size() > depth) LeaveUnclosed();
 }
 
 Compiled Compiler::Finish() {
@@ -101,28 +136,32 @@ Compiled Compiler::Finish() {
   return std::move(compiled_);
 }
 
-std::optional<size_t> Compiler::FromCache(const std::vector<Statement>& statements, size_t open) {
-  if (options_.cache == nullptr || options_.keep_origins || frames_.size() != 1) {
-    return std::nullopt;
+bool Compiler::FromCache(const Piece& piece) {
+  CompileCache::Entry* const entry = piece.cached;
+  if (frames_.size() != 1 || draft_.domains.contains({entry->pattern, false}) ||
+      !draft_.ready_domains.emplace(entry->pattern, &entry->section).second) {
+    return false;
   }
-  const auto end = CompileCache::EndOf(statements, open);
-  if (!end) return std::nullopt;
-  const auto pattern = ParseDomainPattern(statements[open].arguments[0].text);
-  if (!pattern || draft_.ready_domains.contains(*pattern) ||
-      draft_.domains.contains({*pattern, false})) {
-    return std::nullopt;
-  }
-  const uint64_t fingerprint = CompileCache::FingerprintOf(statements, open, *end);
-  const CompileCache::Entry* const entry = options_.cache->Take(*pattern, fingerprint);
-  if (entry == nullptr) {
-    candidate_ = Candidate{fingerprint, *pattern, compiled_.diagnostics.size(),
-                           draft_.references.size() + draft_.section_uses.size(), compiled_.tally};
-    return std::nullopt;
-  }
-  draft_.ready_domains.emplace(*pattern, &entry->section);
+  options_.cache->Use(entry);
   compiled_.tally.effective += entry->effective;
   compiled_.tally.aliases += entry->aliases;
-  return end;
+  return true;
+}
+
+void Compiler::MakeCandidate(const Piece& piece) {
+  const std::vector<Statement>& statements = piece.statements;
+  if (frames_.size() != 1 || statements.size() < 2 ||
+      statements.back().kind != Statement::Kind::kClose ||
+      statements.front().arguments.size() != 1) {
+    return;
+  }
+  const auto pattern = ParseDomainPattern(statements.front().arguments[0].text);
+  if (!pattern || draft_.ready_domains.contains(*pattern) ||
+      draft_.domains.contains({*pattern, false})) {
+    return;
+  }
+  candidate_ = Candidate{piece.part.text, *pattern, compiled_.diagnostics.size(),
+                         draft_.references.size() + draft_.section_uses.size(), compiled_.tally};
 }
 
 void Compiler::ToCache() {
@@ -133,11 +172,10 @@ void Compiler::ToCache() {
     return;
   }
   CompileCache::Entry entry;
-  entry.fingerprint = candidate.fingerprint;
+  entry.pattern = candidate.pattern;
   entry.effective = compiled_.tally.effective - candidate.tally.effective;
   entry.aliases = compiled_.tally.aliases - candidate.tally.aliases;
-  draft_.kept_domains[candidate.pattern] =
-      options_.cache->Keep(candidate.pattern, std::move(entry));
+  draft_.kept_domains[candidate.pattern] = options_.cache->Keep(candidate.text, std::move(entry));
 }
 
 void Compiler::HideSecret(Location* where) {

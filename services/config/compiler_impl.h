@@ -1,6 +1,7 @@
 // The compiler's parts, one class over several files. Private to the compiler.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -52,16 +53,29 @@ class Compiler {
 
   // A section that may be kept for the next compilation, while it is open.
   struct Candidate {
-    uint64_t fingerprint = 0;
+    std::string_view text;
     std::string pattern;
     size_t diagnostics = 0;
     size_t references = 0;
     Tally tally;
   };
+  // A part of a file, read as far as that is needed.
+  struct Piece {
+    TextPart part;
+    CompileCache::Entry* cached = nullptr;  // then without statements
+    bool clean = false;                     // nothing was to be said while it was read
+    std::vector<Statement> statements;
+  };
 
-  // The end of the section at `open` where it was taken from the cache.
-  std::optional<size_t> FromCache(const std::vector<Statement>& statements, size_t open);
+  std::vector<Statement> ReadLines(const std::shared_ptr<const std::string>& file,
+                                   const TextPart& part);
+  std::vector<Piece> ReadPieces(const std::shared_ptr<const std::string>& file,
+                                std::string_view text);
+  // False where it cannot be taken from the cache.
+  bool FromCache(const Piece& piece);
+  void MakeCandidate(const Piece& piece);
   void ToCache();
+  void Run(std::vector<Statement> statements, size_t depth);
   // Messages show the line; a password in it is not shown.
   static void HideSecret(Location* where);
   void Say(Severity severity, const Location& where, std::string message, std::string hint = "");

@@ -175,29 +175,34 @@ std::optional<Statement> ReadBorder(LineReader* reader, std::vector<Token> token
 std::vector<Statement> Lex(std::string_view file, std::string_view text,
                            bool (*takes_regex)(std::string_view name),
                            std::vector<Diagnostic>* diagnostics) {
-  const auto file_name = std::make_shared<const std::string>(file);
-  if (text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);
+  return LexPart(std::make_shared<const std::string>(file), 1, text, takes_regex, diagnostics);
+}
+
+std::vector<Statement> LexPart(const std::shared_ptr<const std::string>& file, int first_line,
+                               std::string_view text, bool (*takes_regex)(std::string_view name),
+                               std::vector<Diagnostic>* diagnostics) {
+  if (first_line == 1 && text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);
   std::vector<Statement> statements;
   // A line is a statement, more or less; a file of empty lines does not get the memory.
   statements.reserve(
       std::min<size_t>(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1,
                        std::min<size_t>(text.size() / 8 + 1, kMaxReserved)));
   bool continues = false;
-  for (int line = 1; !text.empty(); ++line) {
+  for (int line = first_line; !text.empty(); ++line) {
     const size_t end = text.find('\n');
     std::string_view content = text.substr(0, end);
     text.remove_prefix(end == text.npos ? text.size() : end + 1);
     if (!content.empty() && content.back() == '\r') content.remove_suffix(1);
     if (content.size() > kMaxLineBytes) {
       diagnostics->push_back({Diagnostic::Severity::kError,
-                              {file_name, line, 1, std::string(content.substr(0, kShownBytes))},
+                              {file, line, 1, std::string(content.substr(0, kShownBytes))},
                               "a line has at most 1048576 bytes",
                               ""});
       continues = false;
       continue;
     }
 
-    LineReader reader(file_name, line, content, takes_regex, diagnostics);
+    LineReader reader(file, line, content, takes_regex, diagnostics);
     std::optional<std::vector<Token>> tokens = reader.Tokens();
     if (!tokens) {
       continues = false;

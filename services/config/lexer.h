@@ -1,6 +1,7 @@
 // Cuts the text of one directive file into directives and section borders.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,5 +43,11 @@ struct Statement {
 std::vector<Statement> Lex(std::string_view file, std::string_view text,
                            bool (*takes_regex)(std::string_view name),
                            std::vector<Diagnostic>* diagnostics);
+
+// The same of whole lines of a file, of which `first_line` is the first one's number. A byte order
+// mark is skipped in line 1 only.
+std::vector<Statement> LexPart(const std::shared_ptr<const std::string>& file, int first_line,
+                               std::string_view text, bool (*takes_regex)(std::string_view name),
+                               std::vector<Diagnostic>* diagnostics);
 
 }  // namespace sluice::config

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,27 +61,43 @@ std::vector<SnapshotDelta> SplitDelta(SnapshotDelta delta, size_t max_bytes) {
 }
 
 absl::StatusOr<PolicySnapshot> ApplyDelta(const PolicySnapshot& base, SnapshotDelta delta) {
-  std::map<std::string, Section> sections;
-  if (delta.base_version() != 0) {
-    if (delta.base_version() != base.version()) {
-      return absl::DataLossError(absl::StrCat("a delta from version ", delta.base_version(),
-                                              ", but version ", base.version(), " is here"));
-    }
-    for (const Section& section : base.sections()) sections[section.name()] = section;
+  if (delta.base_version() != 0 && delta.base_version() != base.version()) {
+    return absl::DataLossError(absl::StrCat("a delta from version ", delta.base_version(),
+                                            ", but version ", base.version(), " is here"));
   }
-  for (const std::string& name : delta.removed()) sections.erase(name);
+  const auto wrong_hash = [&] {
+    return absl::DataLossError(
+        absl::StrCat("version ", delta.version(), " has not the hash that it should have"));
+  };
+  // A removed section has no content. What stays was checked when it came.
+  std::map<std::string_view, Section*> changes;
+  for (const std::string& name : delta.removed()) changes[name] = nullptr;
   for (Section& section : *delta.mutable_changed()) {
-    std::string name = section.name();
-    sections[std::move(name)] = std::move(section);
+    if (HashContent(section.content()) != section.hash()) return wrong_hash();
+    changes[section.name()] = &section;
   }
   PolicySnapshot result;
   result.set_version(delta.version());
   result.set_compiled_unix_us(delta.compiled_unix_us());
-  for (auto& [name, section] : sections) *result.add_sections() = std::move(section);
-  if (!IsIntact(result) || SectionsHash(result) != delta.sections_hash()) {
-    return absl::DataLossError(
-        absl::StrCat("version ", delta.version(), " has not the hash that it should have"));
+  if (delta.base_version() != 0) {
+    result.mutable_sections()->Reserve(base.sections_size() + delta.changed_size());
   }
+  auto change = changes.begin();
+  const auto add = [&](Section* section) {
+    if (section != nullptr) *result.add_sections() = std::move(*section);
+  };
+  for (int i = 0; delta.base_version() != 0 && i < base.sections_size(); ++i) {
+    const Section& section = base.sections(i);
+    // The names are those of sections, and moved away with them: compared before that.
+    while (change != changes.end() && change->first < section.name()) add((change++)->second);
+    if (change != changes.end() && change->first == section.name()) {
+      add((change++)->second);
+    } else {
+      *result.add_sections() = section;
+    }
+  }
+  while (change != changes.end()) add((change++)->second);
+  if (SectionsHash(result) != delta.sections_hash()) return wrong_hash();
   return result;
 }
 
