@@ -15,13 +15,14 @@ namespace {
 uint64_t g_allocations = 0;
 }  // namespace
 
-void* operator new(size_t size) {
+// Never inlined: gcc would see one half of a pair, and take it for a mismatch.
+[[gnu::noinline]] void* operator new(size_t size) {
   ++g_allocations;
   if (void* p = std::malloc(size)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p) noexcept { std::free(p); }
+[[gnu::noinline]] void operator delete(void* p, size_t) noexcept { std::free(p); }
 
 namespace sluice::ingest {
 namespace {
