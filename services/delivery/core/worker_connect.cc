@@ -148,6 +148,8 @@ void Worker::QuitIdle(Conn& conn) {
 void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   SLUICE_CHECK(conn.under_way > 0);
   --conn.under_way;
+  const MonotonicTime now = executor_.clock().Now();
+  conn.far_away |= now - std::exchange(conn.busy_since, now) >= kFarAway;
   std::erase(conn.work, result.lease_id());
   result.mutable_attempt()->set_connection_id(conn.id);
   if (result.outcome() == queue::v1::RECIPIENT_OUTCOME_DELIVERED) {

@@ -15,6 +15,9 @@ namespace sluice::delivery {
 
 // Groups that one connection has at a time: the next one's commands go with the final dot.
 inline constexpr size_t kGroupsPerConnection = 2;
+// Where a transaction takes so long, a further one waits at the worker: one that is asked for when
+// a reply comes would miss the final dot that leaves at that moment.
+inline constexpr Duration kFarAway = std::chrono::milliseconds(10);
 // After so many connections in a row that gave no answer, no new one is opened; when the last one
 // has ended, the queue fails.
 inline constexpr size_t kMostUselessConnections = 3;
@@ -188,14 +191,17 @@ struct Worker::Conn final : ConnectionHandler {
   // Places for groups, where it may take any.
   size_t free_places() const {
     if (!ready || quitting || too_many_errors()) return 0;
-    size_t places = kGroupsPerConnection - std::min(under_way, kGroupsPerConnection);
+    const size_t most_groups = kGroupsPerConnection + (far_away ? 1 : 0);
+    size_t places = most_groups - std::min(under_way, most_groups);
     const uint32_t most = queue->settings->max_msg_per_connection();
     if (most > 0) places = std::min<size_t>(places, most > sent ? most - sent : 0);
     return places;
   }
   // Where a rate holds, the RCPTs must go out at the moment they are charged for, and not behind
   // another transaction that takes its time: the next group waits here, and not at the shard.
-  bool may_send() const { return free_places() > 0 && (under_way == 0 || !paced()); }
+  bool may_send() const {
+    return under_way < (paced() ? 1 : kGroupsPerConnection) && free_places() > 0;
+  }
 
   // Has had its share of messages, or of errors.
   bool spent() const {
@@ -225,6 +231,8 @@ struct Worker::Conn final : ConnectionHandler {
   bool quitting = false;
   bool foreign = false;  // of a queue or source that is not ours any more
   size_t under_way = 0;
+  MonotonicTime busy_since{};  // with the first of those under way
+  bool far_away = false;       // a transaction took kFarAway or longer
   std::vector<uint64_t> work;  // their ids
   uint64_t sent = 0;
   uint64_t delivered = 0;

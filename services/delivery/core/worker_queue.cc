@@ -336,7 +336,7 @@ void Worker::SendPaced(Queue& queue) {
       }
       ChargePace(queue, *best, static_cast<uint64_t>(next.lease->deliveries_size()));
     }
-    ++best->under_way;
+    if (best->under_way++ == 0) best->busy_since = now;
     ++best->sent;
     EndIdle(*best);
     if (best->idle != 0) executor_.Cancel(std::exchange(best->idle, 0));

@@ -378,6 +378,26 @@ TEST(Worker, NextGroupOfALimitedQueueWaitsHere) {
   EXPECT_EQ(world.Take().returned_leases_size(), 2);
 }
 
+// Where replies take their time, the group after the next is here when one comes: its commands
+// leave with the final dot of the one before.
+TEST(Worker, AThirdGroupIsAtHandForAFarPeer) {
+  World world;
+  auto& remote = world.Connected(1000);
+  EXPECT_EQ(Groups(world.Take()), 2u);
+  world.shard().Lease(11, 1);
+  world.shard().Lease(12, 1);
+  world.executor.Advance(milliseconds(50));
+  remote.Answer(kDelivered);
+  EXPECT_EQ(Groups(world.Take()), 2u);
+  world.shard().Lease(13, 1);
+  world.shard().Lease(14, 1);
+  EXPECT_EQ(remote.under_way.size(), 2u);
+  EXPECT_EQ(world.Take().returned_leases_size(), 0);
+  remote.Answer(kDelivered);
+  EXPECT_EQ(remote.under_way.size(), 2u);
+  EXPECT_EQ(world.sites.sends.size(), 4u);
+}
+
 // A group leased for a credit that is older than the limit must not pass as one.
 TEST(Worker, LargeGroupForAnOldCreditIsReturned) {
   World world([](auto&) {},
