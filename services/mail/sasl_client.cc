@@ -154,7 +154,7 @@ class Scram final : public SaslClient {
     const auto [stop, error] =
         std::from_chars(count.data(), count.data() + count.size(), iterations);
     if (error != std::errc() || stop != count.data() + count.size() || count.empty() ||
-        iterations < kMinScramIterations || iterations > kMaxScramIterations) {
+        iterations < kMinServerScramIterations || iterations > kMaxServerScramIterations) {
       return Broken("the SCRAM iteration count is not within 4096 and 200000");
     }
     std::array<unsigned char, kSha256Bytes> salted;

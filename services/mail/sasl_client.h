@@ -35,9 +35,9 @@ class SaslClient {
 };
 
 // Challenges of a server are bounded in this, and so is the work that they may ask for.
-inline constexpr int kMaxScramIterations = 200'000;
+inline constexpr int kMaxServerScramIterations = 200'000;
 // RFC 7677 section 4. Fewer would let a false server guess passwords from the answer cheaply.
-inline constexpr int kMinScramIterations = 4096;
+inline constexpr int kMinServerScramIterations = 4096;
 
 // The strongest mechanism that the server has: SCRAM-SHA-256, CRAM-MD5, then PLAIN and LOGIN, which
 // show the password and are taken only with `may_show_password`. nullptr where there is none.

@@ -27,7 +27,7 @@ void AppendReply(int code, EnhancedCode enhanced, std::string_view text, std::st
       AppendNumber(enhanced.detail, out);
       out.push_back(' ');
     }
-    for (char c : text.substr(0, newline).substr(0, kMaxReplyTextBytes)) {
+    for (char c : text.substr(0, newline).substr(0, kMaxServerReplyTextBytes)) {
       out.push_back(c >= ' ' && c <= '~' ? c : '?');
     }
     out.append("\r\n");

@@ -29,7 +29,7 @@ struct ServerReply {
 
 // Longest text that one reply line carries; the rest of a line is cut (RFC 5321 4.5.3.1.5: 512 in
 // all).
-inline constexpr size_t kMaxReplyTextBytes = 480;
+inline constexpr size_t kMaxServerReplyTextBytes = 480;
 
 // Appends the reply as it goes to the client. Text cannot break out of its line: bytes other than
 // printable ASCII become "?", so a peer's words may be quoted in it.

@@ -51,8 +51,8 @@ class Peer : public SmtpClientHandler {
   }
   bool MayFinish(uint64_t) override { return may_finish; }
   void OnResult(uint64_t id, std::vector<RecipientVerdict> recipients) override {
-    static constexpr const char* kStages[] = {"hi",   "ehlo", "mail", "rcpt",
-                                              "data", "body", "dot",  "auth"};
+    static constexpr const char* kStages[] = {"hi",   "ehlo", "mail", "rcpt", "data",
+                                              "body", "dot",  "auth", "tls"};
     for (const RecipientVerdict& each : recipients) {
       absl::StrAppend(&results, results.empty() ? "" : " ", id, ":",
                       std::string(1, "DTPN"[static_cast<size_t>(each.verdict)]), "/",

@@ -115,6 +115,7 @@ void SmtpClientSession::OnBytes(std::string_view bytes) {
   while (!bytes.empty() && !ended_) {
     bytes.remove_prefix(parser_.Consume(bytes));
     if (parser_.broken()) {
+      fault_ = RemoteFault::kNoSmtp;
       End(Local(parser_.problem(), stage(), "4.5.0"));
       return;
     }
@@ -128,6 +129,7 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
   ++replies_;
   if (waiting_.empty()) {
     // Unasked: most often 421 before the remote closes an idle connection, or within the body.
+    if (reply.code != 421) fault_ = RemoteFault::kUnasked;
     End(Of(std::move(reply), stage()));
     return;
   }
@@ -657,6 +659,7 @@ void SmtpClientSession::OnDisconnect(std::string_view why) {
 
 void SmtpClientSession::OnTimeout() {
   if (ended_) return;
+  fault_ = RemoteFault::kTimeout;
   static constexpr std::string_view kNames[] = {"the greeting",  "EHLO", "MAIL",
                                                 "RCPT",          "DATA", "the message",
                                                 "the final dot", "AUTH", "STARTTLS"};

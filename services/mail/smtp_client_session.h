@@ -100,6 +100,15 @@ struct RecipientVerdict {
   bool local = false;  // the reply's text is ours
 };
 
+// What ends a session by the remote's own doing; refusals and closing are its right.
+enum class RemoteFault : uint8_t {
+  kNone,
+  kNoSmtp,     // what came is no reply, or has no end
+  kUnasked,    // a reply that nobody waited for, other than 421
+  kInjection,  // clear text around the reply to STARTTLS
+  kTimeout,
+};
+
 // What the peer said in EHLO.
 struct PeerCapabilities {
   bool esmtp = false;
@@ -172,6 +181,8 @@ class SmtpClientSession {
   SmtpStage stage() const;
   const PeerCapabilities& peer() const { return peer_; }
   bool ended() const { return ended_; }
+  // kNone before the end.
+  RemoteFault fault() const { return fault_; }
   // Whole replies so far. A remote that sends a byte now and then makes no progress: what is waited
   // for is a reply.
   uint64_t replies() const { return replies_; }
@@ -277,6 +288,7 @@ class SmtpClientSession {
   bool quit_sent_ = false;
   bool ready_ = false;
   uint64_t replies_ = 0;
+  RemoteFault fault_ = RemoteFault::kNone;
   bool ended_ = false;
 };
 

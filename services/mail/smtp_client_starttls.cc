@@ -63,6 +63,7 @@ void SmtpClientSession::OnStartTlsReply(SmtpReply reply) {
 }
 
 void SmtpClientSession::RefuseInjection() {
+  fault_ = RemoteFault::kInjection;
   // CVE-2011-0411 and its kin: they would count as replies of the encrypted session, or as an
   // answer to STARTTLS that the remote never gave.
   End(Problem("the remote sent clear text around its reply to STARTTLS", "4.7.0"));
@@ -85,6 +86,7 @@ void SmtpClientSession::Restart(StartTls starttls) {
   auth_.reset();
   quit_asked_ = false;
   quit_sent_ = false;
+  fault_ = RemoteFault::kNone;
   ended_ = false;
 }
 

@@ -1,6 +1,7 @@
 // Proves that no client holds a session, its memory or its answers longer than the limits say, by
 // the ways that extensions open: chunks, authentication, mail merge, answers that wait.
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "services/mail/smtp_server_session.h"
@@ -39,8 +40,10 @@ class Handler : public SmtpServerHandler {
     return ServerReply{535, {5, 7, 8}, "no", seconds(8)};
   }
   void OnAuthCancel() override { ++cancels; }
+  void OnFault(ClientFault fault) override { faults.push_back(fault); }
   bool OffersMailMerge() override { return true; }
 
+  std::vector<ClientFault> faults;
   SmtpServerSession* pauses = nullptr;
   uint64_t body_bytes = 0;
   int messages = 0;
@@ -239,6 +242,41 @@ TEST_F(SmtpServerHostileTest, PipelinedCommandsStopAtTheReaderOfReplies) {
     for (size_t at = 0; (at = text.find("214 ", at)) != text.npos; ++at) ++replies;
   }
   EXPECT_EQ(replies, 5000u);
+}
+
+// What ends a session is told once, so that somebody can count it.
+TEST(SmtpServerFaults, AreNamed) {
+  struct Case {
+    std::string bytes;
+    ClientFault fault;
+    const char* code;
+  };
+  const Case kCases[] = {
+      {"NOOP\nQUIT\r\n", ClientFault::kBareLineEnd, "554 5.5.2"},
+      {"NOOP\r\r\n", ClientFault::kBareLineEnd, "554 5.5.2"},
+      {"NO\rOP\r\n", ClientFault::kBareLineEnd, "554 5.5.2"},
+      {std::string("NO\0OP\r\n", 7), ClientFault::kBareLineEnd, "554 5.5.2"},
+      {std::string(5000, 'x'), ClientFault::kLineTooLong, "500 5.5.2"},
+      {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", ClientFault::kForeignProtocol, "554 5.5.1"},
+      {"A\r\nB\r\nC\r\nD\r\nE\r\n", ClientFault::kTooManyErrors, "421 4.7.0"},
+      {"NOOP\r\nNOOP\r\nNOOP\r\nNOOP\r\nNOOP\r\nNOOP\r\n", ClientFault::kTooManyErrors,
+       "421 4.7.0"},
+      {"EHLO c\r\nRCPT TO:<>\r\nRCPT TO:<>\r\nRCPT TO:<>\r\nRCPT TO:<>\r\n",
+       ClientFault::kTooManyErrors, "421 4.7.0"},
+  };
+  for (const Case& each : kCases) {
+    Handler handler;
+    SmtpServerOptions options;
+    options.max_errors = 3;
+    options.max_idle_commands = 5;
+    SmtpServerSession session(handler, options);
+    session.Start(MonotonicTime{seconds(1)});
+    session.OnBytes(MonotonicTime{seconds(1)}, each.bytes);
+    EXPECT_TRUE(session.closing()) << each.bytes;
+    EXPECT_EQ(handler.faults, std::vector{each.fault}) << each.bytes;
+    EXPECT_NE(session.output().find(each.code), std::string::npos) << session.output();
+    EXPECT_LE(session.buffered_bytes(), 8192u);
+  }
 }
 
 TEST(SmtpServerSessionSize, AnIdleSessionIsSmall) { EXPECT_LE(sizeof(SmtpServerSession), 1024u); }

@@ -17,6 +17,7 @@ constexpr size_t kKeptBufferBytes = 2 * 1024;
 
 void SmtpServerSession::Start(MonotonicTime now, const ServerReply* refusal) {
   activity_ = now;
+  all_read_ = now;
   if (refusal != nullptr) {
     Reply(*refusal);
     closing_ = true;
@@ -42,7 +43,9 @@ bool SmtpServerSession::wants_read() const { return !eof_ && (tls_handshake() ||
 
 std::optional<MonotonicTime> SmtpServerSession::deadline() const {
   if (handshake_) return activity_ + options_->tls_timeout;
-  if (output_.size() > sent_) return activity_ + options_->command_timeout;
+  if (output_.size() > sent_) {
+    return std::min(activity_ + options_->command_timeout, all_read_ + kUnreadTimeMax);
+  }
   if (held_ != nullptr) return held_->until;
   if (question_ != Question::kNone || body_stopped()) return std::nullopt;
   const bool body = stage_ == Stage::kData || chunk_.has_value();
@@ -50,7 +53,8 @@ std::optional<MonotonicTime> SmtpServerSession::deadline() const {
 }
 
 MonotonicTime SmtpServerSession::DataDeadline() const {
-  const MonotonicTime idle = activity_ + options_->data_timeout;
+  const MonotonicTime idle =
+      std::min(activity_ + options_->data_timeout, data_begin_ + kMessageTimeMax);
   if (options_->min_data_bytes_per_second == 0) return idle;
   // A cap, so that no rate and no size leave the clock's range.
   const uint64_t earned_s =
@@ -60,6 +64,7 @@ MonotonicTime SmtpServerSession::DataDeadline() const {
 
 void SmtpServerSession::OnBytes(MonotonicTime now, std::string_view bytes) {
   if (closing_ || handshake_) return;
+  NoteOutput(now);
   if (pending_.empty()) {
     Process(now, bytes);
   } else {
@@ -89,20 +94,21 @@ void SmtpServerSession::Process(MonotonicTime now, std::string_view bytes) {
     const size_t end = bytes.find('\n');
     if (end == std::string_view::npos) {
       if (bytes.size() < options_->max_line_bytes) break;
-      Fatal(500, {5, 5, 2}, "Line too long");
+      Punish(ClientFault::kLineTooLong, 500, {5, 5, 2}, "Line too long");
       return;
     }
     const std::string_view line = bytes.substr(0, end);
     bytes.remove_prefix(end + 1);
     activity_ = now;
     if (line.size() + 1 > options_->max_line_bytes) {
-      Fatal(500, {5, 5, 2}, "Line too long");
+      Punish(ClientFault::kLineTooLong, 500, {5, 5, 2}, "Line too long");
       return;
     }
     // A line that ends otherwise may be a smuggled command: nothing behind it is trusted.
     if (line.empty() || line.back() != '\r' ||
         line.find_first_of(std::string_view("\r\0", 2)) != line.size() - 1) {
-      Fatal(554, {5, 5, 2}, "Lines end with CR LF, and hold neither of them nor NUL");
+      Punish(ClientFault::kBareLineEnd, 554, {5, 5, 2},
+             "Lines end with CR LF, and hold neither of them nor NUL");
       return;
     }
     OnLine(now, line.substr(0, line.size() - 1));
@@ -132,7 +138,7 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
     return;
   }
   if (++idle_commands_ > options_->max_idle_commands) {
-    Fatal(421, {4, 7, 0}, "Too many commands without a message");
+    Punish(ClientFault::kTooManyErrors, 421, {4, 7, 0}, "Too many commands without a message");
     return;
   }
   const CommandLine command = SplitCommand(line);
@@ -210,7 +216,7 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
       Error(502, {5, 5, 1}, "Command not implemented");
       return;
     case SmtpVerb::kForeign:
-      Fatal(554, {5, 5, 1}, "This is a mail server");
+      Punish(ClientFault::kForeignProtocol, 554, {5, 5, 1}, "This is a mail server");
       return;
     case SmtpVerb::kUnknown:
       Error(500, {5, 5, 2}, "Command not recognised");
@@ -351,7 +357,8 @@ bool SmtpServerSession::RepeatDeferral() {
 }
 
 void SmtpServerSession::CountRejection() {
-  if (++rejections_ > options_->max_rejections) Fatal(421, {4, 7, 0}, "Too many refused commands");
+  if (++rejections_ > options_->max_rejections)
+    Punish(ClientFault::kTooManyErrors, 421, {4, 7, 0}, "Too many refused commands");
 }
 
 void SmtpServerSession::Ask(Question question, std::optional<ServerReply> answer) {
@@ -482,6 +489,7 @@ void SmtpServerSession::EndOfData() {
 
 void SmtpServerSession::OnVerdict(MonotonicTime now, const ServerReply& reply) {
   if (question_ == Question::kNone) return;  // the session ended meanwhile
+  NoteOutput(now);
   activity_ = now;
   Answer(std::exchange(question_, Question::kNone), reply);
   ProcessPending(now);
@@ -490,6 +498,7 @@ void SmtpServerSession::OnVerdict(MonotonicTime now, const ServerReply& reply) {
 
 void SmtpServerSession::ResumeBody(MonotonicTime now) {
   if (!std::exchange(body_paused_, false)) return;
+  NoteOutput(now);
   activity_ = now;
   data_begin_ += now - data_paused_;
   ProcessPending(now);
@@ -499,6 +508,7 @@ void SmtpServerSession::ResumeBody(MonotonicTime now) {
 void SmtpServerSession::Sent(MonotonicTime now, size_t bytes) {
   const bool was_full = output_.size() - sent_ >= kOutputHighWaterBytes;
   sent_ += bytes;
+  NoteOutput(now);
   if (bytes != 0) activity_ = now;
   if (sent_ == output_.size()) {
     sent_ = 0;
@@ -514,8 +524,10 @@ void SmtpServerSession::Sent(MonotonicTime now, size_t bytes) {
 void SmtpServerSession::OnTimer(MonotonicTime now) {
   const std::optional<MonotonicTime> when = deadline();
   if (closing_ || !when || now < *when) return;
+  NoteOutput(now);
   if (output_.size() > sent_ || handshake_) {
     // The client does not read, or not what we could say: a farewell would not reach it.
+    if (!handshake_) handler_.OnFault(ClientFault::kTooSlow);
     output_.clear();
     sent_ = 0;
     ResetTransaction();
@@ -529,10 +541,12 @@ void SmtpServerSession::OnTimer(MonotonicTime now) {
     ProcessPending(now);
     return;
   }
-  Fatal(421, {4, 4, 2}, options_->host_name + " waited too long, closing the connection");
+  Punish(ClientFault::kTooSlow, 421, {4, 4, 2},
+         options_->host_name + " waited too long, closing the connection");
 }
 
 void SmtpServerSession::OnEof(MonotonicTime now) {
+  NoteOutput(now);
   eof_ = true;
   if (handshake_) closing_ = true;
   // What came before is still answered, for a client that has only closed its half.
@@ -542,6 +556,7 @@ void SmtpServerSession::OnEof(MonotonicTime now) {
 void SmtpServerSession::Shutdown(MonotonicTime now) {
   if (std::exchange(shutting_down_, true) || closing_) return;
   if (receiving_data() || question_ == Question::kData || held_ != nullptr) return;
+  NoteOutput(now);
   activity_ = now;
   Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");
   handler_.OnWake();
@@ -549,7 +564,8 @@ void SmtpServerSession::Shutdown(MonotonicTime now) {
 
 void SmtpServerSession::Error(int code, EnhancedCode enhanced, std::string_view text) {
   Reply(code, enhanced, text);
-  if (++errors_ > options_->max_errors) Fatal(421, {4, 7, 0}, "Too many errors");
+  if (++errors_ > options_->max_errors)
+    Punish(ClientFault::kTooManyErrors, 421, {4, 7, 0}, "Too many errors");
 }
 
 void SmtpServerSession::Fatal(int code, EnhancedCode enhanced, std::string_view text) {

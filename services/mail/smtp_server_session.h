@@ -18,6 +18,10 @@ namespace sluice::mail {
 
 // What a message may take before its rate counts.
 inline constexpr Duration kDataRateGrace = std::chrono::seconds(30);
+// What a message may take in all, at whatever rate, and a client to read everything that it was
+// told: who sends or takes a byte now and then holds a session no longer than this.
+inline constexpr Duration kMessageTimeMax = std::chrono::hours(12);
+inline constexpr Duration kUnreadTimeMax = std::chrono::hours(1);
 
 struct SmtpServerOptions {
   std::string host_name = "localhost";      // in the greeting and in answers
@@ -39,6 +43,15 @@ struct SmtpServerOptions {
   Duration tls_timeout = std::chrono::seconds(60);  // of the handshake, as a whole
   bool offer_starttls = false;                      // where the listener has a certificate
   CommandExtensions extensions;
+};
+
+// What ends a session by the client's own doing.
+enum class ClientFault : uint8_t {
+  kBareLineEnd,      // a bare LF, a bare CR or a NUL in a command: smuggling
+  kLineTooLong,      // a command, or a response of AUTH
+  kForeignProtocol,  // HTTP and the like
+  kTooManyErrors,    // of syntax, refusals, commands without a message
+  kTooSlow,          // silent, below the least rate of data, or not reading
 };
 
 // What the session asks its owner. A question that returns a reply is answered; one that returns
@@ -100,6 +113,8 @@ class SmtpServerHandler {
   // The message was not wanted for what it is (bare LF and the like); OnReset follows. For
   // counting.
   virtual void OnDataRefused(DataError) {}
+  // The session ends, for this. For counting.
+  virtual void OnFault(ClientFault) {}
   // The client asked for TLS. Of what it sent behind the command `discarded` bytes were read, and
   // dropped: an attack where there are any (RFC 3207, CVE-2011-0411).
   virtual void OnStartTls(size_t discarded) { static_cast<void>(discarded); }
@@ -177,6 +192,10 @@ class SmtpServerSession {
 
   void Process(MonotonicTime now, std::string_view bytes);
   void ProcessPending(MonotonicTime now);
+  // At the begin of whatever may say something.
+  void NoteOutput(MonotonicTime now) {
+    if (output_.size() == sent_) all_read_ = now;
+  }
   bool CanProcess() const;
   void OnLine(MonotonicTime now, std::string_view line);
   void OnHelloCommand(std::string_view name, bool extended);
@@ -219,6 +238,10 @@ class SmtpServerSession {
   // A refusal that the client's command has earned; too many end the session.
   void Error(int code, EnhancedCode enhanced, std::string_view text);
   void Fatal(int code, EnhancedCode enhanced, std::string_view text);
+  void Punish(ClientFault fault, int code, EnhancedCode enhanced, std::string_view text) {
+    handler_.OnFault(fault);
+    Fatal(code, enhanced, text);
+  }
   void ResetTransaction();
   MonotonicTime DataDeadline() const;
 
@@ -238,6 +261,7 @@ class SmtpServerSession {
   uint32_t rejections_ = 0;
   uint32_t idle_commands_ = 0;
   MonotonicTime activity_;
+  MonotonicTime all_read_;     // when nothing waited for the client last
   MonotonicTime data_begin_;   // of the message's text, later by what we made it wait
   MonotonicTime data_paused_;  // since when
   uint64_t data_bytes_ = 0;    // that have come of it

@@ -1,5 +1,6 @@
 // Proves the session's one deadline, its back-pressure, its orderly end and the half-closed client.
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "services/mail/smtp_server_session.h"
@@ -29,7 +30,9 @@ class Handler : public SmtpServerHandler {
     return std::nullopt;
   }
   void OnReset() override { ++resets; }
+  void OnFault(ClientFault fault) override { faults.push_back(fault); }
 
+  std::vector<ClientFault> faults;
   SmtpServerSession* session = nullptr;  // set: pauses after each slice
   std::string body;
   int messages = 0;
@@ -212,6 +215,37 @@ TEST_F(SmtpServerTimingTest, AMessageHasToComeInAtItsLeastRate) {
   EXPECT_TRUE(Take().starts_with("421 4.4.2"));
   EXPECT_TRUE(session_.closing());
   EXPECT_EQ(handler_.resets, 1);
+}
+
+TEST_F(SmtpServerTimingTest, AByteNowAndThenIsNoWayToStayForEver) {
+  ToData();
+  const MonotonicTime began = now_;
+  while (!session_.closing() && now_ < began + 2 * kMessageTimeMax) {
+    now_ += minutes(2);
+    session_.OnTimer(now_);
+    if (!session_.closing()) Say("x");
+  }
+  EXPECT_TRUE(session_.closing());
+  EXPECT_LE(now_, began + kMessageTimeMax + minutes(2));
+  EXPECT_EQ(handler_.resets, 1);
+  EXPECT_EQ(handler_.faults, std::vector{ClientFault::kTooSlow});
+}
+
+TEST_F(SmtpServerTimingTest, NorIsAByteReadNowAndThen) {
+  options_.max_idle_commands = 100'000;
+  std::string noops;
+  for (int i = 0; i < 5000; ++i) noops += "NOOP\r\n";
+  now_ += minutes(9);  // idle before; that does not count
+  session_.OnBytes(now_, noops);
+  const MonotonicTime began = now_;
+  while (!session_.closing() && now_ < began + 2 * kUnreadTimeMax) {
+    now_ += minutes(2);
+    session_.OnTimer(now_);
+    if (!session_.closing()) session_.Sent(now_, 1);
+  }
+  EXPECT_TRUE(session_.closing());
+  EXPECT_LE(now_, began + kUnreadTimeMax + minutes(2));
+  EXPECT_EQ(handler_.faults, std::vector{ClientFault::kTooSlow});
 }
 
 TEST_F(SmtpServerTimingTest, WhatWeMakeTheClientWaitIsNotHeldAgainstIt) {

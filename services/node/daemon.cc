@@ -409,10 +409,29 @@ std::string Daemon::Metrics() {
         status.delivered_total());
     add("sluice_delivery_transient_total", "Recipients deferred.", false, status.transient_total());
     add("sluice_delivery_permanent_total", "Recipients refused.", false, status.permanent_total());
-    const auto [policed, sts, tls] = delivery_->thread().Call([this] {
+    add("sluice_delivery_private_destinations_refused_total",
+        "Private or reserved addresses that DNS or a recipient gave.", false,
+        status.private_destinations_refused_total());
+    const auto [policed, sts, tls, faults, dns] = delivery_->thread().Call([this] {
       return std::tuple(delivery_->receiver_tls().policed_stats(),
-                        delivery_->receiver_tls().mta_sts_stats(), delivery_->tls_stats());
+                        delivery_->receiver_tls().mta_sts_stats(), delivery_->tls_stats(),
+                        delivery_->fault_stats(), delivery_->dns_stats());
     });
+    add("sluice_delivery_remote_no_smtp_total",
+        "Connections ended for what is no reply, or has no end.", false, faults.no_smtp);
+    add("sluice_delivery_remote_unasked_replies_total",
+        "Connections ended for a reply that nobody waited for.", false, faults.unasked);
+    add("sluice_delivery_remote_starttls_injections_total",
+        "Connections ended for clear text around the reply to STARTTLS.", false, faults.injections);
+    add("sluice_delivery_remote_timeouts_total", "Connections ended for a remote too slow.", false,
+        faults.timeouts);
+    add("sluice_delivery_dns_lookups_total", "Names asked for.", false, dns.lookups);
+    add("sluice_delivery_dns_hits_total", "Names answered from the cache.", false, dns.hits);
+    add("sluice_delivery_dns_failures_total",
+        "Names without a usable answer: SERVFAIL, silence, nonsense, loops.", false, dns.failures);
+    add("sluice_delivery_dns_cut_answers_total", "Answers with more records than are kept.", false,
+        dns.cut);
+    add("sluice_delivery_dns_cached_names", "Names in the cache.", true, dns.cached_names);
     add("sluice_delivery_tls_handshakes_total", "TLS handshakes that were done.", false,
         tls.handshakes);
     add("sluice_delivery_tls_resumed_total", "TLS handshakes that resumed a session.", false,

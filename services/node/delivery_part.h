@@ -44,6 +44,8 @@ class DeliveryPart {
   // On the loop's thread.
   const delivery::ReceiverTls& receiver_tls() const { return *receiver_tls_; }
   const delivery::OutboundTlsStats& tls_stats() const { return connections_->tls_stats(); }
+  const delivery::OutboundFaultStats& fault_stats() const { return connections_->fault_stats(); }
+  delivery::MxResolverStats dns_stats() const { return resolver_->stats(); }
 
  private:
   absl::Status SetUpReceiverTls(const config::PolicyView& policy);

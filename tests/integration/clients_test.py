@@ -1,22 +1,15 @@
 """Proves that Sluice takes mail from programs that others wrote, swaks, curl, msmtp, Postfix's smtp-source, Python's smtplib, and that
 aiosmtpd takes what it sends."""
-import asyncio
 import concurrent.futures
 import email.message
 import shutil
 import smtplib
 import subprocess
-import threading
 import unittest
 
-from tests.harness import sluice
+from tests.harness import aiosmtpd_server, sluice
 from tests.harness.processes import wait_until
 from tests.integration.scenario import ScenarioTest
-
-try:
-    from aiosmtpd.smtp import SMTP
-except ImportError:
-    SMTP = None
 
 CONTENT = b"From: <sender@client.test>\r\nSubject: by a program\r\n\r\n.dot\r\n\r\n..two\r\n"
 
@@ -145,34 +138,19 @@ class ClientsTest(ScenarioTest):
         self.assertEqual(self.receiver.wait_for(1)[0].recipients, ("u@example.test",))
 
     def test_aiosmtpd(self):
-        self.needs(None if SMTP else "python3-aiosmtpd is not installed")
-        taken = []
-
-        class Handler:
-            async def handle_DATA(self, server, session, envelope):
-                taken.append((session.peer[0], session.host_name, envelope.mail_from, envelope.rcpt_tos, envelope.content))
-                return "250 taken"
-        loop = asyncio.new_event_loop()
-        address, port = self.receiver.address, 2528
-        server = loop.run_until_complete(loop.create_server(lambda: SMTP(Handler(), loop=loop, decode_data=False), address, port))
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-
-        def stop():
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            server.close()
-        self.addCleanup(stop)
-        self.receiver.port = port
+        self.needs(aiosmtpd_server.missing())
+        server = aiosmtpd_server.Server(self.receiver.address, 2528)
+        self.addCleanup(server.close)
+        self.receiver.port = server.port
         node = self.node()
         done = node.ctl.run("inject", "-", "--from", "sender@client.test", "--to", "a@example.test", "--to", "b@example.test",
                             stdin=b"Subject: x\r\n\r\n.dot\r\n")
         self.assertEqual(done.returncode, 0, done.stderr)
-        wait_until(lambda: sum(len(t[3]) for t in taken) == 2, "delivery to aiosmtpd")
-        for peer, ehlo, sender, _, content in taken:
-            self.assertIn((peer, ehlo), sluice.default_sources().values())
-            self.assertEqual(sender, "sender@client.test")
-            self.assertTrue(content.endswith(b"Subject: x\r\n\r\n.dot\r\n"), content)
+        wait_until(lambda: len(server.recipients()) == 2, "delivery to aiosmtpd")
+        for taken in server.taken:
+            self.assertIn((taken.peer, taken.host_name), sluice.default_sources().values())
+            self.assertEqual(taken.mail_from, "sender@client.test")
+            self.assertTrue(taken.content.endswith(b"Subject: x\r\n\r\n.dot\r\n"), taken.content)
         node.ctl.wait_empty()
 
 

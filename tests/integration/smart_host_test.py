@@ -1,6 +1,5 @@
 """Proves that mail goes to a smart host that wants AUTH, by each mechanism, that nothing goes without, and that a wrong password bounces
 nothing. The smart host is aiosmtpd; its CRAM-MD5 and SCRAM-SHA-256 are Python's own hashes."""
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -8,17 +7,13 @@ import os
 import shutil
 import ssl
 import subprocess
-import threading
 import time
 import unittest
 
+from tests.harness import aiosmtpd_server
+from tests.harness.aiosmtpd_server import AuthResult
 from tests.harness.processes import wait_until
 from tests.integration.scenario import ScenarioTest
-
-try:
-    from aiosmtpd.smtp import SMTP, AuthResult
-except ImportError:
-    SMTP = None
 
 PORT = 2529
 USER, PASSWORD = b"tim", b"pa,ss=word"
@@ -30,15 +25,10 @@ def sha256_hmac(key, text):
 
 
 class Handler:
-    """Mechanisms that aiosmtpd lacks, and what came."""
+    """Mechanisms that aiosmtpd lacks, and which of all were tried."""
 
     def __init__(self):
-        self.taken = []
         self.tried = []
-
-    async def handle_DATA(self, server, session, envelope):
-        self.taken.append((session.auth_data, envelope.rcpt_tos))
-        return "250 taken"
 
     async def auth_CRAM__MD5(self, server, args):
         self.tried.append("CRAM-MD5")
@@ -70,29 +60,18 @@ class Handler:
 class SmartHostTest(ScenarioTest):
     def smart_host(self, leave_out=(), tls=None):
         """Takes mail only after AUTH, and with `tls`, an SSLContext, only after STARTTLS."""
-        self.needs(None if SMTP else "python3-aiosmtpd is not installed")
+        self.needs(aiosmtpd_server.missing())
         handler = Handler()
 
         def authenticate(server, session, envelope, mechanism, data):
             handler.tried.append(mechanism)
             good = getattr(data, "login", None) == USER and getattr(data, "password", None) == PASSWORD
             return AuthResult(success=good, handled=False, auth_data=mechanism)
-        loop = asyncio.new_event_loop()
-
-        def make():
-            return SMTP(handler, loop=loop, authenticator=authenticate, auth_required=True, auth_require_tls=tls is not None,
-                        tls_context=tls, require_starttls=tls is not None,
-                        auth_exclude_mechanism=leave_out)
-        server = loop.run_until_complete(loop.create_server(make, self.receiver.address, PORT))
-        thread = threading.Thread(target=loop.run_forever, daemon=True)
-        thread.start()
-
-        def stop():
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            server.close()
-        self.addCleanup(stop)
-        return handler
+        server = aiosmtpd_server.Server(self.receiver.address, PORT, handler, authenticator=authenticate, auth_required=True,
+                                        auth_require_tls=tls is not None, tls_context=tls, require_starttls=tls is not None,
+                                        auth_exclude_mechanism=leave_out)
+        self.addCleanup(server.close)
+        return server, handler.tried
 
     def relay(self, password=PASSWORD.decode(), extra=""):
         node = self.node(domain_extra=f"smtp-hosts {self.receiver.address}:{PORT}\nauth-username {USER.decode()}\n"
@@ -101,10 +80,10 @@ class SmartHostTest(ScenarioTest):
         return node
 
     def check(self, mechanism, leave_out, extra=""):
-        handler = self.smart_host(leave_out)
+        server, _ = self.smart_host(leave_out)
         node = self.relay(extra=extra)
-        wait_until(lambda: handler.taken, "delivery to the smart host")
-        self.assertEqual(handler.taken, [(mechanism, ["a@one.test"])])
+        wait_until(lambda: server.taken, "delivery to the smart host")
+        self.assertEqual([(t.auth, t.recipients) for t in server.taken], [(mechanism, ("a@one.test",))])
         node.ctl.wait_empty()
 
     def test_scram_sha_256(self):
@@ -127,24 +106,24 @@ class SmartHostTest(ScenarioTest):
                         "-out", file, "-subj", "/CN=smart.test", "-days", "2"], check=True, capture_output=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(file, file + ".key")
-        handler = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"], context)
+        server, _ = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"], context)
         node = self.relay(extra="use-starttls yes")
-        wait_until(lambda: handler.taken, "delivery to the smart host")
-        self.assertEqual(handler.taken, [("PLAIN", ["a@one.test"])])
+        wait_until(lambda: server.taken, "delivery to the smart host")
+        self.assertEqual([(t.auth, t.recipients, t.tls) for t in server.taken], [("PLAIN", ("a@one.test",), True)])
         node.ctl.wait_empty()
 
     def test_no_password_in_clear_and_no_mail_without_auth(self):
-        handler = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"])
+        server, tried = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"])
         node = self.relay()
         wait_until(lambda: "may be used here" in str(node.ctl.json("queues", "list")), "the reason in the queue's status")
-        self.assertEqual((handler.tried, handler.taken), ([], []))
+        self.assertEqual((tried, server.taken), ([], []))
         self.assertEqual(node.ctl.totals()["failed_total"], 0)
 
     def test_a_wrong_password_bounces_nothing(self):
-        handler = self.smart_host()
+        server, tried = self.smart_host()
         node = self.relay(password="wrong")
-        wait_until(lambda: len(handler.tried) >= 2, "a second try")
-        self.assertEqual(handler.taken, [])
+        wait_until(lambda: len(tried) >= 2, "a second try")
+        self.assertEqual(server.taken, [])
         self.assertEqual(node.ctl.totals()["failed_total"], 0)
 
 

@@ -21,12 +21,12 @@ def cc_fuzz_test(name, srcs, deps = [], corpus = [], size = "small"):
         args = ["$(rootpath %s)" % f for f in corpus],
         data = corpus,
         linkopts = select({
-            "//tools/fuzz:fuzzing": ["-fsanitize=fuzzer"],
+            "//tools/fuzzing:fuzzing": ["-fsanitize=fuzzer"],
             "//conditions:default": [],
         }),
         tags = ["fuzz"],
         deps = deps + select({
-            "//tools/fuzz:fuzzing": [],
-            "//conditions:default": ["//tools/fuzz:replay_main"],
+            "//tools/fuzzing:fuzzing": [],
+            "//conditions:default": ["//tools/fuzzing:replay_main"],
         }),
     )

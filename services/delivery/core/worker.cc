@@ -196,6 +196,7 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections) const {
   status.set_connects_total(stats_.connects);
   status.set_connect_failures_total(stats_.connect_failures);
   status.set_connections_reused_total(stats_.reused);
+  status.set_private_destinations_refused_total(stats_.private_refused);
   status.set_snapshot_version(policy_->version());
   status.set_draining(draining_);
   uint64_t held = 0;

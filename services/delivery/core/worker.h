@@ -64,6 +64,7 @@ struct WorkerStats {
   uint64_t connect_failures = 0;
   uint64_t reused = 0;  // connections that went from one queue to another
   uint64_t returned = 0;
+  uint64_t private_refused = 0;  // addresses
 };
 
 // Thread-safety: the executor's thread. Lifetime: executor, resolver, factory and clients outlive

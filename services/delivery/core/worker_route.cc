@@ -176,6 +176,7 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
                                   : SplitHostPort(host.name, usual_port);
     for (const std::string& address : host.addresses) {
       if (!consent && IsPrivateDestination(address)) {
+        ++stats_.private_refused;
         queue.last_failure =
             LocalReply(common::v1::STAGE_CONNECT,
                        absl::StrCat(result->from_dns ? "DNS gave" : "the recipient names",

@@ -35,6 +35,7 @@ TEST(WorkerRoute, PrivateAddressesNeedConsent) {
       EXPECT_TRUE(refused.sites.open.empty());
       ASSERT_EQ(said.failures_size(), 1);
       EXPECT_EQ(said.failures(0).reply().enhanced(), "4.4.4");
+      EXPECT_EQ(refused.worker->Status(false).private_destinations_refused_total(), 1u);
 
       World allowed([&](auto& vmta) {
         source(vmta);

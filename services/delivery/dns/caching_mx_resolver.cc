@@ -185,7 +185,10 @@ void CachingMxResolver::OnMx(const Key& key, DnsAnswer answer) {
                    [](const MxHost& a, const MxHost& b) { return a.preference < b.preference; });
   std::vector<MxHost> hosts;
   for (MxHost& each : sorted) {
-    if (hosts.size() == options_.max_mx_hosts) break;
+    if (hosts.size() == options_.max_mx_hosts) {
+      ++stats_.cut;
+      break;
+    }
     const bool known = std::any_of(hosts.begin(), hosts.end(),
                                    [&each](const MxHost& host) { return host.name == each.name; });
     if (!known) hosts.push_back(std::move(each));
@@ -265,6 +268,9 @@ void CachingMxResolver::StartHost(const Key& key) {
     MxHost host{name, 0, {}};
     uint32_t ttl_s = 0x7fffffffU;
     bool failed = false;
+    if (pair->a.records.size() + pair->aaaa.records.size() > options_.max_addresses_per_host) {
+      ++stats_.cut;
+    }
     for (const DnsAnswer* answer : {&pair->a, &pair->aaaa}) {
       failed |= answer->status == DnsStatus::kFailed;
       ttl_s = std::min(ttl_s, answer->ttl_s);

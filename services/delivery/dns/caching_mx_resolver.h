@@ -32,6 +32,7 @@ struct MxResolverStats {
   uint64_t hits = 0;
   uint64_t lookups = 0;
   uint64_t failures = 0;  // ended kTemporary
+  uint64_t cut = 0;       // answers with more hosts or addresses than are kept
   size_t cached_names = 0;
 };
 

@@ -196,6 +196,7 @@ TEST_F(CachingMxResolverTest, AHundredThousandMx) {
   EXPECT_EQ(result->hosts.size(), MxResolverOptions().max_mx_hosts);
   EXPECT_EQ(result->hosts[0].name, "best");
   EXPECT_LE(dns_.queries, 1 + 2 * static_cast<int>(MxResolverOptions().max_mx_hosts));
+  EXPECT_EQ(resolver_.stats().cut, 1u);
 }
 
 TEST_F(CachingMxResolverTest, AHostWithManyAddresses) {

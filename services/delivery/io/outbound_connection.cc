@@ -108,10 +108,11 @@ class OutboundConnection final : public Connection,
                                  private TcpHandler,
                                  private mail::SmtpClientHandler {
  public:
-  OutboundConnection(EventLoop& loop, OutboundTls& tls, const ConnectTarget& target,
-                     ConnectionHandler* handler)
+  OutboundConnection(EventLoop& loop, OutboundTls& tls, OutboundFaultStats& faults,
+                     const ConnectTarget& target, ConnectionHandler* handler)
       : loop_(loop),
         tls_(tls),
+        faults_(faults),
         target_(target),
         handler_(handler),
         session_(*this, OptionsOf(target)),
@@ -461,7 +462,25 @@ class OutboundConnection final : public Connection,
     }
     events_.push_back(std::move(event));
   }
-  void OnEnd(const RecipientVerdict& last) override { end_ = last; }
+  void OnEnd(const RecipientVerdict& last) override {
+    end_ = last;
+    switch (session_.fault()) {
+      case mail::RemoteFault::kNone:
+        break;
+      case mail::RemoteFault::kNoSmtp:
+        ++faults_.no_smtp;
+        break;
+      case mail::RemoteFault::kUnasked:
+        ++faults_.unasked;
+        break;
+      case mail::RemoteFault::kInjection:
+        ++faults_.injections;
+        break;
+      case mail::RemoteFault::kTimeout:
+        ++faults_.timeouts;
+        break;
+    }
+  }
 
   static uint32_t Micros(Duration time) {
     return static_cast<uint32_t>(std::clamp<int64_t>(time.count(), 0, UINT32_MAX));
@@ -524,6 +543,7 @@ class OutboundConnection final : public Connection,
 
   EventLoop& loop_;
   OutboundTls& tls_;
+  OutboundFaultStats& faults_;
   const ConnectTarget target_;
   ConnectionHandler* const handler_;
   mail::SmtpClientSession session_;
@@ -558,7 +578,7 @@ const OutboundTlsStats& OutboundConnections::tls_stats() const { return tls_->st
 
 std::unique_ptr<Connection> OutboundConnections::Connect(const ConnectTarget& target,
                                                          ConnectionHandler* handler) {
-  return std::make_unique<OutboundConnection>(loop_, *tls_, target, handler);
+  return std::make_unique<OutboundConnection>(loop_, *tls_, *faults_, target, handler);
 }
 
 }  // namespace sluice::delivery

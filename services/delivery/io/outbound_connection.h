@@ -19,6 +19,14 @@ struct OutboundTlsStats {
   uint64_t fallbacks = 0;  // connections made anew in clear after a failure
 };
 
+// Connections that ended by the remote's doing (mail::RemoteFault). Grow only.
+struct OutboundFaultStats {
+  uint64_t no_smtp = 0;
+  uint64_t unasked = 0;
+  uint64_t injections = 0;
+  uint64_t timeouts = 0;
+};
+
 // Thread-safety: the loop's thread. Lifetime: the loop outlives it and its connections.
 class OutboundConnections final : public ConnectionFactory {
  public:
@@ -27,10 +35,13 @@ class OutboundConnections final : public ConnectionFactory {
   std::unique_ptr<Connection> Connect(const ConnectTarget& target,
                                       ConnectionHandler* handler) override;
   const OutboundTlsStats& tls_stats() const;
+  const OutboundFaultStats& fault_stats() const { return *faults_; }
 
  private:
   EventLoop& loop_;
   std::unique_ptr<OutboundTls> tls_;
+  // Connections have it, too.
+  const std::unique_ptr<OutboundFaultStats> faults_ = std::make_unique<OutboundFaultStats>();
 };
 
 }  // namespace sluice::delivery

@@ -336,6 +336,7 @@ TEST_F(OutboundConnectionTest, ADripOfARemoteEndsInTime) {
   EXPECT_GT(drips, 3);
   EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_GREETING);
   EXPECT_TRUE(recorder_.end->reply.local());
+  EXPECT_EQ(factory_.fault_stats().timeouts, 1u);
 }
 
 // Nor does a gigabyte of reply cost more than the parser's bound.
@@ -345,6 +346,16 @@ TEST_F(OutboundConnectionTest, AFloodOfARemoteEndsAtOnce) {
   ASSERT_TRUE(UntilClosed());
   EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_EHLO);
   EXPECT_LT(recorder_.end->reply.text().size(), 100u);
+  EXPECT_EQ(factory_.fault_stats().no_smtp, 1u);
+}
+
+// A reply that nobody asked for, between greeting and EHLO.
+TEST_F(OutboundConnectionTest, AReplyThatNobodyAskedForEndsIt) {
+  server_.greeting = "220 mx\r\n250 and more\r\n250 and more\r\n";
+  Connect();
+  ASSERT_TRUE(UntilClosed());
+  EXPECT_EQ(factory_.fault_stats().unasked, 1u);
+  EXPECT_EQ(factory_.fault_stats().no_smtp, 0u);
 }
 
 TEST_F(OutboundConnectionTest, GreetingRefused) {

@@ -275,6 +275,7 @@ TEST_F(OutboundTlsTest, InjectedClearTextGetsNoMail) {
   EXPECT_FALSE(Deliver());
   EXPECT_EQ(recorder_.end->reply.enhanced(), "4.7.0");
   EXPECT_EQ(server_->connections(), 1u);
+  EXPECT_EQ(factory_.fault_stats().injections, 1u);
 }
 
 TEST_F(OutboundTlsTest, VerifiesForThePolicy) {

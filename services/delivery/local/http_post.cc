@@ -22,19 +22,9 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr size_t kMaxAnswerBytes = 64 * 1024;
 constexpr int kPollMs = 100;
 
 absl::Status Failed(const std::string& what) { return absl::UnavailableError(what); }
-
-std::string Printable(std::string_view text, size_t most) {
-  std::string out(text.substr(0, most));
-  std::replace_if(
-      out.begin(), out.end(),
-      [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 0x7f; }, ' ');
-  while (out.ends_with(' ')) out.pop_back();
-  return out;
-}
 
 // A connection that gives up when the time is over.
 class Wire {
@@ -65,6 +55,7 @@ class Wire {
 
   absl::Status Write(std::string_view text) {
     while (!text.empty()) {
+      if (absl::Status status = InTime(deadline_); !status.ok()) return status;
       const ssize_t sent = ssl_ != nullptr
                                ? SSL_write(ssl_.get(), text.data(),
                                            static_cast<int>(std::min<size_t>(text.size(), 16384)))
@@ -81,6 +72,8 @@ class Wire {
   absl::StatusOr<bool> Read(std::string& out) {
     char buffer[8192];
     while (true) {
+      // A receiver that never pauses has no more time than one that does.
+      if (absl::Status status = InTime(deadline_); !status.ok()) return status;
       const ssize_t got = ssl_ != nullptr ? SSL_read(ssl_.get(), buffer, sizeof buffer)
                                           : recv(fd_, buffer, sizeof buffer, 0);
       if (got > 0) {
@@ -97,12 +90,16 @@ class Wire {
   }
 
  private:
+  absl::Status InTime(steady_clock::time_point until) const {
+    if (options_.cancelled != nullptr && options_.cancelled->load()) {
+      return Failed("given up: shutting down");
+    }
+    if (steady_clock::now() >= until) return Failed("the receiver took too long");
+    return absl::OkStatus();
+  }
   absl::Status Wait(short events, steady_clock::time_point until) {
     while (true) {
-      if (options_.cancelled != nullptr && options_.cancelled->load()) {
-        return Failed("given up: shutting down");
-      }
-      if (steady_clock::now() >= until) return Failed("the receiver took too long");
+      if (absl::Status status = InTime(until); !status.ok()) return status;
       pollfd fd{fd_, events, 0};
       const int ready = poll(&fd, 1, kPollMs);
       if (ready > 0) return absl::OkStatus();
@@ -180,39 +177,6 @@ class Wire {
   std::unique_ptr<SSL, decltype(&SSL_free)> ssl_{nullptr, SSL_free};
 };
 
-// "HTTP/1.1 200 OK"
-std::optional<HttpAnswer> ReadStatusLine(std::string_view line) {
-  if (!line.starts_with("HTTP/1.") || line.size() < 12 || line[8] != ' ' ||
-      (line.size() > 12 && line[12] != ' ')) {
-    return std::nullopt;
-  }
-  HttpAnswer answer;
-  const auto parsed = std::from_chars(line.data() + 9, line.data() + 12, answer.status);
-  if (parsed.ec != std::errc() || parsed.ptr != line.data() + 12 || answer.status < 100) {
-    return std::nullopt;
-  }
-  answer.reason = Printable(line.substr(std::min<size_t>(13, line.size())), 200);
-  return answer;
-}
-
-// How much of the body is worth waiting for, by the answer's own fields: some receivers keep the
-// connection open though they were asked not to.
-size_t BodyBytes(std::string head) {
-  constexpr size_t kWanted = 500;
-  std::transform(head.begin(), head.end(), head.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  if (head.starts_with("http/1.1 204") || head.starts_with("http/1.0 204")) return 0;
-  constexpr std::string_view kField = "\r\ncontent-length:";
-  const size_t at = head.find(kField);
-  if (at == head.npos) return kWanted;
-  const size_t digits = head.find_first_not_of(" \t", at + kField.size());
-  size_t length = kWanted;
-  if (digits != head.npos) {
-    std::from_chars(head.data() + digits, head.data() + head.size(), length);
-  }
-  return std::min(length, kWanted);
-}
-
 }  // namespace
 
 std::optional<HttpUrl> ParseHttpUrl(std::string_view url) {
@@ -270,28 +234,20 @@ absl::StatusOr<HttpAnswer> HttpPost(const HttpUrl& url, const std::string& field
     if (written.ok()) written = wire.Write(piece.view());
   }
   // Also where writing failed: a receiver that refuses may have said why and closed.
-  std::string text;
-  while (text.size() < kMaxAnswerBytes) {
-    const absl::StatusOr<bool> more = wire.Read(text);
+  HttpAnswerReader reader;
+  std::string piece;
+  for (bool done = false; !done; piece.clear()) {
+    const absl::StatusOr<bool> more = wire.Read(piece);
     if (!more.ok()) {
-      if (text.empty() || !written.ok()) return written.ok() ? more.status() : written;
+      if (reader.empty() || !written.ok()) return written.ok() ? more.status() : written;
       break;
     }
     if (!*more) break;
-    const size_t end = text.find("\r\n\r\n");
-    // Interim answers go before the real one.
-    if (end != text.npos && text.starts_with("HTTP/1.1 1")) {
-      text.erase(0, end + 4);
-    } else if (end != text.npos && text.size() >= end + 4 + BodyBytes(text.substr(0, end + 2))) {
-      break;
-    }
+    done = reader.OnBytes(piece);
   }
-  const size_t line_end = text.find("\r\n");
-  auto answer = ReadStatusLine(std::string_view(text).substr(0, line_end));
-  if (line_end == text.npos || !answer) return Failed("the receiver's answer is no HTTP");
-  const size_t end = text.find("\r\n\r\n");
-  if (end == text.npos) return Failed("the receiver's answer is cut off");
-  answer->body = Printable(std::string_view(text).substr(end + 4), 500);
+  std::string problem;
+  std::optional<HttpAnswer> answer = reader.Finish(&problem);
+  if (!answer) return Failed(problem);
   return *std::move(answer);
 }
 

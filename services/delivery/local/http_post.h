@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "services/base/body.h"
 #include "services/base/clock.h"
+#include "services/delivery/local/http_answer.h"
 
 namespace sluice::delivery {
 
@@ -23,12 +24,6 @@ struct HttpUrl {
 
 // "http://host[:port][/path]" and https; no user, no fragment.
 std::optional<HttpUrl> ParseHttpUrl(std::string_view url);
-
-struct HttpAnswer {
-  int status = 0;
-  std::string reason;  // at most 200 bytes, printable
-  std::string body;    // its first 500 bytes, printable
-};
 
 struct HttpPostOptions {
   Duration connect_timeout{};  // for each address

@@ -52,9 +52,11 @@ struct IngestOptions {
   AuthFailures* auth_failures = nullptr;
 };
 
-// Grow only. Written on the executor, read from anywhere.
+// Grow only, but for the one. Written on the executor, read from anywhere.
 struct IngestCounters {
   std::atomic<uint64_t> connections{0};
+  std::atomic<uint64_t> connections_open{0};     // the only one that falls, too
+  std::atomic<uint64_t> connections_refused{0};  // by a limit or by policy, before a greeting
   std::atomic<uint64_t> messages_accepted{0};
   std::atomic<uint64_t> recipients_accepted{0};
   std::atomic<uint64_t> bytes_accepted{0};
@@ -73,6 +75,13 @@ struct IngestCounters {
   std::atomic<uint64_t> tls_resumed{0};          // of these
   std::atomic<uint64_t> tls_failures{0};         // handshakes that failed, or took too long
   std::atomic<uint64_t> starttls_injections{0};  // clear text behind STARTTLS, dropped
+  // Sessions that were ended for what the client did (mail::ClientFault).
+  std::atomic<uint64_t> fault_bare_line_end{0};
+  std::atomic<uint64_t> fault_line_too_long{0};
+  std::atomic<uint64_t> fault_foreign_protocol{0};
+  std::atomic<uint64_t> fault_too_many_errors{0};
+  std::atomic<uint64_t> fault_too_slow{0};
+  std::atomic<uint64_t> proxy_headers_refused{0};  // missing, malformed, late, or from a stranger
 };
 
 // Something that ends by itself after the drain has begun.

@@ -46,6 +46,24 @@ constexpr CounterName kCounters[] = {
      &IngestCounters::tls_failures},
     {"sluice_ingest_starttls_injections_total", "clients that sent clear text behind STARTTLS",
      &IngestCounters::starttls_injections},
+    {"sluice_ingest_connections_refused_total", "clients refused by a limit or by policy",
+     &IngestCounters::connections_refused},
+    {"sluice_ingest_bare_line_ends_total",
+     "sessions ended for a bare LF, a bare CR or a NUL in a command",
+     &IngestCounters::fault_bare_line_end},
+    {"sluice_ingest_lines_too_long_total", "sessions ended for a command without an end",
+     &IngestCounters::fault_line_too_long},
+    {"sluice_ingest_foreign_protocols_total", "sessions ended for another protocol than SMTP",
+     &IngestCounters::fault_foreign_protocol},
+    {"sluice_ingest_too_many_errors_total",
+     "sessions ended for too many errors, refusals or commands without a message",
+     &IngestCounters::fault_too_many_errors},
+    {"sluice_ingest_too_slow_total",
+     "sessions ended for silence, slow data or replies that were not read",
+     &IngestCounters::fault_too_slow},
+    {"sluice_ingest_proxy_headers_refused_total",
+     "proxied connections ended for a missing, malformed or late header, or for whose they were",
+     &IngestCounters::proxy_headers_refused},
 };
 
 }  // namespace
@@ -60,12 +78,15 @@ std::vector<IngestMetric> ReadMetrics(std::span<const Ingest* const> ingests) {
     metrics.push_back(metric);
   }
   IngestMetric bytes{"sluice_ingest_body_bytes", "text in memory, bytes", true, 0};
+  IngestMetric open{"sluice_ingest_connections", "SMTP clients that are connected", true, 0};
   IngestMetric ready{"sluice_ingest_loops_ready", "ingest loops that take messages", true, 0};
   for (const Ingest* ingest : ingests) {
     bytes.value += ingest->body_bytes();
+    open.value += ingest->counters().connections_open.load(std::memory_order_relaxed);
     ready.value += ingest->ready() ? 1 : 0;
   }
   metrics.push_back(bytes);
+  metrics.push_back(open);
   metrics.push_back(ready);
   return metrics;
 }

@@ -41,9 +41,11 @@ SmtpConnection::SmtpConnection(Ingest& ingest, SmtpPeer peer, Driver& driver)
       session_(*this, profile_->smtp) {
   ingest_.Add(this);
   ingest_.mutable_counters().connections.fetch_add(1, std::memory_order_relaxed);
+  ingest_.mutable_counters().connections_open.fetch_add(1, std::memory_order_relaxed);
 }
 
 SmtpConnection::~SmtpConnection() {
+  ingest_.mutable_counters().connections_open.fetch_sub(1, std::memory_order_relaxed);
   Forget();
   if (began_) {
     ingest_.NoteConnectionEnd(connected_ip_, peer_.listener, ingest_.now() - *began_, messages_);
@@ -64,6 +66,9 @@ void SmtpConnection::Start(const mail::ServerReply* refusal) {
   if (client.log_connections()) {
     began_ = ingest_.now();
     ingest_.NoteConnection(connected_ip_, peer_.listener);
+  }
+  if (refusal != nullptr) {
+    ingest_.mutable_counters().connections_refused.fetch_add(1, std::memory_order_relaxed);
   }
   session_.Start(ingest_.now(), refusal);
 }
@@ -393,6 +398,15 @@ void SmtpConnection::OnDataRefused(mail::DataError error) {
       error == mail::DataError::kNul) {
     counters.smuggling_refused.fetch_add(1, std::memory_order_relaxed);
   }
+}
+
+void SmtpConnection::OnFault(mail::ClientFault fault) {
+  static constexpr std::atomic<uint64_t> IngestCounters::*kCounters[] = {
+      &IngestCounters::fault_bare_line_end, &IngestCounters::fault_line_too_long,
+      &IngestCounters::fault_foreign_protocol, &IngestCounters::fault_too_many_errors,
+      &IngestCounters::fault_too_slow};
+  (ingest_.mutable_counters().*kCounters[static_cast<size_t>(fault)])
+      .fetch_add(1, std::memory_order_relaxed);
 }
 
 void SmtpConnection::Forget() {

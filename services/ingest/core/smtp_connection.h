@@ -62,6 +62,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::optional<mail::ServerReply> OnMessageEnd(const MessageFacts& facts) override;
   void OnReset() override;
   void OnDataRefused(mail::DataError error) override;
+  void OnFault(mail::ClientFault fault) override;
   std::string AuthMechanisms() override;
   std::optional<mail::ServerReply> OnAuth(std::string_view mechanism,
                                           std::optional<std::string_view> initial) override;

@@ -63,7 +63,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     const auto proxy =
         clients_.ingest().ProfileFor(tcp_.peer().ip.ToString(), tcp_.local().ToString());
     if (!proxy->settings->allow_proxy_protocol()) {
-      EndWithoutReply();
+      RefuseProxy();
       return;
     }
     deadline_.SetAfter(kProxyTimeout);
@@ -78,13 +78,20 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
   }
   // `begun`: what the client has sent of its first handshake already.
   void Greet(std::string_view begun = {}) {
-    refusal_ = clients_.limits().Take(smtp_->profile(), slot_);
+    const auto refusal = clients_.limits().Take(smtp_->profile(), slot_);
+    if (refusal && immediate_tls()) {
+      // Nothing can be said before the handshake, and one for each client above the limit would
+      // cost what the limit is there for.
+      smtp_->Start(&*refusal);
+      EndWithoutReply();
+      return;
+    }
     if (tls_.context != nullptr) smtp_->session().set_tls_available();
     if (immediate_tls()) {
       smtp_->session().ExpectTls(now());
       StartTls(begun);
     } else {
-      smtp_->Start(refusal_ ? &*refusal_ : nullptr);
+      smtp_->Start(refusal ? &*refusal : nullptr);
     }
     Update();
   }
@@ -107,7 +114,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     // waits for its greeting (RFC 5321 3.1). With TLS from the start the client does.
     const bool more = header.size != begun + bytes.size();
     if (header.outcome == Outcome::kMalformed || (more && !immediate_tls())) {
-      EndWithoutReply();
+      RefuseProxy();
       return;
     }
     proxy_bytes_ = std::string();
@@ -117,6 +124,14 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
       Introduce(tcp_.peer().ip.ToString(), tcp_.local().ip.ToString());
     }
     Greet(bytes.substr(header.size - begun));
+  }
+  void CountRefusedProxy() {
+    clients_.ingest().mutable_counters().proxy_headers_refused.fetch_add(1,
+                                                                         std::memory_order_relaxed);
+  }
+  void RefuseProxy() {
+    CountRefusedProxy();
+    EndWithoutReply();
   }
   void EndWithoutReply() {
     ending_ = true;
@@ -143,12 +158,12 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
       if (found != tls_.users->end()) user = found->second;
     }
     smtp_->OnTlsReady(facts, std::move(user));
-    if (tls_.immediate) smtp_->Start(refusal_ ? &*refusal_ : nullptr);
+    if (tls_.immediate) smtp_->Start();
     Update();
   }
   bool OnPeerFinished() override {
     if (!smtp_) {
-      EndWithoutReply();
+      RefuseProxy();
       return true;
     }
     smtp_->session().OnEof(now());
@@ -163,6 +178,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
 
   void OnDeadline() {
     if (ending_ || !smtp_) {
+      if (!ending_) CountRefusedProxy();
       tcp_.Close();
       clients_.Remove(this);  // destroys this
       return;
@@ -212,7 +228,6 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
 
   Clients& clients_;
   const SmtpListenerTls tls_;
-  std::optional<mail::ServerReply> refusal_;  // to be said behind the first handshake
   TcpConnection tcp_;
   Deadline deadline_;
   bool reading_paused_ = false;
