@@ -4,21 +4,9 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
 #include "services/mail/smtp_client_session.h"
+#include "services/mail/smtp_client_verdict.h"
 
 namespace sluice::mail {
-namespace {
-
-RecipientVerdict Problem(std::string_view text, std::string_view enhanced) {
-  RecipientVerdict verdict;
-  verdict.verdict = Verdict::kTransient;
-  verdict.stage = SmtpStage::kStartTls;
-  verdict.reply.text = std::string(text);
-  verdict.reply.enhanced = std::string(enhanced);
-  verdict.local = true;
-  return verdict;
-}
-
-}  // namespace
 
 void SmtpClientSession::SayEhlo() {
   waiting_.push_back({Expect::kEhlo, 0});
@@ -39,7 +27,8 @@ bool SmtpClientSession::AskForTls() {
     return true;
   }
   if (options_.starttls == StartTls::kOpportunistic) return false;
-  End(Problem("TLS is required, and the remote does not offer STARTTLS", "4.7.4"));
+  End(LocalVerdict("TLS is required, and the remote does not offer STARTTLS", SmtpStage::kStartTls,
+                   "4.7.4"));
   return true;
 }
 
@@ -66,7 +55,8 @@ void SmtpClientSession::RefuseInjection() {
   fault_ = RemoteFault::kInjection;
   // CVE-2011-0411 and its kin: they would count as replies of the encrypted session, or as an
   // answer to STARTTLS that the remote never gave.
-  End(Problem("the remote sent clear text around its reply to STARTTLS", "4.7.0"));
+  End(LocalVerdict("the remote sent clear text around its reply to STARTTLS", SmtpStage::kStartTls,
+                   "4.7.0"));
 }
 
 void SmtpClientSession::OnTlsReady() {

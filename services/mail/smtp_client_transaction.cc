@@ -1,0 +1,390 @@
+// The part of SmtpClientSession that sends messages: envelopes, bodies, and what the remote says of
+// them.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "services/base/check.h"
+#include "services/mail/smtp_client_session.h"
+#include "services/mail/smtp_client_verdict.h"
+#include "services/mail/xtext.h"
+
+namespace sluice::mail {
+namespace {
+
+bool IsAscii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+}
+
+}  // namespace
+
+bool SmtpClientSession::MustBeUtf8(const ClientTransaction& given) const {
+  return given.smtputf8 || !IsAscii(given.mail_from) ||
+         !std::all_of(given.recipients.begin(), given.recipients.end(), IsAscii);
+}
+
+std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const {
+  std::string command = absl::StrCat("MAIL FROM:<", given.mail_from, ">");
+  if (peer_.size && given.size > 0) absl::StrAppend(&command, " SIZE=", given.size);
+  if (given.binary) {
+    command += " BODY=BINARYMIME";
+  } else if (peer_.eight_bit_mime && given.eight_bit && options_.use_8bitmime) {
+    command += " BODY=8BITMIME";
+  }
+  if (peer_.smtputf8 && MustBeUtf8(given)) command += " SMTPUTF8";
+  if (given.require_tls) command += " REQUIRETLS";
+  if (peer_.dsn && options_.use_dsn) {
+    if (given.ret == ClientTransaction::Ret::kFull) command += " RET=FULL";
+    if (given.ret == ClientTransaction::Ret::kHeaders) command += " RET=HDRS";
+    if (!given.envid.empty()) absl::StrAppend(&command, " ENVID=", EncodeXtext(given.envid));
+  }
+  command += "\r\n";
+  return command;
+}
+
+void SmtpClientSession::AppendRcpt(const ClientTransaction& given, size_t recipient,
+                                   std::string* command) const {
+  absl::StrAppend(command, "RCPT TO:<", given.recipients[recipient], ">");
+  if (recipient < given.dsn.size() && peer_.dsn && options_.use_dsn) {
+    const RecipientDsn& dsn = given.dsn[recipient];
+    if ((dsn.notify & 1) != 0) {
+      *command += " NOTIFY=NEVER";
+    } else if (dsn.notify != 0) {
+      static constexpr std::pair<uint32_t, const char*> kNames[] = {
+          {2, "SUCCESS"}, {4, "FAILURE"}, {8, "DELAY"}};
+      const char* before = " NOTIFY=";
+      for (const auto& [bit, name] : kNames) {
+        if ((dsn.notify & bit) != 0) absl::StrAppend(command, std::exchange(before, ","), name);
+      }
+    }
+    // xtext has no form for an address that is not ASCII.
+    if (!dsn.orcpt.empty() && IsAscii(dsn.orcpt)) {
+      absl::StrAppend(command, " ORCPT=", EncodeXtext(dsn.orcpt));
+    }
+  }
+  *command += "\r\n";
+}
+
+void SmtpClientSession::Begin(ClientTransaction transaction) {
+  if (ended_) {
+    RecipientVerdict verdict = LocalVerdict("the connection had ended", SmtpStage::kMail, "4.4.2");
+    verdict.verdict = Verdict::kNotAttempted;
+    handler_.OnResult(transaction.id, std::vector<RecipientVerdict>(transaction.recipients.size(),
+                                                                    std::move(verdict)));
+    return;
+  }
+  SLUICE_CHECK(ready_ && transactions_.size() < 2);
+  Transaction& made = transactions_.emplace_back();
+  made.recipients.resize(transaction.recipients.size());
+  made.given = std::move(transaction);
+  StartWaiting();
+}
+
+// Sends the commands of the next transaction, where it is its turn.
+void SmtpClientSession::StartWaiting() {
+  for (size_t i = 0; i < transactions_.size() && !ended_; ++i) {
+    Transaction& each = transactions_[i];
+    if (each.commands_sent) {
+      // The next one may follow the final dot, but nothing before it.
+      if (!each.body_sent || !pipelining()) return;
+      continue;
+    }
+    // Nothing follows a RSET that is not answered yet; its reply comes back here.
+    if (!pipelining() && !waiting_.empty()) return;
+    // RFC 3030 section 2: what a refused last chunk leaves behind is not certain.
+    if (need_rset_ || (i > 0 && transactions_[i - 1].chunking)) {
+      need_rset_ = false;
+      waiting_.push_back({Expect::kRset, 0});
+      Write("RSET\r\n");
+      if (!pipelining()) return;
+    }
+    if (!Check(each)) {
+      // In its turn: results come in order.
+      if (i == 0) Finish(each);
+      return;
+    }
+    SendCommands(each);
+    return;
+  }
+  if (quit_asked_ && transactions_.empty() && !quit_sent_ && !ended_) {
+    quit_sent_ = true;
+    waiting_.push_back({Expect::kQuit, 0});
+    Write("QUIT\r\n");
+  }
+}
+
+std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view address,
+                                                             SmtpStage stage) const {
+  std::string_view text;
+  std::string_view enhanced = "5.6.7";
+  if (std::any_of(address.begin(), address.end(),
+                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
+    text = "the address has a control character";
+    enhanced = stage == SmtpStage::kMail ? "5.1.7" : "5.1.3";
+  } else if (!IsAscii(address) && !peer_.smtputf8) {
+    text = "the address is not ASCII, and the remote does not offer SMTPUTF8";
+  } else {
+    return std::nullopt;
+  }
+  RecipientVerdict verdict = LocalVerdict(text, stage, enhanced);
+  verdict.verdict = Verdict::kPermanent;
+  return verdict;
+}
+
+bool SmtpClientSession::Check(Transaction& transaction) const {
+  const ClientTransaction& given = transaction.given;
+  transaction.failed = RefusalOf(given.mail_from, SmtpStage::kMail);
+  if (!transaction.failed && given.require_tls &&
+      !((secured() || options_.encrypted) && given.tls_verified && peer_.require_tls)) {
+    transaction.failed = LocalVerdict(
+        peer_.require_tls ? "the message requires TLS, and the remote is not verified"
+                          : "the message requires TLS, and the remote does not offer it",
+        SmtpStage::kMail, "5.7.30");
+    transaction.failed->verdict = Verdict::kPermanent;
+  }
+  if (!transaction.failed && given.binary && !(peer_.binary_mime && chunking())) {
+    transaction.failed =
+        LocalVerdict("the message is binary, and the remote does not offer BINARYMIME",
+                     SmtpStage::kMail, "5.6.3");
+    transaction.failed->verdict = Verdict::kPermanent;
+  }
+  if (!transaction.failed && given.smtputf8 && !peer_.smtputf8) {
+    transaction.failed = LocalVerdict(
+        "the message needs SMTPUTF8, and the remote does not offer it", SmtpStage::kMail, "5.6.7");
+    transaction.failed->verdict = Verdict::kPermanent;
+  }
+  if (transaction.failed) return false;
+  bool any = false;
+  for (size_t i = 0; i < transaction.recipients.size(); ++i) {
+    auto refusal = RefusalOf(transaction.given.recipients[i], SmtpStage::kRcpt);
+    if (refusal) {
+      transaction.recipients[i] = *std::move(refusal);
+    } else {
+      any = true;
+    }
+  }
+  return any;
+}
+
+void SmtpClientSession::SendCommands(Transaction& transaction) {
+  transaction.commands_sent = true;
+  // Chunks that do not wait for each other's replies need PIPELINING.
+  transaction.chunking = chunking() && (pipelining() || transaction.given.binary);
+  const uint64_t id = transaction.given.id;
+  std::string commands = MailCommand(transaction.given);
+  waiting_.push_back({Expect::kMail, id});
+  if (pipelining()) {
+    for (size_t i = 0; i < transaction.recipients.size(); ++i) {
+      if (transaction.recipients[i].verdict == Verdict::kPermanent) continue;
+      AppendRcpt(transaction.given, i, &commands);
+      waiting_.push_back({Expect::kRcpt, id});
+    }
+    if (!transaction.chunking) {
+      commands += "DATA\r\n";
+      waiting_.push_back({Expect::kData, id});
+    }
+  }
+  Write(commands);
+}
+
+void SmtpClientSession::PassRefused(Transaction& transaction) {
+  while (transaction.next_rcpt < transaction.recipients.size() &&
+         transaction.recipients[transaction.next_rcpt].verdict == Verdict::kPermanent) {
+    ++transaction.next_rcpt;
+  }
+}
+
+// Without pipelining: the next command, or what follows the last one.
+void SmtpClientSession::SendNextStep(Transaction& transaction) {
+  if (pipelining()) {
+    if (transaction.chunking) AfterEnvelope(transaction);
+    return;
+  }
+  const uint64_t id = transaction.given.id;
+  PassRefused(transaction);
+  if (!transaction.failed && transaction.next_rcpt < transaction.recipients.size()) {
+    waiting_.push_back({Expect::kRcpt, id});
+    std::string command;
+    AppendRcpt(transaction.given, transaction.next_rcpt, &command);
+    Write(command);
+    return;
+  }
+  if (transaction.failed || transaction.accepted == 0 || transaction.chunking) {
+    transaction.next_rcpt = transaction.recipients.size();
+    AfterEnvelope(transaction);
+    return;
+  }
+  waiting_.push_back({Expect::kData, id});
+  Write("DATA\r\n");
+}
+
+void SmtpClientSession::AfterEnvelope(Transaction& transaction) {
+  PassRefused(transaction);
+  if (transaction.next_rcpt < transaction.recipients.size()) return;
+  if (!transaction.failed && transaction.accepted > 0) {
+    WantBody(transaction);
+    return;
+  }
+  need_rset_ = true;
+  Finish(transaction);
+}
+
+void SmtpClientSession::WantBody(Transaction& transaction) {
+  stuffer_ = {};
+  cr_sent_ = crlf_sent_ = false;
+  sending_body_ = true;
+  body_of_ = transaction.given.id;
+  handler_.OnWantBody(body_of_);
+}
+
+void SmtpClientSession::OnMailReply(Transaction& transaction, SmtpReply reply) {
+  if (!reply.positive()) transaction.failed = VerdictOf(std::move(reply), SmtpStage::kMail);
+  SendNextStep(transaction);
+}
+
+void SmtpClientSession::OnRcptReply(Transaction& transaction, SmtpReply reply) {
+  PassRefused(transaction);
+  RecipientVerdict& recipient = transaction.recipients[transaction.next_rcpt++];
+  recipient = VerdictOf(std::move(reply), SmtpStage::kRcpt);
+  if (recipient.verdict == Verdict::kDelivered) ++transaction.accepted;
+  SendNextStep(transaction);
+}
+
+void SmtpClientSession::OnDataReply(Transaction& transaction, SmtpReply reply) {
+  const bool wanted = !transaction.failed && transaction.accepted > 0;
+  if (reply.code == 354) {
+    if (wanted) {
+      WantBody(transaction);
+      return;
+    }
+    // RFC 2920 section 3.1: the remote waits for a message although it refused everybody.
+    transaction.empty_body = true;
+    transaction.body_sent = true;
+    waiting_.push_back({Expect::kFinal, transaction.given.id});
+    Write(".\r\n");
+    StartWaiting();
+    return;
+  }
+  if (wanted) {
+    // A 2xx here would be nonsense: nothing was sent yet.
+    transaction.failed = VerdictOf(std::move(reply), SmtpStage::kData);
+    if (transaction.failed->verdict == Verdict::kDelivered) {
+      transaction.failed->verdict = Verdict::kTransient;
+    }
+  }
+  need_rset_ = true;
+  Finish(transaction);
+}
+
+bool SmtpClientSession::SendBody(std::string_view piece, bool last,
+                                 absl::FunctionRef<void(std::string_view)> slice) {
+  if (ended_ || !sending_body_) return false;
+  Transaction& transaction = *Find(body_of_);
+  if (transaction.chunking) return SendChunk(transaction, piece, last, slice);
+  stuffer_.Write(piece, slice, [this](std::string_view text) { Write(text); });
+  if (!last) return true;
+  if (!handler_.MayFinish(body_of_)) {
+    AbortBody("the lease of the message ran out before its final dot");
+    return false;
+  }
+  Write(stuffer_.Finish());
+  BodySent(transaction);
+  return true;
+}
+
+bool SmtpClientSession::SendChunk(Transaction& transaction, std::string_view piece, bool last,
+                                  absl::FunctionRef<void(std::string_view)> slice) {
+  if (last && !handler_.MayFinish(body_of_)) {
+    AbortBody("the lease of the message ran out before its last chunk");
+    return false;
+  }
+  if (piece.size() == 1) {
+    crlf_sent_ = cr_sent_ && piece[0] == '\n';
+  } else if (!piece.empty()) {
+    crlf_sent_ = piece.ends_with("\r\n");
+  }
+  if (!piece.empty()) cr_sent_ = piece.back() == '\r';
+  // Text ends with a line's end, as it would by DATA.
+  const bool end_line = last && !crlf_sent_ && !transaction.given.binary;
+  const size_t size = piece.size() + (end_line ? 2 : 0);
+  if (size > 0 || last) Write(absl::StrCat("BDAT ", size, last ? " LAST\r\n" : "\r\n"));
+  if (!piece.empty()) slice(piece);
+  if (end_line) Write("\r\n");
+  if (last) {
+    BodySent(transaction);
+  } else if (size > 0) {
+    waiting_.push_back({Expect::kChunk, body_of_});
+  }
+  return true;
+}
+
+void SmtpClientSession::BodySent(Transaction& transaction) {
+  sending_body_ = false;
+  transaction.body_sent = true;
+  // RFC 2033 section 4.2: a reply for each recipient that was taken.
+  const size_t replies = options_.lmtp ? transaction.accepted : 1;
+  for (size_t i = 0; i < replies; ++i) waiting_.push_back({Expect::kFinal, body_of_});
+  StartWaiting();
+}
+
+void SmtpClientSession::OnChunkReply(Transaction& transaction, SmtpReply reply) {
+  if (reply.positive()) return;
+  // More of the body may be on its way, and nothing but another chunk could follow it.
+  transaction.failed = VerdictOf(std::move(reply), SmtpStage::kBody);
+  End(*transaction.failed);
+}
+
+void SmtpClientSession::AbortBody(std::string_view why) {
+  if (ended_) return;
+  RecipientVerdict verdict = LocalVerdict(why, SmtpStage::kBody, "4.4.2");
+  End(std::move(verdict));
+}
+
+void SmtpClientSession::OnFinalReply(SmtpReply reply) {
+  Transaction& transaction = transactions_.front();
+  if (!transaction.empty_body) {
+    const RecipientVerdict verdict = VerdictOf(std::move(reply), SmtpStage::kFinalDot);
+    if (verdict.verdict == Verdict::kDelivered) {
+      delivered_ = true;
+    } else if (transaction.chunking && transactions_.size() == 1) {
+      need_rset_ = true;
+    }
+    size_t& next = transaction.next_final;
+    for (; next < transaction.recipients.size(); ++next) {
+      RecipientVerdict& recipient = transaction.recipients[next];
+      if (recipient.verdict != Verdict::kDelivered) continue;
+      recipient = verdict;
+      if (options_.lmtp) {
+        ++next;
+        break;
+      }
+    }
+    const bool more = !waiting_.empty() && waiting_.front().what == Expect::kFinal &&
+                      waiting_.front().id == transaction.given.id;
+    if (more) return;
+  }
+  Finish(transaction);
+}
+
+// The first transaction is over.
+void SmtpClientSession::Finish(Transaction& transaction) {
+  SLUICE_CHECK(&transaction == &transactions_.front());
+  Transaction done = std::move(transaction);
+  transactions_.pop_front();
+  if (done.failed) {
+    for (RecipientVerdict& recipient : done.recipients) {
+      // One that was refused by itself keeps its own reply, unless it only echoes MAIL's failure.
+      if (recipient.verdict == Verdict::kDelivered || done.failed->stage == SmtpStage::kMail) {
+        recipient = *done.failed;
+      } else if (recipient.verdict == Verdict::kNotAttempted) {
+        recipient = *done.failed;
+      }
+    }
+  }
+  handler_.OnResult(done.given.id, std::move(done.recipients));
+  if (!ended_) StartWaiting();
+}
+
+}  // namespace sluice::mail
