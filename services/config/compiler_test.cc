@@ -172,12 +172,12 @@ TEST(CompilerTest, WhatHasNoEffectIsAWarning) {
 TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
   MemoryFiles files;
   const std::string text =
-      "<domain a.test>\nmax-data-volume-rate 5M/h\n<limits throttle "
+      "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n<limits throttle "
       "5/hour>\n</limits>\n</domain>\n";
   EXPECT_FALSE(CompileText("a.conf", text, files).ok());
   EXPECT_FALSE(CompileText("a.conf", text, files, {{"limits"}}).ok());
   const Compiled compiled =
-      CompileText("a.conf", text, files, {{"limits", "max-data-volume-rate"}});
+      CompileText("a.conf", text, files, {{"limits", "max-cold-virtual-mta-msg"}});
   EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
   EXPECT_EQ(compiled.diagnostics.size(), 2u);
 }
@@ -187,7 +187,7 @@ TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
            "mx-connection-limit mx.test 5",
            "permanent-bounce-after 7d",
            "ip 192.0.2.1 domain = example.com;",
-           "<domain a.test>\nmax-msg-per-hour 2000\n</domain>",
+           "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>",
            "<domain a.test>\nbackoff-max-msg-rate 10/h\n</domain>",
            "<domain a.test>\nsource-ip-max-smtp-out 0/0 3\n</domain>",
            "<domain a.test>\n<limits throttle 5/hour>\n</limits>\n</domain>",
@@ -210,7 +210,7 @@ TEST(CompilerTest, AValueThatAsksForNoRestrictionIsLetIn) {
       "source-ip-max-msg-rate 0/0 unlimited\n</domain>\n");
   EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
   // Nothing passes at a rate of 0: that restricts.
-  EXPECT_FALSE(CompileOne("<domain *>\nmax-connect-rate 0\n</domain>").ok());
+  EXPECT_FALSE(CompileOne("<domain *>\nmax-cold-virtual-mta-msg 0\n</domain>").ok());
 }
 
 TEST(CompilerTest, TlsOfListenersClientsAndQueues) {

@@ -29,12 +29,6 @@ class QueueTable {
 
 void AddLimits(QueueTable* t) {
   constexpr auto kRefused = Status::kRefused;
-  t->Add("max-msg-per-hour", Grammar::kCount, "Recipients that a queue may attempt in an hour.",
-         kRefused);
-  t->Add("max-data-volume-rate", Grammar::kVolume, "Bytes that a queue may send in a time.",
-         kRefused);
-  t->Add("max-connect-rate", Grammar::kRate, "Connections that a queue may open in a time.",
-         kRefused);
   t->Add("max-smtp-out-per-ip", Grammar::kCount, "Connections of a queue from one source address.",
          kRefused)
       .unlimited = 0;

@@ -13,6 +13,9 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_max_smtp_out(20);
     s->mutable_max_msg_rate()->set_unlimited(true);
     s->set_rate_burst(1);
+    s->set_max_msg_per_hour(0);
+    s->mutable_max_connect_rate()->set_unlimited(true);
+    s->mutable_max_data_volume_rate()->set_unlimited(true);
     s->set_max_msg_per_connection(0);
     s->set_max_rcpt_per_transaction(1000);
     s->set_bounce_after_us(108 * kHour);  // 4d12h

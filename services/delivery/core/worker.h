@@ -24,7 +24,9 @@
 #include "services/config/owners.h"
 #include "services/config/policy_view.h"
 #include "services/delivery/core/connection.h"
+#include "services/delivery/core/queue_caps.h"
 #include "services/delivery/core/rate_pacer.h"
+#include "services/delivery/core/volume_window.h"
 #include "services/delivery/dns/mx_resolver.h"
 #include "sluice/delivery/v1/delivery_service.pb.h"
 #include "sluice/queue/v1/queue_service.pb.h"
@@ -109,6 +111,7 @@ class Worker {
   struct Source;
   struct Site;
   struct Target;
+  struct Search;
   struct Ref;
   struct Held;  // a lease in work
 
@@ -137,6 +140,7 @@ class Worker {
   void FirstPace(Queue& queue);
   void Block(Queue& queue, const std::string& limit, MonotonicTime until);
   void SendPaced(Queue& queue);
+  void HoldForVolume(Queue& queue, uint64_t bytes);
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
 
@@ -163,7 +167,9 @@ class Worker {
   std::string EhloNameWithoutSource(const policy::v1::VirtualMtaSection* vmta) const;
   Source* SourceToAwait(const Queue& queue);
   void OrderTargets(Queue& queue, Conn& conn);
-  bool ConnectNext(Queue& queue, Conn& conn);
+  enum class Began : uint8_t { kYes, kNowhere, kLater };
+  Began ConnectNext(Queue& queue, Conn& conn);
+  bool MayConnectNow(Queue& queue);
   static std::string AsideKey(const Source& source, const std::string& address);
   void SetAside(const Queue& queue, const Conn& conn);
   bool IsAside(const Source& source, const Target& target) const;
@@ -199,6 +205,8 @@ class Worker {
   bool TurnIsOver(const Conn& conn) const;
   Limiter* SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed);
   void ChargePace(Queue& queue, Conn& conn, uint64_t recipients);
+  void ReserveVolume(Queue& queue, Conn& conn, uint64_t bytes);
+  void SettleVolume(Conn& conn, bool sent);
   void AwaitPace(Limiter& limiter, Queue& queue);
   void PaceLater(Limiter& limiter, MonotonicTime when);
   void ServePace(Limiter& limiter);
@@ -240,7 +248,7 @@ class Worker {
   std::list<Conn*> idle_;  // all, for the longest time first
   size_t first_turn_ = 0;
   // Of queues that were let go and that a new one of the same name must not forget.
-  absl::flat_hash_map<std::string, RatePacer> resting_;
+  absl::flat_hash_map<std::string, Pace> resting_;
   MonotonicTime started_{};
   std::shared_ptr<const config::Owners> owners_;
   MonotonicTime owners_since_{};

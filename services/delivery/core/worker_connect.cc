@@ -10,6 +10,23 @@ namespace {
 
 constexpr Duration kSuspendSource = std::chrono::seconds(60);
 
+bool TextWasSent(const queue::v1::GroupResult& result) {
+  const auto sent = [](queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply) {
+    switch (reply.stage()) {
+      case common::v1::STAGE_BODY:
+      case common::v1::STAGE_FINAL_DOT:
+        return true;
+      case common::v1::STAGE_UNSPECIFIED:
+        return outcome != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED;
+      default:
+        return outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED;
+    }
+  };
+  return sent(result.outcome(), result.reply()) ||
+         std::any_of(result.recipients().begin(), result.recipients().end(),
+                     [&](const auto& each) { return sent(each.outcome(), each.reply()); });
+}
+
 }  // namespace
 
 bool Worker::Conn::MayFinish(uint64_t work_id) {
@@ -44,6 +61,11 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
       WakeAt(queue, queue.last_open + rampup);
       break;
     }
+    if (!MayConnectNow(queue)) {
+      if (!TakeIdleOfAnySource(queue)) break;
+      ++ready;
+      continue;
+    }
     Limiter* full = FullFor(queue, nullptr);
     if (full == nullptr && !choice) full = SourceToAwait(queue);
     if (full != nullptr) {
@@ -74,7 +96,12 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     OrderTargets(queue, conn);
     queue.last_open = now;
     ++queue.turn;
-    if (ConnectNext(queue, conn)) continue;
+    const Began began = ConnectNext(queue, conn);
+    if (began == Began::kYes) continue;
+    if (began == Began::kLater) {
+      RemoveConn(conn);
+      break;
+    }
     const common::v1::Reply reply = queue.last_failure;
     RemoveConn(conn);
     if (queue.conns.empty()) {
@@ -157,6 +184,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
     ++conn.source->delivered;
   }
   Queue& queue = *conn.queue;
+  if (!conn.volume.empty()) SettleVolume(conn, TextWasSent(result));
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
   if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
     conn.answered = true;
@@ -239,8 +267,13 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
                            {{"source", conn.source->ip}});
       }
       conn.source->suspended_until = executor_.clock().Now() + kSuspendSource;
-    } else if (!draining_ && ConnectNext(queue, conn)) {
-      return;
+    } else if (!draining_) {
+      const Began began = ConnectNext(queue, conn);
+      if (began == Began::kYes) return;
+      if (began == Began::kLater) {
+        RemoveConn(conn);
+        return;
+      }
     }
   } else if (!conn.answered && !conn.quitting) {
     queue.last_failure = end.reply;
@@ -248,6 +281,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   const bool useless = !conn.answered && !conn.quitting && !conn.set_aside;
   // Given to it when it had ended already: the result of the one before told us of a free place.
   for (uint64_t id : conn.work) GiveBack(id);
+  SettleVolume(conn, false);
   RemoveConn(conn);
   if (useless) ++queue.useless;
   if (draining_) {

@@ -139,6 +139,7 @@ class FakeSites final : public ConnectionFactory {
   explicit FakeSites(Executor& executor) : executor(executor) {}
   std::unique_ptr<Connection> Connect(const ConnectTarget& target,
                                       ConnectionHandler* handler) override {
+    connects.push_back(executor.clock().Now());
     return std::make_unique<Remote>(*this, target, handler);
   }
 
@@ -149,6 +150,7 @@ class FakeSites final : public ConnectionFactory {
   Executor& executor;
   std::vector<Remote*> open;
   std::vector<Sent> sends;
+  std::vector<MonotonicTime> connects;
 };
 
 class FakeResolver final : public MxResolver {

@@ -109,6 +109,14 @@ struct Worker::Target {
   uint16_t preference = 0;
 };
 
+// The hosts that a connection was tried at, when the next try had to wait.
+struct Worker::Search {
+  std::shared_ptr<const MxResult> route;
+  std::vector<size_t> order;
+  size_t next_target = 0;
+  uint32_t tried = 0;
+};
+
 // A shard that has mail of a queue.
 struct Worker::Ref {
   Link* link = nullptr;
@@ -134,7 +142,11 @@ struct Worker::Queue {
   std::shared_ptr<const policy::v1::QueueSettings> site_settings;
   std::string site_settings_key;
   uint64_t policy_version = 0;
-  RatePacer pacer;
+  QueueCaps caps;
+  Pace pace;
+  uint64_t last_bytes = 0;  // of the message that was sent last
+  uint64_t held_bytes = 0;  // of the message that the volume has no room for yet, or 0
+  std::unique_ptr<Search> search;  // that goes on with the next connection
   std::vector<Ref> refs;
   std::list<std::unique_ptr<Conn>> conns;
   // Leased and waiting for the pacer.
@@ -163,8 +175,8 @@ struct Worker::Queue {
   bool mine = false;    // by the policy service's table
   bool leased = false;  // only within its lease
 
-  // By its own rate, or by that of a source it has a connection from.
-  inline bool paced() const;
+  // By its own rate, or by that of a source it has a connection from: a recipient at a time.
+  inline bool counts_recipients() const;
   // Of all its connections.
   inline size_t free_places() const;
   uint64_t due() const {
@@ -214,7 +226,7 @@ struct Worker::Conn final : ConnectionHandler {
   }
 
   bool paced() const {
-    return queue->pacer.limited() || queue->limits->paced || source->pacer.limited();
+    return queue->pace.paces() || queue->limits->paced || source->pacer.limited();
   }
 
   Worker& worker;
@@ -240,6 +252,8 @@ struct Worker::Conn final : ConnectionHandler {
   uint32_t tried = 0;      // addresses
   bool set_aside = false;  // its host was, for what it said here
   bool answered = false;   // to any message, be it by a refusal
+  // Of the message under way, in every volume that is limited.
+  std::vector<std::pair<VolumeWindow*, VolumeWindow::Reserved>> volume;
   TimerId idle = 0;
   MonotonicTime opened{};
   MonotonicTime serving_since{};  // this queue
@@ -258,8 +272,8 @@ size_t Worker::Queue::free_places() const {
   return places;
 }
 
-bool Worker::Queue::paced() const {
-  return pacer.limited() || limits->paced ||
+bool Worker::Queue::counts_recipients() const {
+  return pace.counts_recipients() || limits->paced ||
          std::any_of(conns.begin(), conns.end(),
                      [](const auto& conn) { return conn->source->pacer.limited(); });
 }

@@ -280,11 +280,26 @@ Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime* al
 
 void Worker::ChargePace(Queue& queue, Conn& conn, uint64_t recipients) {
   const MonotonicTime now = executor_.clock().Now();
-  queue.pacer.Charge(now, recipients);
+  queue.pace.Charge(now, recipients);
   conn.source->pacer.Charge(now, recipients);
   if (!queue.limits->paced) return;
   queue.limits->own.pacer.Charge(now, recipients);
   for (Limiter* pool : queue.limits->pools) pool->pacer.Charge(now, recipients);
+}
+
+// The size of the message counts from here until its end is known, and then for a period.
+void Worker::ReserveVolume(Queue& queue, Conn& conn, uint64_t bytes) {
+  const MonotonicTime now = executor_.clock().Now();
+  const auto reserve = [&](VolumeWindow& volume) {
+    conn.volume.emplace_back(&volume, volume.Reserve(now, bytes));
+  };
+  if (queue.pace.has_volume()) reserve(*queue.pace.volume);
+}
+
+void Worker::SettleVolume(Conn& conn, bool sent) {
+  const MonotonicTime now = executor_.clock().Now();
+  for (const auto& [volume, reserved] : conn.volume) volume->Settle(now, reserved, sent);
+  conn.volume.clear();
 }
 
 void Worker::AwaitPace(Limiter& limiter, Queue& queue) {

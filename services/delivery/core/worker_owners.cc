@@ -40,7 +40,7 @@ void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
   };
   absl::erase_if(resting_, [&](const auto& each) { return !had(each.first); });
   for (const auto& [name, queue] : queues_) {
-    if (!had(name)) queue->pacer.Exhaust(owners_since_);
+    if (!had(name)) queue->pace.Exhaust(owners_since_);
   }
   // Our parts of divided limits.
   std::vector<std::string> unchanged = owned_vmtas_;

@@ -23,13 +23,8 @@ void Worker::RefreshQueue(Queue& queue) {
   // What was looked up for the one way says nothing of the other.
   if (was_local != IsLocalEnd(*queue.settings)) queue.route.reset();
   queue.policy_version = policy_->version();
-  const auto& rate = queue.settings->max_msg_rate();
-  RatePacer pacer;
-  if (queue.settings->has_max_msg_rate() && !rate.unlimited()) {
-    pacer = RatePacer(rate.count(), Duration(rate.period_us()), queue.settings->rate_burst());
-    pacer.TakeOver(queue.pacer);
-  }
-  queue.pacer = pacer;
+  queue.caps = CapsOf(*queue.settings);
+  queue.pace.Limit(queue.caps, executor_.clock().Now());
 }
 
 void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
@@ -70,15 +65,16 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
 // What this queue has sent in the last period, as far as can be known: a limit holds over restarts,
 // and from one worker to the next, too.
 void Worker::FirstPace(Queue& queue) {
-  if (!queue.pacer.limited()) return;
   if (const auto found = resting_.find(queue.name); found != resting_.end()) {
-    queue.pacer.TakeOver(found->second);
+    queue.pace = std::move(found->second);
+    queue.pace.Limit(queue.caps, executor_.clock().Now());
     resting_.erase(found);
     return;
   }
-  queue.pacer.Exhaust(started_);
+  if (!queue.pace.limited()) return;
+  queue.pace.Exhaust(started_);
   if (owners_ != nullptr) {
-    queue.pacer.Exhaust(owners_since_);  // another worker may have had it before
+    queue.pace.Exhaust(owners_since_);  // another worker may have had it before
     return;
   }
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
@@ -86,7 +82,7 @@ void Worker::FirstPace(Queue& queue) {
   for (const auto& host : vmta->source_hosts()) {
     std::string local_ip;
     if (OwnsHost(host, &local_ip)) continue;
-    queue.pacer.Exhaust(executor_.clock().Now());  // another worker may have had it
+    queue.pace.Exhaust(executor_.clock().Now());  // another worker may have had it
     return;
   }
 }
@@ -94,7 +90,7 @@ void Worker::FirstPace(Queue& queue) {
 void Worker::RememberPace(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   absl::erase_if(resting_, [now](const auto& each) { return each.second.Rested(now); });
-  if (!queue.pacer.Rested(now)) resting_[queue.name] = queue.pacer;
+  if (!queue.pace.Rested(now)) resting_[queue.name] = std::move(queue.pace);
 }
 
 void Worker::DropRef(Queue& queue, Link& link, uint64_t ref) {
@@ -112,22 +108,32 @@ void Worker::Pump(Queue& queue) {
   }
   Grant(queue);
   const uint64_t due = queue.due();
-  size_t most = queue.settings->max_smtp_out() == 0 ? options_.max_connections
-                                                    : queue.settings->max_smtp_out();
+  size_t most =
+      queue.caps.connections == 0 ? options_.max_connections : queue.caps.connections;
   if (queue.probe) most = 1;
-  if (queue.pacer.limited()) {
-    if (queue.pacer.Next(executor_.clock().Now()) == MonotonicTime::max()) {
-      Block(queue, "max-msg-rate 0", MonotonicTime::max());
+  bool paced = false;
+  if (queue.pace.paces()) {
+    const MonotonicTime now = executor_.clock().Now();
+    const MonotonicTime next = queue.pace.Next(now, queue.held_bytes);
+    // No connection is made to wait on it.
+    if (next > now + kPaceAhead && (due > 0 || next == MonotonicTime::max())) {
+      Block(queue, queue.pace.Slowest(queue.caps, now, queue.held_bytes).ToString(), next);
+      if (next != MonotonicTime::max()) WakeAt(queue, next - kPaceAhead);
       return;
     }
     // As many as can be busy at that pace, if each transaction takes a few seconds.
-    most = std::min(most, queue.pacer.CellsWithin(kPaceAhead));
+    const size_t busy = queue.pace.CountWithin(kPaceAhead, queue.last_bytes);
+    paced = busy < most;
+    most = std::min(most, busy);
   }
   const size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
   if (queue.conns.size() < wanted) {
     OpenConnections(queue, wanted);
   } else if (due > 0 && queue.credits() == 0 && queue.conns.size() >= most) {
-    Block(queue, absl::StrCat("max-smtp-out ", most), MonotonicTime{});
+    Block(queue,
+          paced ? queue.pace.Slowest(queue.caps, executor_.clock().Now(), queue.held_bytes).ToString()
+                : absl::StrCat(queue.caps.connections_directive, " ", most),
+          MonotonicTime{});
   }
 }
 
@@ -166,26 +172,22 @@ void Worker::Grant(Queue& queue) {
   for (const auto& conn : queue.conns) {
     if (conn->source->pacer.limited()) recipients = 1;
   }
-  if (queue.pacer.limited()) {
+  if (queue.pace.paces()) {
     // Each a recipient, so that each waits for its own moment, and as many as have theirs soon: one
     // at a time would hold a fast queue to a lease for each of the shard's syncs.
-    const size_t ahead = queue.pacer.CellsWithin(kGrantAhead);
+    const size_t ahead = queue.pace.CountWithin(kGrantAhead, queue.last_bytes);
     if (promised >= ahead) return;
     free = std::min(free, ahead - promised);
-    recipients = 1;
     const MonotonicTime now = executor_.clock().Now();
-    const MonotonicTime next = queue.pacer.Next(now);
+    const MonotonicTime next = queue.pace.Next(now, queue.held_bytes);
     if (next > now + kGrantAhead) {
-      const auto& rate = queue.settings->max_msg_rate();
-      Block(queue,
-            absl::StrCat("max-msg-rate ", rate.count(), "/", rate.period_us() / 1'000'000, "s"),
-            next);
-      WakeAt(queue, next - kGrantAhead);
+      Block(queue, queue.pace.Slowest(queue.caps, now, queue.held_bytes).ToString(), next);
+      if (next != MonotonicTime::max()) WakeAt(queue, next - kGrantAhead);
       return;
     }
   }
   // The same where only a source is limited: its pacer holds each group until its moment.
-  if (queue.paced()) recipients = 1;
+  if (queue.counts_recipients()) recipients = 1;
   queue.blocked.clear();
   while (free > 0) {
     // Those that have mail before those that may get some; of these the oldest, across shards.
@@ -269,7 +271,7 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
     return;
   }
   // A credit from before the limit came: in one go they would overfill a window.
-  if (lease.deliveries_size() > 1 && queue->paced()) {
+  if (lease.deliveries_size() > 1 && queue->counts_recipients()) {
     give_back();
     Grant(*queue);
     return;
@@ -324,7 +326,13 @@ void Worker::SendPaced(Queue& queue) {
       continue;
     }
     if (best->paced()) {
-      MonotonicTime allowed = queue.pacer.Next(now);
+      const uint64_t bytes = next.lease->message().body_size();
+      if (queue.pace.has_volume() && queue.pace.volume->Next(now, bytes) > now + kPaceAhead) {
+        // Not for so long: it may expire meanwhile. No other goes before it.
+        HoldForVolume(queue, bytes);
+        return;
+      }
+      MonotonicTime allowed = queue.pace.Next(now, bytes);
       Limiter* shared = SlowestPace(queue, *best, &allowed);
       if (allowed > now) {
         if (shared != nullptr) {
@@ -335,6 +343,9 @@ void Worker::SendPaced(Queue& queue) {
         return;
       }
       ChargePace(queue, *best, static_cast<uint64_t>(next.lease->deliveries_size()));
+      ReserveVolume(queue, *best, bytes);
+      queue.last_bytes = bytes;
+      queue.held_bytes = 0;
     }
     if (best->under_way++ == 0) best->busy_since = now;
     ++best->sent;
@@ -345,6 +356,21 @@ void Worker::SendPaced(Queue& queue) {
     queue.waiting.pop_front();
     best->connection->Send(std::move(transaction));
   }
+}
+
+// Nothing leaves before the queue's volume has room for a message of that size.
+void Worker::HoldForVolume(Queue& queue, uint64_t bytes) {
+  const MonotonicTime next = queue.pace.volume->Next(executor_.clock().Now(), bytes);
+  queue.held_bytes = bytes;
+  while (!queue.waiting.empty()) {
+    GiveBack(queue.waiting.front().work_id);
+    queue.waiting.pop_front();
+  }
+  for (Ref& ref : queue.refs) {
+    if (ref.credits > 0) RevokeCredits(ref);
+  }
+  Block(queue, queue.caps.volume.ToString(), next);
+  if (next != MonotonicTime::max()) WakeAt(queue, next - kPaceAhead);
 }
 
 void Worker::GiveBack(uint64_t work_id) {

@@ -274,6 +274,14 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
 // preferred family comes first, or the one that the source can reach.
 void Worker::OrderTargets(Queue& queue, Conn& conn) {
   const auto& targets = queue.targets;
+  if (const auto search = std::exchange(queue.search, nullptr)) {
+    if (search->route == queue.route) {
+      conn.order = std::move(search->order);
+      conn.next_target = search->next_target;
+      conn.tried = search->tried;
+      return;
+    }
+  }
   std::optional<bool> first = PreferredV6(*queue.settings);
   if (!first && !conn.source->ip.empty()) first = IsV6(conn.source->ip);
   const size_t turn = queue.settings->dns_rotate() ? queue.turn : 0;
@@ -292,7 +300,18 @@ void Worker::OrderTargets(Queue& queue, Conn& conn) {
   }
 }
 
-bool Worker::ConnectNext(Queue& queue, Conn& conn) {
+// False: it says why and until when, and looks again then.
+bool Worker::MayConnectNow(Queue& queue) {
+  if (!queue.pace.connects.limited() || IsLocalEnd(*queue.settings)) return true;
+  const MonotonicTime now = executor_.clock().Now();
+  const MonotonicTime next = queue.pace.connects.Next(now);
+  if (next <= now) return true;
+  Block(queue, queue.caps.connects.ToString(), next);
+  if (next != MonotonicTime::max()) WakeAt(queue, next);
+  return false;
+}
+
+Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
   const uint32_t most = queue.settings->mx_connection_attempts();
   while (conn.next_target < conn.order.size() && (most == 0 || conn.tried < most)) {
     const size_t index = conn.order[conn.next_target++];
@@ -324,6 +343,13 @@ bool Worker::ConnectNext(Queue& queue, Conn& conn) {
       conn.ehlo_name = other->ehlo_name;
       ++conn.source->connections;
     }
+    // Each try is a connection of its own for who is at the other end.
+    if (!MayConnectNow(queue)) {
+      queue.search = std::make_unique<Search>(
+          Search{queue.route, std::move(conn.order), conn.next_target - 1, conn.tried});
+      return Began::kLater;
+    }
+    if (!IsLocalEnd(*queue.settings)) queue.pace.connects.Charge(executor_.clock().Now(), 1);
     ConnectTarget connect;
     connect.address = target.address;
     connect.port = target.port;
@@ -345,9 +371,9 @@ bool Worker::ConnectNext(Queue& queue, Conn& conn) {
     ++conn.tried;
     ++stats_.connects;
     conn.connection = connections_.Connect(connect, &conn);
-    return true;
+    return Began::kYes;
   }
-  return false;
+  return Began::kNowhere;
 }
 
 std::string Worker::AsideKey(const Source& source, const std::string& address) {

@@ -21,6 +21,14 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_max_smtp_out();
   own.clear_max_msg_rate();
   own.clear_rate_burst();
+  own.clear_max_msg_per_hour();
+  own.clear_max_connect_rate();
+  own.clear_max_data_volume_rate();
+  own.clear_max_smtp_out_per_source_ip();
+  own.clear_source_ip_max_smtp_out();
+  own.clear_source_ip_max_msg_rate();
+  own.clear_source_ip_max_connect_rate();
+  own.clear_source_ip_max_data_volume_rate();
   own.clear_max_msg_per_connection();
   own.clear_max_rcpt_per_transaction();
   own.clear_bounce_after_us();
