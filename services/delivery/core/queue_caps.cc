@@ -41,9 +41,9 @@ auto* EntryOf(const Entries& entries, const IpAddress& ip) {
 
 std::string RateCap::ToString() const {
   const int64_t us = period.count();
-  return absl::StrCat(directive, " ", count, "/",
-                      us % 1'000'000 == 0 ? absl::StrCat(us / 1'000'000, "s")
-                                          : absl::StrCat(us / 1000, "ms"));
+  return absl::StrCat(
+      directive, " ", count, "/",
+      us % 1'000'000 == 0 ? absl::StrCat(us / 1'000'000, "s") : absl::StrCat(us / 1000, "ms"));
 }
 
 QueueCaps CapsOf(const policy::v1::QueueSettings& settings) {

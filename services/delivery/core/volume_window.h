@@ -42,7 +42,7 @@ class VolumeWindow {
     sent_.fill(0);
     newest_ = 0;
     if (counted > 0) Add(last, counted);
-    if (most_ > 0) theoretical_ = Later(now, debt * MicrosPerByte());
+    if (most_ > 0 && debt > 0) theoretical_ = Later(now, debt * MicrosPerByte());
   }
   void Unlimit() { limited_ = false; }
 
@@ -90,7 +90,8 @@ class VolumeWindow {
       theoretical_ -= Duration(static_cast<int64_t>(static_cast<double>(bytes) * MicrosPerByte()));
     }
   }
-  // As if all that may be sent had just been: what somebody before us sent until `now` is not known.
+  // As if all that may be sent had just been: what somebody before us sent until `now` is not
+  // known.
   void Exhaust(MonotonicTime now) {
     if (limited_ && most_ > 0) Add(now, most_);
   }

@@ -64,9 +64,8 @@ TEST(VolumeWindow, RandomSizesAndTimes) {
       const uint64_t size = pick(1, largest);
       for (;;) {
         const MonotonicTime next = window.Next(now, size);
-        auto soonest = std::min_element(flying.begin(), flying.end(), [](auto& a, auto& b) {
-          return a.ends < b.ends;
-        });
+        auto soonest = std::min_element(flying.begin(), flying.end(),
+                                        [](auto& a, auto& b) { return a.ends < b.ends; });
         if (soonest != flying.end() && soonest->ends <= std::max(now, next)) {
           now = std::max(now, soonest->ends);
           const bool was_sent = pick(0, 9) > 0;

@@ -144,8 +144,8 @@ struct Worker::Queue {
   uint64_t policy_version = 0;
   QueueCaps caps;
   Pace pace;
-  uint64_t last_bytes = 0;  // of the message that was sent last
-  uint64_t held_bytes = 0;  // of the message that the volume has no room for yet, or 0
+  uint64_t last_bytes = 0;         // of the message that was sent last
+  uint64_t held_bytes = 0;         // of the message that the volume has no room for yet, or 0
   std::unique_ptr<Search> search;  // that goes on with the next connection
   std::vector<Ref> refs;
   std::list<std::unique_ptr<Conn>> conns;

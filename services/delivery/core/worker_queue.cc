@@ -108,8 +108,7 @@ void Worker::Pump(Queue& queue) {
   }
   Grant(queue);
   const uint64_t due = queue.due();
-  size_t most =
-      queue.caps.connections == 0 ? options_.max_connections : queue.caps.connections;
+  size_t most = queue.caps.connections == 0 ? options_.max_connections : queue.caps.connections;
   if (queue.probe) most = 1;
   bool paced = false;
   if (queue.pace.paces()) {
@@ -131,8 +130,9 @@ void Worker::Pump(Queue& queue) {
     OpenConnections(queue, wanted);
   } else if (due > 0 && queue.credits() == 0 && queue.conns.size() >= most) {
     Block(queue,
-          paced ? queue.pace.Slowest(queue.caps, executor_.clock().Now(), queue.held_bytes).ToString()
-                : absl::StrCat(queue.caps.connections_directive, " ", most),
+          paced
+              ? queue.pace.Slowest(queue.caps, executor_.clock().Now(), queue.held_bytes).ToString()
+              : absl::StrCat(queue.caps.connections_directive, " ", most),
           MonotonicTime{});
   }
 }
