@@ -7,6 +7,7 @@
 namespace sluice::simulation {
 namespace {
 constexpr size_t kMostFailuresKept = 20;
+constexpr char kVolume[] = "max-data-volume-rate";
 std::string Seconds(MonotonicTime t) {
   return std::to_string(static_cast<double>(t.time_since_epoch().count()) / 1e6);
 }
@@ -40,39 +41,61 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
   }
 }
 
-// The limits of a queue, and of its virtual MTA.
-static std::array<std::string, 2> LimitsOf(const std::string& queue) {
-  return {queue, "*" + queue.substr(queue.rfind('/'))};
+// The limits of a queue, of its virtual MTA, and of what it sends from one source.
+static std::array<std::string, 3> LimitsOf(const std::string& queue, const std::string& source) {
+  return {queue, "*" + queue.substr(queue.rfind('/')), queue + "@" + source};
 }
 
-void Ledger::Connected(const std::string& queue, MonotonicTime now) {
-  for (const std::string& name : LimitsOf(queue)) {
-    const uint32_t count = ++connections_[name];
-    const auto limit = limits.find(name);
-    if (limit != limits.end() && limit->second.connections > 0 &&
-        count > limit->second.connections) {
-      Fail("max-smtp-out passed: " + name + " has " + std::to_string(count) + " connections at " +
-           Seconds(now));
-    }
+void Ledger::Count(const char* directive, const std::string& name, const WindowLimit& limit,
+                   uint64_t amount, MonotonicTime now) {
+  if (limit.most == 0) return;
+  Window& window = windows_[{name, directive}];
+  window.amounts.emplace_back(now, amount);
+  window.sum += amount;
+  while (now - window.amounts.front().first >= limit.period) {
+    window.sum -= window.amounts.front().second;
+    window.amounts.pop_front();
+  }
+  const bool alone = window.amounts.size() == 1 && directive == kVolume;
+  if (window.sum > limit.most && !alone) {
+    Fail(std::string(directive) + " passed: " + name + " had " + std::to_string(window.sum) +
+         " within " + std::to_string((now - window.amounts.front().first).count()) + " us at " +
+         Seconds(now));
   }
 }
 
-void Ledger::Disconnected(const std::string& queue) {
-  for (const std::string& name : LimitsOf(queue)) --connections_[name];
-}
-
-void Ledger::Attempted(const std::string& queue, size_t recipients, MonotonicTime now) {
-  for (const std::string& name : LimitsOf(queue)) {
+void Ledger::Connected(const std::string& queue, const std::string& source, MonotonicTime now) {
+  for (const std::string& name : LimitsOf(queue, source)) {
+    const uint32_t count = ++connections_[name];
     const auto limit = limits.find(name);
-    if (limit == limits.end() || limit->second.recipients == 0) continue;
-    std::deque<MonotonicTime>& times = attempts_[name];
-    for (size_t i = 0; i < recipients; ++i) times.push_back(now);
-    while (now - times.front() >= limit->second.period) times.pop_front();
-    if (times.size() > limit->second.recipients) {
-      Fail("max-msg-rate passed: " + name + " had " + std::to_string(times.size()) +
-           " attempts within " + std::to_string((now - times.front()).count()) + " us at " +
+    if (limit == limits.end()) continue;
+    if (limit->second.connections > 0 && count > limit->second.connections) {
+      Fail("max-smtp-out passed: " + name + " has " + std::to_string(count) + " connections at " +
            Seconds(now));
     }
+    Count("max-connect-rate", name, limit->second.connects, 1, now);
+  }
+}
+
+void Ledger::Disconnected(const std::string& queue, const std::string& source) {
+  for (const std::string& name : LimitsOf(queue, source)) --connections_[name];
+}
+
+void Ledger::Attempted(const std::string& queue, const std::string& source, size_t recipients,
+                       MonotonicTime now) {
+  for (const std::string& name : LimitsOf(queue, source)) {
+    const auto limit = limits.find(name);
+    if (limit == limits.end()) continue;
+    Count("max-msg-rate", name, limit->second.recipients, recipients, now);
+    Count("max-msg-per-hour", name, limit->second.hourly, recipients, now);
+  }
+}
+
+void Ledger::Sent(const std::string& queue, const std::string& source, uint64_t bytes,
+                  MonotonicTime now) {
+  for (const std::string& name : LimitsOf(queue, source)) {
+    const auto limit = limits.find(name);
+    if (limit != limits.end()) Count(kVolume, name, limit->second.bytes, bytes, now);
   }
 }
 

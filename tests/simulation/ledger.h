@@ -17,10 +17,18 @@
 
 namespace sluice::simulation {
 
+// At most so much in any half-open window of `period`; 0: no limit.
+struct WindowLimit {
+  uint64_t most = 0;
+  Duration period{};
+};
+
 struct QueueLimit {
   uint32_t connections = 0;  // 0: no limit
-  uint64_t recipients = 0;   // in any half-open window of `period`; 0: no limit
-  Duration period{};
+  WindowLimit recipients;
+  WindowLimit hourly;  // recipients, too
+  WindowLimit connects;
+  WindowLimit bytes;  // of messages; one that is larger goes alone
 };
 
 // Thread-safety: none.
@@ -29,7 +37,8 @@ class Ledger {
   // Told of every step, for people who look for the cause of a failure.
   std::function<void(const std::string&)> log;
 
-  // By queue, "domain/vmta", or by virtual MTA, "*/vmta"; where none stands there is no limit.
+  // By queue, "domain/vmta", by virtual MTA, "*/vmta", or by what a queue sends from one source,
+  // "domain/vmta@ip"; where none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
 
   // ---- what clients know
@@ -39,9 +48,12 @@ class Ledger {
   void OnShardSays(const std::string& shard, const queue::v1::DispatchResponse& response);
 
   // ---- what remote sites see
-  void Connected(const std::string& queue, MonotonicTime now);
-  void Disconnected(const std::string& queue);
-  void Attempted(const std::string& queue, size_t recipients, MonotonicTime now);
+  void Connected(const std::string& queue, const std::string& source, MonotonicTime now);
+  void Disconnected(const std::string& queue, const std::string& source);
+  void Attempted(const std::string& queue, const std::string& source, size_t recipients,
+                 MonotonicTime now);
+  // The text of a message is written.
+  void Sent(const std::string& queue, const std::string& source, uint64_t bytes, MonotonicTime now);
   // The site has taken the message for `rcpt`. Returns a number for ReplySeen.
   size_t Took(const queue::v1::Lease& lease, const std::string& rcpt, MonotonicTime now);
   // The worker has read that reply.
@@ -81,7 +93,14 @@ class Ledger {
   std::map<std::pair<std::string, std::string>, std::vector<size_t>> by_recipient_;
   std::set<std::string> reports_;  // messages of which the sender got a DSN
   std::map<std::string, uint32_t> connections_;
-  std::map<std::string, std::deque<MonotonicTime>> attempts_;
+  // What happened within the period.
+  struct Window {
+    std::deque<std::pair<MonotonicTime, uint64_t>> amounts;
+    uint64_t sum = 0;
+  };
+  void Count(const char* directive, const std::string& name, const WindowLimit& limit,
+             uint64_t amount, MonotonicTime now);
+  std::map<std::pair<std::string, const char*>, Window> windows_;
   size_t duplicates_ = 0;
   size_t reported_ = 0;
   size_t unexplained_ = 0;

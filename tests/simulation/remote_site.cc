@@ -42,7 +42,7 @@ class SimConnection final : public delivery::Connection {
         target_(target),
         rules_(internet.sites.at(internet.domains.at(target.address))),
         queue_(internet.domains.at(target.address) + "/" + internet.vmtas.at(target.source_ip)) {
-    internet_.ledger->Connected(queue_, executor_.clock().Now());
+    internet_.ledger->Connected(queue_, target_.source_ip, executor_.clock().Now());
     open_ = true;
     Later(rules_.round_trip + Thinks(), [this] {
       if (random_.Chance(rules_.refuse_connection)) {
@@ -78,7 +78,7 @@ class SimConnection final : public delivery::Connection {
     });
   }
   void Hang() {
-    if (std::exchange(open_, false)) internet_.ledger->Disconnected(queue_);
+    if (std::exchange(open_, false)) internet_.ledger->Disconnected(queue_, target_.source_ip);
   }
 
   common::v1::Reply Reply(uint32_t code, common::v1::Stage stage, const std::string& text) const {
@@ -96,7 +96,8 @@ class SimConnection final : public delivery::Connection {
   // MAIL, the RCPTs and DATA of the front transaction are written.
   void Begin() {
     const queue::v1::Lease& lease = *work_.front().lease;
-    internet_.ledger->Attempted(queue_, static_cast<size_t>(lease.deliveries_size()),
+    internet_.ledger->Attempted(queue_, target_.source_ip,
+                                static_cast<size_t>(lease.deliveries_size()),
                                 executor_.clock().Now());
     Later(rules_.round_trip + Thinks(), [this] { OnEnvelopeReplies(); });
   }
@@ -120,6 +121,8 @@ class SimConnection final : public delivery::Connection {
       Finish(0);
       return;
     }
+    internet_.ledger->Sent(queue_, target_.source_ip, lease.message().body_size(),
+                           executor_.clock().Now());
     if (!handler_->MayFinish(lease.lease_id())) {
       Break(common::v1::STAGE_BODY, "the lease has run out");
       return;
@@ -174,7 +177,9 @@ class SimConnection final : public delivery::Connection {
     queue::v1::GroupResult result = NewResult(transaction);
     const uint32_t common_code = final_code == 0 ? verdicts_[0] : final_code;
     result.set_outcome(Outcome(common_code));
-    *result.mutable_reply() = Reply(common_code, common::v1::STAGE_FINAL_DOT, "the remote's reply");
+    *result.mutable_reply() =
+        Reply(common_code, final_code == 0 ? common::v1::STAGE_RCPT : common::v1::STAGE_FINAL_DOT,
+              "the remote's reply");
     for (size_t i = 0; i < verdicts_.size(); ++i) {
       const uint32_t code = verdicts_[i] == 250 ? common_code : verdicts_[i];
       if (code == common_code) continue;

@@ -43,6 +43,11 @@ void BuildInternet(World& world, Ledger& ledger, Internet& internet) {
                     {"198.51.100.4", "both"}};
 }
 
+static void Say(const WindowLimit& limit, policy::v1::Rate* rate) {
+  rate->set_count(limit.most);
+  rate->set_period_us(static_cast<uint64_t>(limit.period.count()));
+}
+
 ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   policy::v1::PolicySnapshot snapshot;
   snapshot.set_version(1);
@@ -61,12 +66,21 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
       section->mutable_settings()->set_max_smtp_out(limit.connections);
     }
     if (random.Chance(0.4)) {
-      limit.recipients = 1 + random.Below(10);
-      limit.period = random.Between(seconds(1), seconds(20));
-      auto* rate = section->mutable_settings()->mutable_max_msg_rate();
-      rate->set_count(limit.recipients);
-      rate->set_period_us(static_cast<uint64_t>(limit.period.count()));
+      limit.recipients = {1 + random.Below(10), random.Between(seconds(1), seconds(20))};
+      Say(limit.recipients, section->mutable_settings()->mutable_max_msg_rate());
       section->mutable_settings()->set_rate_burst(static_cast<uint32_t>(1 + random.Below(3)));
+    }
+    if (random.Chance(0.2)) {
+      limit.hourly = {3600 + random.Below(20'000), std::chrono::hours(1)};
+      section->mutable_settings()->set_max_msg_per_hour(static_cast<uint32_t>(limit.hourly.most));
+    }
+    if (random.Chance(0.3)) {
+      limit.connects = {1 + random.Below(10), random.Between(seconds(1), seconds(10))};
+      Say(limit.connects, section->mutable_settings()->mutable_max_connect_rate());
+    }
+    if (random.Chance(0.3)) {
+      limit.bytes = {20'000 + random.Below(400'000), random.Between(seconds(1), seconds(10))};
+      Say(limit.bytes, section->mutable_settings()->mutable_max_data_volume_rate());
     }
     if (random.Chance(0.3)) {
       section->mutable_settings()->set_max_msg_per_connection(
@@ -97,10 +111,8 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
     both->set_max_smtp_out(whole.connections);
   }
   if (random.Chance(0.3)) {
-    whole.recipients = 1 + random.Below(20);
-    whole.period = random.Between(seconds(1), seconds(10));
-    both->mutable_max_smtp_msg_rate()->set_count(whole.recipients);
-    both->mutable_max_smtp_msg_rate()->set_period_us(static_cast<uint64_t>(whole.period.count()));
+    whole.recipients = {1 + random.Below(20), random.Between(seconds(1), seconds(10))};
+    Say(whole.recipients, both->mutable_max_smtp_msg_rate());
   }
   ledger.limits["*/both"] = whole;
   // Reports go the way of the message; "default" is for those that have none.
