@@ -29,24 +29,6 @@ class QueueTable {
 
 void AddLimits(QueueTable* t) {
   constexpr auto kRefused = Status::kRefused;
-  t->Add("max-smtp-out-per-ip", Grammar::kCount, "Connections of a queue from one source address.",
-         kRefused)
-      .unlimited = 0;
-  t->Add("max-smtp-out-per-source-ip", Grammar::kCount,
-         "As source-ip-max-smtp-out of each address.", kRefused)
-      .unlimited = 0;
-  const std::pair<std::string_view, Grammar> per_source[] = {
-      {"source-ip-max-smtp-out", Grammar::kCount},
-      {"source-ip-max-msg-rate", Grammar::kRate},
-      {"source-ip-max-connect-rate", Grammar::kRate},
-      {"source-ip-max-data-volume-rate", Grammar::kVolume}};
-  for (const auto& [name, grammar] : per_source) {
-    Directive& directive =
-        t->Add(name, grammar, "Of a queue, from each source address in the network.", kRefused);
-    directive.key = Key::kNetwork;
-    directive.appends = true;
-    if (grammar == Grammar::kCount) directive.unlimited = 0;
-  }
   t->Add("max-errors-per-domain", Grammar::kCount,
          "Errors of a domain after which its queue backs off.", kRefused)
       .unlimited = 0;

@@ -31,6 +31,22 @@ Directive Timeout(std::string_view name, std::string_view field, std::string_vie
           .max = kYearUs};
 }
 
+// NETWORK VALUE: for the queue's mail from each source address in the network.
+Directive BySource(std::string_view name, std::string_view field, Grammar grammar,
+                   std::string_view help) {
+  Directive directive{.name = name,
+                      .scopes = kEverywhere,
+                      .target = kQueue,
+                      .field = field,
+                      .grammar = grammar,
+                      .help = help,
+                      .status = Status::kRefused,
+                      .appends = true,
+                      .key = Key::kNetwork};
+  if (grammar == Grammar::kCount) directive.unlimited = 0;
+  return directive;
+}
+
 }  // namespace
 
 std::vector<Directive> QueueDirectives() {
@@ -80,6 +96,25 @@ std::vector<Directive> QueueDirectives() {
        .grammar = Grammar::kVolume,
        .help = "Bytes of messages (their SIZE) that a queue may send in a time; a message that is "
                "larger goes alone, and the queue waits for as many times as it took."},
+      {.name = "max-smtp-out-per-source-ip",
+       .aliases = {"max-smtp-out-per-ip"},
+       .scopes = kEverywhere,
+       .target = kQueue,
+       .field = "max_smtp_out_per_source_ip",
+       .grammar = Grammar::kCount,
+       .help = "Connections of a queue from each source address; 0 is no limit.",
+       .status = Status::kRefused,
+       .unlimited = 0},
+      BySource("source-ip-max-smtp-out", "source_ip_max_smtp_out", Grammar::kCount,
+               "Connections of a queue from each source address in the network, where that is "
+               "less than max-smtp-out-per-source-ip; the longest network that has the address "
+               "counts."),
+      BySource("source-ip-max-msg-rate", "source_ip_max_msg_rate", Grammar::kRate,
+               "max-msg-rate of a queue's mail from each source address in the network."),
+      BySource("source-ip-max-connect-rate", "source_ip_max_connect_rate", Grammar::kRate,
+               "max-connect-rate of a queue from each source address in the network."),
+      BySource("source-ip-max-data-volume-rate", "source_ip_max_data_volume_rate", Grammar::kVolume,
+               "max-data-volume-rate of a queue's mail from each source address in the network."),
       {.name = "max-msg-per-connection",
        .scopes = kEverywhere,
        .target = kQueue,
