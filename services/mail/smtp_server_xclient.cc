@@ -24,6 +24,7 @@ void SmtpServerSession::OnXclientCommand(std::string_view argument) {
     return;
   }
   stage_ = Stage::kConnect;
+  acks_off_ = false;
   authenticated_ = xclient.login.has_value();
   Greet();
 }

@@ -1,6 +1,7 @@
 #include "services/node/process.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -35,6 +36,13 @@ void Signals::ExitOnNext() {
     int signal = 0;
     if (sigwait(&set_, &signal) == 0 && signal != SIGHUP) _exit(1);
   }
+}
+
+void RaiseFileLimit() {
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);  // else it stays as it is, and accepting rests at the limit
 }
 
 absl::Status WriteReadyFile(const std::string& path,

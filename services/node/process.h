@@ -29,6 +29,10 @@ class Signals {
   sigset_t set_;
 };
 
+// Lets the process have as many files and sockets open as it may at all: shells and service
+// managers give 1,024 unless asked, and one idle client takes one.
+void RaiseFileLimit();
+
 // Writes `fields` as a JSON object to `path`, whole or not at all.
 absl::Status WriteReadyFile(const std::string& path,
                             const std::vector<std::pair<std::string, std::string>>& fields);

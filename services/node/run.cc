@@ -31,6 +31,7 @@ int Run(Role role, int argc, char** argv) {
     return help ? 0 : 2;
   }
   Signals signals;
+  RaiseFileLimit();
   Log log(LogOptionsOf(role, *options), Clock::Real());
   options->log = &log;
   Daemon daemon(*std::move(options));

@@ -2,10 +2,15 @@
 and HTTP ports, clients that never finish, never read, or open far too many connections; and that honest mail goes through meanwhile."""
 import os
 import random
+import re
+import resource
 import socket
+import ssl
 import unittest
 
 from tests.harness import sluice
+from tests.harness.certificates import Authority
+from tests.harness.processes import loopback, wait_until
 from tests.harness.smtp_client import Closed, Connection
 from tests.integration.scenario import ScenarioTest
 
@@ -13,6 +18,11 @@ CONTENT = b"From: <sender@client.test>\r\nSubject: honest\r\n\r\nbody\r\n"
 SEED = 20261121
 ROUNDS = 150
 GROWTH_MIB_MAX = 150
+# Connections that wait, beside honest mail, and what one of them may cost the process beyond the kernel's buffers.
+IDLE = int(os.environ.get("SLUICE_IDLE_CONNECTIONS", "10000"))
+IDLE_TLS = int(os.environ.get("SLUICE_IDLE_TLS_CONNECTIONS", "2000"))
+IDLE_KIB_MAX, IDLE_TLS_KIB_MAX = 8, 48
+ROOM = "total-max-smtp-in 20000\n"
 # What a session is made of, to be cut, doubled and mixed.
 PIECES = [b"EHLO client.test\r\n", b"HELO x\r\n", b"MAIL FROM:<a@client.test>\r\n", b"MAIL FROM:<>" + b" SIZE=9" * 300 + b"\r\n", b"RCPT TO:<u@example.test>\r\n",
           b"RCPT TO:<" + b"x" * 2000 + b"@example.test>\r\n", b"DATA\r\n", b"Subject: x\r\n\r\nbody\r\n.\r\n", b"\n.\n", b"\r\n.\n", b".\r\n", b"\r", b"\n", b"\0",
@@ -20,23 +30,32 @@ PIECES = [b"EHLO client.test\r\n", b"HELO x\r\n", b"MAIL FROM:<a@client.test>\r\
           b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\xff" * 300, b"VRFY \x80\r\n", b"HELP\r\n" * 50]
 
 
-class HostileTest(ScenarioTest):
+class HostileCase(ScenarioTest):
     def setUp(self):
         super().setUp()
-        self.under_test = self.node()
+        self.start()
         self.honest = 0
         self.send_honest()
         self.rss_before = self.rss_mib()
 
-    def rss_mib(self):
+    def start(self):
+        self.under_test = self.node(extra=ROOM)
+
+    def rss_kib(self):
         with open(f"/proc/{self.under_test.service.pid}/status", encoding="ascii") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) >> 10
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+    def rss_mib(self):
+        return self.rss_kib() >> 10
+
+    def metric(self, name):
+        return int(float(re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", sluice.metrics(self.under_test.address), re.M)[1]))
 
     def send_honest(self):
         self.honest += 1
         self.send(self.under_test, [f"honest{self.honest}@example.test".encode()], CONTENT)
 
-    def still_well(self):
+    def still_well(self, idle_kib=0):
         self.assertTrue(self.under_test.service.alive(), self.under_test.service.log_tail())
         self.assertEqual(self.under_test.service.starts, 1)
         self.send_honest()
@@ -44,7 +63,34 @@ class HostileTest(ScenarioTest):
         honest = [r for r in self.receiver.recipients() if r.startswith("honest")]
         self.assertEqual(len(honest), self.honest)
         self.assertEqual(self.receiver.errors, [])
-        self.assertLess(self.rss_mib() - self.rss_before, GROWTH_MIB_MAX)
+        self.assertLess(self.rss_mib() - self.rss_before, GROWTH_MIB_MAX + (idle_kib >> 10))
+
+    def idle(self, count, kib_max, connect):
+        """`count` connections that have said EHLO and wait; each of them small and counted, and honest mail goes on."""
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.needs(None if most > count + 200 else f"{count} files cannot be open at once")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        # What is made once is there before.
+        warm = [connect() for _ in range(10)]
+        before = self.rss_kib()
+        idle = [connect() for _ in range(count)]
+        each = (self.rss_kib() - before) / count
+        self.assertGreaterEqual(self.metric("sluice_ingest_connections"), count)
+        self.assertLess(each, kib_max, f"{each:.2f} KiB each")
+        print(f"{count} idle connections: {each:.2f} KiB each", flush=True)
+        self.still_well(count * kib_max)
+        for client in warm + idle:
+            client.close()
+        wait_until(lambda: self.metric("sluice_ingest_connections") == 0, "their end")
+        self.still_well(count * kib_max)
+
+    def connect_idle(self):
+        client = socket.create_connection((self.under_test.address, sluice.SMTP_PORT), timeout=60)
+        client.sendall(b"EHLO idle.test\r\n")
+        heard = b""
+        while not heard.endswith(b"250 HELP\r\n"):
+            heard += client.recv(4096)
+        return client
 
     def throw(self, port, data):
         """Sends what the other end takes; what it says is not read, or only at the end."""
@@ -57,6 +103,21 @@ class HostileTest(ScenarioTest):
                     pass
             except OSError:
                 pass  # closed or reset: its right
+
+
+class HostileTest(HostileCase):
+    def test_idle_connections_are_small(self):
+        self.idle(IDLE, IDLE_KIB_MAX, self.connect_idle)
+
+    def test_what_was_done_is_counted(self):
+        before = {}
+        for name, data in {"bare_line_ends": b"EHLO x\nMAIL FROM:<a@b.test>\r\n", "lines_too_long": b"x" * 10_000,
+                           "foreign_protocols": b"GET / HTTP/1.1\r\n\r\n", "too_many_errors": b"WHAT\r\n" * 50,
+                           "smuggling_refused": b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u@example.test>\r\nDATA\r\nx\n.\r\n\r\n.\r\n"}.items():
+            before[name] = self.metric(f"sluice_ingest_{name}_total")
+            self.throw(sluice.SMTP_PORT, data)
+        for name, count in before.items():
+            wait_until(lambda name=name, count=count: self.metric(f"sluice_ingest_{name}_total") == count + 1, f"{name} in the metrics")
 
     def test_noise_on_every_port(self):
         dice = random.Random(SEED)
@@ -105,6 +166,29 @@ class HostileTest(ScenarioTest):
         self.assertGreater(len(clients), 50)
         self.still_well()
         self.assertNotIn("never@example.test", self.receiver.recipients())
+
+
+class HostileTlsTest(HostileCase):
+    def start(self):
+        authority = Authority(self.scenario.path("tls"))
+        ours = authority.issue("mx.sluice.test", loopback(1))[2]
+        self.context = ssl.create_default_context(cafile=authority.ca)
+        self.under_test = self.node(extra=f"{ROOM}smtp-server-tls-certificate {ours}\n", start=False)
+        text = self.under_test.config.read_text().replace("  always-allow-relaying yes", "  always-allow-relaying yes\n  allow-starttls yes")
+        self.under_test.config.write_text(text)
+        self.under_test.start()
+
+    def connect_encrypted(self):
+        client = self.connect_idle()
+        client.sendall(b"STARTTLS\r\n")
+        self.assertRegex(client.recv(4096), rb"^220 ")
+        secure = self.context.wrap_socket(client, server_hostname=self.under_test.address)
+        secure.sendall(b"EHLO idle.test\r\n")
+        self.assertRegex(secure.recv(4096), rb"^250-")
+        return secure
+
+    def test_idle_connections_are_small(self):
+        self.idle(IDLE_TLS, IDLE_TLS_KIB_MAX, self.connect_encrypted)
 
 
 if __name__ == "__main__":

@@ -249,6 +249,7 @@ TEST_F(SmtpListenerTest, ConnectionLimits) {
     Client c(address());
     EXPECT_EQ(c.Reply(), "421 4.7.0 Too many connections from your network");
     EXPECT_EQ(c.Line(), "");
+    EXPECT_EQ(lanes_[0]->ingest->counters().connections_refused, 1u);
     b.Say("QUIT\r\n");
     EXPECT_EQ(b.Line(), "");
   }
@@ -369,6 +370,7 @@ TEST_F(SmtpListenerTest, NothingButAHeaderOpensAProxiedConnection) {
   early.Send("PROXY ");
   early.FinishSending();
   EXPECT_EQ(early.Line(), "");
+  EXPECT_EQ(lanes_[0]->ingest->counters().proxy_headers_refused, 4u);
   EXPECT_EQ(Client(address()).Reply(), "220 mx.test ESMTP Sluice");
 }
 
@@ -377,6 +379,7 @@ TEST_F(SmtpListenerTest, OnlyTrustedNetworksMayBeProxies) {
   Client client(listener_->addresses()[1]);
   client.Send("PROXY TCP4 192.0.2.7 192.0.2.25 1234 25\r\n");
   EXPECT_EQ(client.Line(), "");
+  EXPECT_EQ(lanes_[0]->ingest->counters().proxy_headers_refused, 1u);
 }
 
 TEST_F(SmtpListenerTest, PipelinedChunksArriveWhole) {

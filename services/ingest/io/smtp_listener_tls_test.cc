@@ -226,6 +226,23 @@ TEST_F(SmtpListenerTlsTest, SlowAndFalseHandshakesEnd) {
   EXPECT_EQ(ingest_->counters().tls_connections, 0u);
 }
 
+// A handshake for each client above a limit would cost what the limit is there for.
+TEST_F(SmtpListenerTlsTest, AboveALimitThereIsNoHandshake) {
+  policy_->loopback->set_max_smtp_in(1);
+  Start();
+  Connect(1);
+  Encrypt();
+  Reply();
+  const auto first = std::move(connection_);
+  Connect(1);
+  connection_->StartTls(client_context_->NewSession({}));
+  EXPECT_TRUE(RunUntil([&] { return closed_; }));
+  EXPECT_FALSE(ready_);
+  EXPECT_EQ(ingest_->counters().connections_refused, 1u);
+  EXPECT_EQ(ingest_->counters().tls_connections, 1u);
+  EXPECT_EQ(ingest_->counters().tls_failures, 0u);
+}
+
 TEST_F(SmtpListenerTlsTest, HalfClosedClientsGetTheirAnswers) {
   Start();
   Connect(1);
