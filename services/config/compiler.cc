@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kMaxFiles = 10'000;
 constexpr size_t kMaxDepth = 20;
+constexpr size_t kMaxBytes = size_t{256} << 20;
 constexpr size_t kMaxDiagnostics = 1'000;
 constexpr size_t kMaxMacroDomains = 10'000;
 
@@ -52,69 +53,71 @@ void Compiler::ReadFile(const std::string& path, const Location* included_from,
   open_files_.pop_back();
 }
 
-std::vector<Statement> Compiler::ReadLines(const std::shared_ptr<const std::string>& file,
-                                           const TextPart& part) {
-  const size_t said = compiled_.diagnostics.size();
-  std::vector<Statement> statements =
-      LexPart(file, part.first_line, part.text, &TakesRegex, &compiled_.diagnostics);
-  for (size_t i = said; i < compiled_.diagnostics.size(); ++i) {
-    HideSecret(&compiled_.diagnostics[i].where);
-  }
-  return statements;
-}
-
-std::vector<Compiler::Piece> Compiler::ReadPieces(const std::shared_ptr<const std::string>& file,
-                                                  std::string_view text) {
-  std::vector<Piece> pieces;
-  if (options_.cache == nullptr || options_.keep_origins) {
-    pieces.push_back({{text, 1, false}, nullptr, false, ReadLines(file, {text, 1, false})});
-    return pieces;
-  }
-  for (const TextPart& part : CutSections(text)) {
-    Piece& piece = pieces.emplace_back(Piece{part, nullptr, false, {}});
-    if (part.section) piece.cached = options_.cache->Find(part.text);
-    if (piece.cached != nullptr) continue;
-    const size_t said = compiled_.diagnostics.size();
-    piece.statements = ReadLines(file, part);
-    piece.clean = compiled_.diagnostics.size() == said;
-  }
-  return pieces;
-}
-
 void Compiler::ReadText(const std::string& name, std::string_view text) {
   compiled_.files.push_back(name);
   const size_t depth = frames_.size();
   const auto file = std::make_shared<const std::string>(name);
-  // What is not text is told before what it says.
-  for (Piece& piece : ReadPieces(file, text)) {
-    if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
-    if (piece.cached != nullptr) {
-      if (FromCache(piece)) continue;
-      piece.statements = ReadLines(file, piece.part);
-    } else if (piece.part.section && piece.clean) {
-      MakeCandidate(piece);
+  bytes_read_ += text.size();
+  if (bytes_read_ > kMaxBytes) {
+    return Say(Severity::kError, {file, 0, 0, ""}, "the files are larger than 256 MiB together");
+  }
+  if (options_.cache == nullptr || options_.keep_origins) {
+    RunText(file, {text, 1, false}, depth);
+  } else {
+    for (const TextPart& part : CutSections(text)) {
+      if (!part.section) {
+        RunText(file, part, depth);
+      } else if (!FromCache(part)) {
+        RunSection(file, part, depth);
+      }
     }
-    Run(std::move(piece.statements), depth);
-    candidate_.reset();
   }
   while (frames_.size() > depth) LeaveUnclosed();
 }
 
-void Compiler::Run(std::vector<Statement> statements, size_t depth) {
+void Compiler::RunText(const std::shared_ptr<const std::string>& file, const TextPart& part,
+                       size_t depth) {
+  Lexer lexer(file, part.first_line, part.text, &TakesRegex, &compiled_.diagnostics);
+  while (true) {
+    const size_t said = compiled_.diagnostics.size();
+    std::optional<Statement> statement = lexer.Next();
+    HideSecrets(said);
+    if (!statement || compiled_.diagnostics.size() > kMaxDiagnostics) return;
+    Run(&*statement, depth);
+  }
+}
+
+void Compiler::RunSection(const std::shared_ptr<const std::string>& file, const TextPart& part,
+                          size_t depth) {
+  const size_t said = compiled_.diagnostics.size();
+  auto statements = LexPart(file, part.first_line, part.text, &TakesRegex, &compiled_.diagnostics);
+  HideSecrets(said);
+  if (compiled_.diagnostics.size() == said) MakeCandidate(part.text, statements);
   for (Statement& statement : statements) {
-    if (IsSecret(statement.name)) HideSecret(&statement.where);
-    if (compiled_.diagnostics.size() > kMaxDiagnostics) return;
-    switch (statement.kind) {
-      case Statement::Kind::kOpen:
-        Open(statement);
-        break;
-      case Statement::Kind::kClose:
-        Close(statement, depth);
-        ToCache();
-        break;
-      case Statement::Kind::kDirective:
-        if (!frames_.back().skip) Apply(statement);
-    }
+    if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
+    Run(&statement, depth);
+  }
+  candidate_.reset();
+}
+
+void Compiler::Run(Statement* statement, size_t depth) {
+  if (IsSecret(statement->name)) HideSecret(&statement->where);
+  switch (statement->kind) {
+    case Statement::Kind::kOpen:
+      Open(*statement);
+      break;
+    case Statement::Kind::kClose:
+      Close(*statement, depth);
+      ToCache();
+      break;
+    case Statement::Kind::kDirective:
+      if (!frames_.back().skip) Apply(*statement);
+  }
+}
+
+void Compiler::HideSecrets(size_t since) {
+  for (size_t i = since; i < compiled_.diagnostics.size(); ++i) {
+    HideSecret(&compiled_.diagnostics[i].where);
   }
 }
 
@@ -136,9 +139,9 @@ Compiled Compiler::Finish() {
   return std::move(compiled_);
 }
 
-bool Compiler::FromCache(const Piece& piece) {
-  CompileCache::Entry* const entry = piece.cached;
-  if (frames_.size() != 1 || draft_.domains.contains({entry->pattern, false}) ||
+bool Compiler::FromCache(const TextPart& part) {
+  CompileCache::Entry* const entry = options_.cache->Find(part.text);
+  if (entry == nullptr || frames_.size() != 1 || draft_.domains.contains({entry->pattern, false}) ||
       !draft_.ready_domains.emplace(entry->pattern, &entry->section).second) {
     return false;
   }
@@ -148,8 +151,7 @@ bool Compiler::FromCache(const Piece& piece) {
   return true;
 }
 
-void Compiler::MakeCandidate(const Piece& piece) {
-  const std::vector<Statement>& statements = piece.statements;
+void Compiler::MakeCandidate(std::string_view text, const std::vector<Statement>& statements) {
   if (frames_.size() != 1 || statements.size() < 2 ||
       statements.back().kind != Statement::Kind::kClose ||
       statements.front().arguments.size() != 1) {
@@ -160,7 +162,7 @@ void Compiler::MakeCandidate(const Piece& piece) {
       draft_.domains.contains({*pattern, false})) {
     return;
   }
-  candidate_ = Candidate{piece.part.text, *pattern, compiled_.diagnostics.size(),
+  candidate_ = Candidate{text, *pattern, compiled_.diagnostics.size(),
                          draft_.references.size() + draft_.section_uses.size(), compiled_.tally};
 }
 

@@ -59,8 +59,8 @@ struct Compiled {
   bool ok() const { return !HasErrors(diagnostics); }
 };
 
-// The files are read one after the other as if they were one. Bounds: 10,000 files, includes 20
-// deep, 1,000 diagnostics. Takes any bytes.
+// The files are read one after the other as if they were one. Bounds: 10,000 files and
+// 256 MiB together, includes 20 deep, 1,000,000 sections, 1,000 diagnostics. Takes any bytes.
 Compiled Compile(const std::vector<std::string>& paths, FileSource& files,
                  const CompileOptions& options = {});
 

@@ -59,23 +59,17 @@ class Compiler {
     size_t references = 0;
     Tally tally;
   };
-  // A part of a file, read as far as that is needed.
-  struct Piece {
-    TextPart part;
-    CompileCache::Entry* cached = nullptr;  // then without statements
-    bool clean = false;                     // nothing was to be said while it was read
-    std::vector<Statement> statements;
-  };
-
-  std::vector<Statement> ReadLines(const std::shared_ptr<const std::string>& file,
-                                   const TextPart& part);
-  std::vector<Piece> ReadPieces(const std::shared_ptr<const std::string>& file,
-                                std::string_view text);
-  // False where it cannot be taken from the cache.
-  bool FromCache(const Piece& piece);
-  void MakeCandidate(const Piece& piece);
+  // False where it is not in the cache, or may not be taken from there.
+  bool FromCache(const TextPart& part);
+  // Compiles it, and keeps it for the next compilation where that can be done.
+  void RunSection(const std::shared_ptr<const std::string>& file, const TextPart& part,
+                  size_t depth);
+  void MakeCandidate(std::string_view text, const std::vector<Statement>& statements);
   void ToCache();
-  void Run(std::vector<Statement> statements, size_t depth);
+  void RunText(const std::shared_ptr<const std::string>& file, const TextPart& part, size_t depth);
+  void Run(Statement* statement, size_t depth);
+  // Of what the lexer said since then.
+  void HideSecrets(size_t since);
   // Messages show the line; a password in it is not shown.
   static void HideSecret(Location* where);
   void Say(Severity severity, const Location& where, std::string message, std::string hint = "");
@@ -132,6 +126,7 @@ class Compiler {
   Compiled compiled_;
   std::vector<Frame> frames_;
   size_t sections_opened_ = 0;
+  size_t bytes_read_ = 0;
   std::optional<Candidate> candidate_;
   std::vector<std::string> open_files_;
 };

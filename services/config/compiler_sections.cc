@@ -8,6 +8,11 @@
 #include "services/config/value.h"
 
 namespace sluice::config {
+namespace {
+
+constexpr size_t kMaxSections = 1'000'000;
+
+}  // namespace
 
 void Compiler::Close(const Statement& statement, size_t base) {
   size_t at = frames_.size();
@@ -29,6 +34,10 @@ void Compiler::Open(const Statement& statement) {
   frame.where = statement.where;
   frame.number = ++sections_opened_;
   frame.skip = true;
+  if (sections_opened_ == kMaxSections) {
+    Say(Severity::kError, statement.where, "more than 1,000,000 sections");
+  }
+  if (sections_opened_ >= kMaxSections) return frames_.push_back(std::move(frame));
   if (!frames_.back().skip) Enter(statement, &frame);
   frames_.push_back(std::move(frame));
 }

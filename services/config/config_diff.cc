@@ -1,5 +1,6 @@
 #include "services/config/config_diff.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <set>
@@ -54,7 +55,11 @@ std::vector<ChangedSetting> Compare(const std::vector<ExplainedSetting>& before,
     const auto found_after = new_settings.find(name);
     const auto* const b = found_before == old_settings.end() ? nullptr : found_before->second;
     const auto* const a = found_after == new_settings.end() ? nullptr : found_after->second;
-    if (a != nullptr && b != nullptr && a->value == b->value) continue;
+    if (a != nullptr && b != nullptr && a->value == b->value) {
+      if (a->secret_mark == b->secret_mark) continue;
+      changes.push_back({name, b->value, "(changed secret)", Where(b), Where(a)});
+      continue;
+    }
     changes.push_back(
         {name, b == nullptr ? "" : b->value, a == nullptr ? "" : a->value, Where(b), Where(a)});
   }
@@ -130,17 +135,22 @@ class Differ {
         Add(absl::StrCat("virtual-mta-pool ", rest),
             Compare(Pool(before_, rest), Pool(after_, rest)));
       } else if (kind != "domain" && kind != "macro-domain") {
-        Add(absl::StrCat(kind, " ", rest),
-            {{"section", Has(before_, name), Has(after_, name), "", ""}});
+        Add(absl::StrCat(kind, " ", rest), {WholeSection(name)});
       }
     }
   }
 
-  static std::string Has(const Compiled& compiled, const std::string& name) {
-    for (const Section& section : compiled.snapshot.sections()) {
-      if (section.name() == name) return absl::StrCat("version ", section.hash());
-    }
-    return "";
+  static bool Has(const Compiled& compiled, const std::string& name) {
+    const auto& sections = compiled.snapshot.sections();
+    return std::any_of(sections.begin(), sections.end(),
+                       [&](const auto& section) { return section.name() == name; });
+  }
+
+  // Sections that may hold secrets are not compared line by line.
+  ChangedSetting WholeSection(const std::string& name) const {
+    const bool before = Has(before_, name);
+    const bool after = Has(after_, name);
+    return {"section", before ? "there" : "", !after ? "" : before ? "changed" : "there", "", ""};
   }
 
   // Addresses as one value, so that a new one shows as a change of it.

@@ -73,5 +73,18 @@ TEST(ConfigDiffTest, ALineThatGoesFallsBackToTheDefault) {
             "queue gmail.com/*\n  max-msg-rate  10/s -> unlimited  default\n");
 }
 
+// That a secret changed is said, and neither it nor anything made of it.
+TEST(ConfigDiffTest, ASecretThatChangesIsToldAndNotShown) {
+  const std::string before = std::string(kBefore) +
+                             "smtp-server-tls-certificate /a.pem one\n<smtp-user bob>\n"
+                             "password two\n</smtp-user>\n";
+  EXPECT_EQ(Diff(before, before + "# no change\n"), "nothing changes\n");
+  EXPECT_EQ(Diff(before, Replaced(before, "a.pem one", "a.pem three")),
+            "outside of sections\n"
+            "  smtp-server-tls-certificate  (secret) -> (changed secret)  new:18\n");
+  EXPECT_EQ(Diff(before, Replaced(before, "password two", "password four")),
+            "smtp-user bob\n  section  there -> changed\n");
+}
+
 }  // namespace
 }  // namespace sluice::config

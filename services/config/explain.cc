@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/hash/hash.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -73,6 +74,12 @@ std::string WhereOf(const Compiled& compiled, const std::string& place, int fiel
   return absl::StrCat(*origin->second.file, ":", origin->second.line);
 }
 
+size_t MarkOf(const Directive& directive, const Message& settings) {
+  if (!directive.secret) return 0;
+  // Seeded anew by each process.
+  return absl::HashOf(absl::StrJoin(PrintValues(directive, settings, /*with_secrets=*/true), "\n"));
+}
+
 // Each directive of the target once, with the last layer that says it.
 std::vector<ExplainedSetting> Resolve(const Compiled& compiled, Target target,
                                       const std::vector<Layer>& layers) {
@@ -88,7 +95,8 @@ std::vector<ExplainedSetting> Resolve(const Compiled& compiled, Target target,
       const int field =
           layer->settings->GetDescriptor()->FindFieldByName(std::string(directive.field))->number();
       settings.push_back({std::string(directive.name), absl::StrJoin(values, "; "), layer->section,
-                          WhereOf(compiled, layer->place, field), layer->is_default});
+                          WhereOf(compiled, layer->place, field), layer->is_default,
+                          MarkOf(directive, *layer->settings)});
       break;
     }
   }
@@ -204,6 +212,48 @@ std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot,
     }
   }
   return pools;
+}
+
+absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuestion& question) {
+  Explanation answer;
+  const std::string& domain = question.domain;
+  const std::string& name = question.vmta;
+  const auto add = [&](std::string subject, std::vector<ExplainedSetting> settings) {
+    answer.subjects.emplace_back(std::move(subject), std::move(settings));
+  };
+  if (domain.empty() && name.empty() && question.source.empty() && question.client.empty()) {
+    add("outside of sections", ExplainGlobal(compiled));
+  }
+  const auto* const pool = FindContent(compiled.snapshot, absl::StrCat("pool/", Lower(name)));
+  auto vmta = ExplainVirtualMta(compiled, name);
+  if (!name.empty() && pool == nullptr &&
+      FindContent(compiled.snapshot, absl::StrCat("vmta/", Lower(name))) == nullptr) {
+    return absl::NotFoundError(absl::StrCat("there is no virtual MTA or pool ", name));
+  }
+  if (!domain.empty() && pool != nullptr) {
+    for (const std::string& member : pool->pool().virtual_mtas()) {
+      add(absl::StrCat("queue ", domain, "/", member, ", mail for the pool ", name),
+          ExplainQueue(compiled, domain, member, name));
+    }
+  } else if (!domain.empty()) {
+    add(absl::StrCat("queue ", domain, "/", name.empty() ? "* (no virtual MTA's own)" : name,
+                     question.pool.empty() ? "" : ", mail for the pool ", question.pool),
+        ExplainQueue(compiled, domain, name, question.pool));
+    if (question.pool.empty()) {
+      for (const std::string& other : PoolsOf(compiled.snapshot, name)) {
+        answer.notes.push_back(
+            absl::StrCat("mail for the pool ", other, " may differ: give --pool ", other));
+      }
+    }
+  }
+  if (!vmta.empty()) add(absl::StrCat("virtual-mta ", name), std::move(vmta));
+  if (!question.source.empty()) {
+    add(absl::StrCat("source ", question.source), ExplainSource(compiled, question.source));
+  }
+  if (!question.client.empty()) {
+    add(absl::StrCat("client ", question.client), ExplainClient(compiled, question.client));
+  }
+  return answer;
 }
 
 std::string RenderExplained(const std::vector<ExplainedSetting>& settings, bool all) {

@@ -3,8 +3,10 @@
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "services/config/compiler.h"
 
 namespace sluice::config {
@@ -15,6 +17,9 @@ struct ExplainedSetting {
   std::string section;  // "<virtual-mta news> <domain gmail.com>"; empty: outside of sections
   std::string where;    // "file:line"; empty: the default
   bool is_default = false;
+  // Of a secret: differs where the value does. Of this process only, and not to be shown: it would
+  // help to guess the value.
+  size_t secret_mark = 0;
 };
 
 // `compiled` was made with keep_origins. All functions are pure; results are in the registry's
@@ -34,6 +39,21 @@ std::vector<ExplainedSetting> ExplainGlobal(const Compiled& compiled);
 
 // Pools that have this virtual MTA, in order of name.
 std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot, std::string_view vmta);
+
+// Each may be left out; nothing at all asks for what stands outside of sections.
+struct ExplainQuestion {
+  std::string domain;
+  std::string vmta;  // or a pool: each of its virtual MTAs
+  std::string pool;  // that mail was for
+  std::string source;
+  std::string client;
+};
+struct Explanation {
+  std::vector<std::pair<std::string, std::vector<ExplainedSetting>>> subjects;
+  std::vector<std::string> notes;
+};
+// NOT_FOUND where there is no virtual MTA or pool of that name.
+absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuestion& question);
 
 // A table for people: name, value, place; defaults only with `all`.
 std::string RenderExplained(const std::vector<ExplainedSetting>& settings, bool all);

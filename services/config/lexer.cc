@@ -1,8 +1,5 @@
 #include "services/config/lexer.h"
 
-#include <algorithm>
-#include <memory>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -13,7 +10,7 @@ namespace {
 
 constexpr size_t kMaxLineBytes = size_t{1} << 20;
 constexpr size_t kShownBytes = 200;
-constexpr size_t kMaxReserved = 300'000;
+constexpr size_t kMaxDiagnostics = 1'000;
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\f' || c == '\v'; }
 
@@ -170,80 +167,109 @@ std::optional<Statement> ReadBorder(LineReader* reader, std::vector<Token> token
   return statement;
 }
 
+// One directive; true where it goes on in the next line.
+bool FromLine(LineReader* reader, std::string_view content, std::vector<Token> tokens,
+              Statement* statement) {
+  statement->where = reader->At(static_cast<size_t>(tokens.front().column));
+  if (tokens.front().regex) {
+    statement->name.assign(1, '/');
+  } else {
+    statement->name = absl::AsciiStrToLower(tokens.front().text);
+    tokens.erase(tokens.begin());
+  }
+  bool continues = false;
+  if (!tokens.empty()) {
+    const auto from = static_cast<size_t>(tokens.front().column) - 1;
+    std::string_view rest = content.substr(from, reader->end() - from);
+    while (!rest.empty() && IsBlank(rest.back())) rest.remove_suffix(1);
+    statement->rest = std::string(rest);
+    continues = !tokens.back().quoted && tokens.back().text.ends_with(',');
+  }
+  statement->arguments = std::move(tokens);
+  return continues;
+}
+
 }  // namespace
 
-std::vector<Statement> Lex(std::string_view file, std::string_view text,
-                           bool (*takes_regex)(std::string_view name),
-                           std::vector<Diagnostic>* diagnostics) {
-  return LexPart(std::make_shared<const std::string>(file), 1, text, takes_regex, diagnostics);
+Lexer::Lexer(std::shared_ptr<const std::string> file, int first_line, std::string_view text,
+             bool (*takes_regex)(std::string_view name), std::vector<Diagnostic>* diagnostics)
+    : file_(std::move(file)),
+      line_(first_line),
+      text_(text),
+      takes_regex_(takes_regex),
+      diagnostics_(diagnostics) {
+  if (first_line == 1 && text_.substr(0, 3) == "\xEF\xBB\xBF") text_.remove_prefix(3);
+}
+
+void Lexer::TooLong(std::string_view content) {
+  diagnostics_->push_back({Diagnostic::Severity::kError,
+                           {file_, line_, 1, std::string(content.substr(0, kShownBytes))},
+                           "a line has at most 1048576 bytes, with those that it goes on in",
+                           ""});
+}
+
+std::optional<Statement> Lexer::Next() {
+  std::optional<Statement> statement;  // that goes on in the next line
+  size_t bytes = 0;
+  bool dropped = false;  // of a statement that is too long
+  for (; !text_.empty(); ++line_) {
+    const size_t end = text_.find('\n');
+    std::string_view content = text_.substr(0, end);
+    text_.remove_prefix(end == text_.npos ? text_.size() : end + 1);
+    if (!content.empty() && content.back() == '\r') content.remove_suffix(1);
+    // Nobody reads more of them.
+    if (diagnostics_->size() > kMaxDiagnostics) text_ = {};
+    std::optional<std::vector<Token>> tokens;
+    LineReader reader(file_, line_, content, takes_regex_, diagnostics_);
+    if (content.size() > kMaxLineBytes) {
+      TooLong(content);
+    } else {
+      tokens = reader.Tokens();
+    }
+    // Blank lines and comments do not end a continued list; a line that cannot be read does.
+    if (tokens && tokens->empty()) continue;
+    if (statement) {
+      const bool goes_on = tokens && tokens->back().text.ends_with(',');
+      if (tokens && bytes + content.size() > kMaxLineBytes && !std::exchange(dropped, true)) {
+        TooLong(content);
+      }
+      if (tokens && !dropped) bytes += Append(*tokens, &*statement) + content.size();
+      if (goes_on) continue;
+      ++line_;
+      return statement;
+    }
+    if (!tokens) continue;
+    if (tokens->front().text.starts_with('<') && !tokens->front().quoted) {
+      auto border = ReadBorder(&reader, *std::move(tokens));
+      if (!border) continue;
+      ++line_;
+      return border;
+    }
+    const bool continues = FromLine(&reader, content, *std::move(tokens), &statement.emplace());
+    bytes = content.size();
+    if (continues) continue;
+    ++line_;
+    return statement;
+  }
+  return statement;
+}
+
+size_t Lexer::Append(std::vector<Token>& tokens, Statement* statement) {
+  for (Token& token : tokens) {
+    absl::StrAppend(&statement->rest, token.text);
+    // Columns lead into the first line, which is the one that is shown.
+    token.column = statement->where.column;
+    statement->arguments.push_back(std::move(token));
+  }
+  return tokens.size() * sizeof(Token);
 }
 
 std::vector<Statement> LexPart(const std::shared_ptr<const std::string>& file, int first_line,
                                std::string_view text, bool (*takes_regex)(std::string_view name),
                                std::vector<Diagnostic>* diagnostics) {
-  if (first_line == 1 && text.substr(0, 3) == "\xEF\xBB\xBF") text.remove_prefix(3);
   std::vector<Statement> statements;
-  // A line is a statement, more or less; a file of empty lines does not get the memory.
-  statements.reserve(
-      std::min<size_t>(static_cast<size_t>(std::count(text.begin(), text.end(), '\n')) + 1,
-                       std::min<size_t>(text.size() / 8 + 1, kMaxReserved)));
-  bool continues = false;
-  for (int line = first_line; !text.empty(); ++line) {
-    const size_t end = text.find('\n');
-    std::string_view content = text.substr(0, end);
-    text.remove_prefix(end == text.npos ? text.size() : end + 1);
-    if (!content.empty() && content.back() == '\r') content.remove_suffix(1);
-    if (content.size() > kMaxLineBytes) {
-      diagnostics->push_back({Diagnostic::Severity::kError,
-                              {file, line, 1, std::string(content.substr(0, kShownBytes))},
-                              "a line has at most 1048576 bytes",
-                              ""});
-      continues = false;
-      continue;
-    }
-
-    LineReader reader(file, line, content, takes_regex, diagnostics);
-    std::optional<std::vector<Token>> tokens = reader.Tokens();
-    if (!tokens) {
-      continues = false;
-      continue;
-    }
-    if (tokens->empty()) continue;  // blank lines and comments do not end a continued list
-    if (continues) {
-      Statement& statement = statements.back();
-      continues = tokens->back().text.ends_with(',');
-      for (Token& token : *tokens) {
-        absl::StrAppend(&statement.rest, token.text);
-        // Columns lead into the first line, which is the one that is shown.
-        token.column = statement.where.column;
-        statement.arguments.push_back(std::move(token));
-      }
-      continue;
-    }
-    if (tokens->front().text.starts_with('<') && !tokens->front().quoted) {
-      if (auto border = ReadBorder(&reader, *std::move(tokens))) {
-        statements.push_back(*std::move(border));
-      }
-      continue;
-    }
-    Statement statement;
-    statement.where = reader.At(tokens->front().column);
-    if (tokens->front().regex) {
-      statement.name.assign(1, '/');
-    } else {
-      statement.name = absl::AsciiStrToLower(tokens->front().text);
-      tokens->erase(tokens->begin());
-    }
-    if (!tokens->empty()) {
-      const auto from = static_cast<size_t>(tokens->front().column) - 1;
-      std::string_view rest = content.substr(from, reader.end() - from);
-      while (!rest.empty() && IsBlank(rest.back())) rest.remove_suffix(1);
-      statement.rest = std::string(rest);
-      continues = !tokens->back().quoted && tokens->back().text.ends_with(',');
-    }
-    statement.arguments = *std::move(tokens);
-    statements.push_back(std::move(statement));
-  }
+  Lexer lexer(file, first_line, text, takes_regex, diagnostics);
+  while (auto statement = lexer.Next()) statements.push_back(*std::move(statement));
   return statements;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,16 +39,35 @@ struct Statement {
 // start is skipped; double quotes group, with \" and \\ inside; a line that ends in a comma goes on
 // in the next one. Where `takes_regex` says so of the name, and at the start of a line, /.../flags
 // is one token, quotes and blanks included. Lines over 1 MiB, and what is not UTF-8 outside of
-// comments, are refused. What cannot be read
-// becomes a diagnostic and its line is left out. Pure; takes any bytes.
-std::vector<Statement> Lex(std::string_view file, std::string_view text,
-                           bool (*takes_regex)(std::string_view name),
-                           std::vector<Diagnostic>* diagnostics);
+// comments, are refused. What cannot be read becomes a diagnostic and its line is left out. Takes
+// any bytes. Memory: of one statement. Lifetime: text and diagnostics outlive it.
+class Lexer {
+ public:
+  // Of whole lines of a file, of which `first_line` is the first one's number.
+  Lexer(std::shared_ptr<const std::string> file, int first_line, std::string_view text,
+        bool (*takes_regex)(std::string_view name), std::vector<Diagnostic>* diagnostics);
+  // Nothing: the end.
+  std::optional<Statement> Next();
 
-// The same of whole lines of a file, of which `first_line` is the first one's number. A byte order
-// mark is skipped in line 1 only.
+ private:
+  void TooLong(std::string_view content);
+  static size_t Append(std::vector<Token>& tokens, Statement* statement);
+
+  const std::shared_ptr<const std::string> file_;
+  int line_;
+  std::string_view text_;
+  bool (*takes_regex_)(std::string_view);
+  std::vector<Diagnostic>* diagnostics_;
+};
+
+// All of them. Pure.
 std::vector<Statement> LexPart(const std::shared_ptr<const std::string>& file, int first_line,
                                std::string_view text, bool (*takes_regex)(std::string_view name),
                                std::vector<Diagnostic>* diagnostics);
+inline std::vector<Statement> Lex(std::string_view file, std::string_view text,
+                                  bool (*takes_regex)(std::string_view name),
+                                  std::vector<Diagnostic>* diagnostics) {
+  return LexPart(std::make_shared<const std::string>(file), 1, text, takes_regex, diagnostics);
+}
 
 }  // namespace sluice::config

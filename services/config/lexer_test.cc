@@ -37,12 +37,12 @@ TEST(LexerTest, DirectivesSectionsCommentsAndLineEnds) {
 TEST(LexerTest, ListGoesOnAfterAComma) {
   std::vector<Diagnostic> diagnostics;
   const auto got =
-      Lex("f", "domain-macro m a,b, # first\n# between\n  c\nx y\n", &TakesRegex, &diagnostics);
+      Lex("f", "domain-macro m a,b, # first\n# between\n  c,\nd\nx y\n", &TakesRegex, &diagnostics);
   EXPECT_TRUE(diagnostics.empty());
   ASSERT_EQ(got.size(), 2u);
-  EXPECT_EQ(got[0].rest, "m a,b,c");
+  EXPECT_EQ(got[0].rest, "m a,b,c,d");
   EXPECT_EQ(got[1].name, "x");
-  EXPECT_EQ(got[1].where.line, 4);
+  EXPECT_EQ(got[1].where.line, 5);
 }
 
 TEST(LexerTest, BadLinesAreNamedAndLeftOut) {
@@ -111,6 +111,17 @@ TEST(LexerTest, WhatIsNotUtf8IsRefusedOutsideOfComments) {
           .size(),
       2u);
   EXPECT_TRUE(diagnostics.empty());
+}
+
+TEST(LexerTest, AListThatNeverEndsIsCutAndTold) {
+  std::string text = "domain-macro m a,\n";
+  for (int i = 0; i < 200'000; ++i) text += "domain.example,\n";
+  std::vector<Diagnostic> diagnostics;
+  const auto got = Lex("f", text + "\nx y\n", &TakesRegex, &diagnostics);
+  ASSERT_EQ(diagnostics.size(), 1u);
+  EXPECT_NE(diagnostics[0].message.find("1048576 bytes"), std::string::npos);
+  ASSERT_EQ(got.size(), 1u);  // "x y" is the list's last line
+  EXPECT_LT(got[0].arguments.size(), 100'000u);
 }
 
 }  // namespace

@@ -213,6 +213,7 @@ void ServeAdmin(RpcServer& server, policy::Admin& admin) {
   Serve(server, executor, admin, prefix + "ListPauses", &policy::Admin::ListPauses);
   Serve(server, executor, admin, prefix + "ReloadConfig", &policy::Admin::ReloadConfig);
   Serve(server, executor, admin, prefix + "CheckConfig", &policy::Admin::CheckConfig);
+  Serve(server, executor, admin, prefix + "ExplainConfig", &policy::Admin::ExplainConfig);
 }
 
 std::shared_ptr<policy::QueueControlClient> LocalShard(Executor& admin, Executor& executor,

@@ -32,7 +32,7 @@ struct Arguments {
   PauseOptions pause;
   std::string top_interval = "2s", inject_retry, queue_name, message_id, retry_pattern = "*/*";
   ConfigOptions config;
-  bool on_server = false, live = false;
+  bool on_server = false, live = false, running = false;
   uint64_t list_limit = 100;
   uint32_t events_limit = 1000;
   uint32_t wait_ms = 5000;
@@ -200,13 +200,17 @@ class Commands {
     Accept(*check);
     CLI::App* explain =
         Command(*config, "explain", "What holds for a queue, and the line that says so",
-                [this](Context& c) { return ExplainConfig(c.env, args_.config, c.json); });
+                [this](Context& c) {
+                  return args_.running ? ExplainRunning(c, args_.config)
+                                       : ExplainConfig(c.env, args_.config, c.json);
+                });
     explain->add_option("domain", o.domain, "the queue's domain");
     explain->add_option("--vmta", o.vmta, "the queue's virtual MTA, or a pool");
     explain->add_option("--pool", o.pool, "the pool that the mail was for");
     explain->add_option("--source", o.source, "an outbound address");
     explain->add_option("--client", o.client, "a client's address");
     explain->add_flag("--all", o.all, "defaults too");
+    explain->add_flag("--running", args_.running, "what is in force on the server, not in files");
     Files(*explain);
     CLI::App* directives =
         Command(*config, "directives", "Every directive: value, status, meaning",

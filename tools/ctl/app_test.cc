@@ -87,6 +87,18 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     response->add_diagnostics("main.cfg:7: no such directive: foo");
     return Status::OK;
   }
+  Status ExplainConfig(ServerContext*, const admin::v1::ExplainConfigRequest* request,
+                       admin::v1::ExplainConfigResponse* response) override {
+    auto* const subject = response->add_subjects();
+    subject->set_subject("queue " + request->domain() + "/" + request->vmta());
+    auto* const setting = subject->add_settings();
+    setting->set_directive("max-smtp-out");
+    setting->set_value("5");
+    setting->set_section("<domain a.test>");
+    setting->set_where("a.conf:3");
+    response->add_notes("1 sections are different in the files by now");
+    return Status::OK;
+  }
 
   uint64_t status_calls = 0;
   uint64_t to_delete = 0;
@@ -238,6 +250,13 @@ TEST_F(AppTest, TopOnceTakesARate) {
   EXPECT_EQ(slept_us_, 1'000'000);
   EXPECT_EQ(admin_.status_calls, 2u);
   EXPECT_TRUE(Has(out_, "example.com/v1"));
+}
+
+TEST_F(AppTest, WhatIsInForceIsAskedOfTheServer) {
+  EXPECT_EQ(Run({"config", "explain", "--running", "a.test", "--vmta", "news"}), 0);
+  EXPECT_TRUE(Has(out_,
+                  "queue a.test/news\nmax-smtp-out  5  a.conf:3 <domain a.test>\n"
+                  "1 sections are different in the files by now\n"));
 }
 
 TEST_F(AppTest, ConfigErrorsNameFileAndLine) {

@@ -153,6 +153,12 @@ grpc::Status Client::Call(const admin::v1::CheckConfigRequest& request,
   return admin_->CheckConfig(&context.context, request, response);
 }
 
+grpc::Status Client::Call(const admin::v1::ExplainConfigRequest& request,
+                          admin::v1::ExplainConfigResponse* response) {
+  Deadline context(options_);
+  return admin_->ExplainConfig(&context.context, request, response);
+}
+
 grpc::Status Client::Call(const ingest::v1::InjectRequest& request,
                           ingest::v1::InjectResponse* response) {
   Deadline context(options_);

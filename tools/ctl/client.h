@@ -44,6 +44,7 @@ class Client {
   grpc::Status Call(const admin::v1::ListPausesRequest&, admin::v1::ListPausesResponse*);
   grpc::Status Call(const admin::v1::ReloadConfigRequest&, admin::v1::ReloadConfigResponse*);
   grpc::Status Call(const admin::v1::CheckConfigRequest&, admin::v1::CheckConfigResponse*);
+  grpc::Status Call(const admin::v1::ExplainConfigRequest&, admin::v1::ExplainConfigResponse*);
   grpc::Status Call(const ingest::v1::InjectRequest&, ingest::v1::InjectResponse*);
 
   // Streams have no deadline of their own: the caller watches the answers.

@@ -189,6 +189,29 @@ int CheckConfig(Context& context, const std::vector<std::string>& files, bool st
   return response.diagnostics_size() > 0 ? 1 : 0;
 }
 
+int ExplainRunning(Context& context, const ConfigOptions& options) {
+  admin::v1::ExplainConfigRequest request;
+  request.set_domain(options.domain);
+  request.set_vmta(options.vmta);
+  request.set_pool(options.pool);
+  request.set_source(options.source);
+  request.set_client(options.client);
+  admin::v1::ExplainConfigResponse response;
+  const grpc::Status status = context.client.Call(request, &response);
+  if (!status.ok()) return Failed(context, status, "config explain --running");
+  config::Explanation answer;
+  for (const auto& subject : response.subjects()) {
+    auto& settings = answer.subjects.emplace_back(subject.subject(), 0).second;
+    for (const auto& setting : subject.settings()) {
+      settings.push_back({setting.directive(), setting.value(), setting.section(), setting.where(),
+                          setting.is_default()});
+    }
+  }
+  answer.notes = {response.notes().begin(), response.notes().end()};
+  PrintExplanation(context.env, answer, options.all, context.json);
+  return kExitOk;
+}
+
 bool OwnedAddresses(Context& context, std::set<std::string>* addresses) {
   admin::v1::GetStatusResponse response;
   const grpc::Status status = context.client.Call(admin::v1::GetStatusRequest(), &response);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tools/ctl/client.h"
+#include "tools/ctl/config_commands.h"
 #include "tools/ctl/environment.h"
 
 namespace sluice::ctl {
@@ -55,6 +56,8 @@ int ShowQueue(Context& context, const std::string& name);
 int Top(Context& context, const TopOptions& options);
 // Exit code 0 where all is effective, 1 with warnings, 2 where it would not load.
 int CheckConfig(Context& context, const std::vector<std::string>& files, bool strict);
+// What is in force on the server.
+int ExplainRunning(Context& context, const ConfigOptions& options);
 // The addresses that the cluster's delivery workers have; false, with the error told, where no
 // server says so.
 bool OwnedAddresses(Context& context, std::set<std::string>* addresses);

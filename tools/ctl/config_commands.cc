@@ -99,38 +99,6 @@ Json SettingsJson(const std::vector<config::ExplainedSetting>& settings, bool al
   return rows;
 }
 
-// Sections of an explanation, as text or as JSON.
-class Report {
- public:
-  Report(Environment& env, bool json, bool all) : env_(env), json_(json), all_(all) {}
-
-  void Add(const std::string& subject, const std::vector<config::ExplainedSetting>& settings) {
-    if (json_) {
-      rows_.push_back({{"subject", subject}, {"settings", SettingsJson(settings, all_)}});
-      return;
-    }
-    Print(env_.out, subject + "\n" + config::RenderExplained(settings, all_));
-  }
-  void Finish() {
-    if (json_) Print(env_.out, rows_);
-  }
-
- private:
-  Environment& env_;
-  const bool json_;
-  const bool all_;
-  Json rows_ = Json::array();
-};
-
-const policy::v1::PoolSection* FindPool(const config::Compiled& compiled, const std::string& name) {
-  for (const auto& section : compiled.snapshot.sections()) {
-    if (section.content().has_pool() && section.content().pool().name() == name) {
-      return &section.content().pool();
-    }
-  }
-  return nullptr;
-}
-
 }  // namespace
 
 int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
@@ -164,43 +132,27 @@ int ExplainConfig(Environment& env, const ConfigOptions& options, bool json) {
   if (options.files.empty()) return Usage(env, "which files? Give them by --config");
   const config::Compiled compiled = CompileFiles(options.files, options);
   if (!Loads(env, compiled)) return kExitRefused;
-  Report report(env, json, options.all);
-  if (options.domain.empty() && options.vmta.empty() && options.source.empty() &&
-      options.client.empty()) {
-    report.Add("outside of sections", config::ExplainGlobal(compiled));
-  }
-  const auto* const as_pool = FindPool(compiled, options.vmta);
-  const auto vmta = config::ExplainVirtualMta(compiled, options.vmta);
-  if (!options.vmta.empty() && as_pool == nullptr && vmta.empty()) {
-    env.err << "sluicectl: there is no virtual MTA or pool " << PrintableText(options.vmta) << "\n";
+  const auto answer = config::Explain(
+      compiled, {options.domain, options.vmta, options.pool, options.source, options.client});
+  if (!answer.ok()) {
+    env.err << "sluicectl: " << PrintableText(std::string(answer.status().message())) << "\n";
     return kExitNotFound;
   }
-  if (!options.domain.empty() && as_pool != nullptr) {
-    for (const std::string& member : as_pool->virtual_mtas()) {
-      report.Add("queue " + options.domain + "/" + member + ", mail for the pool " + options.vmta,
-                 config::ExplainQueue(compiled, options.domain, member, options.vmta));
-    }
-  } else if (!options.domain.empty()) {
-    const std::string shown = options.vmta.empty() ? "* (no virtual MTA's own)" : options.vmta;
-    const std::string pool = options.pool.empty() ? "" : ", mail for the pool " + options.pool;
-    report.Add("queue " + options.domain + "/" + shown + pool,
-               config::ExplainQueue(compiled, options.domain, options.vmta, options.pool));
-  }
-  if (!vmta.empty()) report.Add("virtual-mta " + options.vmta, vmta);
-  if (!options.source.empty()) {
-    report.Add("source " + options.source, config::ExplainSource(compiled, options.source));
-  }
-  if (!options.client.empty()) {
-    report.Add("client " + options.client, config::ExplainClient(compiled, options.client));
-  }
-  report.Finish();
-  if (!json && options.pool.empty() && as_pool == nullptr && !options.domain.empty()) {
-    for (const std::string& pool : config::PoolsOf(compiled.snapshot, options.vmta)) {
-      env.out << "mail for the pool " << PrintableText(pool) << " may differ: give --pool "
-              << PrintableText(pool) << "\n";
-    }
-  }
+  PrintExplanation(env, *answer, options.all, json);
   return kExitOk;
+}
+
+void PrintExplanation(Environment& env, const config::Explanation& answer, bool all, bool json) {
+  Json rows = Json::array();
+  for (const auto& [subject, settings] : answer.subjects) {
+    if (json) {
+      rows.push_back({{"subject", subject}, {"settings", SettingsJson(settings, all)}});
+    } else {
+      Print(env.out, subject + "\n" + config::RenderExplained(settings, all));
+    }
+  }
+  if (json) return Print(env.out, rows);
+  for (const std::string& note : answer.notes) Print(env.out, note);
 }
 
 int ListDirectives(Environment& env, const ConfigOptions& options, bool json) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "services/config/explain.h"
 #include "tools/ctl/environment.h"
 
 namespace sluice::ctl {
@@ -34,6 +35,7 @@ int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
 // The others: 0, or 1 where the answer is "no" (a test failed, a migration is not the same, the
 // files do not load), 2 for wrong arguments, 4 where what is asked for is not there.
 int ExplainConfig(Environment& env, const ConfigOptions& options, bool json);
+void PrintExplanation(Environment& env, const config::Explanation& answer, bool all, bool json);
 // Names that begin with `prefix`; of one kind of section, where `section` is given. For people and
 // for completion: a name, its value, its status and what it means, separated by tabs.
 int ListDirectives(Environment& env, const ConfigOptions& options, bool json);

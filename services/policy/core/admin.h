@@ -56,6 +56,8 @@ class Admin {
                     Done<admin::v1::ReloadConfigResponse> done);
   void CheckConfig(admin::v1::CheckConfigRequest request,
                    Done<admin::v1::CheckConfigResponse> done);
+  void ExplainConfig(admin::v1::ExplainConfigRequest request,
+                     Done<admin::v1::ExplainConfigResponse> done);
 
  private:
   Executor& executor_;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "services/config/explain.h"
 #include "services/policy/core/admin.h"
 
 namespace sluice::policy {
@@ -118,6 +119,32 @@ void Admin::CheckConfig(admin::v1::CheckConfigRequest request,
   for (const config::Diagnostic& diagnostic : compiled.diagnostics) {
     response.add_diagnostics(diagnostic.ToString());
   }
+  done(std::move(response));
+}
+
+void Admin::ExplainConfig(admin::v1::ExplainConfigRequest request,
+                          Done<admin::v1::ExplainConfigResponse> done) {
+  const InForce in_force = policy_.ReadInForce();
+  auto answer = config::Explain(
+      in_force.compiled,
+      {request.domain(), request.vmta(), request.pool(), request.source(), request.client()});
+  if (!answer.ok()) return done(answer.status());
+  admin::v1::ExplainConfigResponse response;
+  response.set_snapshot_version(policy_.version());
+  for (const auto& [name, settings] : answer->subjects) {
+    auto* const subject = response.add_subjects();
+    subject->set_subject(name);
+    for (const config::ExplainedSetting& setting : settings) {
+      auto* const row = subject->add_settings();
+      row->set_directive(setting.directive);
+      row->set_value(setting.value);
+      row->set_section(setting.section);
+      row->set_where(setting.where);
+      row->set_is_default(setting.is_default);
+    }
+  }
+  for (const std::string& note : answer->notes) response.add_notes(note);
+  if (!in_force.note.empty()) response.add_notes(in_force.note);
   done(std::move(response));
 }
 

@@ -360,5 +360,40 @@ TEST_F(AdminTest, ReloadAndCheck) {
   EXPECT_TRUE(Call(&Admin::CheckConfig, admin::v1::CheckConfigRequest())->loads());
 }
 
+// Operators see what services were sent, whatever the files say by now, and the lines that said it.
+TEST_F(AdminTest, WhatIsInForceIsExplained) {
+  Write("host-name two.test\n<domain a.test>\nmax-smtp-out 5\nauth-password hidden\n</domain>\n");
+  ASSERT_TRUE(Call(&Admin::ReloadConfig, admin::v1::ReloadConfigRequest()).ok());
+  admin::v1::ExplainConfigRequest request;
+  request.set_domain("a.test");
+  const auto rows = [&] {
+    const auto response = Call(&Admin::ExplainConfig, request);
+    EXPECT_TRUE(response.ok());
+    std::string text;
+    for (const auto& setting : response->subjects(0).settings()) {
+      if (setting.is_default()) continue;
+      const std::string& where = setting.where();
+      text += setting.directive() + " " + setting.value() + " " + setting.section() + " " +
+              where.substr(where.rfind('/') + 1) + "\n";
+    }
+    for (const std::string& note : response->notes()) text += note + "\n";
+    return text;
+  };
+  EXPECT_EQ(rows(),
+            "max-smtp-out 5 <domain a.test> a.conf:3\n"
+            "auth-password (secret) <domain a.test> a.conf:4\n");
+  // Not loaded yet: the old value holds, and no line says it.
+  Write("host-name two.test\n\n<domain a.test>\nmax-smtp-out 6\n</domain>\n");
+  EXPECT_EQ(rows(),
+            "max-smtp-out 5 <domain a.test> \n"
+            "auth-password (secret) <domain a.test> \n"
+            "1 sections are different in the files by now; a reload brings them into force\n");
+  Write("nonsense\n");
+  EXPECT_NE(rows().find("max-smtp-out 5"), std::string::npos);
+  EXPECT_NE(rows().find("the files do not load by now"), std::string::npos);
+  request.set_vmta("nobody");
+  EXPECT_TRUE(absl::IsNotFound(Call(&Admin::ExplainConfig, request).status()));
+}
+
 }  // namespace
 }  // namespace sluice::policy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -113,6 +114,36 @@ config::Compiled Policy::Check(const std::vector<std::string>& files, bool thoro
     compiled.diagnostics.push_back(std::move(warning));
   }
   return compiled;
+}
+
+InForce Policy::ReadInForce() const {
+  config::CompileOptions options;
+  options.keep_origins = true;
+  InForce in_force{CompileWith({}, std::move(options)), ""};
+  config::Compiled& compiled = in_force.compiled;
+  if (!compiled.ok()) {
+    compiled.origins.clear();
+    in_force.note = "the files do not load by now, so no lines are known";
+  } else {
+    v1::PolicySnapshot files = std::move(compiled.snapshot);
+    std::set<std::string> changed;
+    for (const auto& section : SectionsWhere(/*control=*/true)) *files.add_sections() = section;
+    config::SortSections(&files);
+    const auto delta = config::MakeDelta(snapshot_, files);
+    for (const v1::Section& section : delta.changed()) changed.insert(section.name());
+    for (const std::string& name : delta.removed()) changed.insert(name);
+    absl::erase_if(compiled.origins, [&](const auto& place) {
+      // Places begin with the section's name.
+      return changed.contains(place.first.substr(0, place.first.find(' ')));
+    });
+    if (!changed.empty()) {
+      in_force.note = absl::StrCat(changed.size(),
+                                   " sections are different in the files by now; a reload brings "
+                                   "them into force");
+    }
+  }
+  compiled.snapshot = snapshot_;
+  return in_force;
 }
 
 LoadResult Policy::Compile() {

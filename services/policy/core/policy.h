@@ -36,6 +36,13 @@ struct LoadResult {
   std::vector<config::Diagnostic> diagnostics;  // errors and warnings
 };
 
+// What services have been sent, with the lines that say it.
+struct InForce {
+  // The snapshot in force. Without origins of sections that the files say otherwise by now.
+  config::Compiled compiled;
+  std::string note;  // that there are such sections; for people
+};
+
 // Thread-safety: everything on the executor (before it runs, the constructing thread may call
 // Load). File access blocks. Lifetime: executor and `files` outlive it.
 class Policy {
@@ -51,6 +58,9 @@ class Policy {
   // Compiles and changes nothing; `files` empty: those of the options. `thorough`: says also what
   // is most likely not meant.
   config::Compiled Check(const std::vector<std::string>& files, bool thorough = false) const;
+
+  // Reads the files to find the lines.
+  InForce ReadInForce() const;
 
   StreamService<v1::WatchPolicyRequest, v1::WatchPolicyResponse>& watch() { return watchers_; }
   const Watchers& watchers() const { return watchers_; }

@@ -16,6 +16,41 @@ namespace {
 
 using std::chrono::seconds;
 
+using WatchService = StreamService<v1::WatchPolicyRequest, v1::WatchPolicyResponse>;
+
+// Sees what the policy service sends.
+class CountingService final : public WatchService {
+ public:
+  CountingService(WatchService& service, size_t* bytes) : service_(service), bytes_(bytes) {}
+  Executor& executor() override { return service_.executor(); }
+  void OnStream(std::shared_ptr<ServerStream> stream) override {
+    service_.OnStream(std::make_shared<Counting>(std::move(stream), bytes_));
+  }
+
+ private:
+  class Counting final : public ServerStream {
+   public:
+    Counting(std::shared_ptr<ServerStream> stream, size_t* bytes)
+        : stream_(std::move(stream)), bytes_(bytes) {}
+    void Start(Handler* handler) override { stream_->Start(handler); }
+    bool Send(Frame<v1::WatchPolicyResponse> frame) override {
+      *bytes_ += frame.header.ByteSizeLong();
+      return stream_->Send(std::move(frame));
+    }
+    void Close(absl::Status status) override { stream_->Close(std::move(status)); }
+    void Cancel() override { stream_->Cancel(); }
+    size_t queued_bytes() const override { return stream_->queued_bytes(); }
+    std::string peer() const override { return stream_->peer(); }
+
+   private:
+    const std::shared_ptr<ServerStream> stream_;
+    size_t* const bytes_;
+  };
+
+  WatchService& service_;
+  size_t* const bytes_;
+};
+
 class PolicyTest : public ::testing::Test {
  protected:
   PolicyTest() {
@@ -38,7 +73,8 @@ class PolicyTest : public ::testing::Test {
     return result;
   }
   void Watch(const std::string& instance = "q0") {
-    client_.emplace(policy_->watch());
+    counting_.emplace(policy_->watch(), &sent_bytes_);
+    client_.emplace(*counting_);
     config::PolicyWatcherOptions options;
     options.hello.set_service("queue");
     options.hello.set_instance(instance);
@@ -60,6 +96,8 @@ class PolicyTest : public ::testing::Test {
   config::DiskFiles files_;
   std::string folder_;
   std::optional<Policy> policy_;
+  size_t sent_bytes_ = 0;
+  std::optional<CountingService> counting_;
   std::optional<InprocStreamClient<v1::WatchPolicyRequest, v1::WatchPolicyResponse>> client_;
   std::optional<config::PolicyWatcher> watcher_;
   std::vector<std::shared_ptr<const config::PolicyView>> views_;
@@ -216,6 +254,39 @@ TEST_F(PolicyTest, WhoWaitsForAcknowledgementsIsCalledOnceAllHaveOrTimeIsUp) {
   watcher_.reset();
   executor_.RunPosted();
   EXPECT_FALSE(policy_->watchers().states()[0].connected);
+}
+
+// With 50,000 <domain> sections, one that changes, one that comes and one that goes send a service
+// less than 10 KiB.
+TEST_F(PolicyTest, AFewDomainsOfManySendLittle) {
+  const auto text = [](int first, int last, int connections_of_the_last) {
+    std::string lines;
+    for (int i = first; i <= last; ++i) {
+      const int connections = i == last ? connections_of_the_last : i % 50 + 1;
+      lines += "<domain d" + std::to_string(i) + ".example.test>\n  max-smtp-out " +
+               std::to_string(connections) + "\n  retry-after 10m,30m,1h\n</domain>\n";
+    }
+    return lines;
+  };
+  Write(text(1, 50'000, 7));
+  ASSERT_TRUE(Start().ok);
+  Watch();
+  EXPECT_GT(sent_bytes_, 1'000'000u);
+  sent_bytes_ = 0;
+  Write(text(1, 50'000, 8));
+  EXPECT_EQ(policy_->Reload().sections_changed, 1u);
+  executor_.RunPosted();
+  EXPECT_EQ(views_.back()->ForQueue("d50000.example.test", "default", "")->max_smtp_out(), 8u);
+  EXPECT_GT(sent_bytes_, 0u);
+  EXPECT_LT(sent_bytes_, 10'240u);
+  sent_bytes_ = 0;
+  Write(text(2, 50'001, 9));
+  // The first goes, the last comes, and the one that was last is as the others now.
+  EXPECT_EQ(policy_->Reload().sections_changed, 3u);
+  executor_.RunPosted();
+  EXPECT_EQ(views_.back()->ForQueue("d50001.example.test", "default", "")->max_smtp_out(), 9u);
+  EXPECT_EQ(views_.back()->ForQueue("d1.example.test", "default", "")->max_smtp_out(), 20u);
+  EXPECT_LT(sent_bytes_, 10'240u);
 }
 
 }  // namespace

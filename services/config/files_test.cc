@@ -1,0 +1,59 @@
+// What the disk may hold in the place of a directive file.
+#include "services/config/files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "gtest/gtest.h"
+#include "services/config/compiler.h"
+
+namespace sluice::config {
+namespace {
+
+class DiskFilesTest : public ::testing::Test {
+ protected:
+  DiskFilesTest() {
+    std::string folder = ::testing::TempDir() + "/files.XXXXXX";
+    folder_ = mkdtemp(folder.data());
+  }
+  std::string Path(const std::string& name) const { return folder_ + "/" + name; }
+
+  DiskFiles files_;
+  std::string folder_;
+};
+
+TEST_F(DiskFilesTest, AGigabyteIsRefusedWithoutBeingReadWhole) {
+  // One line, of which the disk has nothing.
+  ASSERT_EQ(close(open(Path("a.conf").c_str(), O_CREAT | O_WRONLY, 0600)), 0);
+  ASSERT_EQ(truncate(Path("a.conf").c_str(), off_t{1} << 30), 0);
+  EXPECT_TRUE(absl::IsResourceExhausted(files_.Read(Path("a.conf")).status()));
+  const Compiled compiled = Compile({Path("a.conf")}, files_);
+  EXPECT_EQ(Render(compiled.diagnostics), Path("a.conf") + ": error: it is larger than 64 MiB\n");
+}
+
+TEST_F(DiskFilesTest, PipesAndFoldersAreNoFiles) {
+  ASSERT_EQ(mkfifo(Path("pipe").c_str(), 0600), 0);
+  EXPECT_TRUE(absl::IsFailedPrecondition(files_.Read(Path("pipe")).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(files_.Read(folder_).status()));
+  EXPECT_TRUE(absl::IsNotFound(files_.Read(Path("none")).status()));
+}
+
+TEST_F(DiskFilesTest, GlobsAreInOrderOfNameAndOfFilesOnly) {
+  ASSERT_EQ(mkdir(Path("conf.d").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("conf.d/0.conf").c_str(), 0700), 0);
+  std::ofstream(Path("conf.d/2.conf")) << "host-name two.test\n";
+  std::ofstream(Path("conf.d/1.conf")) << "host-name one.test\n";
+  std::ofstream(Path("conf.d/3.txt")) << "nonsense\n";
+  std::ofstream(Path("a.conf")) << "include conf.d\n";
+  const Compiled compiled = Compile({Path("a.conf")}, files_);
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  const std::vector<std::string> expected = {Path("a.conf"), Path("conf.d/1.conf"),
+                                             Path("conf.d/2.conf")};
+  EXPECT_EQ(compiled.files, expected);
+}
+
+}  // namespace
+}  // namespace sluice::config
