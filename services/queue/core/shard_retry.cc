@@ -240,7 +240,7 @@ bool Shard::SweepQueue(Queue& queue, int& budget) {
   if (queue.settings != nullptr) SettingsOf(queue);  // a new policy may expire mail earlier
   if (sweep_.row.empty()) {
     const bool read = queue.session != nullptr && MayDispatch(queue, now_us);
-    if (!MayExpire() || queue.earliest_expiry_us + (read ? kGraceUs : 0) > now_us) return true;
+    if (!MayExpire() || queue.earliest_expiry_us > now_us - (read ? kGraceUs : 0)) return true;
     sweep_.began_us = now_us;
     sweep_.earliest_us = kNever;
     queue.expiry_added_us = kNever;
