@@ -38,7 +38,6 @@ std::vector<Directive> PlannedClientDirectives() {
        {"reject-spf-check-temperror", "reject-spf-check-permerror", "reject-spf-check-fail"}) {
     boolean(name, "Refuse mail that SPF says no to; of use with check-spf-inbound.");
   }
-  all.push_back(Planned("log-tls", kSource, Grammar::kBool, "Log TLS of these clients."));
   add("suppression-lists", Grammar::kWords, "Lists of addresses that get no mail.",
       Status::kRefused);
   boolean("process-x-dkim-options", "The header X-DKIM-Options changes signing.");
@@ -47,11 +46,9 @@ std::vector<Directive> PlannedClientDirectives() {
   boolean("retain-x-dkim-options", "Leave X-DKIM-Options in the message.");
   boolean("process-x-schedule", "The header X-Schedule says when mail may leave.");
   boolean("retain-x-schedule", "Leave X-Schedule in the message.");
-  boolean("log-commands", "Log commands and replies.");
   all.push_back(Planned("log-data", kSource, Grammar::kBool, "Log message texts."));
   boolean("accept-invalid-recipients", "Take recipients with wrong syntax, and bounce them.");
   boolean("always-allow-api-submission", "Clients may inject by HTTP.");
-  boolean("auto-qualify-domain", "Give addresses without a domain this system's.");
   return all;
 }
 

@@ -100,6 +100,7 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_retain_x_envid(false);
     s->set_default_virtual_mta("default");
     s->set_add_received_header(true);
+    s->set_auto_qualify_domain(true);
     s->set_suppress_local_dsn(false);
     s->set_dsn_return_default("headers");
     s->set_smtp_command_timeout_us(10 * kMinute);

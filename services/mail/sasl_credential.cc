@@ -10,6 +10,7 @@
 
 #include "absl/strings/escaping.h"
 #include "services/base/check.h"
+#include "services/mail/sasl_prep.h"
 
 namespace sluice::mail {
 namespace {
@@ -55,6 +56,14 @@ std::optional<ScramVerifier> ParseVerifier(std::string_view text) {
   return verifier;
 }
 
+bool CryptMatches(const std::string& hash, const std::string& password) {
+  const auto data = std::make_unique<crypt_data>();
+  const char* const made = crypt_r(password.c_str(), hash.c_str(), data.get());
+  const bool equal = made != nullptr && made[0] != '*' && SecretsEqual(made, hash);
+  OPENSSL_cleanse(data.get(), sizeof(crypt_data));
+  return equal;
+}
+
 }  // namespace
 
 std::optional<SaslCredential> SaslCredential::FromHash(std::string_view text) {
@@ -74,29 +83,24 @@ std::optional<SaslCredential> SaslCredential::FromHash(std::string_view text) {
 
 SaslCredential SaslCredential::FromPassword(std::string_view password) {
   SaslCredential credential;
-  credential.password = password;
+  credential.password = SaslPrep(password).value_or(std::string(password));
   return credential;
 }
 
 bool PasswordMatches(const SaslCredential& credential, std::string_view password) {
-  // crypt(3) stops at a NUL, so that one could stand for its beginning.
-  if (password.empty() || password.size() > kMaxPasswordBytes ||
-      password.find('\0') != std::string_view::npos) {
-    return false;
-  }
-  if (!credential.password.empty()) return SecretsEqual(credential.password, password);
+  if (password.size() > kMaxPasswordBytes) return false;
+  // Never with a NUL: crypt(3) stops there, so that a text could stand for its beginning.
+  const std::optional<std::string> prepared = SaslPrep(password);
+  if (!prepared) return false;
+  if (!credential.password.empty()) return SecretsEqual(credential.password, *prepared);
   if (credential.scram) {
     const ScramVerifier made =
-        MakeScramVerifier(password, credential.scram->salt, credential.scram->iterations);
+        MakeScramVerifier(*prepared, credential.scram->salt, credential.scram->iterations);
     return SecretsEqual(made.stored_key, credential.scram->stored_key);
   }
   if (credential.crypt_hash.empty()) return false;
-  const auto data = std::make_unique<crypt_data>();
-  const std::string text(password);
-  const char* const hash = crypt_r(text.c_str(), credential.crypt_hash.c_str(), data.get());
-  const bool equal = hash != nullptr && hash[0] != '*' && SecretsEqual(hash, credential.crypt_hash);
-  OPENSSL_cleanse(data.get(), sizeof(crypt_data));
-  return equal;
+  return CryptMatches(credential.crypt_hash, *prepared) ||
+         (*prepared != password && CryptMatches(credential.crypt_hash, std::string(password)));
 }
 
 ScramVerifier MakeScramVerifier(std::string_view password, std::string_view salt,

@@ -29,7 +29,7 @@ inline constexpr size_t kMaxPasswordBytes = 1024;
 // Thread-safety: immutable. Never shown, logged or compared but in constant time.
 struct SaslCredential {
   // One of the three.
-  std::string password;
+  std::string password;  // prepared (sasl_prep.h), where that can be
   std::string crypt_hash;
   std::optional<ScramVerifier> scram;
 
@@ -41,11 +41,13 @@ struct SaslCredential {
   bool serves_cram_md5() const { return !password.empty(); }
 };
 
-// Slow, on purpose, but with a credential that is the password itself: not for an event loop. Any
-// thread.
+// `password` as the client sent it; one that SASLprep refuses matches nothing (RFC 4616 2). Where
+// it looks otherwise when prepared, a crypt hash may be of either form: the tools that make them do
+// not prepare. Slow, on purpose, but with a credential that is the password itself: not for an
+// event loop. Any thread.
 bool PasswordMatches(const SaslCredential& credential, std::string_view password);
 
-// Slow: `iterations` rounds of HMAC. Any thread.
+// `password` is prepared. Slow: `iterations` rounds of HMAC. Any thread.
 ScramVerifier MakeScramVerifier(std::string_view password, std::string_view salt,
                                 uint32_t iterations);
 

@@ -51,7 +51,7 @@ std::optional<std::string_view> Take(std::string_view& text, char name) {
 
 class ScramServer final : public SaslServer {
  public:
-  explicit ScramServer(SaslContext context) : context_(std::move(context)) {}
+  ScramServer(SaslContext context, bool plus) : context_(std::move(context)), plus_(plus) {}
 
   SaslStep Start(std::optional<std::string_view> initial) override {
     if (initial && !initial->empty()) return OnResponse(*initial);
@@ -84,11 +84,14 @@ class ScramServer final : public SaslServer {
 
   SaslStep OnFirst(std::string_view message) {
     stage_ = Stage::kOver;
-    // Channel binding is not offered, so it cannot be asked for.
-    if (!message.starts_with("n,") && !message.starts_with("y,")) return {};
-    const size_t header = message.find(',', 2);
+    const size_t flag = message.find(',');
+    if (flag == std::string_view::npos) return {};
+    const size_t header = message.find(',', flag + 1);
     if (header == std::string_view::npos) return {};
-    const std::string_view acts_as = message.substr(2, header - 2);
+    if (const Kind bound = Bind(message.substr(0, flag)); bound != Kind::kSuccess) {
+      return {bound, "", nullptr};
+    }
+    const std::string_view acts_as = message.substr(flag + 1, header - flag - 1);
     gs2_header_ = message.substr(0, header + 1);
     std::string_view rest = message.substr(header + 1);
     client_first_bare_ = rest;
@@ -98,9 +101,11 @@ class ScramServer final : public SaslServer {
         !std::all_of(nonce->begin(), nonce->end(), [](char c) { return c > ' ' && c <= '~'; })) {
       return {};
     }
-    const std::optional<std::string> user = DecodeName(*name);
-    if (!user || !IsAcceptableSaslUser(*user)) return {};
-    user_ = *user;
+    const std::optional<std::string> decoded = DecodeName(*name);
+    if (!decoded) return {};
+    std::optional<std::string> user = AcceptableSaslUser(*decoded);
+    if (!user) return {};
+    user_ = *std::move(user);
     if (!acts_as.empty() && acts_as != "a=" + std::string(*name)) {
       return {Kind::kFailure, "", nullptr};
     }
@@ -128,6 +133,22 @@ class ScramServer final : public SaslServer {
     return step;
   }
 
+  // Reads the gs2-cbind-flag (RFC 5802 6). kSuccess: the exchange may go on, bound as it says.
+  Kind Bind(std::string_view flag) {
+    if (!plus_) {
+      if (flag == "n") return Kind::kSuccess;
+      if (flag != "y") return Kind::kMalformed;
+      // It could bind, and believes that we cannot: somebody changed our offer.
+      return context_.bindings.any() ? Kind::kFailure : Kind::kSuccess;
+    }
+    if (flag == "p=tls-exporter") {
+      binding_ = context_.bindings.tls_exporter;
+    } else if (flag == "p=tls-server-end-point") {
+      binding_ = context_.bindings.tls_server_end_point;
+    }
+    return binding_.empty() ? Kind::kMalformed : Kind::kSuccess;
+  }
+
   SaslStep Challenge() {
     stage_ = Stage::kFinal;
     server_first_ = "r=" + nonce_ + ",s=" + ToBase64(verifier_.salt) +
@@ -145,11 +166,12 @@ class ScramServer final : public SaslServer {
     const std::optional<std::string_view> nonce = Take(rest, 'r');
     std::string proof;
     const std::string_view encoded = message.substr(proof_at + 3);
-    if (!binding || !nonce || *binding != ToBase64(gs2_header_) ||
+    if (!binding || !nonce || (!plus_ && *binding != ToBase64(gs2_header_)) ||
         !absl::Base64Unescape(absl::string_view(encoded.data(), encoded.size()), &proof)) {
       return {};
     }
-    if (!known_ || *nonce != nonce_ || proof.size() != verifier_.stored_key.size()) {
+    if (!known_ || *nonce != nonce_ || *binding != ToBase64(gs2_header_ + binding_) ||
+        proof.size() != verifier_.stored_key.size()) {
       return {Kind::kFailure, "", nullptr};
     }
     const std::string auth_message =
@@ -168,6 +190,8 @@ class ScramServer final : public SaslServer {
   }
 
   const SaslContext context_;
+  const bool plus_;  // with channel binding
+  std::string binding_;
   Stage stage_ = Stage::kFirst;
   bool known_ = false;
   std::string gs2_header_;
@@ -180,8 +204,8 @@ class ScramServer final : public SaslServer {
 
 }  // namespace
 
-std::unique_ptr<SaslServer> MakeScramServer(SaslContext context) {
-  return std::make_unique<ScramServer>(std::move(context));
+std::unique_ptr<SaslServer> MakeScramServer(SaslContext context, bool plus) {
+  return std::make_unique<ScramServer>(std::move(context), plus);
 }
 
 }  // namespace sluice::mail

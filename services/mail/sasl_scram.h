@@ -1,4 +1,5 @@
-// SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side. Use SaslServer::Make.
+// SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, with and without channel binding. Use
+// SaslServer::Make.
 #pragma once
 
 #include <memory>
@@ -7,6 +8,6 @@
 
 namespace sluice::mail {
 
-std::unique_ptr<SaslServer> MakeScramServer(SaslContext context);
+std::unique_ptr<SaslServer> MakeScramServer(SaslContext context, bool plus);
 
 }  // namespace sluice::mail

@@ -3,11 +3,11 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
+#include "services/mail/sasl_prep.h"
 #include "services/mail/sasl_scram.h"
 
 namespace sluice::mail {
@@ -49,15 +49,13 @@ class PlainServer final : public SaslServer {
     const size_t second = response.find('\0', first + 1);
     if (second == std::string_view::npos) return {};
     const std::string_view acts_as = response.substr(0, first);
-    const std::string_view user = response.substr(first + 1, second - first - 1);
+    const auto user = AcceptableSaslUser(response.substr(first + 1, second - first - 1));
     const std::string_view password = response.substr(second + 1);
-    if (!IsAcceptableSaslUser(user) || password.empty() || password.size() > kMaxPasswordBytes) {
-      return {};
-    }
-    user_ = user;
+    if (!user || password.empty() || password.size() > kMaxPasswordBytes) return {};
+    user_ = *user;
     // Nobody may act as another user.
-    if (!acts_as.empty() && acts_as != user) return {Kind::kFailure, "", nullptr};
-    return CheckPassword(users_, user, password);
+    if (!acts_as.empty() && SaslPrep(acts_as) != user) return {Kind::kFailure, "", nullptr};
+    return CheckPassword(users_, user_, password);
   }
 
   SaslStep OnWorkDone(bool ok) override {
@@ -80,8 +78,9 @@ class LoginServer final : public SaslServer {
 
   SaslStep OnResponse(std::string_view response) override {
     if (user_.empty()) {
-      if (!IsAcceptableSaslUser(response)) return {};
-      user_ = response;
+      std::optional<std::string> user = AcceptableSaslUser(response);
+      if (!user) return {};
+      user_ = *std::move(user);
       return {Kind::kChallenge, "Password:", nullptr};
     }
     if (response.empty() || response.size() > kMaxPasswordBytes) return {};
@@ -109,10 +108,10 @@ class CramMd5Server final : public SaslServer {
   SaslStep OnResponse(std::string_view response) override {
     const size_t blank = response.rfind(' ');
     if (blank == std::string_view::npos) return {};
-    const std::string_view user = response.substr(0, blank);
-    if (!IsAcceptableSaslUser(user)) return {};
-    user_ = user;
-    const std::shared_ptr<const SaslCredential> credential = users_.Find(user);
+    std::optional<std::string> user = AcceptableSaslUser(response.substr(0, blank));
+    if (!user) return {};
+    user_ = *std::move(user);
+    const std::shared_ptr<const SaslCredential> credential = users_.Find(user_);
     if (credential == nullptr || !credential->serves_cram_md5()) {
       return {Kind::kFailure, "", nullptr};
     }
@@ -139,10 +138,9 @@ class CramMd5Server final : public SaslServer {
 
 }  // namespace
 
-bool IsAcceptableSaslUser(std::string_view name) {
-  return !name.empty() && name.size() <= 256 && std::none_of(name.begin(), name.end(), [](char c) {
-    return static_cast<unsigned char>(c) < ' ' || c == 127;
-  });
+std::optional<std::string> AcceptableSaslUser(std::string_view name) {
+  if (name.size() > 256) return std::nullopt;
+  return SaslPrep(name);
 }
 
 std::unique_ptr<SaslServer> SaslServer::Make(std::string_view mechanism, SaslContext context) {
@@ -152,7 +150,10 @@ std::unique_ptr<SaslServer> SaslServer::Make(std::string_view mechanism, SaslCon
   if (is("PLAIN")) return std::make_unique<PlainServer>(std::move(context));
   if (is("LOGIN")) return std::make_unique<LoginServer>(std::move(context));
   if (is("CRAM-MD5")) return std::make_unique<CramMd5Server>(std::move(context));
-  if (is("SCRAM-SHA-256")) return MakeScramServer(std::move(context));
+  if (is("SCRAM-SHA-256")) return MakeScramServer(std::move(context), false);
+  if (is("SCRAM-SHA-256-PLUS") && context.bindings.any()) {
+    return MakeScramServer(std::move(context), true);
+  }
   return nullptr;
 }
 

@@ -1,5 +1,7 @@
 // The server's side of one SASL exchange without IO: PLAIN (RFC 4616), LOGIN, CRAM-MD5 (RFC 2195),
-// SCRAM-SHA-256 (RFC 5802, RFC 7677). Responses of the client in, challenges and one outcome out.
+// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). Responses of the client in, challenges
+// and one outcome out. User names and passwords are prepared (sasl_prep.h) before they are
+// compared.
 #pragma once
 
 #include <memory>
@@ -20,6 +22,14 @@ class SaslUsers {
   virtual std::shared_ptr<const SaslCredential> Find(std::string_view name) const = 0;
 };
 
+// What ties an exchange to the TLS connection below it (RFC 5056), so that nobody in between can
+// pass it on. Empty: not to be had.
+struct SaslChannelBindings {
+  std::string tls_exporter;          // RFC 9266
+  std::string tls_server_end_point;  // RFC 5929 4
+  bool any() const { return !tls_exporter.empty() || !tls_server_end_point.empty(); }
+};
+
 // What an exchange needs from outside.
 struct SaslContext {
   const SaslUsers* users = nullptr;
@@ -27,6 +37,9 @@ struct SaslContext {
   std::string nonce;      // printable, at least 18 characters that nobody can guess; never twice
   // Makes salts of users that do not exist, so that a client cannot tell; the same for a process.
   std::string secret;
+  // With any of them SCRAM-SHA-256-PLUS was offered: a client that says it could bind and saw no
+  // offer has talked to somebody else (RFC 5802 6), and fails.
+  SaslChannelBindings bindings = {};
 };
 
 struct SaslStep {
@@ -56,14 +69,14 @@ class SaslServer {
   virtual SaslStep OnResponse(std::string_view response) = 0;
   virtual SaslStep OnWorkDone(bool ok) = 0;
 
-  // Who it is, or says to be; empty until the client has said so.
+  // Who it is, or says to be, prepared; empty until the client has said so.
   const std::string& user() const { return user_; }
 
  protected:
   std::string user_;
 };
 
-// Of a user name: 1 to 256 bytes without control characters.
-bool IsAcceptableSaslUser(std::string_view name);
+// The prepared form of a user name of 1 to 256 bytes; nothing where it has none.
+std::optional<std::string> AcceptableSaslUser(std::string_view name);
 
 }  // namespace sluice::mail

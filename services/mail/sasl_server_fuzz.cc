@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "services/base/check.h"
 #include "services/mail/sasl_server.h"
@@ -30,7 +31,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   static constexpr const char* kMechanisms[] = {"PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256"};
   const Users users;
-  const auto server = SaslServer::Make(kMechanisms[data[0] % 4], {&users, "h", "nonce", "secret"});
+  // Bit 8: over a connection to bind to, and bit 16: with the mechanism that does.
+  sluice::mail::SaslChannelBindings bindings;
+  if ((data[0] & 8) != 0) bindings = {"exported", "of the certificate"};
+  const bool plus = (data[0] & 24) == 24;
+  const auto server = SaslServer::Make(plus ? "SCRAM-SHA-256-PLUS" : kMechanisms[data[0] % 4],
+                                       {&users, "h", "nonce", "secret", std::move(bindings)});
   std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
   const auto next = [&] {
     const size_t end = rest.find('\n');

@@ -2,7 +2,11 @@
 // their RFCs where there are any, and that malformed responses end the exchange.
 #include "services/mail/sasl_server.h"
 
+#include <crypt.h>
+#include <openssl/evp.h>
+
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -196,6 +200,83 @@ TEST_F(ScramTest, MalformedMessages) {
     EXPECT_EQ(Final(kFirst, final), Kind::kMalformed) << final;
   }
   EXPECT_EQ(Final(kFirst, "c=biws,r=x,p=AAAA"), Kind::kFailure);
+}
+
+// A client that binds its exchange to a connection.
+class ScramPlusTest : public ScramTest {
+ protected:
+  // How the exchange ends whose first message has `flag`, and whose client sees `binding`.
+  Kind Run(std::string_view mechanism, const std::string& flag, const std::string& binding) {
+    server_ = SaslServer::Make(mechanism, {&users_, "mx.test", kServerNonce, "secret", bindings_});
+    if (server_ == nullptr) return Kind::kMalformed;
+    const std::string bare = "n=user,r=abc";
+    const SaslStep step = Finish(server_->Start(flag + ",," + bare));
+    if (step.kind != Kind::kChallenge) return step.kind;
+    const std::string without_proof =
+        "c=" + absl::Base64Escape(flag + ",," + binding) + ",r=abc" + kServerNonce;
+    unsigned char salted[32];
+    const std::string salt = SaslCredential::FromHash(kRfcUser)->scram->salt;
+    PKCS5_PBKDF2_HMAC("pencil", 6, reinterpret_cast<const unsigned char*>(salt.data()),
+                      static_cast<int>(salt.size()), 4096, EVP_sha256(), 32, salted);
+    const std::string key =
+        HmacSha256({reinterpret_cast<const char*>(salted), sizeof salted}, "Client Key");
+    std::string proof = HmacSha256(Sha256(key), bare + "," + step.text + "," + without_proof);
+    for (size_t i = 0; i < proof.size(); ++i) proof[i] = static_cast<char>(proof[i] ^ key[i]);
+    const SaslStep last = server_->OnResponse(without_proof + ",p=" + absl::Base64Escape(proof));
+    return last.kind == Kind::kChallenge ? server_->OnResponse("").kind : last.kind;
+  }
+  SaslChannelBindings bindings_{"exported", "of the certificate"};
+};
+
+TEST_F(ScramPlusTest, BindsToWhatBothEndsSee) {
+  const auto plus = [&](const std::string& flag, const std::string& binding) {
+    return Run("SCRAM-SHA-256-PLUS", flag, binding);
+  };
+  EXPECT_EQ(plus("p=tls-exporter", "exported"), Kind::kSuccess);
+  EXPECT_EQ(plus("p=tls-server-end-point", "of the certificate"), Kind::kSuccess);
+  // Who stands in between has a connection of its own.
+  EXPECT_EQ(plus("p=tls-exporter", "another"), Kind::kFailure);
+  EXPECT_EQ(plus("p=tls-exporter", "of the certificate"), Kind::kFailure);
+  EXPECT_EQ(plus("p=tls-exporter", ""), Kind::kFailure);
+  for (const char* flag : {"p=tls-unique", "p=", "p=tls-exporter ", "n", "y", "p"}) {
+    EXPECT_EQ(plus(flag, "exported"), Kind::kMalformed) << flag;
+  }
+  bindings_.tls_server_end_point.clear();
+  EXPECT_EQ(plus("p=tls-server-end-point", ""), Kind::kMalformed);
+  EXPECT_EQ(plus("p=tls-exporter", "exported"), Kind::kSuccess);
+}
+
+TEST_F(ScramPlusTest, AnOfferThatSomebodyTookOutIsNoticed) {
+  EXPECT_EQ(Run("SCRAM-SHA-256", "n", ""), Kind::kSuccess);
+  EXPECT_EQ(Run("SCRAM-SHA-256", "y", ""), Kind::kFailure);
+  EXPECT_EQ(Run("SCRAM-SHA-256", "p=tls-exporter", "exported"), Kind::kMalformed);
+  bindings_ = {};
+  EXPECT_EQ(Run("SCRAM-SHA-256", "y", ""), Kind::kSuccess);
+  EXPECT_EQ(SaslServer::Make("SCRAM-SHA-256-PLUS", {&users_, "h", "n", "s", bindings_}), nullptr);
+}
+
+// RFC 4616 2, RFC 5802 5.1.
+TEST_F(SaslServerTest, NamesAndPasswordsArePrepared) {
+  users_.Add("Zo\xC3\xAB", SaslCredential::FromPassword("caf\xC3\xA9"));
+  EXPECT_EQ(Plain(Nul("|Zoe\xCC\x88|cafe\xCC\x81")), Kind::kSuccess);
+  EXPECT_EQ(server_->user(), "Zo\xC3\xAB");
+  EXPECT_EQ(Plain(Nul("Zo\xC3\xAB|Zoe\xCC\x88|caf\xC3\xA9")), Kind::kSuccess);
+  EXPECT_EQ(Plain(Nul("|Zo\xC3\xAB|cafe")), Kind::kFailure);
+  EXPECT_EQ(Plain(Nul("|Zo\xC3\xAB|caf\xE9")), Kind::kFailure);  // not UTF-8
+  EXPECT_EQ(Plain(Nul("|Zo\xEB|caf\xC3\xA9")), Kind::kMalformed);
+  Begin("LOGIN");
+  EXPECT_EQ(server_->Start("Zoe\xCC\x88").text, "Password:");
+  EXPECT_EQ(Finish(server_->OnResponse("cafe\xCC\x81")).kind, Kind::kSuccess);
+  Begin("SCRAM-SHA-256");
+  EXPECT_EQ(Finish(server_->Start("n,,n=Zoe\xCC\x88,r=abc")).kind, Kind::kChallenge);
+  EXPECT_EQ(server_->user(), "Zo\xC3\xAB");
+  // A crypt hash of either form counts: what made it may have prepared nothing.
+  for (const char* hashed : {"\xE2\x85\xA8", "IX"}) {
+    const auto data = std::make_unique<crypt_data>();
+    const char* const hash = crypt_r(hashed, "$6$rounds=1000$abcdefgh$", data.get());
+    users_.Add("h", SaslCredential::FromHash(hash).value());
+    EXPECT_EQ(Plain(Nul("|h|\xE2\x85\xA8")), Kind::kSuccess) << hashed;
+  }
 }
 
 TEST(SaslCredentialTest, WhatIsAHash) {

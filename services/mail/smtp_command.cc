@@ -44,6 +44,14 @@ constexpr Verb kVerbs[] = {
     {"PUT", SmtpVerb::kForeign}, {"CONNECT", SmtpVerb::kForeign},   {"OPTIONS", SmtpVerb::kForeign},
 };
 
+// An address without a domain gets the one that is for them.
+void Qualify(const CommandExtensions& extensions, const MailboxView& mailbox,
+             std::string& address) {
+  if (!mailbox.domain.empty() || address.empty()) return;
+  address += '@';
+  address += extensions.qualify_with;
+}
+
 ServerReply Syntax(std::string text) { return {501, {5, 5, 4}, std::move(text)}; }
 
 ServerReply AddressReply(AddressError error, bool sender) {
@@ -275,7 +283,8 @@ std::optional<ServerReply> ParseMailCommand(std::string_view argument,
   out.verp = false;
   if (!ConsumeKeyword(argument, "FROM:")) return Syntax("Write MAIL FROM:<address>");
   MailboxView mailbox;
-  const AddressError error = ConsumePath(argument, true, DomainRule::kRequired, mailbox);
+  const auto rule = extensions.qualify_with.empty() ? DomainRule::kRequired : DomainRule::kOptional;
+  const AddressError error = ConsumePath(argument, true, rule, mailbox);
   if (error != AddressError::kNone) return AddressReply(error, true);
   if (!argument.empty() && !IsBlank(argument[0])) return AddressReply(AddressError::kSyntax, true);
   Parameters parameters(argument);
@@ -286,6 +295,7 @@ std::optional<ServerReply> ParseMailCommand(std::string_view argument,
   // SMTPUTF8 comes after the address that needs it.
   if (mailbox.is_utf8 && !out.smtp_utf8) return AddressReply(AddressError::kNeedsSmtpUtf8, true);
   out.from = mailbox.Canonical();
+  Qualify(extensions, mailbox, out.from);
   return std::nullopt;
 }
 
@@ -303,7 +313,8 @@ std::optional<ServerReply> ParseRcptCommand(std::string_view argument,
     return AddressReply(AddressError::kSyntax, false);
   }
   // RFC 5321 4.1.1.3: only Postmaster may stand without a domain.
-  if (mailbox.domain.empty() && !EqualsIgnoreCase(mailbox.local_part, "POSTMASTER")) {
+  const bool bare = mailbox.domain.empty() && !EqualsIgnoreCase(mailbox.local_part, "POSTMASTER");
+  if (bare && extensions.qualify_with.empty()) {
     return AddressReply(AddressError::kSyntax, false);
   }
   Parameters parameters(argument);
@@ -312,7 +323,9 @@ std::optional<ServerReply> ParseRcptCommand(std::string_view argument,
   }
   if (parameters.bad()) return Syntax("A parameter has wrong syntax");
   out.to = mailbox.Canonical();
-  out.domain_offset = out.to.size() - mailbox.domain.size();
+  const size_t domain = bare ? extensions.qualify_with.size() : mailbox.domain.size();
+  if (bare) Qualify(extensions, mailbox, out.to);
+  out.domain_offset = out.to.size() - domain;
   return std::nullopt;
 }
 

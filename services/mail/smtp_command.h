@@ -56,6 +56,8 @@ struct CommandExtensions {
   bool auth = false;
   bool verp = false;
   bool mt_priority = false;
+  // The domain of addresses that have none; empty: they are refused, but for Postmaster's.
+  std::string qualify_with;
 };
 
 enum class BodyParam : uint8_t { kNone, k7Bit, k8BitMime, kBinaryMime };

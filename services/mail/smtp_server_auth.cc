@@ -75,6 +75,7 @@ void SmtpServerSession::OnAuthLine(std::string_view line) {
 
 void SmtpServerSession::AnswerAuth(const ServerReply& reply) {
   if (reply.code == 334) {
+    if (options_->trace) TraceReply(334, {}, "(challenge hidden)");
     output_ += "334 ";
     output_ += absl::Base64Escape(reply.text);
     output_ += "\r\n";

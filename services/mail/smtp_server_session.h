@@ -42,6 +42,7 @@ struct SmtpServerOptions {
   uint64_t min_data_bytes_per_second = 0;
   Duration tls_timeout = std::chrono::seconds(60);  // of the handshake, as a whole
   bool offer_starttls = false;                      // where the listener has a certificate
+  bool trace = false;                               // calls SmtpServerHandler::OnTrace
   CommandExtensions extensions;
 };
 
@@ -53,6 +54,7 @@ enum class ClientFault : uint8_t {
   kTooManyErrors,    // of syntax, refusals, commands without a message
   kTooSlow,          // silent, below the least rate of data, or not reading
 };
+enum class SmtpTrace : uint8_t { kCommand, kReply };
 
 // What the session asks its owner. A question that returns a reply is answered; one that returns
 // nothing is answered later by SmtpServerSession::OnVerdict, and until then the session takes no
@@ -118,6 +120,10 @@ class SmtpServerHandler {
   // The client asked for TLS. Of what it sent behind the command `discarded` bytes were read, and
   // dropped: an attack where there are any (RFC 3207, CVE-2011-0411).
   virtual void OnStartTls(size_t discarded) { static_cast<void>(discarded); }
+  // For logs, where the options say so: a command as it came, without its end and without what may
+  // be a secret (responses and challenges of AUTH, words that are no command), or a reply with the
+  // CR LF between its lines. The client chose the bytes.
+  virtual void OnTrace(SmtpTrace, std::string_view /*text*/) {}
   // OnVerdict, ResumeBody or Shutdown changed what output(), wants_read(), deadline() or closing()
   // say.
   virtual void OnWake() {}
@@ -222,6 +228,9 @@ class SmtpServerSession {
   void OnAuthCommand(std::string_view argument);
   void OnAuthLine(std::string_view line);
   void AnswerAuth(const ServerReply& reply);
+  // smtp_server_trace.cc
+  void TraceLine(std::string_view line);
+  void TraceReply(int code, EnhancedCode enhanced, std::string_view text);
   // smtp_server_starttls.cc
   void OnStartTlsCommand(std::string_view argument);
   bool offers_tls() const { return tls_available_ && options_->offer_starttls && !secured_; }
@@ -232,6 +241,7 @@ class SmtpServerSession {
   void Answer(Question question, const ServerReply& reply);
   void Reply(int code, EnhancedCode enhanced, std::string_view text) {
     if (quiet_ && TakeQuietly(code, enhanced, text)) return;
+    if (options_->trace) TraceReply(code, enhanced, text);
     AppendReply(code, enhanced, text, output_);
   }
   void Reply(const ServerReply& reply) { Reply(reply.code, reply.enhanced, reply.text); }

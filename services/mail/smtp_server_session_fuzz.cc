@@ -1,5 +1,9 @@
 // Any bytes of a client: replies are well-formed lines, the handler's order of calls holds, memory
 // stays bounded, and the outcome depends neither on how the bytes are cut nor on when answers come.
+// Bytes 0x1D part the wire into layers. Where a handshake begins, the rest of its layer is what
+// came in clear behind STARTTLS, and the next layer is what TLS brings; in any other place the
+// layers follow one another.
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -11,6 +15,8 @@ namespace {
 
 using namespace sluice;        // NOLINT: a fuzzer is its own program
 using namespace sluice::mail;  // NOLINT
+
+constexpr char kLayer = '\x1d';
 
 class Handler : public SmtpServerHandler {
  public:
@@ -87,12 +93,16 @@ class Handler : public SmtpServerHandler {
     if (response == "m") return Give({334, {}, "more"});
     state_ = State::kIdle;
     if (response == "o") return Give({235, {2, 7, 0}, "in"});
-    return Give({535, {5, 7, 8}, "no"});
+    return Give({535, {5, 7, 8}, "no", std::chrono::seconds(2)});
   }
   void OnAuthCancel() override {
     log += "cancel\n";
     state_ = State::kIdle;
     held_.reset();
+  }
+  void OnStartTls(size_t) override {
+    SLUICE_CHECK(state_ == State::kIdle);
+    log += "starttls\n";
   }
   std::optional<ServerReply> TakeHeld() { return std::exchange(held_, std::nullopt); }
 
@@ -127,25 +137,45 @@ std::pair<std::string, std::string> Run(std::string_view wire, size_t chunk, boo
   options.extensions.chunking = true;
   options.extensions.binary_mime = true;
   options.extensions.smtp_utf8 = true;
+  options.extensions.require_tls = true;
+  options.offer_starttls = true;
   Handler handler(later);
   SmtpServerSession session(handler, options);
-  const MonotonicTime now{std::chrono::seconds(5)};
+  session.set_tls_available();
+  MonotonicTime now{std::chrono::seconds(5)};
   std::string output;
   auto drain = [&] {
     while (true) {
       output += session.output();
       session.Sent(now, session.output().size());
       std::optional<ServerReply> held = handler.TakeHeld();
-      if (!held) break;
-      session.OnVerdict(now, *held);
+      if (held) {
+        session.OnVerdict(now, *held);
+      } else if (!session.closing() && !session.wants_read() && session.deadline()) {
+        now = *session.deadline();  // an answer is held back
+        session.OnTimer(now);
+      } else {
+        break;
+      }
     }
   };
   session.Start(now);
   drain();
-  for (size_t at = 0; at < wire.size() && session.wants_read(); at += chunk) {
-    session.OnBytes(now, wire.substr(at, chunk));
-    drain();
-    SLUICE_CHECK(session.buffered_bytes() <= 4096 + 2 * chunk);
+  while (!wire.empty() && session.wants_read()) {
+    const size_t end = std::min(wire.find(kLayer), wire.size());
+    std::string_view layer = wire.substr(0, end);
+    wire.remove_prefix(std::min(end + 1, wire.size()));
+    while (!layer.empty() && session.wants_read() && !session.tls_handshake()) {
+      session.OnBytes(now, layer.substr(0, chunk));
+      layer.remove_prefix(std::min(chunk, layer.size()));
+      drain();
+      SLUICE_CHECK(session.buffered_bytes() <= 4096 + 2 * chunk);
+    }
+    if (!session.tls_handshake()) continue;
+    SLUICE_CHECK(!session.secured());
+    if (wire.empty()) break;
+    session.OnTlsReady(now);
+    SLUICE_CHECK(session.secured() && session.output().empty());
   }
   if (!session.closing()) session.OnEof(now);
   drain();

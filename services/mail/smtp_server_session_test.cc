@@ -85,6 +85,8 @@ void SetOption(const std::string& name, const std::string& value, SmtpServerOpti
     options.extensions.dsn = true;
   } else if (name == "mt_priority") {
     options.extensions.mt_priority = true;
+  } else if (name == "qualify_with") {
+    options.extensions.qualify_with = value;
   } else if (name == "smtp_utf8") {
     options.extensions.smtp_utf8 = true;
   } else {

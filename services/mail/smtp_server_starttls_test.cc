@@ -5,76 +5,23 @@
 #include <string>
 #include <utility>
 
-#include "services/mail/smtp_server_session.h"
+#include "services/mail/testing/smtp_server_side.h"
 
 namespace sluice::mail {
 namespace {
 
 using std::chrono::seconds;
 
-class Client final : public SmtpServerHandler {
- public:
-  explicit Client(bool offer = true, bool available = true) : session(*this, Options(offer)) {
-    if (available) session.set_tls_available();
-    session.Start(now);
-    Said();
-  }
-
-  SmtpServerOptions& Options(bool offer) {
+struct Client : SmtpServerSide {
+  explicit Client(bool offer = true, bool available = true) {
     options.host_name = "mx.test";
     options.offer_starttls = offer;
     options.tls_timeout = seconds(9);
     options.max_errors = 100;
-    return options;
+    if (available) session.set_tls_available();
+    session.Start(now);
+    Take();
   }
-  // In pieces of `step`, as long as the session reads: the answers.
-  std::string Say(std::string_view text, size_t step = SIZE_MAX) {
-    while (!text.empty() && session.wants_read() && !session.tls_handshake()) {
-      const std::string_view piece = text.substr(0, step);
-      text.remove_prefix(piece.size());
-      session.OnBytes(now, piece);
-    }
-    return Said();
-  }
-  std::string Said() {
-    std::string said(session.output());
-    session.Sent(now, said.size());
-    return said;
-  }
-
-  void OnHello(std::string_view name, bool) override { hello = name; }
-  std::string AuthMechanisms() override { return mechanisms; }
-  std::optional<ServerReply> OnAuth(std::string_view, std::optional<std::string_view>) override {
-    return ServerReply{235, {2, 7, 0}, "In"};
-  }
-  std::optional<ServerReply> OnMail(const MailCommand& mail) override {
-    last = mail;
-    ++mails;
-    return ServerReply{250, {2, 1, 0}, "OK"};
-  }
-  std::optional<ServerReply> OnRcpt(const RcptCommand&) override {
-    ++rcpts;
-    return ServerReply{250, {2, 1, 5}, "OK"};
-  }
-  std::optional<ServerReply> OnData() override { return ServerReply{354, {}, "Go"}; }
-  void OnBody(std::string_view) override {}
-  std::optional<ServerReply> OnMessageEnd(const MessageFacts&) override {
-    return ServerReply{250, {2, 0, 0}, "OK"};
-  }
-  void OnReset() override { ++resets; }
-  void OnStartTls(size_t bytes) override {
-    ++starttls;
-    discarded += bytes;
-  }
-
-  SmtpServerOptions options;
-  std::string mechanisms;
-  MailCommand last;
-  MonotonicTime now{seconds(1000)};
-  std::string hello;
-  int mails = 0, rcpts = 0, resets = 0, starttls = 0;
-  size_t discarded = 0;
-  SmtpServerSession session;
 };
 
 TEST(SmtpServerStartTls, OfferedOnlyWhereItCanBeHad) {
@@ -85,7 +32,7 @@ TEST(SmtpServerStartTls, OfferedOnlyWhereItCanBeHad) {
       EXPECT_EQ(offered, offer && available);
       EXPECT_EQ(client.Say("STARTTLS\r\n").substr(0, 3), offered ? "220" : "502");
       EXPECT_EQ(client.session.tls_handshake(), offered);
-      EXPECT_EQ(client.starttls, offered ? 1 : 0);
+      EXPECT_EQ(client.handler.starttls, offered ? 1 : 0);
     }
   }
 }
@@ -95,12 +42,12 @@ TEST(SmtpServerStartTls, ForgetsWhatWasSaidInClear) {
   client.Say("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n");
   EXPECT_EQ(client.Say("STARTTLS now\r\n").substr(0, 3), "501");
   EXPECT_EQ(client.Say("STARTTLS\r\n"), "220 2.0.0 Ready to start TLS\r\n");
-  EXPECT_EQ(client.resets, 1);
+  EXPECT_EQ(client.handler.resets, 1);
   EXPECT_TRUE(client.session.wants_read());
   EXPECT_FALSE(client.session.secured());
   client.session.OnTlsReady(client.now);
   EXPECT_TRUE(client.session.secured());
-  EXPECT_EQ(client.Said(), "");  // no second greeting
+  EXPECT_EQ(client.Take(), "");  // no second greeting
   EXPECT_EQ(client.Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "503");
   const std::string hello = client.Say("EHLO c.test\r\n");
   EXPECT_EQ(hello.substr(0, 3), "250");
@@ -112,7 +59,7 @@ TEST(SmtpServerStartTls, ForgetsWhatWasSaidInClear) {
 
 TEST(SmtpServerStartTls, WhoAuthenticatedInClearIsNobody) {
   Client client;
-  client.mechanisms = "PLAIN";
+  client.handler.mechanisms = "PLAIN";
   EXPECT_NE(client.Say("EHLO c.test\r\nAUTH PLAIN AAAA\r\n").find("235"), std::string::npos);
   EXPECT_NE(client.Say("AUTH PLAIN AAAA\r\n").find("503"), std::string::npos);
   client.Say("STARTTLS\r\n");
@@ -131,7 +78,7 @@ TEST(SmtpServerStartTls, RequireTlsIsForSessionsThatHaveIt) {
   EXPECT_NE(client.Say("EHLO c.test\r\n").find("250-REQUIRETLS\r\n"), std::string::npos);
   EXPECT_EQ(client.Say("MAIL FROM:<a@b.test> REQUIRETLS=x\r\n").substr(0, 3), "501");
   EXPECT_EQ(client.Say("MAIL FROM:<a@b.test> REQUIRETLS\r\n").substr(0, 3), "250");
-  EXPECT_TRUE(client.last.require_tls);
+  EXPECT_TRUE(client.handler.last_mail.require_tls);
 }
 
 TEST(SmtpServerStartTls, ClearTextBehindItIsDropped) {
@@ -145,14 +92,14 @@ TEST(SmtpServerStartTls, ClearTextBehindItIsDropped) {
     // What stood in later reads was never given to the session: the owner has begun TLS by then.
     client.session.OnBytes(client.now, "NOOP\r\nMAIL FROM:<evil@e.test>\r\n");
     client.session.OnTlsReady(client.now);
-    EXPECT_EQ(client.Said(), "") << step;
-    EXPECT_EQ(client.mails, 0) << step;
-    EXPECT_EQ(client.hello, "c.test") << step;
+    EXPECT_EQ(client.Take(), "") << step;
+    EXPECT_EQ(client.handler.mails, 0) << step;
+    EXPECT_EQ(client.handler.hello, "c.test") << step;
     EXPECT_EQ(client.Say("NOOP\r\n"), "250 2.0.0 OK\r\n") << step;
   }
   Client client;
   client.Say(injected);
-  EXPECT_EQ(client.discarded,
+  EXPECT_EQ(client.handler.discarded,
             injected.size() - std::string_view("EHLO c.test\r\nSTARTTLS\r\n").size());
 }
 
@@ -168,7 +115,7 @@ TEST(SmtpServerStartTls, AHandshakeThatTakesTooLongEndsWithoutAWord) {
   client.now += seconds(1);
   client.session.OnTimer(client.now);
   EXPECT_TRUE(client.session.closing());
-  EXPECT_EQ(client.Said(), "");
+  EXPECT_EQ(client.Take(), "");
 }
 
 TEST(SmtpServerStartTls, AClientThatLeavesInTheHandshake) {
@@ -180,7 +127,7 @@ TEST(SmtpServerStartTls, AClientThatLeavesInTheHandshake) {
 
 TEST(SmtpServerStartTls, ListenersThatBeginWithTlsGreetBehindTheHandshake) {
   Client outer;  // only for its handler
-  SmtpServerSession session(outer, outer.options);
+  SmtpServerSession session(outer.handler, outer.options);
   session.set_tls_available();
   session.ExpectTls(outer.now);
   EXPECT_TRUE(session.tls_handshake());

@@ -64,6 +64,13 @@ class TlsSession {
   // Also of a resumed session, on the client's side.
   std::vector<std::string> PeerChain() const;
 
+  // What ties something above to this connection (RFC 5056), from kOpen on; empty where there is
+  // none. tls-exporter (RFC 9266 wants TLS 1.3, or 1.2 with the extended master secret):
+  bool has_exporter_binding() const;
+  std::string ExporterBinding() const;
+  // tls-server-end-point (RFC 5929 4): none of a resumed session, whose certificate is not shown.
+  std::string ServerEndPointBinding() const;
+
   SSL* ssl() { return ssl_; }
 
   // For client contexts: how the peer's certificate counts, before Start.

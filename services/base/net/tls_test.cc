@@ -229,6 +229,34 @@ TEST_F(TlsTest, ResumesBothVersionsAndForgetsWithItsBound) {
   }
 }
 
+// RFC 9266, RFC 5929 4: both ends have the same, no two connections do, and a certificate has its
+// own.
+TEST_F(TlsTest, ChannelBindingsAreWhatBothEndsSee) {
+  for (const bool rsa : {false, true}) {
+    for (const bool tls1_3 : {false, true}) {
+      auto server = Server(
+          {.certificates = {Issue("server.pem", {.rsa = rsa})}, .protocols = {.tls1_3 = tls1_3}});
+      auto client = Client({.max_cached_sessions = 2});
+      const TlsClientTarget target{.server_name = "mx.test", .session_key = "mx.test 25"};
+      EXPECT_EQ(server->NewSession()->ExporterBinding(), "");
+      Connect(*server, *client, target);
+      ASSERT_TRUE(open());
+      const std::string exporter = server_.tls->ExporterBinding();
+      EXPECT_TRUE(server_.tls->has_exporter_binding());
+      EXPECT_EQ(exporter.size(), 32u);
+      EXPECT_EQ(client_.tls->ExporterBinding(), exporter);
+      const std::string end_point = server_.tls->ServerEndPointBinding();
+      EXPECT_EQ(end_point.size(), 32u);  // SHA-256, as it signs
+      EXPECT_EQ(client_.tls->ServerEndPointBinding(), end_point);
+      Connect(*server, *client, target);
+      EXPECT_TRUE(server_.tls->facts().resumed);
+      EXPECT_EQ(client_.tls->ExporterBinding(), server_.tls->ExporterBinding());
+      EXPECT_NE(server_.tls->ExporterBinding(), exporter);
+      EXPECT_EQ(server_.tls->ServerEndPointBinding(), "");
+    }
+  }
+}
+
 TEST_F(TlsTest, TicketsOutliveTheirKeyOnce) {
   auto server = Server(NewCertificate{});
   auto client = Client();

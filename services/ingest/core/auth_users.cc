@@ -3,6 +3,8 @@
 #include <optional>
 #include <utility>
 
+#include "services/mail/sasl_prep.h"
+
 namespace sluice::ingest {
 namespace {
 
@@ -22,9 +24,12 @@ std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::P
   std::shared_ptr<AuthUsers> users(new AuthUsers);
   users->policy_ = std::move(policy);
   bool any = false;
-  const auto add = [&](const std::optional<mail::SaslCredential>& credential) {
+  const auto add = [&](const std::string& name,
+                       const std::optional<mail::SaslCredential>& credential) {
     if (!credential) return;
     any = true;
+    std::optional<std::string> prepared = mail::SaslPrep(name);
+    if (prepared && *prepared != name) users->written_.emplace(*std::move(prepared), name);
     users->any_scram_ |= credential->serves_scram();
     users->any_cram_ |= credential->serves_cram_md5();
   };
@@ -32,21 +37,22 @@ std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::P
     users->file_ = users->policy_->FindAuthFile(auth_file);
     if (users->file_ != nullptr) {
       for (const auto& [name, hash] : users->file_->hashes()) {
-        add(mail::SaslCredential::FromHash(hash));
+        add(name, mail::SaslCredential::FromHash(hash));
       }
     }
   }
   for (const policy::v1::SmtpUserSection* user : users->policy_->smtp_users()) {
-    add(CredentialOf(*user));
+    add(user->name(), CredentialOf(*user));
   }
   if (!any) return nullptr;
   return users;
 }
 
-std::shared_ptr<const mail::SaslCredential> AuthUsers::Find(std::string_view name) const {
+std::shared_ptr<const mail::SaslCredential> AuthUsers::Find(std::string_view prepared) const {
+  const std::string name = ConfiguredName(std::string(prepared));
   std::optional<mail::SaslCredential> credential;
   if (file_ != nullptr) {
-    const auto found = file_->hashes().find(std::string(name));
+    const auto found = file_->hashes().find(name);
     if (found != file_->hashes().end()) {
       credential = mail::SaslCredential::FromHash(found->second);
     }
@@ -59,17 +65,18 @@ std::shared_ptr<const mail::SaslCredential> AuthUsers::Find(std::string_view nam
   return std::make_shared<const mail::SaslCredential>(*std::move(credential));
 }
 
-std::string_view AuthUsers::SourceOf(std::string_view name) const {
-  const policy::v1::SmtpUserSection* const user = policy_->FindSmtpUser(name);
-  return user == nullptr ? std::string_view() : std::string_view(user->source());
+std::string AuthUsers::ConfiguredName(const std::string& prepared) const {
+  const auto found = written_.find(prepared);
+  return found == written_.end() ? prepared : found->second;
 }
 
-std::string AuthUsers::Mechanisms(bool with_plain) const {
+std::string AuthUsers::Mechanisms(bool with_plain, bool can_bind) const {
   std::string names;
   const auto add = [&](std::string_view name) {
     if (!names.empty()) names += ' ';
     names += name;
   };
+  if (any_scram_ && can_bind) add("SCRAM-SHA-256-PLUS");
   if (any_scram_) add("SCRAM-SHA-256");
   if (any_cram_) add("CRAM-MD5");
   if (with_plain) {

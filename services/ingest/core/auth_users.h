@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/container/flat_hash_map.h"
 #include "services/config/policy_view.h"
 #include "services/mail/sasl_server.h"
 
@@ -17,19 +18,23 @@ class AuthUsers final : public mail::SaslUsers {
   static std::shared_ptr<const AuthUsers> Make(std::shared_ptr<const config::PolicyView> policy,
                                                std::string_view auth_file);
 
+  // `name` is prepared (mail/sasl_prep.h).
   std::shared_ptr<const mail::SaslCredential> Find(std::string_view name) const override;
-  // The named source that holds for a user; empty: none.
-  std::string_view SourceOf(std::string_view name) const;
+  // The name of a user as it was written, which Find's prepared form may not be.
+  std::string ConfiguredName(const std::string& prepared) const;
 
-  // What can succeed, for one user at least: "SCRAM-SHA-256 CRAM-MD5 PLAIN LOGIN". PLAIN and LOGIN
-  // show the password to the network.
-  std::string Mechanisms(bool with_plain) const;
+  // What can succeed, for one user at least: "SCRAM-SHA-256-PLUS SCRAM-SHA-256 CRAM-MD5 PLAIN
+  // LOGIN". PLAIN and LOGIN show the password to the network; the first wants a TLS connection to
+  // bind to.
+  std::string Mechanisms(bool with_plain, bool can_bind) const;
 
  private:
   AuthUsers() = default;
 
   std::shared_ptr<const config::PolicyView> policy_;
   const policy::v1::AuthFileSection* file_ = nullptr;
+  // By prepared name, where the written one is another.
+  absl::flat_hash_map<std::string, std::string> written_;
   bool any_scram_ = false;
   bool any_cram_ = false;
 };

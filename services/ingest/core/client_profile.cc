@@ -63,6 +63,7 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
     profile->users = AuthUsers::Make(policy, client.auth_plain());
   }
   offered.auth = profile->users != nullptr;
+  profile->smtp.trace = client.log_commands();
   if (client.has_allow_starttls()) profile->smtp.offer_starttls = client.allow_starttls();
   profile->may_relay = client.allow_relay() || client.allow_submission();
   offered.require_tls = true;  // the session offers it over TLS
@@ -77,6 +78,9 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
                          client.add_date_header() == "yes" || profile->dates_override;
   if (!client.pattern_list().empty()) {
     profile->patterns = tables->FindPatternList(client.pattern_list());
+  }
+  if (!client.has_auto_qualify_domain() || client.auto_qualify_domain()) {
+    offered.qualify_with = tables->local_domain();
   }
   profile->tables = std::move(tables);
   const std::string_view name = client.default_virtual_mta().empty()

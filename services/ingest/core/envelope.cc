@@ -217,7 +217,7 @@ std::optional<mail::ServerReply> AddRecipient(const ClientProfile& profile,
   // A quoted local part may hold "@"; the domain never does.
   if (rcpt.rfind('@') == std::string::npos) {
     rcpt += '@';
-    rcpt += profile.smtp.host_name;
+    rcpt += profile.tables->local_domain();
   }
   common::v1::Delivery* const delivery = message.add_deliveries()->mutable_delivery();
   delivery->set_rcpt_given(address.data(), address.size());

@@ -13,6 +13,8 @@ namespace {
 
 // Distinct settings that are remembered; a policy view has few.
 constexpr size_t kMaxProfiles = 4096;
+// Of a command or a reply in a log.
+constexpr size_t kMaxTraceBytes = 1024;
 
 IngestOptions WithRandom(IngestOptions options) {
   if (options.random == 0) {
@@ -123,6 +125,27 @@ void Ingest::NoteConnectionEnd(std::string_view client, std::string_view listene
                       {"listener", listener},
                       {"ms", std::chrono::duration_cast<std::chrono::milliseconds>(lasted).count()},
                       {"messages", messages}});
+}
+
+void Ingest::NoteTrace(std::string_view client, bool reply, std::string_view text) {
+  if (options_.log == nullptr) return;
+  options_.log->Info(reply ? "smtp_reply" : "smtp_command", "",
+                     {{"client", client}, {"text", text.substr(0, kMaxTraceBytes)}});
+}
+
+void Ingest::NoteTls(std::string_view client, std::string_view listener, const TlsFacts& facts,
+                     std::string_view user, std::string_view problem) {
+  if (options_.log == nullptr) return;
+  options_.log->Write(problem.empty() ? LogLevel::kInfo : LogLevel::kWarn,
+                      problem.empty() ? "client_tls" : "client_tls_failed", problem,
+                      {{"client", client},
+                       {"listener", listener},
+                       {"version", facts.version},
+                       {"cipher", facts.cipher},
+                       {"server_name", facts.server_name},
+                       {"resumed", facts.resumed},
+                       {"subject", facts.peer_subject},
+                       {"user", user}});
 }
 
 void Ingest::NoteRefusal(std::string_view step, std::string_view client, int code,

@@ -13,6 +13,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/functional/any_invocable.h"
 #include "services/base/executor.h"
+#include "services/base/net/tls_facts.h"
 #include "services/config/policy_view.h"
 #include "services/ingest/core/auth_failures.h"
 #include "services/ingest/core/client_profile.h"
@@ -144,6 +145,11 @@ class Ingest {
   void NoteConnection(std::string_view client, std::string_view listener);
   void NoteConnectionEnd(std::string_view client, std::string_view listener, Duration lasted,
                          uint32_t messages);
+  // For log-commands.
+  void NoteTrace(std::string_view client, bool reply, std::string_view text);
+  // For log-tls: how a client's handshake ended; `problem` is empty where it was done.
+  void NoteTls(std::string_view client, std::string_view listener, const TlsFacts& facts,
+               std::string_view user, std::string_view problem);
   void NoteRefusal(std::string_view step, std::string_view client, int code, std::string_view text);
   SlowWork* slow_work() { return options_.slow_work; }
   AuthFailures& auth_failures() {

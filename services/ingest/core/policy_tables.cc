@@ -23,13 +23,15 @@ std::string_view DomainOf(std::string_view address) {
 }  // namespace
 
 PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_name)
-    : policy_(policy), host_name_(Lower(host_name)) {
+    : policy_(policy),
+      local_domain_(Lower(
+          policy.global().domain_suffix().empty() ? host_name : policy.global().domain_suffix())) {
   const policy::v1::GlobalSettings& global = policy.global();
   for (const policy::v1::Alias& alias : global.aliases()) {
     std::string target = alias.target();
     const size_t at = target.rfind('@');
     if (at == target.npos) {
-      target += "@" + host_name_;
+      target += "@" + local_domain_;
     } else {
       target = target.substr(0, at + 1) + Lower(std::string_view(target).substr(at + 1));
     }
@@ -57,7 +59,7 @@ const std::string* PolicyTables::FindAlias(std::string_view address) const {
   const std::string lower = Lower(address);
   if (const auto found = aliases_.find(lower); found != aliases_.end()) return &found->second;
   const std::string_view domain = DomainOf(lower);
-  if (!domain.empty() && domain != host_name_) return nullptr;
+  if (!domain.empty() && domain != local_domain_) return nullptr;
   const size_t local = domain.empty() ? lower.size() : lower.size() - domain.size() - 1;
   const auto found = aliases_.find(lower.substr(0, local));
   return found == aliases_.end() ? nullptr : &found->second;
@@ -76,7 +78,8 @@ std::optional<std::string> PolicyTables::Resolve(std::string_view address) const
   for (int step = 0; step <= kMaxAliasSteps; ++step) {
     const std::string* const next = FindAlias(at);
     // "postmaster" that goes to postmaster@here is no loop.
-    if (next == nullptr || *next == at || *next == at + "@" + host_name_) return next ? *next : at;
+    if (next == nullptr || *next == at || *next == at + "@" + local_domain_)
+      return next ? *next : at;
     at = *next;
   }
   return std::nullopt;

@@ -23,8 +23,11 @@ inline constexpr int kMaxAliasSteps = 10;
 // policy outlives it.
 class PolicyTables {
  public:
-  // `host_name` is the domain of addresses that have none.
+  // `host_name` is the domain of addresses that have none, unless policy has a domain-suffix.
   PolicyTables(const config::PolicyView& policy, std::string host_name);
+
+  // The domain of addresses that have none, in lower case.
+  const std::string& local_domain() const { return local_domain_; }
 
   // relay-domain, relay-address and the sources of aliases: every client may send there. `address`
   // is canonical.
@@ -44,7 +47,7 @@ class PolicyTables {
   const std::string* FindAlias(std::string_view address) const;
 
   const config::PolicyView& policy_;
-  const std::string host_name_;
+  const std::string local_domain_;
   absl::flat_hash_map<std::string, std::string> aliases_;  // lower case to canonical
   absl::flat_hash_map<std::string, std::string> vmta_by_ip_;
   absl::flat_hash_set<std::string> relay_domains_;

@@ -21,11 +21,13 @@ bool Has(std::string_view names, std::string_view wanted) {
 }  // namespace
 
 SmtpAuth::SmtpAuth(Ingest& ingest, std::shared_ptr<const ClientProfile> profile,
-                   std::string client_ip, bool encrypted, Owner& owner)
+                   std::string client_ip, Protection protection, mail::SaslChannelBindings bindings,
+                   Owner& owner)
     : ingest_(ingest),
       profile_(std::move(profile)),
       client_ip_(std::move(client_ip)),
-      encrypted_(encrypted),
+      protection_(protection),
+      bindings_(std::move(bindings)),
       owner_(owner) {}
 
 SmtpAuth::~SmtpAuth() {
@@ -34,17 +36,18 @@ SmtpAuth::~SmtpAuth() {
   if (open_) Fail({});
 }
 
-std::string SmtpAuth::Mechanisms(const ClientProfile& profile, bool encrypted) {
+std::string SmtpAuth::Mechanisms(const ClientProfile& profile, Protection protection) {
   const policy::v1::ClientSettings& client = *profile.settings;
   if (profile.users == nullptr || (client.has_allow_auth() && !client.allow_auth())) return "";
-  if (!encrypted && client.require_starttls_before_auth()) return "";
-  return profile.users->Mechanisms(encrypted || client.allow_unencrypted_plain_auth());
+  if (!protection.encrypted && client.require_starttls_before_auth()) return "";
+  return profile.users->Mechanisms(protection.encrypted || client.allow_unencrypted_plain_auth(),
+                                   protection.can_bind);
 }
 
 std::optional<mail::ServerReply> SmtpAuth::Start(std::string_view mechanism,
                                                  std::optional<std::string_view> initial) {
-  if (!Has(Mechanisms(*profile_, encrypted_), mechanism)) {
-    if (!encrypted_ && Has(Mechanisms(*profile_, true), mechanism)) {
+  if (!Has(Mechanisms(*profile_, protection_), mechanism)) {
+    if (!protection_.encrypted && Has(Mechanisms(*profile_, {true, true}), mechanism)) {
       return mail::ServerReply{538, {5, 7, 11}, "Encryption is required for this mechanism"};
     }
     return mail::ServerReply{504, {5, 5, 4}, "This mechanism is not offered"};
@@ -56,8 +59,9 @@ std::optional<mail::ServerReply> SmtpAuth::Start(std::string_view mechanism,
         454, {4, 7, 0}, "Too many failed authentications from your network, try again later"};
   }
   open_ = true;
-  server_ = mail::SaslServer::Make(mechanism, {profile_->users.get(), profile_->smtp.host_name,
-                                               ingest_.NextNonce(), ingest_.secret()});
+  server_ = mail::SaslServer::Make(
+      mechanism, {profile_->users.get(), profile_->smtp.host_name, ingest_.NextNonce(),
+                  ingest_.secret(), std::move(bindings_)});
   return Take(server_->Start(initial));
 }
 

@@ -27,20 +27,26 @@ class SmtpAuth {
     ~Owner() = default;
   };
 
+  struct Protection {
+    bool encrypted = false;
+    bool can_bind = false;  // to the TLS connection, for SCRAM-SHA-256-PLUS
+  };
+
+  // `bindings` are there where can_bind says so.
   SmtpAuth(Ingest& ingest, std::shared_ptr<const ClientProfile> profile, std::string client_ip,
-           bool encrypted, Owner& owner);
+           Protection protection, mail::SaslChannelBindings bindings, Owner& owner);
   ~SmtpAuth();
 
   // What a client may try as the session is; empty: nothing.
-  static std::string Mechanisms(const ClientProfile& profile, bool encrypted);
+  static std::string Mechanisms(const ClientProfile& profile, Protection protection);
 
   // The next reply, or nothing where it comes later: 334 with a challenge, 235, or a refusal.
   std::optional<mail::ServerReply> Start(std::string_view mechanism,
                                          std::optional<std::string_view> initial);
   std::optional<mail::ServerReply> OnResponse(std::string_view response);
 
-  // Who it is, after 235.
-  const std::string& user() const { return server_->user(); }
+  // Who it is, after 235, as the configuration writes it.
+  std::string user() const { return profile_->users->ConfiguredName(server_->user()); }
 
  private:
   std::optional<mail::ServerReply> Take(mail::SaslStep step);
@@ -50,7 +56,8 @@ class SmtpAuth {
   Ingest& ingest_;
   const std::shared_ptr<const ClientProfile> profile_;
   const std::string client_ip_;
-  const bool encrypted_;
+  const Protection protection_;
+  mail::SaslChannelBindings bindings_;
   Owner& owner_;
   std::unique_ptr<mail::SaslServer> server_;
   bool open_ = false;  // begun, and neither failed nor succeeded

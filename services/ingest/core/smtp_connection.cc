@@ -83,22 +83,33 @@ void SmtpConnection::OnStartTls(size_t discarded) {
   ingest_.mutable_counters().starttls_injections.fetch_add(1, std::memory_order_relaxed);
 }
 
-void SmtpConnection::OnTlsReady(const TlsFacts& facts, std::string user) {
+void SmtpConnection::OnTlsReady(const TlsFacts& facts, std::string user, bool can_bind) {
   IngestCounters& counters = ingest_.mutable_counters();
   counters.tls_connections.fetch_add(1, std::memory_order_relaxed);
   if (facts.resumed) counters.tls_resumed.fetch_add(1, std::memory_order_relaxed);
   tls_ = facts;
+  can_bind_ = can_bind;
   tls_text_ = facts.version + " " + facts.cipher;
   hello_.clear();
   claimed_hello_.clear();
   extended_ = false;
+  if (profile_->settings->log_tls()) {
+    ingest_.NoteTls(peer_.client_ip, peer_.listener, facts, user, "");
+  }
   if (!user.empty()) counters.auth_succeeded.fetch_add(1, std::memory_order_relaxed);
   // What was said in clear does not count any more.
   if (!user.empty() || !user_.empty()) BecomeUser(std::move(user));
   session_.OnTlsReady(ingest_.now());
 }
 
-void SmtpConnection::OnTlsFailed() {
+void SmtpConnection::OnTrace(mail::SmtpTrace kind, std::string_view text) {
+  ingest_.NoteTrace(peer_.client_ip, kind == mail::SmtpTrace::kReply, text);
+}
+
+void SmtpConnection::OnTlsFailed(std::string_view problem) {
+  if (profile_->settings->log_tls()) {
+    ingest_.NoteTls(peer_.client_ip, peer_.listener, {}, "", problem);
+  }
   ingest_.mutable_counters().tls_failures.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -433,13 +444,15 @@ void SmtpConnection::Forget() {
 }
 
 std::string SmtpConnection::AuthMechanisms() {
-  return SmtpAuth::Mechanisms(*profile_, encrypted());
+  return SmtpAuth::Mechanisms(*profile_, protection());
 }
 
 std::optional<mail::ServerReply> SmtpConnection::OnAuth(std::string_view mechanism,
                                                         std::optional<std::string_view> initial) {
-  auth_ = std::make_unique<SmtpAuth>(ingest_, profile_, peer_.client_ip, encrypted(),
-                                     static_cast<SmtpAuth::Owner&>(*this));
+  auth_ = std::make_unique<SmtpAuth>(
+      ingest_, profile_, peer_.client_ip, protection(),
+      can_bind_ ? driver_.ChannelBindings() : mail::SaslChannelBindings(),
+      static_cast<SmtpAuth::Owner&>(*this));
   auto reply = auth_->Start(mechanism, initial);
   Settle(reply);
   return reply;

@@ -34,6 +34,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
     // session() has news that no call of the driver's caused: output, end, another deadline. The
     // connection must not be destroyed within.
     virtual void OnWake() = 0;
+    // Of the client's own TLS connection; asked at AUTH alone.
+    virtual mail::SaslChannelBindings ChannelBindings() { return {}; }
 
    protected:
     ~Driver() = default;
@@ -48,10 +50,11 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   mail::SmtpServerSession& session() { return session_; }
   const ClientProfile& profile() const { return *profile_; }
   // The handshake that session().tls_handshake() asked for is done.
-  // `user`: whom the client's certificate makes it; empty: nobody.
-  void OnTlsReady(const TlsFacts& facts, std::string user = "");
+  // `user`: whom the client's certificate makes it; empty: nobody. `can_bind`: Driver has
+  // ChannelBindings.
+  void OnTlsReady(const TlsFacts& facts, std::string user = "", bool can_bind = false);
   // It failed, or the driver gave it up.
-  void OnTlsFailed();
+  void OnTlsFailed(std::string_view problem);
 
  private:
   void OnHello(std::string_view name, bool extended) override;
@@ -73,6 +76,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   bool OffersXclient() override;
   mail::ServerReply OnXclient(const mail::XclientCommand& xclient) override;
   void OnStartTls(size_t discarded) override;
+  void OnTrace(mail::SmtpTrace kind, std::string_view text) override;
   void OnWake() override { driver_.OnWake(); }
 
   void OnSubmissionWritable() override;
@@ -97,7 +101,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void TryHeader();
   void BeginLarge();
   void AppendLarge(std::string_view text);
-  bool encrypted() const { return tls_.has_value(); }
+  SmtpAuth::Protection protection() const { return {tls_.has_value(), can_bind_}; }
   // Header work and the choice of virtual MTA; the refusal where there is one.
   std::optional<mail::ServerReply> FinishHeader(size_t header_end);
   void FillMessage(const MessageFacts& facts);
@@ -123,6 +127,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::optional<MonotonicTime> began_;          // where the connection is logged
   std::optional<mail::ServerReply> held_back_;  // until the timer
   TimerId held_back_timer_ = 0;
+  bool can_bind_ = false;                  // SCRAM-SHA-256-PLUS
   std::unique_ptr<SmtpAuth> auth_;         // an exchange is on its way
   std::string user_;                       // who authenticated; empty: nobody
   std::vector<std::string> user_sources_;  // named sources that hold for the user

@@ -4,84 +4,18 @@
 #include <string>
 
 #include "gtest/gtest.h"
-#include "services/base/log/log.h"
-#include "services/base/testing/manual_executor.h"
-#include "services/ingest/core/smtp_connection.h"
-#include "services/ingest/testing/fake_policy.h"
-#include "services/ingest/testing/fake_shard.h"
+#include "services/ingest/testing/ingest_fixture.h"
 #include "services/mail/message_id.h"
 
 namespace sluice::ingest {
 namespace {
 
 using testing::FakePolicy;
-using testing::FakeShard;
+using testing::SmtpClient;
 
 constexpr char kListener[] = "127.0.0.1:587";
 
-class Client final : public SmtpConnection::Driver {
- public:
-  Client(Ingest& ingest, sluice::testing::ManualExecutor& executor, const std::string& ip,
-         const std::string& listener)
-      : executor_(executor), connection_(ingest, {ip, "127.0.0.1", listener}, *this) {
-    connection_.Start();
-    Drain();
-  }
-  std::string Say(std::string_view text) {
-    heard_.clear();
-    connection_.session().OnBytes(executor_.clock().Now(), text);
-    executor_.RunPosted();
-    Drain();
-    return heard_;
-  }
-  std::string HearAfter(Duration time) {
-    heard_.clear();
-    executor_.Advance(time);
-    Drain();
-    return heard_;
-  }
-  const std::string& heard() const { return heard_; }
-  void OnWake() override { Drain(); }
-  SmtpConnection& connection() { return connection_; }
-
- private:
-  void Drain() {
-    const std::string_view output = connection_.session().output();
-    heard_ += output;
-    connection_.session().Sent(executor_.clock().Now(), output.size());
-  }
-  sluice::testing::ManualExecutor& executor_;
-  std::string heard_;
-  SmtpConnection connection_;
-};
-
-class SmtpRulesTest : public ::testing::Test {
- protected:
-  std::unique_ptr<Client> Connect(const std::string& ip = "127.0.0.1",
-                                  const std::string& listener = "127.0.0.1:25") {
-    if (ingest_ == nullptr) {
-      IngestOptions options;
-      options.random = 42;
-      options.log = log_.get();
-      ingest_ = std::make_unique<Ingest>(
-          executor_, options,
-          std::vector<ShardEndpoint>{{"shard-0", &shard_.enqueue(), &shard_.upload()}}, policy_);
-      ingest_->Start();
-      executor_.RunPosted();
-    }
-    return std::make_unique<Client>(*ingest_, executor_, ip, listener);
-  }
-
-  sluice::testing::ManualExecutor executor_;
-  std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
-  FakeShard shard_;
-  std::vector<std::string> lines_;
-  std::unique_ptr<Log> log_ = std::make_unique<Log>(
-      LogOptions{.service = "t",
-                 .sink = [this](std::string_view line) { lines_.emplace_back(line); }},
-      executor_.clock());
-  std::unique_ptr<Ingest> ingest_;
-};
+class SmtpRulesTest : public testing::IngestFixture {};
 
 TEST_F(SmtpRulesTest, AListenersSourceHoldsForWhoComesByIt) {
   policy_->listeners[kListener].set_source("{submission}");
@@ -143,7 +77,7 @@ TEST_F(SmtpRulesTest, ATransientErrorEndsTheSessionWhereThatIsSaid) {
   policy_->loopback->set_disconnect_on_transient_error(true);
   auto client = Connect();
   client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\n");
-  shard_.outcome = queue::v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
+  shard().outcome = queue::v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
   EXPECT_TRUE(client->Say("DATA\r\n").starts_with("354"));
   EXPECT_TRUE(client->Say("x\r\n.\r\n").starts_with("421 4.3.1"));
   EXPECT_TRUE(client->connection().session().closing());
@@ -192,7 +126,7 @@ TEST_F(SmtpRulesTest, GreetingAndTimesAreThoseOfTheClient) {
 }
 
 TEST_F(SmtpRulesTest, ReceivedSaysAsMuchAsItMay) {
-  const auto send = [&](Client& client) {
+  const auto send = [&](SmtpClient& client) {
     client.Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
     return client.Say("Received: one\r\nReceived: two\r\nX-Virtual-MTA: default\r\n\r\nx\r\n.\r\n");
   };
@@ -202,24 +136,24 @@ TEST_F(SmtpRulesTest, ReceivedSaysAsMuchAsItMay) {
   auto client = Connect();
   client->Say("EHLO c.test\r\n");
   EXPECT_TRUE(send(*client).starts_with("250"));
-  ASSERT_EQ(shard_.taken.size(), 1u);
-  EXPECT_TRUE(shard_.taken[0].body.starts_with("Received: by mx.test (Sluice) with ESMTP id "));
-  EXPECT_EQ(shard_.taken[0].body.find("127.0.0.1"), std::string::npos);
-  EXPECT_NE(shard_.taken[0].body.find("\r\nX-Virtual-MTA: default\r\n"), std::string::npos);
+  ASSERT_EQ(shard().taken.size(), 1u);
+  EXPECT_TRUE(shard().taken[0].body.starts_with("Received: by mx.test (Sluice) with ESMTP id "));
+  EXPECT_EQ(shard().taken[0].body.find("127.0.0.1"), std::string::npos);
+  EXPECT_NE(shard().taken[0].body.find("\r\nX-Virtual-MTA: default\r\n"), std::string::npos);
 
   auto next = std::make_shared<FakePolicy>();
   next->loopback->set_add_received_header(false);
   next->loopback->set_max_message_hops(2);
   ingest_->SetPolicy(next);
   EXPECT_TRUE(send(*client).starts_with("250"));
-  ASSERT_EQ(shard_.taken.size(), 2u);
-  EXPECT_TRUE(shard_.taken[1].body.starts_with("Received: one\r\n"));
+  ASSERT_EQ(shard().taken.size(), 2u);
+  EXPECT_TRUE(shard().taken[1].body.starts_with("Received: one\r\n"));
 
   auto strict = std::make_shared<FakePolicy>();
   strict->loopback->set_max_message_hops(1);
   ingest_->SetPolicy(strict);
   EXPECT_TRUE(send(*client).starts_with("554 5.4.6"));
-  EXPECT_EQ(shard_.taken.size(), 2u);
+  EXPECT_EQ(shard().taken.size(), 2u);
 }
 
 TEST_F(SmtpRulesTest, AddedAndRemovedFieldsAreCounted) {
@@ -230,8 +164,8 @@ TEST_F(SmtpRulesTest, AddedAndRemovedFieldsAreCounted) {
   auto client = Connect();
   client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
   client->Say("Received: from far\r\nSubject: s\r\n\r\nbody\r\n.\r\n");
-  ASSERT_EQ(shard_.taken.size(), 1u);
-  const auto& [message, body] = shard_.taken[0];
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& [message, body] = shard().taken[0];
   const std::string id = mail::FormatMessageId(message.message().id());
   EXPECT_EQ(body,
             "Received: from c ([127.0.0.1])\r\n\tby mx.test (Sluice) with ESMTP id " + id +
@@ -245,6 +179,70 @@ TEST_F(SmtpRulesTest, AddedAndRemovedFieldsAreCounted) {
   ASSERT_EQ(message.deliveries_size(), 2);
   EXPECT_EQ(message.deliveries(1).delivery().rcpt(), "archive@z.test");
   EXPECT_EQ(ingest_->counters().recipients_accepted, 1u);
+}
+
+TEST_F(SmtpRulesTest, AddressesWithoutADomainGetTheSystemsOrAreRefused) {
+  policy_->others->set_auto_qualify_domain(false);
+  const auto send = [&](const std::string& ip) {
+    return Connect(ip)->Say(
+        "EHLO c\r\nMAIL FROM:<a>\r\nRSET\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x>\r\n"
+        "DATA\r\nS: 1\r\n\r\n.\r\n");
+  };
+  // On by default.
+  send("127.0.0.1");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().rcpt(), "x@mx.test");
+  EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().rcpt_given(), "x@mx.test");
+  const std::string refused = send("192.0.2.1");
+  EXPECT_NE(refused.find("\r\n501 5.1.7 "), std::string::npos) << refused;
+  EXPECT_NE(refused.find("\r\n501 5.1.3 "), std::string::npos) << refused;
+  auto next = std::make_shared<FakePolicy>();
+  next->global_settings.set_domain_suffix("Corp.test");
+  auto& alias = *next->global_settings.add_aliases();
+  alias.set_source("x");
+  alias.set_target("root");
+  ingest_->SetPolicy(next);
+  auto client = Connect();
+  client->Say("EHLO c\r\nMAIL FROM:<a>\r\nRCPT TO:<x>\r\nRCPT TO:<y>\r\nRCPT TO:<Postmaster>\r\n");
+  client->Say("DATA\r\nS: 1\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 2u);
+  const auto& message = shard().taken[1].message;
+  EXPECT_EQ(message.message().mail_from(), "a@corp.test");
+  EXPECT_EQ(message.deliveries(0).delivery().rcpt(), "root@corp.test");
+  EXPECT_EQ(message.deliveries(1).delivery().rcpt(), "y@corp.test");
+  EXPECT_EQ(message.deliveries(2).delivery().rcpt(), "Postmaster@corp.test");
+}
+
+TEST_F(SmtpRulesTest, CommandsAndTlsAreLoggedWhereThatIsSaidAndSecretsNever) {
+  for (const bool on : {false, true}) {
+    auto policy = std::make_shared<FakePolicy>();
+    auto& user = policy->users.emplace_back();
+    user.set_name("u");
+    user.set_password("sesame");
+    policy->loopback->set_log_commands(on);
+    policy->loopback->set_log_tls(on);
+    if (ingest_ == nullptr) Start();
+    ingest_->SetPolicy(policy);
+    lines_.clear();
+    auto client = Connect();
+    client->session().ExpectTls(executor_.clock().Now());
+    client->connection().OnTlsReady({.version = "TLSv1.3", .cipher = "TLS_X"}, "");
+    client->Say(
+        "EHLO c\r\nAUTH PLAIN AHUAc2VzYW1l\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\n");
+    client->Say("DATA\r\nSubject: hush\r\n\r\n.\r\n");
+    client->connection().OnTlsFailed("no shared cipher");
+    std::string all;
+    for (const std::string& line : lines_) all += line + "\n";
+    const auto has = [&](const char* text) { return all.find(text) != all.npos; };
+    EXPECT_EQ(has("smtp_command"), on) << all;
+    EXPECT_EQ(has("RCPT TO:<x@y.test>"), on) << all;
+    EXPECT_EQ(has("smtp_reply"), on) << all;
+    EXPECT_EQ(has("235 2.7.0"), on) << all;
+    EXPECT_EQ(has("TLSv1.3"), on) << all;
+    EXPECT_EQ(has("no shared cipher"), on) << all;
+    for (const char* secret : {"sesame", "AHUAc2VzYW1l", "hush"}) EXPECT_FALSE(has(secret)) << all;
+  }
+  EXPECT_EQ(shard().taken.size(), 2u);
 }
 
 }  // namespace

@@ -157,7 +157,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
       const auto found = tls_.users->find(facts.peer_fingerprint);
       if (found != tls_.users->end()) user = found->second;
     }
-    smtp_->OnTlsReady(facts, std::move(user));
+    smtp_->OnTlsReady(facts, std::move(user), tcp_.tls()->has_exporter_binding());
     if (tls_.immediate) smtp_->Start();
     Update();
   }
@@ -170,11 +170,17 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     Update();
     return true;  // answers may still be due; a session that has none is closing
   }
-  void OnClosed(const absl::Status&) override {
-    if (!ending_ && smtp_ && smtp_->session().tls_handshake()) smtp_->OnTlsFailed();
+  void OnClosed(const absl::Status& status) override {
+    if (!ending_ && smtp_ && smtp_->session().tls_handshake()) {
+      const absl::string_view why = status.ok() ? "the client has left" : status.message();
+      smtp_->OnTlsFailed({why.data(), why.size()});
+    }
     clients_.Remove(this);  // destroys this
   }
   void OnWake() override { Update(); }
+  mail::SaslChannelBindings ChannelBindings() override {
+    return {tcp_.tls()->ExporterBinding(), tcp_.tls()->ServerEndPointBinding()};
+  }
 
   void OnDeadline() {
     if (ending_ || !smtp_) {
@@ -185,7 +191,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     }
     const bool handshake = smtp_->session().tls_handshake();
     smtp_->session().OnTimer(now());
-    if (handshake && smtp_->session().closing()) smtp_->OnTlsFailed();
+    if (handshake && smtp_->session().closing()) smtp_->OnTlsFailed("the handshake took too long");
     Update();
   }
 
