@@ -117,6 +117,12 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
       break;
     case Target::kSmtpUser:
       Set(*directive, statement, frame.smtp_user);
+      if (frame.smtp_user->authentication_method() == "system") {
+        Say(Severity::kWarning, statement.where,
+            "this user can never authenticate: the machines of a cluster have no users of the "
+            "operating system in common",
+            "write password with the user's hash (its second field in /etc/shadow)");
+      }
       break;
     case Target::kGlobalSettings:
       Set(*directive, statement, draft_.global.mutable_settings());

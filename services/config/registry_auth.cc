@@ -66,8 +66,8 @@ std::vector<Directive> AuthDirectives() {
        "The user's password, its crypt(5) hash, or a SCRAM-SHA-256 verifier.")
       .secret = true;
   user("authentication-method", "authentication_method", Grammar::kChoice,
-       "How the user is known: by a password, or by the certificate that the client shows; one of "
-       "the system is nobody here.")
+       "How the user is known: by a password, or by the certificate that the client shows; system "
+       "lets nobody in, since the machines of a cluster have no users in common.")
       .choices = "password,system,certificate";
   user(
       "tls-certificate", "tls_certificate", Grammar::kFile,

@@ -19,7 +19,6 @@ std::vector<Directive> PlannedClientDirectives() {
   add("date-header-time", Grammar::kChoice, "Which time an added Date field has.").choices =
       "reception,delivery";
   boolean("broken-auth-clients", "Nothing: the old AUTH= form is not offered.", Status::kNoEffect);
-  boolean("verp-default", "Every recipient has a return path of its own.");
   boolean("check-dkim-inbound", "Check DKIM signatures and say so in a header field.");
   boolean("trace-dkim-check", "Log the steps of DKIM checks.");
   boolean("trace-spf-check", "Log the steps of SPF checks.");
@@ -44,10 +43,7 @@ std::vector<Directive> PlannedClientDirectives() {
   boolean("process-x-dkim-key", "The header X-DKIM-Key names the key.");
   boolean("retain-x-dkim-key", "Leave X-DKIM-Key in the message.");
   boolean("retain-x-dkim-options", "Leave X-DKIM-Options in the message.");
-  boolean("process-x-schedule", "The header X-Schedule says when mail may leave.");
-  boolean("retain-x-schedule", "Leave X-Schedule in the message.");
   all.push_back(Planned("log-data", kSource, Grammar::kBool, "Log message texts."));
-  boolean("accept-invalid-recipients", "Take recipients with wrong syntax, and bounce them.");
   boolean("always-allow-api-submission", "Clients may inject by HTTP.");
   return all;
 }

@@ -162,7 +162,6 @@ void AddMail(std::vector<Directive>* all) {
       Global("dsn-failed-subject-template", Grammar::kText, "Subject of failure reports."));
   all->push_back(Global("dsn-failed-body-template-from", Grammar::kFile,
                         "File with the text of failure reports."));
-  all->push_back(Global("relay-debug", Grammar::kBool, "Log why relaying is refused."));
   all->push_back(Global("pickup-retry-interval", Grammar::kDuration, "Time between looks."));
   all->push_back(
       Global("pickup-remove-dot", Grammar::kBool, "Dots of picked-up files are undone."));

@@ -151,6 +151,13 @@ std::vector<Directive> SourceDirectives() {
        .help = "A header that names the job besides X-Job."},
       Bool("process-x-envid", "process_x_envid", "The header X-Envid is the envelope id."),
       Bool("retain-x-envid", "retain_x_envid", "Leave X-Envid in the message."),
+      Bool(
+          "process-x-schedule", "process_x_schedule",
+          "The header X-Schedule (BEGIN / END) says when mail may leave and until when; of several "
+          "windows the message is refused."),
+      Bool("retain-x-schedule", "retain_x_schedule", "Leave X-Schedule in the message."),
+      Bool("verp-default", "verp_default",
+           "Every recipient has a sender of its own (VERP), also where MAIL does not ask for it."),
       {.name = "remove-header",
        .scopes = kClients,
        .target = kClient,
@@ -190,6 +197,8 @@ std::vector<Directive> SourceDirectives() {
            "Leave the client's name and address out of the Received field."),
       Bool("allow-chunking", "allow_chunking", "Offer CHUNKING (BDAT)."),
       Bool("allow-smtputf8", "allow_smtputf8", "Offer SMTPUTF8."),
+      Bool("accept-invalid-recipients", "accept_invalid_recipients",
+           "Take recipients that are no addresses of clients that may relay, and bounce them."),
       Bool("auto-qualify-domain", "auto_qualify_domain",
            "Addresses of MAIL and RCPT without a domain get domain-suffix; else they are refused."),
       Bool("smtp-service", "smtp_service", "Take SMTP connections of these clients."),

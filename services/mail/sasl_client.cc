@@ -12,6 +12,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "services/mail/sasl_prep.h"
 
 namespace sluice::mail {
 namespace {
@@ -110,16 +111,22 @@ class CramMd5 final : public SaslClient {
 
 class Scram final : public SaslClient {
  public:
-  Scram(SaslCredentials credentials, std::string nonce)
-      : credentials_(std::move(credentials)), nonce_(std::move(nonce)) {}
-  std::string_view name() const override { return "SCRAM-SHA-256"; }
+  // `binding`: what the connection's both ends see; empty: no channel binding.
+  Scram(SaslCredentials credentials, std::string nonce, std::string binding)
+      : credentials_(std::move(credentials)),
+        nonce_(std::move(nonce)),
+        binding_(std::move(binding)),
+        gs2_header_(binding_.empty() ? "n,," : "p=tls-exporter,,") {}
+  std::string_view name() const override {
+    return binding_.empty() ? "SCRAM-SHA-256" : "SCRAM-SHA-256-PLUS";
+  }
 
   std::optional<std::string> InitialResponse() override {
     const std::string name =
         absl::StrReplaceAll(credentials_.username, {{"=", "=3D"}, {",", "=2C"}});
     first_bare_ = absl::StrCat("n=", name, ",r=", nonce_);
     state_ = State::kFirstSent;
-    return absl::StrCat(kGs2Header, first_bare_);
+    return absl::StrCat(gs2_header_, first_bare_);
   }
 
   absl::StatusOr<std::string> OnChallenge(std::string_view challenge) override {
@@ -135,7 +142,6 @@ class Scram final : public SaslClient {
 
  private:
   enum class State : uint8_t { kNew, kFirstSent, kFinalSent, kVerified };
-  static constexpr char kGs2Header[] = "n,,";  // no channel binding
 
   // "r=NONCE,s=SALT,i=COUNT[,EXTENSIONS]" of RFC 5802 section 7.
   absl::StatusOr<std::string> OnServerFirst(std::string_view text) {
@@ -166,7 +172,8 @@ class Scram final : public SaslClient {
     }
     const std::string_view key(reinterpret_cast<char*>(salted.data()), salted.size());
     const std::string client_key = Hmac(EVP_sha256(), key, "Client Key");
-    const std::string bare = absl::StrCat("c=", absl::Base64Escape(kGs2Header), ",r=", Absl(nonce));
+    const std::string bare =
+        absl::StrCat("c=", absl::Base64Escape(gs2_header_ + binding_), ",r=", Absl(nonce));
     const std::string message = absl::StrCat(first_bare_, ",", first, ",", bare);
     std::string proof = Hmac(EVP_sha256(), Sha256(client_key), message);
     for (size_t i = 0; i < proof.size(); ++i) {
@@ -203,6 +210,8 @@ class Scram final : public SaslClient {
 
   const SaslCredentials credentials_;
   const std::string nonce_;
+  const std::string binding_;
+  const std::string gs2_header_;
   State state_ = State::kNew;
   std::string first_bare_;
   std::string server_signature_;
@@ -226,8 +235,10 @@ class Bounded final : public SaslClient {
 
 }  // namespace
 
-std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism,
-                                           const SaslCredentials& credentials, std::string nonce) {
+std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism, const SaslCredentials& given,
+                                           std::string nonce, std::string tls_exporter) {
+  const SaslCredentials credentials{SaslPrep(given.username).value_or(given.username),
+                                    SaslPrep(given.password).value_or(given.password)};
   std::unique_ptr<SaslClient> made;
   if (mechanism == "PLAIN") {
     made = std::make_unique<Plain>(credentials);
@@ -236,7 +247,9 @@ std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism,
   } else if (mechanism == "CRAM-MD5") {
     made = std::make_unique<CramMd5>(credentials);
   } else if (mechanism == "SCRAM-SHA-256") {
-    made = std::make_unique<Scram>(credentials, std::move(nonce));
+    made = std::make_unique<Scram>(credentials, std::move(nonce), "");
+  } else if (mechanism == "SCRAM-SHA-256-PLUS" && !tls_exporter.empty()) {
+    made = std::make_unique<Scram>(credentials, std::move(nonce), std::move(tls_exporter));
   } else {
     return nullptr;
   }

@@ -47,8 +47,11 @@ std::unique_ptr<SaslClient> ChooseSaslClient(std::span<const std::string> offere
                                              const SaslCredentials& credentials,
                                              bool may_show_password, std::string nonce);
 
-// By name, upper case; nullptr for an unknown one.
+// By name, upper case; nullptr for an unknown one. `tls_exporter` (RFC 9266) is what
+// SCRAM-SHA-256-PLUS binds to; without it there is no such mechanism. User name and password are
+// prepared (sasl_prep.h), and go as they are where they cannot be.
 std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism,
-                                           const SaslCredentials& credentials, std::string nonce);
+                                           const SaslCredentials& credentials, std::string nonce,
+                                           std::string tls_exporter = {});
 
 }  // namespace sluice::mail

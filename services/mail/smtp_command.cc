@@ -205,6 +205,42 @@ std::optional<ServerReply> SetMailParameter(const Parameters& p,
   return UnknownParameter(p);
 }
 
+// Takes "<text>" from the front, whatever printable text it is; false where there is none.
+bool ConsumeInvalidPath(std::string_view& text, std::string& out) {
+  if (text.empty() || text[0] != '<') return false;
+  const size_t end = text.find('>');
+  if (end == std::string_view::npos || end < 2 || end >= kMaxPathBytes) return false;
+  const std::string_view inside = text.substr(1, end - 1);
+  if (!std::all_of(inside.begin(), inside.end(), [](char c) { return c >= ' ' && c <= '~'; })) {
+    return false;
+  }
+  out = inside;
+  text.remove_prefix(end + 1);
+  return text.empty() || IsBlank(text[0]);
+}
+
+// The address of RCPT.
+std::optional<ServerReply> ConsumeRecipient(std::string_view& argument,
+                                            const CommandExtensions& extensions, bool smtp_utf8,
+                                            RcptCommand& out) {
+  MailboxView mailbox;
+  const AddressError error = ConsumePath(argument, smtp_utf8, DomainRule::kOptional, mailbox);
+  if (error != AddressError::kNone) return AddressReply(error, false);
+  if (mailbox.local_part.empty() || (!argument.empty() && !IsBlank(argument[0]))) {
+    return AddressReply(AddressError::kSyntax, false);
+  }
+  // RFC 5321 4.1.1.3: only Postmaster may stand without a domain.
+  const bool bare = mailbox.domain.empty() && !EqualsIgnoreCase(mailbox.local_part, "POSTMASTER");
+  if (bare && extensions.qualify_with.empty()) {
+    return AddressReply(AddressError::kSyntax, false);
+  }
+  out.to = mailbox.Canonical();
+  const size_t domain = bare ? extensions.qualify_with.size() : mailbox.domain.size();
+  if (bare) Qualify(extensions, mailbox, out.to);
+  out.domain_offset = out.to.size() - domain;
+  return std::nullopt;
+}
+
 std::optional<uint32_t> ParseNotify(std::string_view value) {
   uint32_t bits = 0;
   while (true) {
@@ -305,27 +341,20 @@ std::optional<ServerReply> ParseRcptCommand(std::string_view argument,
   out.to.clear();
   out.notify = 0;
   out.orcpt.clear();
+  out.invalid = false;
   if (!ConsumeKeyword(argument, "TO:")) return Syntax("Write RCPT TO:<address>");
-  MailboxView mailbox;
-  const AddressError error = ConsumePath(argument, smtp_utf8, DomainRule::kOptional, mailbox);
-  if (error != AddressError::kNone) return AddressReply(error, false);
-  if (mailbox.local_part.empty() || (!argument.empty() && !IsBlank(argument[0]))) {
-    return AddressReply(AddressError::kSyntax, false);
-  }
-  // RFC 5321 4.1.1.3: only Postmaster may stand without a domain.
-  const bool bare = mailbox.domain.empty() && !EqualsIgnoreCase(mailbox.local_part, "POSTMASTER");
-  if (bare && extensions.qualify_with.empty()) {
-    return AddressReply(AddressError::kSyntax, false);
+  const std::string_view whole = argument;
+  if (auto refusal = ConsumeRecipient(argument, extensions, smtp_utf8, out)) {
+    argument = whole;
+    if (!extensions.invalid_recipients || !ConsumeInvalidPath(argument, out.to)) return refusal;
+    out.invalid = true;
+    out.domain_offset = out.to.size();
   }
   Parameters parameters(argument);
   while (parameters.Next()) {
     if (auto refusal = SetRcptParameter(parameters, extensions, out)) return refusal;
   }
   if (parameters.bad()) return Syntax("A parameter has wrong syntax");
-  out.to = mailbox.Canonical();
-  const size_t domain = bare ? extensions.qualify_with.size() : mailbox.domain.size();
-  if (bare) Qualify(extensions, mailbox, out.to);
-  out.domain_offset = out.to.size() - domain;
   return std::nullopt;
 }
 

@@ -56,6 +56,8 @@ struct CommandExtensions {
   bool auth = false;
   bool verp = false;
   bool mt_priority = false;
+  // What is no address is a recipient, too; it will bounce.
+  bool invalid_recipients = false;
   // The domain of addresses that have none; empty: they are refused, but for Postmaster's.
   std::string qualify_with;
 };
@@ -90,6 +92,7 @@ struct RcptCommand {
   size_t domain_offset = 0;  // where the domain begins in `to`; to.size() where it has none
   uint32_t notify = 0;       // kNotify bits; 0: not given
   std::string orcpt;         // "type;address" with the address decoded
+  bool invalid = false;      // `to` is what stood between "<" and ">", and no address
   const MergeDefinitions* merge = nullptr;  // of XDFN; nullptr: no mail merge
 
   std::string_view domain() const { return std::string_view(to).substr(domain_offset); }

@@ -59,6 +59,7 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   offered.binary_mime = client.allow_chunking();
   offered.smtp_utf8 = client.allow_smtputf8();
   offered.dsn = true;
+  offered.verp = client.allow_mailmerge();  // whose EHLO keyword it is
   if (!client.has_allow_auth() || client.allow_auth()) {
     profile->users = AuthUsers::Make(policy, client.auth_plain());
   }
@@ -66,11 +67,14 @@ std::shared_ptr<const ClientProfile> ClientProfile::Make(
   profile->smtp.trace = client.log_commands();
   if (client.has_allow_starttls()) profile->smtp.offer_starttls = client.allow_starttls();
   profile->may_relay = client.allow_relay() || client.allow_submission();
+  // For others it would be a way to have reports sent to anybody.
+  offered.invalid_recipients = profile->may_relay && client.accept_invalid_recipients();
   offered.require_tls = true;  // the session offers it over TLS
   // RFC 6710 5.1: a priority is for those whom we trust.
   offered.mt_priority = profile->may_relay;
   profile->edits_header = client.process_x_virtual_mta() || client.process_x_job() ||
-                          client.process_x_envid() || client.remove_header().values_size() != 0 ||
+                          client.process_x_envid() || client.process_x_schedule() ||
+                          client.remove_header().values_size() != 0 ||
                           client.remove_received_headers() || client.add_x_virtual_mta_header() ||
                           client.add_date_header() == "override";
   profile->dates_override = client.add_date_header() == "override";

@@ -28,6 +28,9 @@ std::string FormatDate(int64_t unix_seconds) {
   return text;
 }
 
+// The queue of recipients that are no addresses.
+constexpr std::string_view kInvalidRecipients = "invalid-recipients.invalid";
+
 void Capture(std::string_view name, std::string value, common::v1::Message& message) {
   common::v1::CapturedHeader* const captured = message.add_captured_headers();
   captured->set_name(name.data(), name.size());
@@ -126,6 +129,12 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
       Capture("X-Envid", value, message);
       if (control.envid.empty()) control.envid = std::move(value);
       cut |= !client.retain_x_envid();
+    } else if (client.process_x_schedule() && is("X-Schedule")) {
+      const std::string value = mail::UnfoldHeaderValue(field.value, kMaxCapturedBytes);
+      if (control.window.begin_us == 0) {
+        control.window = ParseDeliveryWindow(value, control.problem).value_or(DeliveryWindow());
+      }
+      cut |= !client.retain_x_schedule();
     }
     if (cut) cuts.emplace_back(field.begin, field.end);
   }
@@ -155,6 +164,7 @@ std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
                                              const ControlFields& control,
                                              std::string_view mail_from, std::string_view local_ip,
                                              RouteChoice& choice) {
+  if (!control.problem.empty()) return mail::ServerReply{554, {5, 6, 0}, control.problem};
   choice = {profile.DefaultRoute(local_ip), nullptr, PatternList::kNone};
   if (control.virtual_mta) {
     const std::string& wanted = *control.virtual_mta;
@@ -228,9 +238,30 @@ std::optional<mail::ServerReply> AddRecipient(const ClientProfile& profile,
   return std::nullopt;
 }
 
+void AddInvalidRecipient(std::string_view text, uint32_t notify, std::string_view orcpt,
+                         WallTime now, queue::v1::NewMessage& message) {
+  common::v1::Delivery& delivery = *message.add_deliveries()->mutable_delivery();
+  delivery.set_rcpt_given(text.data(), text.size());
+  delivery.set_rcpt(text.data(), text.size());
+  delivery.set_queue_domain(kInvalidRecipients.data(), kInvalidRecipients.size());
+  if (notify != 0) delivery.set_notify(notify);
+  if (!orcpt.empty()) delivery.set_orcpt(orcpt.data(), orcpt.size());
+  delivery.set_expires_us(ToUnixMicros(now));
+  common::v1::Reply& reply = *delivery.mutable_last_reply();
+  reply.set_code(501);
+  reply.set_enhanced("5.1.3");
+  reply.set_text("The address has wrong syntax");
+  reply.set_stage(common::v1::STAGE_RCPT);
+  reply.set_local(true);
+}
+
 void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
                       const ControlFields& control, queue::v1::NewMessage& new_message) {
   common::v1::Message& message = *new_message.mutable_message();
+  if (profile.settings->verp_default()) message.set_verp(true);
+  // Nobody answers to a report of the null sender's.
+  if (message.verp() && message.mail_from().empty()) message.clear_verp();
+  if (control.window.begin_us != 0) message.set_not_before_us(control.window.begin_us);
   if (!profile.settings->bcc().empty()) {
     common::v1::Delivery* const copy = new_message.add_deliveries()->mutable_delivery();
     copy->set_rcpt_given(profile.settings->bcc());
@@ -252,6 +283,9 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   for (queue::v1::NewDelivery& new_delivery : *new_message.mutable_deliveries()) {
     common::v1::Delivery& delivery = *new_delivery.mutable_delivery();
+    if (control.window.end_us != 0 && delivery.expires_us() == 0) {
+      delivery.set_expires_us(control.window.end_us);
+    }
     const std::string_view rcpt = delivery.rcpt();
     const std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);
     // A mail merge may have said it.

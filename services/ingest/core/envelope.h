@@ -9,6 +9,7 @@
 
 #include "services/base/clock.h"
 #include "services/ingest/core/client_profile.h"
+#include "services/ingest/core/delivery_window.h"
 #include "services/mail/server_reply.h"
 #include "services/mail/smtp_command.h"
 #include "sluice/queue/v1/queue_service.pb.h"
@@ -47,6 +48,8 @@ struct ControlFields {
   std::optional<std::string> virtual_mta;
   std::string job_id;
   std::string envid;
+  DeliveryWindow window;
+  std::string problem;                      // why the message cannot be taken as its fields ask
   size_t header_line = PatternList::kNone;  // first line of the pattern list that matched a field
   bool has_message_id = false;
   bool has_date = false;
@@ -92,5 +95,9 @@ std::optional<mail::ServerReply> AddRecipient(const ClientProfile& profile,
                                               std::string_view address, uint32_t notify,
                                               std::string_view orcpt,
                                               queue::v1::NewMessage& message);
+
+// Appends a delivery that will bounce at once, since `text` is no address.
+void AddInvalidRecipient(std::string_view text, uint32_t notify, std::string_view orcpt,
+                         WallTime now, queue::v1::NewMessage& message);
 
 }  // namespace sluice::ingest

@@ -127,6 +127,18 @@ void Ingest::NoteConnectionEnd(std::string_view client, std::string_view listene
                       {"messages", messages}});
 }
 
+void Ingest::NoteRelayRefused(std::string_view client, std::string_view listener,
+                              std::string_view user, std::string_view recipient) {
+  if (options_.log == nullptr) return;
+  options_.log->Info("relay_refused",
+                     "always-allow-relaying is not said for this client, and the recipient is no "
+                     "relay-domain's, relay-address's or alias's",
+                     {{"client", client},
+                      {"listener", listener},
+                      {"user", user},
+                      {"recipient", recipient.substr(0, kMaxTraceBytes)}});
+}
+
 void Ingest::NoteTrace(std::string_view client, bool reply, std::string_view text) {
   if (options_.log == nullptr) return;
   options_.log->Info(reply ? "smtp_reply" : "smtp_command", "",

@@ -145,6 +145,9 @@ class Ingest {
   void NoteConnection(std::string_view client, std::string_view listener);
   void NoteConnectionEnd(std::string_view client, std::string_view listener, Duration lasted,
                          uint32_t messages);
+  // For relay-debug: a recipient that was no relay-domain's, of a client that may not relay.
+  void NoteRelayRefused(std::string_view client, std::string_view listener, std::string_view user,
+                        std::string_view recipient);
   // For log-commands.
   void NoteTrace(std::string_view client, bool reply, std::string_view text);
   // For log-tls: how a client's handshake ended; `problem` is empty where it was done.

@@ -145,9 +145,9 @@ std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand&
   if (mail.mt_priority) message.set_priority(static_cast<uint32_t>(50 + 5 * *mail.mt_priority));
   if (mail.merge) {
     message.set_is_template(true);
-    if (mail.verp) message.set_verp(true);
     merge_ = std::make_unique<MergeTemplate>();
   }
+  if (mail.verp) message.set_verp(true);
   if (mail.require_tls) message.set_require_tls(true);
   if (!mail.envid.empty()) message.set_envid(mail.envid);
   // RFC 4954 5: only of a client that is trusted with it.
@@ -164,7 +164,12 @@ std::optional<mail::ServerReply> SmtpConnection::OnRcpt(const mail::RcptCommand&
 }
 
 std::optional<mail::ServerReply> SmtpConnection::CheckRcpt(const mail::RcptCommand& rcpt) {
-  if (auto refusal = profile_->RefuseRecipient(rcpt.to)) return refusal;
+  if (auto refusal = profile_->RefuseRecipient(rcpt.to)) {
+    if (profile_->policy->global().relay_debug()) {
+      ingest_.NoteRelayRefused(peer_.client_ip, peer_.listener, user_, rcpt.to);
+    }
+    return refusal;
+  }
   if (profile_->max_recipients != 0 &&
       static_cast<uint32_t>(message_.deliveries_size()) >= profile_->max_recipients) {
     too_many_recipients_ = true;
@@ -172,6 +177,10 @@ std::optional<mail::ServerReply> SmtpConnection::CheckRcpt(const mail::RcptComma
   }
   if (merge_ != nullptr) {
     if (auto refusal = merge_->Check(*profile_, *rcpt.merge)) return refusal;
+  }
+  if (rcpt.invalid) {
+    AddInvalidRecipient(rcpt.to, rcpt.notify, rcpt.orcpt, ingest_.wall_now(), message_);
+    return std::nullopt;
   }
   auto refusal = AddRecipient(*profile_, rcpt.to, rcpt.notify, rcpt.orcpt, message_);
   if (merge_ != nullptr && !refusal) {

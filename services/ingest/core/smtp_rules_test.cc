@@ -245,5 +245,103 @@ TEST_F(SmtpRulesTest, CommandsAndTlsAreLoggedWhereThatIsSaidAndSecretsNever) {
   EXPECT_EQ(shard().taken.size(), 2u);
 }
 
+TEST_F(SmtpRulesTest, EveryRecipientHasASenderOfItsOwnWhereThatIsSaid) {
+  policy_->loopback->set_allow_mailmerge(true);
+  policy_->others->set_allow_relay(true);
+  policy_->others->set_verp_default(true);
+  const auto verp = [&](const std::string& ip, const std::string& mail) {
+    Connect(ip)->Say("EHLO c\r\nMAIL FROM:" + mail +
+                     "\r\nRCPT TO:<x@y.test>\r\nDATA\r\nS: 1\r\n\r\n.\r\n");
+    const bool is = !shard().taken.empty() && shard().taken.back().message.message().verp();
+    EXPECT_EQ(shard().taken.size(), 1u) << mail;
+    shard().taken.clear();
+    return is;
+  };
+  EXPECT_FALSE(verp("127.0.0.1", "<a@b.test>"));
+  EXPECT_TRUE(verp("127.0.0.1", "<a@b.test> VERP"));
+  EXPECT_TRUE(verp("192.0.2.1", "<a@b.test>"));
+  EXPECT_FALSE(verp("192.0.2.1", "<>"));
+  // The parameter goes with its EHLO keyword.
+  EXPECT_NE(Connect("192.0.2.1")->Say("EHLO c\r\nMAIL FROM:<a@b.test> VERP\r\n").find("555 5.5.4"),
+            std::string::npos);
+}
+
+TEST_F(SmtpRulesTest, AMessageThatHasAScheduleWaitsForIt) {
+  policy_->loopback->set_process_x_schedule(true);
+  const std::string field = "X-Schedule: 2030-01-01T00:00:00Z / 2030-01-01T01:00:00Z\r\n";
+  const auto send = [&](const std::string& header, const std::string& ip = "127.0.0.1") {
+    return Connect(ip)->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<Postmaster>\r\nDATA\r\n" +
+                            header + "S: 1\r\n\r\n.\r\n");
+  };
+  constexpr int64_t kBeginUs = 1'893'456'000'000'000;
+  send(field);
+  ASSERT_EQ(shard().taken.size(), 1u);
+  EXPECT_EQ(shard().taken[0].message.message().not_before_us(), kBeginUs);
+  EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().expires_us(),
+            kBeginUs + 3'600'000'000);
+  EXPECT_EQ(shard().taken[0].body.find("X-Schedule"), std::string::npos);
+  // Of others the field is text.
+  send(field, "192.0.2.1");
+  ASSERT_EQ(shard().taken.size(), 2u);
+  EXPECT_EQ(shard().taken[1].message.message().not_before_us(), 0);
+  EXPECT_EQ(shard().taken[1].message.deliveries(0).delivery().expires_us(), 0);
+  EXPECT_NE(shard().taken[1].body.find("X-Schedule"), std::string::npos);
+  EXPECT_NE(send("X-Schedule: soon\r\n").find("554 5.6.0 X-Schedule is written"),
+            std::string::npos);
+  EXPECT_EQ(shard().taken.size(), 2u);
+  auto next = std::make_shared<FakePolicy>();
+  next->loopback->set_process_x_schedule(true);
+  next->loopback->set_retain_x_schedule(true);
+  ingest_->SetPolicy(next);
+  send(field);
+  ASSERT_EQ(shard().taken.size(), 3u);
+  EXPECT_EQ(shard().taken[2].message.message().not_before_us(), kBeginUs);
+  EXPECT_NE(shard().taken[2].body.find("X-Schedule"), std::string::npos);
+}
+
+TEST_F(SmtpRulesTest, RecipientsThatAreNoAddressesBounceWhereTheyAreTaken) {
+  policy_->loopback->set_accept_invalid_recipients(true);
+  policy_->others->set_accept_invalid_recipients(true);
+  const auto send = [&](const std::string& ip) {
+    return Connect(ip)->Say(
+        "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<Postmaster>\r\nRCPT TO:<a b@c..d>\r\n"
+        "RCPT TO:<no end\r\nRCPT TO:<>\r\nDATA\r\nS: 1\r\n\r\n.\r\n");
+  };
+  send("127.0.0.1");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& message = shard().taken[0].message;
+  ASSERT_EQ(message.deliveries_size(), 2);
+  const common::v1::Delivery& invalid = message.deliveries(1).delivery();
+  EXPECT_EQ(invalid.rcpt(), "a b@c..d");
+  EXPECT_EQ(invalid.queue_domain(), "invalid-recipients.invalid");
+  EXPECT_EQ(invalid.last_reply().enhanced(), "5.1.3");
+  EXPECT_LE(invalid.expires_us(), ToUnixMicros(executor_.clock().WallNow()));
+  EXPECT_GT(invalid.expires_us(), 0);
+  EXPECT_EQ(message.deliveries(0).delivery().expires_us(), 0);
+  // A report to anybody is not to be had that way.
+  EXPECT_NE(send("192.0.2.1").find("\r\n501 5.1.3 "), std::string::npos);
+  ASSERT_EQ(shard().taken.size(), 2u);
+  EXPECT_EQ(shard().taken[1].message.deliveries_size(), 1);
+}
+
+TEST_F(SmtpRulesTest, RelayDebugSaysWhyRelayingWasRefused) {
+  const auto log_of = [&](bool debug) {
+    auto policy = std::make_shared<FakePolicy>();
+    policy->global_settings.set_relay_debug(debug);
+    if (ingest_ == nullptr) Start();
+    ingest_->SetPolicy(policy);
+    lines_.clear();
+    Connect("192.0.2.1")->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\n");
+    std::string all;
+    for (const std::string& line : lines_) all += line + "\n";
+    return all;
+  };
+  EXPECT_EQ(log_of(false).find("relay_refused"), std::string::npos);
+  const std::string log = log_of(true);
+  EXPECT_NE(log.find("relay_refused"), std::string::npos) << log;
+  EXPECT_NE(log.find("x@y.test"), std::string::npos) << log;
+  EXPECT_NE(log.find("192.0.2.1"), std::string::npos) << log;
+}
+
 }  // namespace
 }  // namespace sluice::ingest

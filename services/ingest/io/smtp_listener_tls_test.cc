@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/escaping.h"
 #include "services/base/net/connector.h"
 #include "services/base/net/tcp_connection.h"
 #include "services/base/net/tls_certificate.h"
@@ -18,6 +19,7 @@
 #include "services/ingest/io/smtp_listener.h"
 #include "services/ingest/testing/fake_policy.h"
 #include "services/ingest/testing/fake_shard.h"
+#include "services/mail/sasl_client.h"
 
 namespace sluice::ingest {
 namespace {
@@ -99,6 +101,15 @@ class SmtpListenerTlsTest : public ::testing::Test, protected TcpHandler {
     })) << received_;
     return std::exchange(received_, {});
   }
+  // A client's answer to "334 challenge".
+  static std::string Answer(mail::SaslClient& client, const std::string& reply) {
+    EXPECT_EQ(reply.substr(0, 4), "334 ");
+    std::string challenge;
+    EXPECT_TRUE(absl::Base64Unescape(reply.substr(4, reply.size() - 6), &challenge));
+    const auto answer = client.OnChallenge(challenge);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    return absl::Base64Escape(answer.value_or("")) + "\r\n";
+  }
   void SendMessage() {
     EXPECT_EQ(Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "250");
     EXPECT_EQ(Say("RCPT TO:<c@d.test>\r\n").substr(0, 3), "250");
@@ -166,6 +177,43 @@ TEST_F(SmtpListenerTlsTest, AKnownCertificateIsTheUser) {
     SendMessage();
     EXPECT_EQ(shard_.taken.back().message.message().user(), "tim");
     EXPECT_NE(shard_.taken.back().body.find("with ESMTPSA "), std::string::npos);
+  }
+}
+
+// Over STARTTLS and from the first byte, and with what a man in the middle would have.
+TEST_F(SmtpListenerTlsTest, ScramBindsToTheConnection) {
+  auto& user = policy_->users.emplace_back();
+  user.set_name("u");
+  user.set_password("sesame");
+  Start();
+  for (const bool immediate : {false, true}) {
+    for (const bool same : {true, false}) {
+      Connect(immediate ? 1 : 0);
+      if (immediate) {
+        Encrypt();
+        Reply();
+      } else {
+        Reply();
+        EXPECT_EQ(Say("EHLO c.test\r\n").find("-PLUS"), std::string::npos);
+        Say("STARTTLS\r\n");
+        Encrypt();
+      }
+      EXPECT_NE(Say("EHLO c.test\r\n").find("AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 "),
+                std::string::npos);
+      std::string binding = connection_->tls()->ExporterBinding();
+      if (!same) binding[0] = static_cast<char>(binding[0] + 1);
+      const auto client = mail::MakeSaslClient("SCRAM-SHA-256-PLUS", {"u", "sesame"},
+                                               "abcdefghijklmnopqrst", binding);
+      const std::string challenge =
+          Say("AUTH SCRAM-SHA-256-PLUS " + absl::Base64Escape(*client->InitialResponse()) + "\r\n");
+      const std::string proof = Say(Answer(*client, challenge));
+      if (!same) {
+        EXPECT_EQ(proof.substr(0, 9), "535 5.7.8");
+        continue;
+      }
+      EXPECT_EQ(Say(Answer(*client, proof)).substr(0, 9), "235 2.7.0");
+      EXPECT_TRUE(client->OnSuccess().ok());
+    }
   }
 }
 

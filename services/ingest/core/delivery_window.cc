@@ -1,0 +1,54 @@
+#include "services/ingest/core/delivery_window.h"
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace sluice::ingest {
+namespace {
+
+std::string_view Trim(std::string_view text) {
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+  return text;
+}
+
+std::optional<int64_t> ParseTime(std::string_view text) {
+  static constexpr const char* kFormats[] = {"%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M",
+                                             "%Y-%m-%dT%H:%M:%S%Ez", "%Y-%m-%d %H:%M:%S %Ez"};
+  text = Trim(text);
+  for (const char* format : kFormats) {
+    absl::Time time;
+    std::string error;
+    if (absl::ParseTime(format, absl::string_view(text.data(), text.size()), absl::LocalTimeZone(),
+                        &time, &error) &&
+        time > absl::UnixEpoch() && time < absl::InfiniteFuture()) {
+      return absl::ToUnixMicros(time);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<DeliveryWindow> ParseDeliveryWindow(std::string_view text, std::string& problem) {
+  if (text.find(',') != std::string_view::npos) {
+    problem = "X-Schedule has more than one window, and one is all that there can be";
+    return std::nullopt;
+  }
+  const size_t slash = text.find('/');
+  DeliveryWindow window;
+  const std::optional<int64_t> begin = ParseTime(text.substr(0, slash));
+  std::optional<int64_t> end;
+  if (slash != std::string_view::npos) end = ParseTime(text.substr(slash + 1));
+  if (!begin || (slash != std::string_view::npos && !end)) {
+    problem = "X-Schedule is written YYYY-MM-DD HH:MM:SS / YYYY-MM-DD HH:MM:SS";
+    return std::nullopt;
+  }
+  if (end && *end <= *begin) {
+    problem = "X-Schedule ends before it begins";
+    return std::nullopt;
+  }
+  return DeliveryWindow{*begin, end.value_or(0)};
+}
+
+}  // namespace sluice::ingest
