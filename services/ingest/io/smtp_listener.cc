@@ -63,7 +63,9 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     const auto proxy =
         clients_.ingest().ProfileFor(tcp_.peer().ip.ToString(), tcp_.local().ToString());
     if (!proxy->settings->allow_proxy_protocol()) {
-      RefuseProxy();
+      // Where the kernel knows no peer any more, nobody is there: a check, most often.
+      if (!tcp_.peer().ip.IsUnspecified()) CountRefusedProxy();
+      EndWithoutReply();
       return;
     }
     deadline_.SetAfter(kProxyTimeout);
@@ -163,7 +165,9 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
   }
   bool OnPeerFinished() override {
     if (!smtp_) {
-      RefuseProxy();
+      // A proxy that only looks whether somebody listens says nothing.
+      if (!proxy_bytes_.empty()) CountRefusedProxy();
+      EndWithoutReply();
       return true;
     }
     smtp_->session().OnEof(now());
