@@ -160,8 +160,10 @@ std::vector<Directive> GlobalDirectives() {
        .target = kOurs,
        .field = "disk_queue",
        .grammar = Grammar::kText,
-       .help = "Spool folder; the flag --data-dir decides.",
-       .status = Status::kNotYet},
+       .help =
+           "Folder in which sluiced makes its spool; the flag --spool-dir decides. In a cluster "
+           "the flags alone do.",
+       .needs_restart = true},
       {.name = "http-mgmt-port",
        .scopes = kGlobal,
        .target = kOurs,

@@ -16,6 +16,7 @@
 #include "services/ingest/core/ingest_metrics.h"
 #include "services/node/admin_part.h"
 #include "services/node/process.h"
+#include "services/node/spool_folder.h"
 
 namespace sluice::node {
 namespace {
@@ -86,7 +87,10 @@ absl::Status Daemon::Start() {
   const std::shared_ptr<const config::PolicyView> view =
       policy_ != nullptr ? policy_->first_view() : FirstView();
   if (Has(Role::kQueue)) {
-    if (absl::Status status = StartQueue(); !status.ok()) return status;
+    const std::string directive = policy_ != nullptr ? view->global().disk_queue() : "";
+    auto spool = SpoolFolder(options_.data_dir, options_.spool_dir, directive);
+    if (!spool.ok()) return spool.status();
+    if (absl::Status status = StartQueue(*spool); !status.ok()) return status;
     queue_->SetPolicy(view);
   }
   for (const std::string& text : options_.shards) {
@@ -164,9 +168,9 @@ absl::Status Daemon::StartPolicy() {
   return policy_->Start();
 }
 
-absl::Status Daemon::StartQueue() {
+absl::Status Daemon::StartQueue(const std::string& spool_folder) {
   queue_ = std::make_unique<QueuePart>(options_);
-  absl::Status status = queue_->Start([this](const absl::Status&) {
+  absl::Status status = queue_->Start(spool_folder, [this](const absl::Status&) {
     failed_ = true;
     // The main thread waits for this: the process ends, and is started again.
     kill(getpid(), SIGTERM);

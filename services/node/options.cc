@@ -121,6 +121,11 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
         "Least microseconds between the starts of two syncs")
         ->check(CLI::Range(0, 1'000'000))
         ->capture_default_str();
+    Add(app, "spool-dir", options.spool_dir,
+        role == Role::kQueue
+            ? "Folder of the spool (default: in the data folder)"
+            : "Folder of the spool; over disk-queue of the directive files (default: in the data "
+              "folder)");
     Add(app, "spool-limit", options.spool_limit_bytes,
         "Bytes of spool after which no mail is accepted (default: by the volume's free space)");
     Add(app, "ballast", options.ballast_bytes,

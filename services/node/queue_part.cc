@@ -1,18 +1,27 @@
 #include "services/node/queue_part.h"
 
+#include <filesystem>
 #include <fstream>
 #include <future>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/queue/io/rocksdb_store.h"
 
 namespace sluice::node {
 
 QueuePart::~QueuePart() { Stop(); }
 
-absl::Status QueuePart::Start(absl::AnyInvocable<void(const absl::Status&)> on_failed) {
+absl::Status QueuePart::Start(const std::string& spool_folder,
+                              absl::AnyInvocable<void(const absl::Status&)> on_failed) {
   queue::RocksdbOptions rocksdb;
-  rocksdb.folder = options_.data_dir + "/spool";
+  rocksdb.folder = spool_folder;
+  std::error_code error;
+  std::filesystem::create_directories(rocksdb.folder, error);
+  if (error) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("cannot make the spool folder ", rocksdb.folder, ": ", error.message()));
+  }
   rocksdb.ballast_bytes = options_.ballast_bytes;
   if (options_.log != nullptr) {
     rocksdb.on_warning = [log = options_.log](std::string_view text) {

@@ -20,8 +20,10 @@ class QueuePart {
   explicit QueuePart(const Options& options) : options_(options) {}
   ~QueuePart();
 
-  // Opens the spool (options.data_dir/spool) and reads its small rows; the loop runs afterwards.
-  absl::Status Start(absl::AnyInvocable<void(const absl::Status&)> on_failed);
+  // Opens the spool, makes its folder where absent, and reads its small rows; the loop runs
+  // afterwards.
+  absl::Status Start(const std::string& spool_folder,
+                     absl::AnyInvocable<void(const absl::Status&)> on_failed);
   void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
   // Leases and accepts nothing more; returns when what was under way is durable.
   void Drain();

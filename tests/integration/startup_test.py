@@ -82,6 +82,20 @@ class StartupTest(ScenarioTest):
         node.service.signal(signal.SIGHUP)
         wait_until(lambda: node.ctl.status()["snapshot_version"] > version + 1, "reload by SIGHUP")
 
+    def test_disk_queue_holds_the_spool(self):
+        folder = self.scenario.path("big")
+        node = self.node(extra=f"disk-queue {folder}")
+        self.send(node, [b"u@example.test"], CONTENT)
+        self.receiver.wait_for(1)
+        self.assertTrue((folder / "sluice-spool" / "CURRENT").exists())
+        self.assertFalse((node.service.data / "spool").exists())
+
+    def test_disk_queue_leaves_no_mail_behind(self):
+        node = self.node()
+        node.service.stop()
+        node.config.write_text(node.config.read_text() + f"\ndisk-queue {self.scenario.path('big')}\n")
+        self.ends(node, "--spool-dir", str(node.service.data / "spool"))
+
     def test_only_loopback_may_relay(self):
         config = sluice.configuration(sluice.default_sources(), self.receiver.port)
         config = config.replace("<source 127.0.0.0/8>", f"<source {loopback(1)}/32>")

@@ -9,6 +9,7 @@
 #include "CLI/CLI.hpp"
 #include "tools/ctl/client.h"
 #include "tools/ctl/commands.h"
+#include "tools/ctl/completion.h"
 #include "tools/ctl/config_commands.h"
 #include "tools/ctl/inject.h"
 #include "tools/ctl/text.h"
@@ -86,6 +87,11 @@ class Commands {
         ->envname("SLUICE_TLS_KEY");
     Command(app_, "status", "The whole cluster at a glance",
             [](Context& c) { return ctl::Status(c); });
+    Command(app_, "completion", "Completion for bash: source <(sluicectl completion)",
+            [](Context& c) {
+              c.env.out << CompletionScript();
+              return static_cast<int>(kExitOk);
+            });
     CLI::App* top = Command(app_, "top", "Rates and the largest queues, again and again",
                             [this](Context& c) { return Top(c, args_.top); });
     top->add_flag("--once", args_.top.once, "one screen, then stop");
@@ -357,6 +363,12 @@ int Run(const std::vector<std::string>& arguments, Environment& env) {
   Action action;
   Commands commands(app, args, action);  // the commands' actions refer to it
   commands.Define();
+  if (!arguments.empty() && arguments[0] == "__complete") {
+    for (const std::string& word : Complete(app, {arguments.begin() + 1, arguments.end()})) {
+      env.out << word << "\n";
+    }
+    return kExitOk;
+  }
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
