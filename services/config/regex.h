@@ -19,7 +19,7 @@ absl::StatusOr<std::string> ConsumeRegex(std::string_view& text, bool* needs_pcr
 // What its author most likely did not mean, or nothing: "^4[0-9]2". `expression` as ConsumeRegex
 // gives it. Pure.
 std::optional<std::string> DoubtAbout(std::string_view expression);
-// True where every text matches, so that no later line is ever looked at. Pure.
+// True where every text of one line matches, so that no later line is ever looked at. Pure.
 bool MatchesEverything(std::string_view expression);
 
 }  // namespace sluice::config

@@ -11,7 +11,7 @@ namespace sluice::config {
 
 // RE2, in time linear in the text; where the expression uses what RE2 lacks (back references,
 // look-around), PCRE2 with bounds on its steps and memory. Thread-safety: immutable. Copies share
-// the compiled expression.
+// the compiled expression. Text that is not UTF-8 is matched byte by byte.
 class RegexMatcher {
  public:
   // `expression` as ConsumeRegex gives it. INVALID_ARGUMENT where neither can use it.

@@ -36,6 +36,20 @@ TEST(RegexMatcherTest, WhatNeverEndsEndsWithoutAMatch) {
   EXPECT_FALSE(nested->Matches(std::string(100'000, 'a')));
 }
 
+// Replies and headers of old senders are Latin-1.
+TEST(RegexMatcherTest, TextThatIsNotUtf8) {
+  const auto regex = RegexMatcher::Compile("(?i)user .*unknown$");
+  ASSERT_TRUE(regex.ok());
+  EXPECT_TRUE(regex->Matches("550 User M\xfcller UNKNOWN"));
+  EXPECT_TRUE(regex->Matches("550 user M\xc3\xbcller unknown"));
+  EXPECT_FALSE(regex->Matches("550 user M\xfcller is known"));
+  const RegexMatcher copy = *regex;
+  EXPECT_TRUE(copy.Matches("user \xa4 unknown"));
+  const auto umlaut = RegexMatcher::Compile("M\xc3\xbcller");
+  ASSERT_TRUE(umlaut.ok());
+  EXPECT_TRUE(umlaut->Matches("\xff M\xc3\xbcller"));
+}
+
 TEST(RegexMatcherTest, WhatNeitherCan) {
   for (const char* bad :
        {"(", "[", "(?i", "a**b\\", "(((((a{1000}){1000}){1000}){1000}){1000})", "\\C(?=a)"}) {
