@@ -148,7 +148,7 @@ std::vector<Directive> SourceDirectives() {
        .target = kClient,
        .field = "jobid_header",
        .grammar = Grammar::kText,
-       .help = "A header that names the job besides X-Job."},
+       .help = "The header that names the job in place of X-Job."},
       Bool("process-x-envid", "process_x_envid", "The header X-Envid is the envelope id."),
       Bool("retain-x-envid", "retain_x_envid", "Leave X-Envid in the message."),
       Bool(

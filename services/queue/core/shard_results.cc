@@ -328,7 +328,10 @@ void Shard::Expire(Queue& queue, const DeliveryKey& key, const common::v1::Deliv
     reply.set_stage(common::v1::STAGE_QUEUE);
     reply.set_text("message expired before it could be delivered");
   }
-  Fail(queue, key, delivery, *message, common::v1::EVENT_KIND_EXPIRED, reply, nullptr);
+  // One that came with its verdict (accept-invalid-recipients) fails for that, not for its age.
+  const bool judged = delivery.attempts() == 0 && reply.local() && reply.code() >= 500;
+  Fail(queue, key, delivery, *message,
+       judged ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_EXPIRED, reply, nullptr);
   RecipientsLess(key.storage_key, *message, 1);
   FreeWhenDurable(queue, {key}, {});
 }

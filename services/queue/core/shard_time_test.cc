@@ -84,6 +84,68 @@ TEST_F(ShardTimeTest, APermanentQueueFailureBouncesWhatIsDeferredToo) {
   EXPECT_EQ(Status().failed_total(), 1200u);
 }
 
+// accept-invalid-recipients: what comes with its time over and its verdict goes back at once for
+// that, and holds up nobody.
+TEST_F(ShardTimeTest, WhatComesWithItsVerdictGoesBackAtOnce) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  Run();
+  injector().edit = [&](v1::NewMessage& message) {
+    auto& late = *message.add_deliveries()->mutable_delivery();
+    late.set_rcpt("no address");
+    late.set_rcpt_given("no address");
+    late.set_vmta("default");
+    late.set_queue_domain("invalid-recipients.invalid");
+    late.set_expires_us(ToUnixMicros(executor_.clock().WallNow()));
+    late.mutable_last_reply()->set_code(501);
+    late.mutable_last_reply()->set_enhanced("5.1.3");
+    late.mutable_last_reply()->set_local(true);
+  };
+  injector().Send({"a@d.example"});
+  injector().edit = nullptr;
+  Run(minutes(2));
+  EXPECT_EQ(Status().failed_total(), 1u);
+  ASSERT_EQ(Events(common::v1::EVENT_KIND_FAILED).size(), 1u);
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_FAILED)[0].dsn_status(), "5.1.3");
+  bool sent = false, told = false;
+  std::string reports;
+  for (const auto& held : worker.leases) {
+    ASSERT_EQ(held.lease.deliveries_size(), 1);
+    EXPECT_NE(held.lease.deliveries(0).rcpt(), "no address");
+    sent |= held.lease.deliveries(0).rcpt() == "a@d.example";
+    told |= held.lease.message().source_type() == common::v1::SOURCE_TYPE_DSN &&
+            held.body.find("no address") != std::string::npos &&
+            held.body.find("Status: 5.1.3") != std::string::npos;
+    reports += held.body;
+  }
+  EXPECT_TRUE(sent);
+  EXPECT_TRUE(told) << reports;
+}
+
+// X-Schedule: nothing leaves before its time, and what is not gone by its end goes back.
+TEST_F(ShardTimeTest, AMessageWaitsForItsWindowAndGoesBackBehindIt) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  Run();
+  const int64_t now_us = ToUnixMicros(executor_.clock().WallNow());
+  injector().edit = [&](v1::NewMessage& message) {
+    message.mutable_message()->set_not_before_us(now_us + int64_t{3'600'000'000});
+    message.mutable_deliveries(0)->mutable_delivery()->set_expires_us(now_us +
+                                                                      int64_t{5'400'000'000});
+  };
+  injector().Send({"a@d.example"});
+  injector().edit = nullptr;
+  Run(minutes(59));
+  EXPECT_TRUE(worker.leases.empty());
+  Run(minutes(2));
+  ASSERT_EQ(worker.leases.size(), 1u);
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  Run();
+  worker.Drop();
+  Run(minutes(31));
+  EXPECT_EQ(Status().expired_total(), 1u);
+}
+
 TEST_F(ShardTimeTest, AFreezeOfExpirySurvivesAKill) {
   injector().Send({"a@d.example"}, "x", "", "", "");
   Run(minutes(1));
