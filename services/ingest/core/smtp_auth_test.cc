@@ -178,6 +178,36 @@ TEST_F(SmtpAuthTest, WhoIsInMaySendAndStandsInTheRecord) {
   EXPECT_NE(shard_.taken[0].body.find(" with ESMTPA id "), std::string::npos);
 }
 
+// RFC 4013: however the client and the configuration write it; the record has the configuration's.
+TEST_F(SmtpAuthTest, ANameIsTheSameInEveryForm) {
+  const std::string composed = "Zo\xC3\xAB", apart = "Zoe\xCC\x88";
+  for (const std::string& written : {composed, apart}) {
+    auto policy = std::make_shared<FakePolicy>();
+    policy->loopback->set_allow_unencrypted_plain_auth(true);
+    policy->named_sources["own"].set_require_auth(true);
+    policy->named_sources["own"].set_max_message_size(777);
+    auto& user = policy->users.emplace_back();
+    user.set_name(written);
+    user.set_password(written);
+    user.set_source("own");
+    Connect();
+    ingest_->SetPolicy(policy);
+    for (const std::string& said : {composed, apart}) {
+      const auto client = Connect();
+      client->Say("EHLO c.test");
+      EXPECT_TRUE(client->Say(Plain(said, said)).starts_with("235 ")) << written << said;
+      EXPECT_NE(client->Say("EHLO c.test").find("SIZE 777\r\n"), std::string::npos);
+      client->Say("MAIL FROM:<a@b.test>");
+      client->Say("RCPT TO:<x@y.test>");
+      client->Say("DATA");
+      client->Say("Subject: x\r\n\r\nx\r\n.");
+      ASSERT_FALSE(shard_.taken.empty());
+      EXPECT_EQ(shard_.taken.back().message.message().user(), written);
+      EXPECT_FALSE(Connect()->Say(Plain(said, "zoe")).starts_with("235 "));
+    }
+  }
+}
+
 TEST_F(SmtpAuthTest, FailuresWaitLongerAndLonger) {
   const auto client = Connect();
   client->Say("EHLO c.test");
