@@ -36,7 +36,6 @@ std::optional<DeliveryWindow> ParseDeliveryWindow(std::string_view text, std::st
     return std::nullopt;
   }
   const size_t slash = text.find('/');
-  DeliveryWindow window;
   const std::optional<int64_t> begin = ParseTime(text.substr(0, slash));
   std::optional<int64_t> end;
   if (slash != std::string_view::npos) end = ParseTime(text.substr(slash + 1));
