@@ -22,9 +22,11 @@ class Handler : public SmtpClientHandler {
   void OnOutput(std::string_view text) override {
     SLUICE_CHECK(!ended);
     SLUICE_CHECK(text.find('\x01') == text.npos);
+    SLUICE_CHECK(!tls_required || secured || !text.starts_with("MAIL"));
     wrote += text;
   }
   void OnReady() override { SLUICE_CHECK(!std::exchange(ready, true)); }
+  void OnStartTls() override { SLUICE_CHECK(!std::exchange(handshake, true) && !ready); }
   void OnWantBody(uint64_t id) override {
     SLUICE_CHECK(wants == 0 && id == next_result);
     wants = id;
@@ -54,6 +56,9 @@ class Handler : public SmtpClientHandler {
 
   std::string wrote;
   std::string verdicts;
+  bool tls_required = false;
+  bool handshake = false;
+  bool secured = false;
   bool ready = false;
   bool ended = false;
   uint64_t wants = 0;
@@ -72,10 +77,18 @@ std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, si
   }
   options.lmtp = (flags & 8) != 0;
   Handler handler;
+  if ((flags & 32) != 0) options.starttls = StartTls::kOpportunistic;
+  if ((flags & 128) != 0) options.starttls = StartTls::kRequired;
+  handler.tls_required = (flags & 128) != 0;
   handler.denied = (flags & 2) != 0 ? 3 : 0;
   SmtpClientSession session(handler, options);
   uint64_t begun = 0;
   const auto act = [&] {
+    if (session.in_tls_handshake() && !session.ended()) {
+      SLUICE_CHECK(handler.handshake && !handler.secured);
+      handler.secured = true;
+      session.OnTlsReady();
+    }
     while (handler.wants != 0 && !session.ended()) {
       handler.wants = 0;
       const auto slice = [&](std::string_view text) { handler.wrote += text; };
