@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
@@ -12,6 +13,11 @@
 #include "absl/strings/str_cat.h"
 
 namespace sluice::node {
+namespace {
+
+constexpr rlim_t kFilesMax = 1 << 20;
+
+}  // namespace
 
 Signals::Signals() {
   sigemptyset(&set_);
@@ -41,7 +47,8 @@ void Signals::ExitOnNext() {
 void RaiseFileLimit() {
   rlimit files{};
   if (getrlimit(RLIMIT_NOFILE, &files) != 0) return;
-  files.rlim_cur = files.rlim_max;
+  // Some programs that local delivery starts close them all, one by one.
+  files.rlim_cur = std::min<rlim_t>(files.rlim_max, kFilesMax);
   setrlimit(RLIMIT_NOFILE, &files);  // else it stays as it is, and accepting rests at the limit
 }
 

@@ -29,8 +29,8 @@ class Signals {
   sigset_t set_;
 };
 
-// Lets the process have as many files and sockets open as it may at all: shells and service
-// managers give 1,024 unless asked, and one idle client takes one.
+// Lets the process have as many files and sockets open as it may at all, up to a million: shells
+// and service managers give 1,024 unless asked, and one idle client takes one.
 void RaiseFileLimit();
 
 // Writes `fields` as a JSON object to `path`, whole or not at all.
