@@ -53,7 +53,8 @@ class PipelineTest : public testing::Test {
 
   void StartServices() {
     queue_ = std::make_unique<node::QueuePart>(options_);
-    const absl::Status status = queue_->Start([](const absl::Status& s) { FAIL() << s; });
+    const absl::Status status =
+        queue_->Start(folder_ + "/spool", [](const absl::Status& s) { FAIL() << s; });
     ASSERT_TRUE(status.ok()) << status;
     queue_->SetPolicy(policy_);
     auto& shard = queue_->shard();

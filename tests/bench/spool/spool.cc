@@ -183,7 +183,9 @@ absl::StatusOr<FillResult> Fill(const FillOptions& options) {
   std::promise<absl::Status> done;
   auto ended = done.get_future();
   const MonotonicTime begin = Clock::Real().Now();
-  if (absl::Status started = part.Start([](const absl::Status&) {}); !started.ok()) return started;
+  if (absl::Status started = part.Start(node.data_dir + "/spool", [](const absl::Status&) {});
+      !started.ok())
+    return started;
   InprocStreamClient<EnqueueRequest, EnqueueResponse> client(part.shard().enqueue());
   Injector injector(options, done);
   part.thread().Call([&] { injector.Start(client.Open(part.loop())); });
@@ -200,7 +202,9 @@ absl::StatusOr<HeadResult> ConsumeHead(const FillOptions& options, uint64_t wind
   node::QueuePart part(node);
   std::promise<HeadResult> done;
   auto ended = done.get_future();
-  if (absl::Status started = part.Start([](const absl::Status&) {}); !started.ok()) return started;
+  if (absl::Status started = part.Start(node.data_dir + "/spool", [](const absl::Status&) {});
+      !started.ok())
+    return started;
   InprocStreamClient<DispatchRequest, DispatchResponse> client(part.shard().dispatch());
   Consumer consumer(options, window, credits, done);
   part.thread().Call([&] { consumer.Start(options, client.Open(part.loop())); });
