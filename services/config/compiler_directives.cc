@@ -286,6 +286,16 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
     for (auto* settings : frame.queues) settings->set_suppress_local_dsn(!*deliver);
     return;
   }
+  if (directive.name == "min-free-space") {
+    const auto bytes = ParseSizeBytes(first.text);
+    constexpr uint64_t kMegabyte = 1 << 20;
+    if (!bytes || *bytes / kMegabyte >= UINT32_MAX || statement.arguments.size() != 1) {
+      return Say(Severity::kError, where, SyntaxMessage(directive));
+    }
+    draft_.global.mutable_settings()->set_spool_min_free_space_mb(
+        static_cast<uint32_t>((*bytes + kMegabyte - 1) / kMegabyte));
+    return;
+  }
   if (directive.name == "smtp-ip") {
     for (const Token& token : statement.arguments) {
       for (const std::string& ip : SplitList(token.text)) {

@@ -23,8 +23,20 @@ class NoFiles final : public sluice::config::FileSource {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   NoFiles files;
-  const auto compiled = sluice::config::CompileText(
-      "f", std::string_view(reinterpret_cast<const char*>(data), size), files);
+  const std::string_view input(reinterpret_cast<const char*>(data), size);
+  const auto compiled = sluice::config::CompileText("f", input, files);
+  // The same again, and again with what that left.
+  sluice::config::CompileCache cache;
+  sluice::config::CompileOptions options;
+  options.cache = &cache;
+  for (int i = 0; i < 2; ++i) {
+    const auto other = sluice::config::CompileText("f", input, files, options);
+    SLUICE_CHECK(other.ok() == compiled.ok());
+    SLUICE_CHECK(sluice::config::Render(other.diagnostics) ==
+                 sluice::config::Render(compiled.diagnostics));
+    SLUICE_CHECK(!compiled.ok() || sluice::config::SectionsHash(other.snapshot) ==
+                                       sluice::config::SectionsHash(compiled.snapshot));
+  }
   SLUICE_CHECK(compiled.diagnostics.size() <= 1'001);
   for (const auto& diagnostic : compiled.diagnostics) {
     const std::string text = diagnostic.ToString();

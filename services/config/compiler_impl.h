@@ -83,6 +83,7 @@ class Compiler {
   // Opens a frame in any case, so that the section's end finds its start.
   void Open(const Statement& statement);
   void Enter(const Statement& statement, Frame* frame);
+  void EnterSpool(const std::string& folder, const Location& where, Frame* frame);
   void EnterIngress(const std::string& text, const Location& where, Frame* frame);
   static bool IsSectionName(const std::string& name);
   void BadName(const std::string& name, const Location& where);

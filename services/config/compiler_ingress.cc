@@ -135,8 +135,15 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
     return LineError{"a pattern-list has at most 10000 lines", line};
   }
   draft->references.emplace_back(name, statement.where);
+  // Every message has a sender and a recipient, and not every one a header field.
+  const bool reached = list->rules().empty() ||
+                       list->rules().rbegin()->subject() == Rule::SUBJECT_HEADER ||
+                       !MatchesEverything(list->rules().rbegin()->regex());
   *list->add_rules() = std::move(rule);
   if (needs_pcre) return LineError{kPcreWarning, line, true};
+  if (!reached) {
+    return LineError{"this line is never reached: the one before matches everything", line, true};
+  }
   return std::nullopt;
 }
 

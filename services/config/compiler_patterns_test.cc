@@ -72,6 +72,10 @@ TEST(CompilerPatternsTest, DoubtsAreWarnings) {
   EXPECT_EQ(Said("<smtp-pattern-list s>\nreply // skip-mx\nreply /x/ skip-mx\n"
                  "</smtp-pattern-list>\n"),
             "a.conf:3:1: warning: this line is never reached: the one before matches everything\n");
+  EXPECT_EQ(Said("<pattern-list p>\nheader X: // virtual-mta=default\n"
+                 "mail-from // virtual-mta=default\nrcpt-to /x/ virtual-mta=default\n"
+                 "</pattern-list>\n"),
+            "a.conf:4:1: warning: this line is never reached: the one before matches everything\n");
   EXPECT_EQ(
       Said("<smtp-pattern-list s>\nreply /(a)\\1/ skip-mx\n</smtp-pattern-list>\n"),
       "a.conf:2:7: warning: RE2 cannot do this regular expression; PCRE2 does, with bounds on "

@@ -85,11 +85,24 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
     frame->scope = kSourcePool;
     frame->source_pool = &draft_.source_pools.emplace(*network, 0).first->second;
     frame->skip = false;
+  } else if (name == "spool") {
+    EnterSpool(argument.text, where, frame);
   } else if (name == "domain") {
     EnterDomain(argument.text, where, frame);
   } else {
     EnterIngress(argument.text, where, frame);
   }
+}
+
+void Compiler::EnterSpool(const std::string& folder, const Location& where, Frame* frame) {
+  frame->scope = kSpool;
+  frame->skip = false;
+  auto* const settings = draft_.global.mutable_settings();
+  if (settings->has_disk_queue() && settings->disk_queue() != folder) {
+    return Say(Severity::kWarning, where,
+               absl::StrCat("there is one spool, in ", settings->disk_queue()));
+  }
+  settings->set_disk_queue(folder);
 }
 
 void Compiler::EnterIngress(const std::string& text, const Location& where, Frame* frame) {

@@ -319,6 +319,18 @@ TEST(CompilerTest, OldNamesOfWhatThereIs) {
   EXPECT_FALSE(CompileOne("smtp-ip somewhere").ok());
 }
 
+TEST(CompilerTest, ASpoolSectionIsTheSpoolsFolder) {
+  const Compiled compiled = CompileOne(
+      "<spool /var/spool/pmta>\nmin-free-space 1500000k\n</spool>\n<spool /second>\n</spool>\n");
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  ASSERT_EQ(compiled.diagnostics.size(), 1u);
+  EXPECT_EQ(compiled.diagnostics[0].message, "there is one spool, in /var/spool/pmta");
+  const auto view = *PolicyView::Build(compiled.snapshot);
+  EXPECT_EQ(view->global().disk_queue(), "/var/spool/pmta");
+  EXPECT_EQ(view->global().spool_min_free_space_mb(), 1465u);
+  EXPECT_FALSE(CompileOne("<spool /x>\nmin-free-space much\n</spool>\n").ok());
+}
+
 TEST(CompilerTest, SecretsAreInNoMessage) {
   for (const char* text :
        {"http-api-key hunter2\n", "http-api-key \"hunter2\n", "<domain x>\nauth-pasword hunter2\n",

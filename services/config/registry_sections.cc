@@ -128,7 +128,9 @@ void AddSpoolAndDns(Table* t) {
          Status::kNoEffect);
   t->Add("deliver-only", kSpool, Grammar::kBool, "The spool takes no new mail.", Status::kRefused);
   t->Add("priority", kSpool, Grammar::kCount, "Order in which spools are filled.");
-  t->Add("min-free-space", kSpool, Grammar::kSize, "Free space below which mail is put off.");
+  t->Add("min-free-space", kSpool, Grammar::kSize,
+         "As spool-min-free-space: free space below which new mail is put off.", Status::kActive)
+      .target = Target::kCompiler;
   t->Add("precached-domains-file", kDns, Grammar::kFile, "Domains that are resolved ahead.");
   t->Add("precached-refresh-interval", kDns, Grammar::kDuration, "Time between such rounds.");
   t->Add("precached-max-domains", kDns, Grammar::kCount, "Domains of such a round.");
@@ -158,7 +160,7 @@ std::vector<SectionKind> Sections() {
       {"virtual-mta-pool", kPool, kGlobal, "NAME", "Virtual MTAs that share mail."},
       {"source-pool", kSourcePool, kGlobal, "NETWORK", "A pool of addresses."},
       {"domain", kDomain, kGlobal | kVirtualMta | kPool, "PATTERN", "Mail to these domains."},
-      {"spool", kSpool, kGlobal, "FOLDER", "A spool folder.", kPlanned},
+      {"spool", kSpool, kGlobal, "FOLDER", "The spool's folder, as disk-queue says it."},
       {"bounce-processor", kBounceProcessor, kGlobal, "", "Bounces that come in.", kPlanned},
       {"feedback-loop-processor", kFeedbackLoopProcessor, kGlobal, "", "Complaints.", kPlanned},
       {"address-list", kAddressList, kProcessors, "", "Whose mail is processed.", kPlanned},

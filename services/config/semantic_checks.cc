@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/config/policy_view.h"
 #include "services/config/registry.h"
 #include "services/config/value.h"
 #include "services/config/value_lines.h"
@@ -55,8 +56,10 @@ class Checker {
     for (const ConfigLine& line : compiled_.lines) by_section_[line.section].push_back(&line);
     Sources();
     Keys();
+    StartTlsOfOthers();
     for (const auto& [section, lines] : by_section_) {
       StartTls(lines);
+      KeyAlgorithm(lines);
       Backoff(lines);
       Schedule(lines);
     }
@@ -111,6 +114,24 @@ class Checker {
     }
   }
 
+  // A key signs with its own algorithm only.
+  void KeyAlgorithm(const Lines& lines) {
+    const ConfigLine* const algorithm = Find(lines, "dkim-algorithm");
+    if (algorithm == nullptr) return;
+    for (const ConfigLine* line : lines) {
+      const auto domain_key =
+          line->directive->name == "domain-key" ? ParseDomainKey(line->value) : std::nullopt;
+      if (!domain_key && line->directive->name != "dkim-key") continue;
+      const auto type = key_types_.find(domain_key ? domain_key->file : line->value);
+      if (type == key_types_.end()) continue;
+      const bool rsa = type->second == EVP_PKEY_RSA;
+      if (rsa == algorithm->value.starts_with("rsa")) continue;
+      Warn(algorithm->where, absl::StrCat("dkim-algorithm ", algorithm->value, " with ",
+                                          rsa ? "an RSA" : "an Ed25519", " key (line ",
+                                          line->where.line, "): nothing can be signed"));
+    }
+  }
+
   void KeyFile(const ConfigLine& line, const std::string& name) {
     if (name.starts_with('{')) return;  // in a vault
     std::filesystem::path path(name);
@@ -130,9 +151,41 @@ class Checker {
     if (key == nullptr) {
       return Warn(line.where, absl::StrCat("\"", name, "\" holds no private key"));
     }
+    key_types_[name] = EVP_PKEY_base_id(key.get());
     if (EVP_PKEY_base_id(key.get()) == EVP_PKEY_RSA && EVP_PKEY_bits(key.get()) < kMinRsaBits) {
       Warn(line.where, absl::StrCat("the key \"", name, "\" has ", EVP_PKEY_bits(key.get()),
                                     " bits; verifiers refuse RSA keys below 1024 (RFC 8301)"));
+    }
+  }
+
+  // Of global <domain> sections that say one of the two, when a more general one says the other.
+  void StartTlsOfOthers() {
+    const auto view = PolicyView::Build(compiled_.snapshot);
+    if (!view.ok()) return;
+    for (const auto& section : compiled_.snapshot.sections()) {
+      const auto& domain = section.content().domain();
+      const auto& said = domain.settings();
+      if (!section.content().has_domain() ||
+          said.has_use_starttls() == said.has_require_starttls()) {
+        continue;
+      }
+      // Of a pattern the shortest domain that it matches is like the others.
+      std::string name = domain.pattern();
+      if (name.starts_with("[*.]")) name.erase(0, 4);
+      if (name.starts_with('*')) name.replace(0, 1, "x");
+      const auto settings = (*view)->ForQueue(name, "", "");
+      if (!settings->require_starttls() || settings->use_starttls()) continue;
+      const auto fields = compiled_.origins.find(section.name());
+      if (fields == compiled_.origins.end() || fields->second.empty()) continue;
+      const int field = said.has_use_starttls()
+                            ? policy::v1::QueueSettings::kUseStarttlsFieldNumber
+                            : policy::v1::QueueSettings::kRequireStarttlsFieldNumber;
+      const auto origin = fields->second.find(field);
+      if (origin == fields->second.end()) continue;
+      Warn({origin->second.file, origin->second.line, 1, ""},
+           absl::StrCat("<domain ", domain.pattern(),
+                        "> has require-starttls with use-starttls no, one of which a more general "
+                        "section says: nothing can be sent"));
     }
   }
 
@@ -199,6 +252,7 @@ class Checker {
   FileSource& files_;
   const std::optional<std::set<std::string>>& owned_ips_;
   std::map<size_t, Lines> by_section_;
+  std::map<std::string, int> key_types_;  // by file, as OpenSSL names them
   std::vector<Diagnostic> warnings_;
 };
 

@@ -59,6 +59,10 @@ TEST(SemanticChecksTest, DkimKeys) {
   EXPECT_EQ(Warnings("domain-key s,a.test,/k/good\ndomain-key s,A.test,/k/bad\n"),
             "2: \"/k/bad\" holds no private key\n"
             "2: the selector s of a.test has another key in line 1\n");
+  EXPECT_EQ(Warnings("<domain a.test>\ndkim-key good\ndkim-algorithm ed25519-sha256\n</domain>\n"),
+            "");
+  EXPECT_EQ(Warnings("<domain a.test>\ndkim-key good\ndkim-algorithm rsa-sha256\n</domain>\n"),
+            "3: dkim-algorithm rsa-sha256 with an Ed25519 key (line 2): nothing can be signed\n");
   EXPECT_EQ(Warnings("<domain a.test>\ndkim-key bad\n</domain>\n"),
             "2: \"bad\" holds no private key\n");
 }
@@ -66,6 +70,11 @@ TEST(SemanticChecksTest, DkimKeys) {
 TEST(SemanticChecksTest, StartTlsAndBackoff) {
   EXPECT_EQ(Warnings("<domain *>\nuse-starttls no\nrequire-starttls yes\n</domain>\n"),
             "3: require-starttls with use-starttls no (line 2): nothing can be sent\n");
+  EXPECT_EQ(
+      Warnings("<domain *>\nuse-starttls no\n</domain>\n"
+               "<domain *.bank.test>\nmax-smtp-out 3\nrequire-starttls yes\n</domain>\n"),
+      "6: <domain *.bank.test> has require-starttls with use-starttls no, one of which a more "
+      "general section says: nothing can be sent\n");
   EXPECT_EQ(Warnings("<domain *>\nuse-starttls yes\nrequire-starttls yes\n</domain>\n"), "");
   EXPECT_EQ(Warnings("<domain *>\nmax-msg-rate 100/h\nbackoff-max-msg-rate 2/m\n"
                      "max-smtp-out 5\nbackoff-max-smtp-out 1\nmax-data-volume-rate 1M/s\n"
