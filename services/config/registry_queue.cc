@@ -40,7 +40,6 @@ Directive BySource(std::string_view name, std::string_view field, Grammar gramma
                       .field = field,
                       .grammar = grammar,
                       .help = help,
-                      .status = Status::kRefused,
                       .appends = true,
                       .key = Key::kNetwork};
   if (grammar == Grammar::kCount) directive.unlimited = 0;
@@ -103,7 +102,6 @@ std::vector<Directive> QueueDirectives() {
        .field = "max_smtp_out_per_source_ip",
        .grammar = Grammar::kCount,
        .help = "Connections of a queue from each source address; 0 is no limit.",
-       .status = Status::kRefused,
        .unlimited = 0},
       BySource("source-ip-max-smtp-out", "source_ip_max_smtp_out", Grammar::kCount,
                "Connections of a queue from each source address in the network, where that is "

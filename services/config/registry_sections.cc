@@ -68,8 +68,6 @@ void AddListeners(Table* t) {
 
 void AddSending(Table* t) {
   constexpr uint32_t kVmtas = kVirtualMta | kPool;
-  t->Add("max-smtp-data-volume-rate", kVmtas, Grammar::kVolume,
-         "Bytes that the whole virtual MTA or pool may send in a time.", Status::kRefused);
   t->Add("cold-virtual-mta", kVirtualMta, Grammar::kText,
          "Cold virtual MTA that takes its daily share first.", Status::kRefused);
   t->Add("auto-cold-virtual-mta", kVirtualMta, Grammar::kText,

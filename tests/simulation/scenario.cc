@@ -87,6 +87,39 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
           static_cast<uint32_t>(1 + random.Below(3)));
     }
     if (random.Chance(0.2)) section->mutable_settings()->set_bounce_after_us(60'000'000);
+    // From each source, by the network that names it more closely.
+    const auto by_source = [&](const char* network, std::vector<const char*> queues) {
+      QueueLimit part;
+      auto& settings = *section->mutable_settings();
+      const auto say = [&](WindowLimit* own, policy::v1::KeyedRates* rates) {
+        own->period = random.Between(seconds(1), seconds(10));
+        rates->add_entries()->set_key(network);
+        Say(*own, rates->mutable_entries()->rbegin()->mutable_rate());
+      };
+      if (random.Chance(0.3)) {
+        part.connections = static_cast<uint32_t>(1 + random.Below(3));
+        auto* entry = settings.mutable_source_ip_max_smtp_out()->add_entries();
+        entry->set_key(network);
+        entry->set_count(part.connections);
+      }
+      if (random.Chance(0.2)) {
+        part.recipients.most = 1 + random.Below(10);
+        say(&part.recipients, settings.mutable_source_ip_max_msg_rate());
+      }
+      if (random.Chance(0.2)) {
+        part.connects.most = 1 + random.Below(10);
+        say(&part.connects, settings.mutable_source_ip_max_connect_rate());
+      }
+      if (random.Chance(0.2)) {
+        part.bytes.most = 20'000 + random.Below(400'000);
+        say(&part.bytes, settings.mutable_source_ip_max_data_volume_rate());
+      }
+      for (const char* queue : queues) ledger.limits[domain + queue] = part;
+    };
+    if (random.Chance(0.4)) {
+      by_source("198.51.100.0/30", {"/v1@198.51.100.1", "/v2@198.51.100.2", "/both@198.51.100.3"});
+    }
+    if (random.Chance(0.3)) by_source("198.51.100.4/32", {"/both@198.51.100.4"});
     ledger.limits[domain + "/v1"] = limit;
     ledger.limits[domain + "/v2"] = limit;
     ledger.limits[domain + "/both"] = limit;
@@ -113,6 +146,10 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   if (random.Chance(0.3)) {
     whole.recipients = {1 + random.Below(20), random.Between(seconds(1), seconds(10))};
     Say(whole.recipients, both->mutable_max_smtp_msg_rate());
+  }
+  if (random.Chance(0.3)) {
+    whole.bytes = {50'000 + random.Below(1'000'000), random.Between(seconds(1), seconds(10))};
+    Say(whole.bytes, both->mutable_max_smtp_data_volume_rate());
   }
   ledger.limits["*/both"] = whole;
   // Reports go the way of the message; "default" is for those that have none.

@@ -95,6 +95,10 @@ struct ConnectionEnd {
 class ConnectionHandler {
  public:
   virtual ~ConnectionHandler() = default;
+  // Asked before a TCP connect that does not begin within the call of Connect: a second one, in
+  // clear text, or one that had to wait for something. Zero: now, and it is counted; else how long
+  // to wait before asking again.
+  virtual Duration MayConnect() { return Duration(0); }
   // EHLO has succeeded: the connection takes transactions.
   virtual void OnReady() = 0;
   // Of each transaction, exactly once, in order. Attempt is filled, except for worker and site.

@@ -90,6 +90,10 @@ class VolumeWindow {
       theoretical_ -= Duration(static_cast<int64_t>(static_cast<double>(bytes) * MicrosPerByte()));
     }
   }
+  // So much was sent by somebody else, until now.
+  void Count(MonotonicTime now, uint64_t bytes) {
+    if (limited_) Add(now, bytes);
+  }
   // As if all that may be sent had just been: what somebody before us sent until `now` is not
   // known.
   void Exhaust(MonotonicTime now) {

@@ -15,7 +15,8 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
       connections_(connections),
       policy_(config::PolicyView::Defaults()),
       total_limit_(std::make_unique<Limiter>()),
-      total_(*total_limit_) {
+      total_(*total_limit_),
+      started_(executor.clock().Now()) {
   for (ShardAddress& shard : shards) {
     links_.push_back(std::make_unique<Link>(*this, std::move(shard)));
   }

@@ -112,6 +112,7 @@ class Worker {
   struct Site;
   struct Target;
   struct Search;
+  struct SourcePart;
   struct Ref;
   struct Held;  // a lease in work
 
@@ -140,7 +141,7 @@ class Worker {
   void FirstPace(Queue& queue);
   void Block(Queue& queue, const std::string& limit, MonotonicTime until);
   void SendPaced(Queue& queue);
-  void HoldForVolume(Queue& queue, uint64_t bytes);
+  void HoldForVolume(Queue& queue, uint64_t bytes, const std::string& limit, MonotonicTime next);
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
 
@@ -165,11 +166,13 @@ class Worker {
   std::optional<SourceChoice> ChooseSource(Queue& queue, std::optional<bool> family);
   std::string EhloName(const policy::v1::SourceHost& host) const;
   std::string EhloNameWithoutSource(const policy::v1::VirtualMtaSection* vmta) const;
-  Source* SourceToAwait(const Queue& queue);
+  Source* SourceToAwait(Queue& queue);
   void OrderTargets(Queue& queue, Conn& conn);
   enum class Began : uint8_t { kYes, kNowhere, kLater };
   Began ConnectNext(Queue& queue, Conn& conn);
-  bool MayConnectNow(Queue& queue);
+  bool MayConnectNow(Queue& queue, const SourcePart* part);
+  void ChargeConnect(Conn& conn);
+  Duration MayConnectAgain(Conn& conn);
   static std::string AsideKey(const Source& source, const std::string& address);
   void SetAside(const Queue& queue, const Conn& conn);
   bool IsAside(const Source& source, const Target& target) const;
@@ -192,7 +195,7 @@ class Worker {
   uint64_t ShareOf(uint64_t limit, const std::string& vmta,
                    const std::vector<std::string>& sources) const;
   bool SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
-                  const Share& share_of);
+                  const policy::v1::Rate* volume, const Share& share_of);
   VmtaLimits& LimitsOf(const std::string& vmta);
   void SetLimits(std::vector<std::string>* owned);
   void SetSourceLimits(Source& source);
@@ -205,11 +208,25 @@ class Worker {
   bool TurnIsOver(const Conn& conn) const;
   Limiter* SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed);
   void ChargePace(Queue& queue, Conn& conn, uint64_t recipients);
+  MonotonicTime NextOfSharedVolume(const Queue& queue, uint64_t bytes, Limiter** limiter);
+  bool BlockBySharedVolume(Queue& queue, Duration ahead);
+  static std::string VolumeLimit(const Limiter& limiter);
+  void ForgetHeld(const Queue& queue);
   void ReserveVolume(Queue& queue, Conn& conn, uint64_t bytes);
   void SettleVolume(Conn& conn, bool sent);
   void AwaitPace(Limiter& limiter, Queue& queue);
   void PaceLater(Limiter& limiter, MonotonicTime when);
   void ServePace(Limiter& limiter);
+
+  // worker_parts.cc
+  SourcePart* PartOf(Queue& queue, const Source& source);
+  void EnterPart(Conn& conn);
+  void LeavePart(Conn& conn);
+  bool PartHasRoom(Queue& queue, const Source& source, bool connect);
+  bool BlockByParts(Queue& queue);
+  void RefreshParts(Queue& queue);
+  void RememberParts(Queue& queue);
+  size_t PlacesOfParts(Queue& queue);
 
   // worker_connect.cc
   void OpenConnections(Queue& queue, size_t wanted);

@@ -21,8 +21,8 @@ void SetRate(policy::v1::Rate* rate, uint64_t count, Duration period) {
   rate->set_period_us(static_cast<uint64_t>(period.count()));
 }
 
-policy::v1::PolicySnapshot Snapshot(
-    const std::function<void(policy::v1::QueueSettings&)>& settings) {
+policy::v1::PolicySnapshot Snapshot(const std::function<void(policy::v1::QueueSettings&)>& settings,
+                                    int sources = 1) {
   policy::v1::PolicySnapshot snapshot;
   snapshot.set_version(1);
   policy::v1::Section* section = snapshot.add_sections();
@@ -32,9 +32,11 @@ policy::v1::PolicySnapshot Snapshot(
   section->set_name("vmta/v");
   auto* vmta = section->mutable_content()->mutable_virtual_mta();
   vmta->set_name("v");
-  auto* host = vmta->add_source_hosts();
-  host->set_ip("127.0.0.5");
-  host->set_host_name("out5.example");
+  for (int i = 0; i < sources; ++i) {
+    auto* host = vmta->add_source_hosts();
+    host->set_ip("127.0.0." + std::to_string(5 + i));
+    host->set_host_name("out.example");
+  }
   return snapshot;
 }
 
@@ -135,6 +137,24 @@ std::vector<Counted> Connects(const World& world) {
   std::vector<Counted> all;
   for (const MonotonicTime when : world.sites.connects) all.push_back({when, 1});
   return all;
+}
+
+// Of the connects and the RCPTs from one source.
+std::vector<Counted> RecipientsFrom(const World& world, const std::string& source) {
+  std::vector<Counted> all;
+  for (const auto& sent : world.sites.sends) {
+    if (sent.source_ip == source) {
+      all.push_back({sent.when, static_cast<uint64_t>(sent.recipients)});
+    }
+  }
+  return all;
+}
+
+void Name(policy::v1::KeyedRates* rates, const std::string& network, uint64_t count,
+          Duration period) {
+  auto* entry = rates->add_entries();
+  entry->set_key(network);
+  SetRate(entry->mutable_rate(), count, period);
 }
 
 std::vector<Counted> Recipients(const World& world) {
@@ -283,6 +303,91 @@ TEST(WorkerCaps, AReloadAndAnIdleTimeForgetNothing) {
   EXPECT_EQ(stream.volume.size(), 1u);
   stream.Run(minutes(3));
   EXPECT_EQ(stream.volume.size(), 2u);
+}
+
+TEST(WorkerCaps, SourceIpMaxSmtpOutIsOfEachSource) {
+  World world(Snapshot(
+      [](policy::v1::QueueSettings& settings) {
+        settings.set_max_smtp_out_per_source_ip(3);
+        auto* one = settings.mutable_source_ip_max_smtp_out()->add_entries();
+        one->set_key("127.0.0.6/32");
+        one->set_count(1);
+      },
+      2));
+  Stream stream(world);
+  stream.think = seconds(1000);
+  std::map<std::string, size_t> most;
+  for (int i = 0; i < 100; ++i) {
+    stream.Run(milliseconds(50));
+    std::map<std::string, size_t> now;
+    for (const auto* remote : world.sites.open) ++now[remote->target.source_ip];
+    for (const auto& [ip, count] : now) most[ip] = std::max(most[ip], count);
+  }
+  EXPECT_EQ(most["127.0.0.5"], 3u);
+  EXPECT_EQ(most["127.0.0.6"], 1u);
+  EXPECT_TRUE(stream.blocked == "max-smtp-out-per-source-ip 3 (127.0.0.5)" ||
+              stream.blocked == "source-ip-max-smtp-out 1 (127.0.0.6)")
+      << stream.blocked;
+}
+
+TEST(WorkerCaps, SourceIpMaxMsgRateSlowsThatSourceAlone) {
+  World world(Snapshot(
+      [](policy::v1::QueueSettings& settings) {
+        Name(settings.mutable_source_ip_max_msg_rate(), "127.0.0.0/8", 10, seconds(1));
+        Name(settings.mutable_source_ip_max_msg_rate(), "127.0.0.6/32", 1, seconds(10));
+      },
+      2));
+  Stream stream(world);
+  stream.think = milliseconds(20);
+  stream.Run(minutes(2));
+  const auto fast = RecipientsFrom(world, "127.0.0.5");
+  const auto slow = RecipientsFrom(world, "127.0.0.6");
+  ExpectNoWindowOver(fast, 10, seconds(1));
+  ExpectNoWindowOver(slow, 1, seconds(10));
+  EXPECT_GE(fast.size(), 900u) << "of 1,200";
+  EXPECT_GE(slow.size(), 5u) << "of 12";
+}
+
+TEST(WorkerCaps, SourceIpMaxConnectRateHolds) {
+  World world(Snapshot(
+      [](policy::v1::QueueSettings& settings) {
+        Name(settings.mutable_source_ip_max_connect_rate(), "127.0.0.5", 6, minutes(1));
+        settings.set_max_msg_per_connection(1);
+        settings.set_max_smtp_out_per_source_ip(1);
+      },
+      1));
+  Stream stream(world);
+  stream.Run(minutes(5));
+  ExpectNoWindowOver(Connects(world), 6, minutes(1));
+  EXPECT_GE(world.sites.connects.size(), 25u) << "of 30";
+  EXPECT_EQ(stream.blocked, "source-ip-max-connect-rate 6/60s (127.0.0.5)");
+}
+
+TEST(WorkerCaps, SourceIpMaxDataVolumeRateHolds) {
+  World world(Snapshot([](policy::v1::QueueSettings& settings) {
+    Name(settings.mutable_source_ip_max_data_volume_rate(), "127.0.0.5/32", 100'000, minutes(1));
+  }));
+  Stream stream(world);
+  uint64_t number = 0;
+  stream.size = [&number] { return 1000 + ++number * 7919 % 30'000; };
+  stream.Run(minutes(20));
+  ExpectNoWindowOver(stream.volume, 100'000, minutes(1));
+  EXPECT_GE(stream.sent_bytes(), 1'300'000u) << "of 1.9 million after the first minute";
+}
+
+TEST(WorkerCaps, WhatASourceHasSentIsKeptWhileTheQueueIsIdle) {
+  World world(Snapshot([](policy::v1::QueueSettings& settings) {
+    Name(settings.mutable_source_ip_max_msg_rate(), "127.0.0.5/32", 1, minutes(10));
+    settings.set_connection_idle_timeout_us(1'000'000);
+  }));
+  world.executor.Advance(minutes(11));
+  Stream stream(world);
+  stream.Run(minutes(9));
+  EXPECT_EQ(world.sites.sends.size(), 1u);
+  EXPECT_LE(world.sites.connects.size(), 2u) << "no connection is made to wait on it";
+  stream.Announce();
+  stream.Run(minutes(2));
+  EXPECT_EQ(world.sites.sends.size(), 2u);
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
       WakeAt(queue, queue.last_open + rampup);
       break;
     }
-    if (!MayConnectNow(queue)) {
+    if (!MayConnectNow(queue, nullptr)) {
       if (!TakeIdleOfAnySource(queue)) break;
       ++ready;
       continue;
@@ -76,6 +76,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
       Await(*full, queue);
       break;
     }
+    if (!choice && BlockByParts(queue)) break;
     if (!choice) {
       Block(queue, "every source of the virtual MTA is suspended", {});
       WakeAt(queue, now + std::chrono::milliseconds(200));
@@ -90,6 +91,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     ++conn.source->connections;
     ++total_.connections;
     CountVmta(*queue.limits, 1);
+    EnterPart(conn);
     ++connecting;
     // One a turn, where others wait in line.
     serving_ = nullptr;
@@ -308,6 +310,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
 void Worker::RemoveConn(Conn& conn) {
   if (conn.idle != 0) executor_.Cancel(conn.idle);
   LeaveSite(conn);
+  LeavePart(conn);
   --conn.source->connections;
   --total_.connections;
   CountVmta(*conn.queue->limits, -1);

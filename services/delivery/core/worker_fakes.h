@@ -99,7 +99,8 @@ class FakeSites final : public ConnectionFactory {
     }
     ~Remote() override { std::erase(sites_.open, this); }
     void Send(Transaction transaction) override {
-      sites_.sends.push_back({sites_.executor.clock().Now(), transaction.lease->deliveries_size()});
+      sites_.sends.push_back(
+          {sites_.executor.clock().Now(), transaction.lease->deliveries_size(), target.source_ip});
       under_way.push_back(std::move(transaction));
     }
     void Quit() override { quit = true; }
@@ -146,6 +147,7 @@ class FakeSites final : public ConnectionFactory {
   struct Sent {
     MonotonicTime when;
     int recipients;
+    std::string source_ip;
   };
   Executor& executor;
   std::vector<Remote*> open;

@@ -25,6 +25,12 @@ inline constexpr size_t kMostUselessConnections = 3;
 // How far ahead of a shared limit's next token a connection is made.
 inline constexpr Duration kPaceAhead = std::chrono::seconds(5);
 
+// How long before a queue's next moment a connection is made for it: less than connections stay
+// without anything to do.
+inline constexpr Duration kConnectAhead = std::chrono::seconds(2);
+// A credit for a rate-limited queue is granted when its next attempt is this near.
+inline constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
+
 // A limit that queues share, and their line before it.
 struct Worker::Limiter {
   std::string what;        // "virtual MTA", for people
@@ -33,11 +39,19 @@ struct Worker::Limiter {
   bool divided = false;    // other workers have the rest of `most`
   size_t connections = 0;
   RatePacer pacer;
+  RateCap volume_cap;
+  std::unique_ptr<VolumeWindow> volume;  // made with the first limit
+  uint64_t volume_count = 0;             // bytes, of all workers
+  uint64_t volume_share = 0;             // and this one's
+  // A message that has no room yet: what is smaller does not take the room that comes free.
+  std::string held_queue;
+  uint64_t held_bytes = 0;
   std::deque<std::string> waiters;    // queues that want a connection
   std::deque<std::string> pace_line;  // queues that have a group, and wait for its token
   TimerId timer = 0;
   MonotonicTime timer_at{};
 
+  bool has_volume() const { return volume != nullptr && volume->limited(); }
   bool HasRoom(MonotonicTime now) const {
     return connections < std::min(most, busy) && pacer.Next(now) <= now + kPaceAhead;
   }
@@ -47,6 +61,8 @@ struct Worker::VmtaLimits {
   Limiter own;
   std::vector<Limiter*> pools;  // with a limit, that it is in
   bool paced = false;           // any of them
+  bool counts_recipients = false;
+  bool has_volume = false;
 };
 
 struct Worker::Source : Limiter {
@@ -117,6 +133,14 @@ struct Worker::Search {
   uint32_t tried = 0;
 };
 
+// What a queue may send from one source, where source-ip-... directives name it, and has sent.
+struct Worker::SourcePart {
+  const Source* source = nullptr;
+  QueueCaps caps;
+  Pace pace;
+  size_t connections = 0;
+};
+
 // A shard that has mail of a queue.
 struct Worker::Ref {
   Link* link = nullptr;
@@ -144,6 +168,8 @@ struct Worker::Queue {
   uint64_t policy_version = 0;
   QueueCaps caps;
   Pace pace;
+  bool by_source = false;  // has limits by source
+  std::vector<std::unique_ptr<SourcePart>> parts;
   uint64_t last_bytes = 0;         // of the message that was sent last
   uint64_t held_bytes = 0;         // of the message that the volume has no room for yet, or 0
   std::unique_ptr<Search> search;  // that goes on with the next connection
@@ -193,6 +219,7 @@ struct Worker::Queue {
 
 struct Worker::Conn final : ConnectionHandler {
   Conn(Worker& worker, Queue& queue) : worker(worker), queue(&queue), site(worker.sites_.end()) {}
+  Duration MayConnect() override { return worker.MayConnectAgain(*this); }
   void OnReady() override { worker.OnConnectionReady(*this); }
   void OnResult(queue::v1::GroupResult result) override {
     worker.OnConnectionResult(*this, std::move(result));
@@ -226,13 +253,15 @@ struct Worker::Conn final : ConnectionHandler {
   }
 
   bool paced() const {
-    return queue->pace.paces() || queue->limits->paced || source->pacer.limited();
+    return queue->pace.paces() || queue->limits->paced || source->pacer.limited() ||
+           (part != nullptr && part->pace.paces());
   }
 
   Worker& worker;
   Queue* queue;  // that it serves now
   std::unique_ptr<Connection> connection;
   Source* source = nullptr;
+  SourcePart* part = nullptr;  // of its queue, where there are limits by source
   uint64_t id = 0;
   std::string host;
   std::string address;
@@ -273,9 +302,11 @@ size_t Worker::Queue::free_places() const {
 }
 
 bool Worker::Queue::counts_recipients() const {
-  return pace.counts_recipients() || limits->paced ||
-         std::any_of(conns.begin(), conns.end(),
-                     [](const auto& conn) { return conn->source->pacer.limited(); });
+  return pace.counts_recipients() || limits->counts_recipients ||
+         std::any_of(conns.begin(), conns.end(), [](const auto& conn) {
+           return conn->source->pacer.limited() ||
+                  (conn->part != nullptr && conn->part->pace.counts_recipients());
+         });
 }
 
 }  // namespace sluice::delivery

@@ -59,7 +59,7 @@ uint64_t Worker::ShareOf(uint64_t limit, const std::string& vmta,
 
 // False where this worker has no part of it, and somebody else has.
 bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
-                        const Share& share_of) {
+                        const policy::v1::Rate* volume, const Share& share_of) {
   bool any = true;
   limiter.most = SIZE_MAX;
   limiter.divided = false;
@@ -76,6 +76,24 @@ bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate*
     limiter.pacer = RatePacer();
   }
   limiter.busy = BusyAt(limiter.pacer);
+  limiter.volume_cap = RateCap{"max-smtp-data-volume-rate"};
+  if (volume != nullptr && !volume->unlimited()) {
+    const uint64_t had = std::exchange(limiter.volume_share, share_of(volume->count()));
+    const bool same = std::exchange(limiter.volume_count, volume->count()) == volume->count();
+    any &= limiter.volume_share > 0 || volume->count() == 0;
+    limiter.volume_cap.count = limiter.volume_share;
+    limiter.volume_cap.period = Duration(volume->period_us());
+    const bool fresh = limiter.volume == nullptr;
+    if (fresh) limiter.volume = std::make_unique<VolumeWindow>();
+    limiter.volume->Limit(executor_.clock().Now(), limiter.volume_share, limiter.volume_cap.period);
+    if (fresh) limiter.volume->Exhaust(started_);
+    // What comes to us may have been used by who had it.
+    if (!fresh && same && limiter.volume_share > had) {
+      limiter.volume->Count(executor_.clock().Now(), limiter.volume_share - had);
+    }
+  } else if (limiter.volume != nullptr) {
+    limiter.volume->Unlimit();
+  }
   return any;
 }
 
@@ -92,7 +110,7 @@ void Worker::SetSourceLimits(Source& source) {
   source.what = absl::StrCat("source ", source.ip);
   const auto settings = policy_->ForSource(source.ip);
   SetLimiter(source, settings->max_smtp_out(),
-             settings->has_max_msg_rate() ? &settings->max_msg_rate() : nullptr,
+             settings->has_max_msg_rate() ? &settings->max_msg_rate() : nullptr, nullptr,
              [](uint64_t limit) { return limit; });
 }
 
@@ -110,7 +128,8 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   absl::flat_hash_set<std::string> without;
   for (const auto* pool : policy_->pools()) {
     if (pool->max_smtp_out() == 0 &&
-        (!pool->has_max_smtp_msg_rate() || pool->max_smtp_msg_rate().unlimited())) {
+        (!pool->has_max_smtp_msg_rate() || pool->max_smtp_msg_rate().unlimited()) &&
+        (!pool->has_max_smtp_data_volume_rate() || pool->max_smtp_data_volume_rate().unlimited())) {
       continue;
     }
     std::unique_ptr<Limiter>& slot = pool_limits_[pool->name()];
@@ -122,10 +141,11 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
         if (std::find(sources.begin(), sources.end(), ip) == sources.end()) sources.push_back(ip);
       }
     }
-    const bool any =
-        SetLimiter(*slot, pool->max_smtp_out(),
-                   pool->has_max_smtp_msg_rate() ? &pool->max_smtp_msg_rate() : nullptr,
-                   [&](uint64_t limit) { return ShareOf(limit, sources); });
+    const bool any = SetLimiter(
+        *slot, pool->max_smtp_out(),
+        pool->has_max_smtp_msg_rate() ? &pool->max_smtp_msg_rate() : nullptr,
+        pool->has_max_smtp_data_volume_rate() ? &pool->max_smtp_data_volume_rate() : nullptr,
+        [&](uint64_t limit) { return ShareOf(limit, sources); });
     for (const std::string& member : pool->virtual_mtas()) {
       LimitsOf(member).pools.push_back(slot.get());
       if (!any) without.insert(absl::AsciiStrToLower(member));
@@ -137,11 +157,17 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
     if (!SetLimiter(
             limits.own, vmta->max_smtp_out(),
             vmta->has_max_smtp_msg_rate() ? &vmta->max_smtp_msg_rate() : nullptr,
+            vmta->has_max_smtp_data_volume_rate() ? &vmta->max_smtp_data_volume_rate() : nullptr,
             [&](uint64_t limit) { return ShareOf(limit, vmta->name(), sources_of[key]); })) {
       without.insert(key);
     }
-    limits.paced = limits.own.pacer.limited();
-    for (const Limiter* pool : limits.pools) limits.paced |= pool->pacer.limited();
+    limits.counts_recipients = limits.own.pacer.limited();
+    limits.has_volume = limits.own.has_volume();
+    for (const Limiter* pool : limits.pools) {
+      limits.counts_recipients |= pool->pacer.limited();
+      limits.has_volume |= pool->has_volume();
+    }
+    limits.paced = limits.counts_recipients || limits.has_volume;
   }
   // The policy service's table, which may change at any time, is no matter of the hello.
   if (options_.follows_owners) without.clear();
@@ -281,10 +307,54 @@ Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime* al
 void Worker::ChargePace(Queue& queue, Conn& conn, uint64_t recipients) {
   const MonotonicTime now = executor_.clock().Now();
   queue.pace.Charge(now, recipients);
+  if (conn.part != nullptr) conn.part->pace.Charge(now, recipients);
   conn.source->pacer.Charge(now, recipients);
   if (!queue.limits->paced) return;
   queue.limits->own.pacer.Charge(now, recipients);
   for (Limiter* pool : queue.limits->pools) pool->pacer.Charge(now, recipients);
+}
+
+std::string Worker::VolumeLimit(const Limiter& limiter) {
+  return absl::StrCat(limiter.volume_cap.ToString(), " (", limiter.what, ")");
+}
+
+// When the virtual MTA and its pools have room for a message of that size of the queue.
+MonotonicTime Worker::NextOfSharedVolume(const Queue& queue, uint64_t bytes, Limiter** limiter) {
+  const MonotonicTime now = executor_.clock().Now();
+  MonotonicTime next = now;
+  if (!queue.limits->has_volume) return next;
+  const auto look = [&](Limiter& shared) {
+    if (!shared.has_volume()) return;
+    const bool behind = shared.held_bytes > 0 && shared.held_queue != queue.name;
+    const MonotonicTime when =
+        shared.volume->Next(now, behind ? std::max(bytes, shared.held_bytes) : bytes);
+    if (when <= next) return;
+    next = when;
+    *limiter = &shared;
+  };
+  look(queue.limits->own);
+  for (Limiter* pool : queue.limits->pools) look(*pool);
+  return next;
+}
+
+// True where nothing may leave for so long: it says so, and looks again before that.
+bool Worker::BlockBySharedVolume(Queue& queue, Duration ahead) {
+  if (!queue.limits->has_volume) return false;
+  Limiter* limiter = nullptr;
+  const MonotonicTime next = NextOfSharedVolume(queue, queue.held_bytes, &limiter);
+  if (next <= executor_.clock().Now() + ahead) return false;
+  Block(queue, VolumeLimit(*limiter), next);
+  if (next != MonotonicTime::max()) WakeAt(queue, next - ahead);
+  return true;
+}
+
+// The queue has sent its message, or is no more.
+void Worker::ForgetHeld(const Queue& queue) {
+  const auto forget = [&](Limiter& shared) {
+    if (shared.held_queue == queue.name) shared.held_bytes = 0;
+  };
+  forget(queue.limits->own);
+  for (Limiter* pool : queue.limits->pools) forget(*pool);
 }
 
 // The size of the message counts from here until its end is known, and then for a period.
@@ -294,6 +364,13 @@ void Worker::ReserveVolume(Queue& queue, Conn& conn, uint64_t bytes) {
     conn.volume.emplace_back(&volume, volume.Reserve(now, bytes));
   };
   if (queue.pace.has_volume()) reserve(*queue.pace.volume);
+  if (conn.part != nullptr && conn.part->pace.has_volume()) reserve(*conn.part->pace.volume);
+  if (!queue.limits->has_volume) return;
+  if (queue.limits->own.has_volume()) reserve(*queue.limits->own.volume);
+  for (Limiter* pool : queue.limits->pools) {
+    if (pool->has_volume()) reserve(*pool->volume);
+  }
+  if (queue.held_bytes > 0) ForgetHeld(queue);
 }
 
 void Worker::SettleVolume(Conn& conn, bool sent) {

@@ -214,5 +214,59 @@ TEST(WorkerLimits, RaisedLimitEndsTheWait) {
   EXPECT_EQ(world.sites.open.size(), 4u);
 }
 
+// Leases a message of `bytes` for each credit and delivers it at once; no window of the period has
+// more than `most` bytes. Returns how many messages left.
+size_t RunVolume(World& world, Duration time, uint64_t bytes, uint64_t most, Duration period) {
+  world.shard().edit = [bytes](queue::v1::Lease& lease) {
+    lease.mutable_message()->set_body_size(bytes);
+  };
+  uint64_t id = 1000;
+  const MonotonicTime end = world.executor.clock().Now() + time;
+  while (world.executor.clock().Now() < end) {
+    const queue::v1::DispatchRequest said = world.Take();
+    for (const auto& credit : said.credits()) {
+      for (uint32_t i = 0; i < credit.groups(); ++i) world.shard().Lease(++id, credit.queue_ref());
+    }
+    world.GreetAll();
+    for (size_t i = 0; i < world.sites.open.size(); ++i) {
+      while (!world.sites.open[i]->under_way.empty()) world.sites.open[i]->Answer(kDelivered);
+      if (world.sites.open[i]->quit) world.sites.open[i]->Close(true);
+    }
+    for (const auto& revoke : said.revokes()) {
+      if (revoke.released()) {
+        world.shard().Ready(revoke.queue_ref(), 1000, 0,
+                            "d" + std::to_string(revoke.queue_ref() - 1) + ".test", "v0");
+      }
+    }
+    world.executor.Advance(milliseconds(10));
+  }
+  const auto& sends = world.sites.sends;
+  for (size_t i = 0; i + most / bytes < sends.size(); ++i) {
+    EXPECT_GE(sends[i + most / bytes].when - sends[i].when, period) << "from message " << i;
+  }
+  return sends.size();
+}
+
+TEST(WorkerLimits, VolumeOfAVirtualMtaHoldsOverItsQueues) {
+  Config config(1);
+  SetRate(config.vmtas[0]->mutable_max_smtp_data_volume_rate(), 100'000, seconds(10));
+  World world(config.snapshot);
+  Announce(world, 5, 1, 1000);
+  // What was sent before the start is not known.
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_GT(said.blocked_size(), 0);
+  EXPECT_EQ(said.blocked(0).limit(), "max-smtp-data-volume-rate 100000/10s (virtual MTA)");
+  const size_t sent = RunVolume(world, seconds(110), 1000, 100'000, seconds(10));
+  EXPECT_GE(sent, 900u) << "of 1,000 after the first period";
+}
+
+TEST(WorkerLimits, VolumeOfAPoolHoldsOverItsVirtualMtas) {
+  Config config(1);
+  SetRate(config.pool->mutable_max_smtp_data_volume_rate(), 50'000, seconds(10));
+  World world(config.snapshot);
+  Announce(world, 4, 1, 1000);
+  EXPECT_GE(RunVolume(world, seconds(110), 7000, 50'000, seconds(10)), 55u) << "of 71";
+}
+
 }  // namespace
 }  // namespace sluice::delivery

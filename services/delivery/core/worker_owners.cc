@@ -38,15 +38,24 @@ void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
     const std::string_view vmta = queue.substr(queue.rfind('/') + 1);
     return before != nullptr && before->OwnerOf(queue, vmta) == std::string_view(options_.name);
   };
-  absl::erase_if(resting_, [&](const auto& each) { return !had(each.first); });
+  absl::erase_if(resting_, [&](const auto& each) {
+    const std::string_view name = each.first;  // of a queue, or of what it sends from one source
+    return !had(name.substr(0, name.find('\n')));
+  });
   for (const auto& [name, queue] : queues_) {
-    if (!had(name)) queue->pace.Exhaust(owners_since_);
+    if (had(name)) continue;
+    queue->pace.Exhaust(owners_since_);
+    for (const auto& part : queue->parts) part->pace.Exhaust(owners_since_);
   }
   // Our parts of divided limits.
   std::vector<std::string> unchanged = owned_vmtas_;
   SetLimits(&unchanged);
-  for (const auto& [name, limits] : vmta_limits_) limits->own.pacer.Exhaust(owners_since_);
-  for (const auto& [name, limit] : pool_limits_) limit->pacer.Exhaust(owners_since_);
+  const auto unknown = [&](Limiter& limit) {
+    limit.pacer.Exhaust(owners_since_);
+    if (before == nullptr && limit.volume != nullptr) limit.volume->Exhaust(owners_since_);
+  };
+  for (const auto& [name, limits] : vmta_limits_) unknown(limits->own);
+  for (const auto& [name, limit] : pool_limits_) unknown(*limit);
   ApplyOwners();
   FreedSlot();
 }

@@ -9,13 +9,6 @@
 #include "services/mail/merge_body.h"
 
 namespace sluice::delivery {
-namespace {
-
-// A credit for a rate-limited queue is granted when its next attempt is this near.
-constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
-
-}  // namespace
-
 void Worker::RefreshQueue(Queue& queue) {
   if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
   const bool was_local = queue.settings != nullptr && IsLocalEnd(*queue.settings);
@@ -25,6 +18,7 @@ void Worker::RefreshQueue(Queue& queue) {
   queue.policy_version = policy_->version();
   queue.caps = CapsOf(*queue.settings);
   queue.pace.Limit(queue.caps, executor_.clock().Now());
+  RefreshParts(queue);
 }
 
 void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
@@ -115,9 +109,9 @@ void Worker::Pump(Queue& queue) {
     const MonotonicTime now = executor_.clock().Now();
     const MonotonicTime next = queue.pace.Next(now, queue.held_bytes);
     // No connection is made to wait on it.
-    if (next > now + kPaceAhead && (due > 0 || next == MonotonicTime::max())) {
+    if (next > now + kConnectAhead && (due > 0 || next == MonotonicTime::max())) {
       Block(queue, queue.pace.Slowest(queue.caps, now, queue.held_bytes).ToString(), next);
-      if (next != MonotonicTime::max()) WakeAt(queue, next - kPaceAhead);
+      if (next != MonotonicTime::max()) WakeAt(queue, next - kConnectAhead);
       return;
     }
     // As many as can be busy at that pace, if each transaction takes a few seconds.
@@ -125,6 +119,7 @@ void Worker::Pump(Queue& queue) {
     paced = busy < most;
     most = std::min(most, busy);
   }
+  if (due > 0 && BlockBySharedVolume(queue, kConnectAhead)) return;
   const size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
   if (queue.conns.size() < wanted) {
     OpenConnections(queue, wanted);
@@ -164,7 +159,7 @@ void Worker::TrimCredits(Queue& queue) {
 
 void Worker::Grant(Queue& queue) {
   if (queue.refs.size() > 1) TakeIdleCredits(queue);
-  const size_t places = queue.free_places();
+  const size_t places = queue.by_source ? PlacesOfParts(queue) : queue.free_places();
   const size_t promised = queue.credits() + queue.waiting.size();
   if (places <= promised || queue.refs.empty()) return;
   size_t free = places - promised;
@@ -186,6 +181,7 @@ void Worker::Grant(Queue& queue) {
       return;
     }
   }
+  if (BlockBySharedVolume(queue, kGrantAhead)) return;
   // The same where only a source is limited: its pacer holds each group until its moment.
   if (queue.counts_recipients()) recipients = 1;
   queue.blocked.clear();
@@ -313,10 +309,17 @@ void Worker::SendPaced(Queue& queue) {
   if (!queue.waiting.empty() && !MayUse(queue)) Halt(queue);
   while (!queue.waiting.empty()) {
     Transaction& next = queue.waiting.front().transaction;
+    const uint64_t bytes = next.lease->message().body_size();
     Conn* best = nullptr;
+    MonotonicTime from_source = now;  // when its part allows it
     for (const auto& conn : queue.conns) {
       if (!conn->may_send()) continue;
-      if (best == nullptr || conn->under_way < best->under_way) best = conn.get();
+      const MonotonicTime when = conn->part == nullptr ? now : conn->part->pace.Next(now, bytes);
+      if (best == nullptr ||
+          std::pair(when, conn->under_way) < std::pair(from_source, best->under_way)) {
+        best = conn.get();
+        from_source = when;
+      }
     }
     if (best == nullptr) {
       if (queue.waiting.size() <= queue.free_places()) return;  // until one has its result
@@ -326,13 +329,27 @@ void Worker::SendPaced(Queue& queue) {
       continue;
     }
     if (best->paced()) {
-      const uint64_t bytes = next.lease->message().body_size();
+      // Not for so long: it may expire meanwhile. No other goes before it.
       if (queue.pace.has_volume() && queue.pace.volume->Next(now, bytes) > now + kPaceAhead) {
-        // Not for so long: it may expire meanwhile. No other goes before it.
-        HoldForVolume(queue, bytes);
+        HoldForVolume(queue, bytes, queue.caps.volume.ToString(),
+                      queue.pace.volume->Next(now, bytes));
         return;
       }
-      MonotonicTime allowed = queue.pace.Next(now, bytes);
+      if (from_source > now + kPaceAhead && best->part->pace.has_volume()) {
+        HoldForVolume(queue, bytes, best->part->caps.volume.ToString(), from_source);
+        return;
+      }
+      Limiter* full = nullptr;
+      const MonotonicTime room = NextOfSharedVolume(queue, bytes, &full);
+      if (room > now + kPaceAhead) {
+        if (full->held_bytes == 0 || full->held_queue == queue.name) {
+          full->held_queue = queue.name;
+          full->held_bytes = bytes;
+        }
+        HoldForVolume(queue, bytes, VolumeLimit(*full), room);
+        return;
+      }
+      MonotonicTime allowed = std::max({queue.pace.Next(now, bytes), from_source, room});
       Limiter* shared = SlowestPace(queue, *best, &allowed);
       if (allowed > now) {
         if (shared != nullptr) {
@@ -358,9 +375,9 @@ void Worker::SendPaced(Queue& queue) {
   }
 }
 
-// Nothing leaves before the queue's volume has room for a message of that size.
-void Worker::HoldForVolume(Queue& queue, uint64_t bytes) {
-  const MonotonicTime next = queue.pace.volume->Next(executor_.clock().Now(), bytes);
+// Nothing leaves before there is room for a message of that size.
+void Worker::HoldForVolume(Queue& queue, uint64_t bytes, const std::string& limit,
+                           MonotonicTime next) {
   queue.held_bytes = bytes;
   while (!queue.waiting.empty()) {
     GiveBack(queue.waiting.front().work_id);
@@ -369,8 +386,8 @@ void Worker::HoldForVolume(Queue& queue, uint64_t bytes) {
   for (Ref& ref : queue.refs) {
     if (ref.credits > 0) RevokeCredits(ref);
   }
-  Block(queue, queue.caps.volume.ToString(), next);
-  if (next != MonotonicTime::max()) WakeAt(queue, next - kPaceAhead);
+  Block(queue, limit, next);
+  if (next != MonotonicTime::max()) WakeAt(queue, next - kConnectAhead);
 }
 
 void Worker::GiveBack(uint64_t work_id) {
@@ -399,7 +416,9 @@ void Worker::LetGo(Queue& queue) {
   FlushLater();
   if (queue.timer != 0) executor_.Cancel(queue.timer);
   if (queue.dns_timer != 0) executor_.Cancel(queue.dns_timer);
+  if (queue.held_bytes > 0) ForgetHeld(queue);
   RememberPace(queue);
+  RememberParts(queue);
   queues_.erase(queues_.find(queue.name));
 }
 

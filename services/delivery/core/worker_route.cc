@@ -216,12 +216,13 @@ std::string Worker::EhloNameWithoutSource(const policy::v1::VirtualMtaSection* v
 }
 
 // The first that would do, if it had room.
-Worker::Source* Worker::SourceToAwait(const Queue& queue) {
+Worker::Source* Worker::SourceToAwait(Queue& queue) {
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
   if (vmta == nullptr) return nullptr;
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());
-    if (found != sources_.end() && found->second->suspended.empty() && MayUse(*found->second)) {
+    if (found != sources_.end() && found->second->suspended.empty() && MayUse(*found->second) &&
+        PartHasRoom(queue, *found->second, true)) {
       return found->second.get();
     }
   }
@@ -236,6 +237,7 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
   if (vmta == nullptr || vmta->source_hosts().empty()) {
     std::unique_ptr<Source>& any = sources_[""];
     if (any == nullptr) any = std::make_unique<Source>();
+    if (!PartHasRoom(queue, *any, true)) return std::nullopt;
     return SourceChoice{any.get(), EhloNameWithoutSource(vmta)};
   }
   bool reach[2] = {false, false};
@@ -258,6 +260,7 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
     if (!MayUse(source) || (!source.suspended.empty() && source.suspended_until > now)) continue;
     source.suspended.clear();
     if (!source.HasRoom(now) || (!source.waiters.empty() && serving_ != &queue)) continue;
+    if (!PartHasRoom(queue, source, true)) continue;
     SourceChoice choice{&source, EhloName(host)};
     const bool v6 = IsV6(source.ip);
     if (reach[v6 ? 1 : 0] && (in_turn || v6 == preferred)) return choice;
@@ -301,14 +304,42 @@ void Worker::OrderTargets(Queue& queue, Conn& conn) {
 }
 
 // False: it says why and until when, and looks again then.
-bool Worker::MayConnectNow(Queue& queue) {
-  if (!queue.pace.connects.limited() || IsLocalEnd(*queue.settings)) return true;
+bool Worker::MayConnectNow(Queue& queue, const SourcePart* part) {
+  if (part != nullptr && !part->pace.connects.limited()) part = nullptr;
+  if ((!queue.pace.connects.limited() && part == nullptr) || IsLocalEnd(*queue.settings)) {
+    return true;
+  }
   const MonotonicTime now = executor_.clock().Now();
-  const MonotonicTime next = queue.pace.connects.Next(now);
+  MonotonicTime next = queue.pace.connects.Next(now);
+  std::string limit = queue.caps.connects.ToString();
+  if (part != nullptr && part->pace.connects.Next(now) > next) {
+    next = part->pace.connects.Next(now);
+    limit = absl::StrCat(part->caps.connects.ToString(), " (", part->source->ip, ")");
+  }
   if (next <= now) return true;
-  Block(queue, queue.caps.connects.ToString(), next);
+  Block(queue, limit, next);
   if (next != MonotonicTime::max()) WakeAt(queue, next);
   return false;
+}
+
+void Worker::ChargeConnect(Conn& conn) {
+  if (IsLocalEnd(*conn.queue->settings)) return;
+  const MonotonicTime now = executor_.clock().Now();
+  conn.queue->pace.connects.Charge(now, 1);
+  if (conn.part != nullptr) conn.part->pace.connects.Charge(now, 1);
+}
+
+Duration Worker::MayConnectAgain(Conn& conn) {
+  // Another may be faster: it is asked again.
+  constexpr Duration kMostWait = std::chrono::minutes(1);
+  if (!MayConnectNow(*conn.queue, conn.part)) {
+    const MonotonicTime now = executor_.clock().Now();
+    MonotonicTime next = conn.queue->pace.connects.Next(now);
+    if (conn.part != nullptr) next = std::max(next, conn.part->pace.connects.Next(now));
+    return std::min<Duration>(std::max(Duration(1), next - now), kMostWait);
+  }
+  ChargeConnect(conn);
+  return Duration(0);
 }
 
 Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
@@ -338,18 +369,20 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
         continue;
       }
       --conn.source->connections;
+      LeavePart(conn);
       FreedSlot();
       conn.source = other->source;
       conn.ehlo_name = other->ehlo_name;
       ++conn.source->connections;
+      EnterPart(conn);
     }
     // Each try is a connection of its own for who is at the other end.
-    if (!MayConnectNow(queue)) {
+    if (!MayConnectNow(queue, conn.part)) {
       queue.search = std::make_unique<Search>(
           Search{queue.route, std::move(conn.order), conn.next_target - 1, conn.tried});
       return Began::kLater;
     }
-    if (!IsLocalEnd(*queue.settings)) queue.pace.connects.Charge(executor_.clock().Now(), 1);
+    ChargeConnect(conn);
     ConnectTarget connect;
     connect.address = target.address;
     connect.port = target.port;

@@ -110,7 +110,7 @@ bool Worker::Spare(const Conn& conn) const {
 bool Worker::TakeIdle(Queue& queue, const SourceChoice& choice, bool at_once) {
   if (idle_.empty() || queue.route == nullptr) return false;
   const auto site = sites_.find(SiteKey(queue, *choice.source, choice.ehlo_name));
-  if (site == sites_.end()) return false;
+  if (site == sites_.end() || !PartHasRoom(queue, *choice.source, false)) return false;
   const MonotonicTime latest = executor_.clock().Now() - (at_once ? Duration(0) : kLeftToItsQueue);
   const uint32_t most = queue.settings->max_msg_per_connection();
   const uint32_t most_errors = queue.settings->max_errors_per_connection();
@@ -152,8 +152,10 @@ void Worker::MoveConn(Conn& conn, Queue& to) {
                                   [&conn](const auto& each) { return each.get() == &conn; });
   CountVmta(*from.limits, -1);
   CountVmta(*to.limits, 1);
+  LeavePart(conn);
   to.conns.splice(to.conns.end(), from.conns, place);
   conn.queue = &to;
+  EnterPart(conn);
   conn.serving_since = executor_.clock().Now();
   ++stats_.reused;
   SetIdleTimer(conn);

@@ -242,6 +242,18 @@ class OutboundConnection final : public Connection,
     }
   }
 
+  // A connect of its own, for limits on these.
+  void Reopen() {
+    const Duration wait = handler_->MayConnect();
+    if (wait.count() == 0) {
+      Open();
+      return;
+    }
+    loop_.After(wait, [this, alive = std::weak_ptr<bool>(alive_)] {
+      if (!alive.expired()) Reopen();
+    });
+  }
+
   void OnConnected(absl::StatusOr<UniqueFd> fd) {
     if (!fd.ok()) {
       EndConnect(fd.status());
@@ -497,7 +509,7 @@ class OutboundConnection final : public Connection,
       deadline_.Clear();
       tcp_.reset();
       session_.Restart(mail::StartTls::kNever);
-      Open();
+      Reopen();
       return;
     }
     session_.OnDisconnect(std::string_view(why.data(), why.size()));

@@ -73,6 +73,7 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
     owner.policy_.Check(question_, [this, alive = std::weak_ptr<bool>(alive_)](TlsVerdict verdict) {
       if (!alive.expired()) OnVerdict(std::move(verdict));
     });
+    constructed_ = true;
   }
 
   void Send(Transaction transaction) override { inner_->Send(std::move(transaction)); }
@@ -99,7 +100,24 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
     target.tls.required |= given.enforced();
     if (given.dane) target.tls.server_name = given.dane->base_domain;
     target.tls.check = check_;
-    inner_ = owner_.inner_.Connect(target, this);
+    // Limits on connects count them when they begin.
+    if (constructed_) {
+      ConnectLater(std::move(target));
+    } else {
+      inner_ = owner_.inner_.Connect(target, this);
+    }
+  }
+
+  void ConnectLater(ConnectTarget target) {
+    const Duration wait = handler_->MayConnect();
+    if (wait.count() == 0) {
+      inner_ = owner_.inner_.Connect(target, this);
+      return;
+    }
+    owner_.executor_.After(
+        wait, [this, alive = std::weak_ptr<bool>(alive_), target = std::move(target)]() mutable {
+          if (!alive.expired()) ConnectLater(std::move(target));
+        });
   }
 
   void Refuse() {
@@ -128,6 +146,7 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
   }
 
   // ---- ConnectionHandler, of the inner connection
+  Duration MayConnect() override { return handler_->MayConnect(); }
   void OnReady() override {
     const TlsVerdict& given = check_->given();
     const auto& result = check_->result();
@@ -165,6 +184,7 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
   TlsQuestion question_;
   std::shared_ptr<VerdictCheck> check_;
   std::unique_ptr<Connection> inner_;
+  bool constructed_ = false;
   bool counted_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -35,6 +35,10 @@ void DropUnused(v1::OwnersTable* table) {
 }  // namespace
 
 bool SourceOwners::OneWorkers(const v1::VirtualMtaSection& vmta) {
+  // A part of it would be too small for messages that the whole has room for.
+  if (vmta.has_max_smtp_data_volume_rate() && !vmta.max_smtp_data_volume_rate().unlimited()) {
+    return true;
+  }
   uint64_t least = UINT64_MAX;
   if (vmta.max_smtp_out() > 0) least = vmta.max_smtp_out();
   if (vmta.has_max_smtp_msg_rate() && !vmta.max_smtp_msg_rate().unlimited()) {
