@@ -48,11 +48,12 @@ class VolumeWindow {
 
   bool limited() const { return limited_; }
 
-  // When a message of that size may begin, at the earliest, if nothing else does, and what is
-  // reserved is sent; max() where never.
+  // When a message of that size (0: not known) may begin, at the earliest, if nothing else does,
+  // and what is reserved is sent; max() where never.
   MonotonicTime Next(MonotonicTime now, uint64_t size) const {
     if (!limited_) return now;
     if (most_ == 0) return MonotonicTime::max();
+    size = std::max<uint64_t>(size, 1);  // of any size
     MonotonicTime next = std::max(now, theoretical_);
     uint64_t left = reserved_;
     for (const uint64_t sent : sent_) left += sent;

@@ -238,8 +238,8 @@ TEST(WorkerCaps, AMessageThatDoesNotFitIsNotHeldForLong) {
     SetRate(settings.mutable_max_data_volume_rate(), 100'000, hours(1));
   }));
   Stream stream(world);
-  uint64_t number = 0;
-  stream.size = [&number] { return ++number % 2 == 0 ? 90'000 : 20'000; };
+  // A message that was given back comes again.
+  stream.size = [&stream] { return stream.volume.size() % 2 == 0 ? 20'000 : 90'000; };
   stream.step = seconds(1);
   stream.Run(hours(8));
   ExpectNoWindowOver(stream.volume, 100'000, hours(1));
