@@ -24,13 +24,13 @@ class TlsTest(ScenarioTest):
         self.authority = Authority(self.scenario.path("tls"))
         self.ours = self.authority.issue("mx.sluice.test", loopback(1))[2]
 
-    def tls_node(self, domain_extra=""):
+    def tls_node(self, domain_extra="", users=""):
         """Offers STARTTLS on its SMTP port; TLS from the first byte on TLS_PORT."""
         address = loopback(1)
         extra = (f"smtp-server-tls-certificate {self.ours}\n<smtp-listener {address}:{TLS_PORT}>\n  immediate-tls yes\n</smtp-listener>\n")
         node = self.node(extra=extra, domain_extra=domain_extra, flags=["--smtp-listen", f"{address}:{TLS_PORT}"], start=False)
         text = node.config.read_text().replace("  always-allow-relaying yes", "  always-allow-relaying yes\n  allow-starttls yes")
-        node.config.write_text(text)
+        node.config.write_text(text + users)
         return node.start()
 
     def run_ok(self, argv, stdin=b""):
@@ -66,6 +66,18 @@ class TlsTest(ScenarioTest):
         with smtplib.SMTP_SSL(node.address, TLS_PORT, timeout=60, context=ssl.create_default_context(cafile=self.authority.ca)) as client:
             client.sendmail("sender@client.test", ["smtplib@example.test"], CONTENT)
         wait_until(lambda: sorted(self.receiver.recipients()) == [f"{n}@example.test" for n in ("curl", "msmtp", "smtplib")], "three mails")
+
+    def test_scram_is_bound_to_the_connection(self):
+        node = self.tls_node(users='\n<smtp-user "Zo\u00eb">\n  password "caf\u00e9 \u00aa"\n</smtp-user>\n')
+        # Names and passwords in forms other than the configuration's (RFC 4013).
+        for password, well in (("cafe\u0301 a", True), ("cafe a", False)):
+            for mechanism in ("SCRAM-SHA-256-PLUS", "PLAIN"):
+                self.needs(None if shutil.which("gsasl") else "gsasl is not installed")
+                done = subprocess.run(["gsasl", "--smtp", f"--connect={node.address}:{sluice.SMTP_PORT}", f"--x509-ca-file={self.authority.ca}",
+                                       f"--mechanism={mechanism}", "--authentication-id=Zoe\u0308", f"--password={password}"],
+                                      stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+                                      env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
+                self.assertEqual(b"235 2.7.0" in done.stdout, well, (mechanism, password, done.stdout, done.stderr))
 
     def test_openssl_sees_our_certificate_and_modern_protocols_only(self):
         node = self.tls_node()
