@@ -1,7 +1,7 @@
 """cc_fuzz_test: one libFuzzer target that is also an ordinary test.
 
-`bazel test` replays the corpus (and every prefix of each file) through LLVMFuzzerTestOneInput.
-`bazel run --config=fuzz //x:y_fuzz -- -max_total_time=300 $PWD/x/y_corpus` fuzzes.
+`bazel test` replays the corpus (every prefix of each named file, and the inputs in found.pack) through LLVMFuzzerTestOneInput.
+`./tools/fuzz NAME` fuzzes.
 """
 
 def cc_fuzz_test(name, srcs, deps = [], corpus = [], size = "small"):

@@ -1,7 +1,8 @@
 // Runs a fuzz target over files, where libFuzzer is not linked: the corpus as an ordinary test.
-// Each file is given whole and cut short at up to 4,096 places; one that a fuzzer made, named by
-// the SHA-1 of what is in it, only whole: it has been cut already.
+// Each file is given whole and cut short at up to 4,096 places. A found.pack holds inputs that a
+// fuzzer made, which has cut them itself: the size in decimal, a line feed, the bytes, and so on.
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -23,9 +24,18 @@ void RunOne(const std::string& input, size_t size) {
   LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
 }
 
-bool MadeByFuzzer(std::string_view path) {
-  const std::string_view name = path.substr(path.rfind('/') + 1);
-  return name.size() == 40 && name.find_first_not_of("0123456789abcdef") == name.npos;
+// The inputs in it; nothing where it is damaged.
+std::vector<std::string> Unpack(std::string_view pack) {
+  std::vector<std::string> inputs;
+  while (!pack.empty()) {
+    size_t size = 0;
+    const auto end = std::from_chars(pack.data(), pack.data() + pack.size(), size).ptr;
+    pack.remove_prefix(static_cast<size_t>(end - pack.data()));
+    if (pack.empty() || pack[0] != '\n' || pack.size() - 1 < size) return {};
+    inputs.emplace_back(pack.substr(1, size));
+    pack.remove_prefix(1 + size);
+  }
+  return inputs;
 }
 
 }  // namespace
@@ -39,10 +49,18 @@ int main(int argc, char** argv) {
       return 1;
     }
     const std::string input((std::istreambuf_iterator<char>(file)), {});
-    const size_t step = std::max<size_t>(1, input.size() / kMaxCuts);
-    for (size_t size = 0; size < input.size() && !MadeByFuzzer(argv[i]); size += step, ++inputs) {
-      RunOne(input, size);
+    if (std::string_view(argv[i]).ends_with("found.pack")) {
+      const std::vector<std::string> packed = Unpack(input);
+      if (packed.empty() && !input.empty()) {
+        std::fprintf(stderr, "%s is damaged\n", argv[i]);
+        return 1;
+      }
+      for (const std::string& each : packed) RunOne(each, each.size());
+      inputs += packed.size();
+      continue;
     }
+    const size_t step = std::max<size_t>(1, input.size() / kMaxCuts);
+    for (size_t size = 0; size < input.size(); size += step, ++inputs) RunOne(input, size);
     RunOne(input, input.size());
     ++inputs;
   }

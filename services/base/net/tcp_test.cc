@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -202,6 +204,38 @@ TEST(Listener, SaysWhichPortIsInUse) {
   EXPECT_NE(std::string(second.status().message()).find(taken.ToString()), std::string::npos);
   auto foreign = Listener::Open(loop, {.addresses = {*Endpoint::Parse("192.0.2.1:0")}}, ignore);
   EXPECT_EQ(foreign.status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// Clients beyond what the process may have open wait in the kernel, and cost it no turns.
+TEST(Listener, WithoutDescriptorsItRestsAndGoesOn) {
+  EventLoop loop;
+  int accepted = 0;
+  auto listener = Listener::Open(loop, {.addresses = {{kLoopback, 0}}},
+                                 [&](UniqueFd, const Endpoint&, const Endpoint&) { ++accepted; });
+  ASSERT_TRUE(listener.ok());
+  const UniqueFd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  rlimit usual{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &usual), 0);
+  rlimit few = usual;
+  few.rlim_cur = 64;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  std::vector<UniqueFd> taken;
+  for (int fd; (fd = ::dup(client.get())) >= 0;) taken.emplace_back(fd);
+  EXPECT_EQ(errno, EMFILE);
+  sockaddr_storage storage;
+  const socklen_t length = (*listener)->addresses()[0].ToSockaddr(&storage);
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&storage), length), 0);
+  int turns = 0;
+  const MonotonicTime until = loop.clock().Now() + std::chrono::milliseconds(250);
+  while (loop.clock().Now() < until) {
+    loop.RunOnce(std::chrono::milliseconds(50));
+    ++turns;
+  }
+  EXPECT_EQ(accepted, 0);
+  EXPECT_LT(turns, 100);
+  taken.clear();
+  EXPECT_TRUE(RunUntil(loop, [&] { return accepted == 1; }));
+  ::setrlimit(RLIMIT_NOFILE, &usual);
 }
 
 TEST(Listener, SeveralAddressesTellTheirPeersAndPauseHoldsConnectionsBack) {
