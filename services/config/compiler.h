@@ -44,6 +44,13 @@ struct ConfigLine {
   size_t section = 0;  // number of the section that was open; 0: none
 };
 
+// A line that gives addresses to a virtual MTA.
+struct HostLine {
+  std::string vmta;     // lower case
+  std::string network;  // as ParseNetwork gives it
+  Location where;
+};
+
 struct Compiled {
   // Of use only where ok(). Sections are in order of name; version and time are not set.
   policy::v1::PolicySnapshot snapshot;
@@ -54,6 +61,7 @@ struct Compiled {
   // With keep_origins.
   Origins origins;
   std::vector<ConfigLine> lines;
+  std::vector<HostLine> host_lines;                // the later one of an address holds
   std::map<std::string, Location> section_places;  // of "vmta/NAME" and "pool/NAME"
 
   bool ok() const { return !HasErrors(diagnostics); }

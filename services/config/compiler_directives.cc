@@ -328,6 +328,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
       return Say(Severity::kError, where, SyntaxMessage(directive));
     }
     draft_.source_uses.push_back({frame.source_ip, first.text, where});
+    KeepHostLine(first.text, frame.source_ip, statement);
     return;
   }
   if (directive.name == "virtual-mta") {
@@ -351,6 +352,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   const auto network = ParseNetwork(first.text);
   if (!network) return BadNetwork(first.text, where);
   frame.vmta->source_pools.push_back({*network, where});
+  KeepHostLine(frame.vmta->section.name(), *network, statement);
 }
 
 void Compiler::AddSourceHost(const Statement& statement, policy::v1::VirtualMtaSection* vmta) {
@@ -372,6 +374,13 @@ void Compiler::AddSourceHost(const Statement& statement, policy::v1::VirtualMtaS
   if (!AddSourceHosts(*network, host_name, vmta)) {
     Say(Severity::kError, where, "more than 1024 source addresses");
   }
+  KeepHostLine(vmta->name(), *network, statement);
+}
+
+void Compiler::KeepHostLine(const std::string& vmta, const std::string& network,
+                            const Statement& statement) {
+  if (!options_.keep_origins) return;
+  compiled_.host_lines.push_back({absl::AsciiStrToLower(vmta), network, statement.where});
 }
 
 void Compiler::ReadAuthFile(const Statement& statement, const Frame& frame) {

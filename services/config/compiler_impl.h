@@ -115,6 +115,8 @@ class Compiler {
   // The last argument is the value: source-ip-max-smtp-out has a network before it.
   static bool Restricts(const Directive& directive, const Statement& statement);
   void UnknownDirective(const Statement& statement, const Frame& frame);
+  void KeepHostLine(const std::string& vmta, const std::string& network,
+                    const Statement& statement);
   void AddSourceHost(const Statement& statement, policy::v1::VirtualMtaSection* vmta);
   // Directives that are not just a field.
   void ApplyHere(const Directive& directive, const Statement& statement, const Frame& frame);

@@ -105,6 +105,16 @@ TEST(CompilerTest, ErrorsNameThePlaceAndTheRemedy) {
             "    max-smpt-out 5\n"
             "    ^\n"
             "  did you mean \"max-smtp-out\"?");
+  EXPECT_EQ(Complaint("<virtual-mta news>\n</virtual-mta>\n<virtual-mta-pool p>\n"
+                      "  virtual-mta nwes\n</virtual-mta-pool>\n"),
+            "a.conf:4:15: error: there is no virtual MTA \"nwes\"\n"
+            "    virtual-mta nwes\n"
+            "                ^\n"
+            "  did you mean \"news\"?");
+  EXPECT_EQ(Complaint("domain-macro a b.test,$a\n"),
+            "a.conf:1:16: error: there is no domain-macro \"a\" above\n"
+            "  domain-macro a b.test,$a\n"
+            "                 ^");
   EXPECT_EQ(Complaint("retry-after soon\n"),
             "a.conf:1:13: error: \"soon\" is no value of retry-after; it is written "
             "TIME,TIME,... (10m,30m,1h)\n"

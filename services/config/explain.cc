@@ -74,6 +74,20 @@ std::string WhereOf(const Compiled& compiled, const std::string& place, int fiel
   return absl::StrCat(*origin->second.file, ":", origin->second.line);
 }
 
+// The line that gives this address to the virtual MTA.
+std::string HostWhere(const Compiled& compiled, std::string_view vmta, std::string_view ip) {
+  const auto address = IpAddress::Parse(ip);
+  const std::string name = Lower(vmta);
+  for (auto line = compiled.host_lines.rbegin(); line != compiled.host_lines.rend(); ++line) {
+    if (line->vmta != name) continue;
+    const auto network = Cidr::Parse(line->network);
+    if (network && address && network->Contains(*address)) {
+      return absl::StrCat(*line->where.file, ":", line->where.line);
+    }
+  }
+  return "";
+}
+
 size_t MarkOf(const Directive& directive, const Message& settings) {
   if (!directive.secret) return 0;
   // Seeded anew by each process.
@@ -139,8 +153,8 @@ std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::s
   const std::string shown = absl::StrCat("<virtual-mta ", content->virtual_mta().name(), ">");
   auto settings = Resolve(compiled, Target::kVirtualMta, {{&content->virtual_mta(), name, shown}});
   for (const auto& host : content->virtual_mta().source_hosts()) {
-    settings.push_back(
-        {"smtp-source-host", absl::StrCat(host.ip(), " ", host.host_name()), shown, "", false});
+    settings.push_back({"smtp-source-host", absl::StrCat(host.ip(), " ", host.host_name()), shown,
+                        HostWhere(compiled, vmta, host.ip()), false});
   }
   return settings;
 }
@@ -159,10 +173,10 @@ std::vector<ExplainedSetting> ExplainSource(const Compiled& compiled, std::strin
     for (const auto& host : section.content().virtual_mta().source_hosts()) {
       if (host.ip() != text) continue;
       const std::string& vmta = section.content().virtual_mta().name();
-      settings.push_back(
-          {"virtual-mta", vmta, absl::StrCat("<virtual-mta ", vmta, ">"), "", false});
-      settings.push_back(
-          {"host-name", host.host_name(), absl::StrCat("<virtual-mta ", vmta, ">"), "", false});
+      const std::string shown = absl::StrCat("<virtual-mta ", vmta, ">");
+      const std::string where = HostWhere(compiled, vmta, host.ip());
+      settings.push_back({"virtual-mta", vmta, shown, where, false});
+      settings.push_back({"host-name", host.host_name(), shown, "", false});
     }
   }
   return settings;

@@ -123,6 +123,7 @@ InForce Policy::ReadInForce() const {
   config::Compiled& compiled = in_force.compiled;
   if (!compiled.ok()) {
     compiled.origins.clear();
+    compiled.host_lines.clear();
     in_force.note = "the files do not load by now, so no lines are known";
   } else {
     v1::PolicySnapshot files = std::move(compiled.snapshot);
@@ -135,6 +136,9 @@ InForce Policy::ReadInForce() const {
     absl::erase_if(compiled.origins, [&](const auto& place) {
       // Places begin with the section's name.
       return changed.contains(place.first.substr(0, place.first.find(' ')));
+    });
+    std::erase_if(compiled.host_lines, [&](const config::HostLine& line) {
+      return changed.contains(absl::StrCat("vmta/", line.vmta));
     });
     if (!changed.empty()) {
       in_force.note = absl::StrCat(changed.size(),
