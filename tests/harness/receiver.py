@@ -169,7 +169,7 @@ def wire_name(name):
 
 class Receiver:
     """Runs in a thread of its own until close(). `behaviour(stage, session, recipient)` may return a reply, "close", "silence" or None for
-    the usual; stages: connect, ehlo, mail, rcpt, data, end. `zones`: {name: "servfail" | "nxdomain" | "nullmx" | [MX addresses]}.
+    the usual; stages: connect, ehlo, mail, rcpt, data, end. `zones`: {name: "servfail" | "nxdomain" | "nullmx" | "loop" | [MX addresses]}.
     """
 
     def __init__(self, address=None, port=2526, dns_port=5353, behaviour=None, zones=None, keep_content=True,
@@ -249,6 +249,8 @@ class Receiver:
             return RCODE_SERVFAIL, []
         if zone == "nxdomain":
             return RCODE_NXDOMAIN, []
+        if zone == "loop":
+            return 0, [(TYPE_CNAME, wire_name(name))]
         if kind == TYPE_MX:
             if zone == "nullmx":
                 return 0, [(TYPE_MX, struct.pack(">H", 0) + b"\0")]

@@ -172,6 +172,22 @@ class HostileRemoteTest(ScenarioTest):
         wait_until(lambda: re.search(r"^sluice_delivery_connections(?:{[^}]*})? 0$", sluice.metrics(self.under_test.address), re.M),
                    "the end of all connections")
 
+    def test_dns_that_lies(self):
+        """Loops, far too many hosts, and addresses of our own inside: none holds up honest mail, and each is counted."""
+        self.receiver.zones = {"loop.test": "loop", "dead.test": "servfail", "many.test": [f"192.0.2.{i}" for i in range(1, 31)]}
+        later = "  retry-after 1h\n  retry-recipients-after 1h\n  retry-after-dns-error 1h\n"
+        extra = "".join(f"<domain {name}.test>\n{later}  allow-private-destinations no\n  connect-timeout 1s\n  mx-connection-attempts 1\n</domain>\n"
+                        for name in ("loop", "dead", "many", "inside"))
+        self.under_test = self.node(extra=extra)
+        for name in ("loop", "dead", "many", "inside", "example"):
+            self.send(self.under_test, [f"u@{name}.test".encode()], CONTENT)
+        self.receiver.wait_for(1)
+        wait_until(lambda: self.metric("dns_failures") >= 2, "the loop and the dead server in the metrics")
+        wait_until(lambda: self.metric("dns_cut_answers") >= 1, "the many hosts in the metrics")
+        wait_until(lambda: self.metric("private_destinations_refused") >= 1, "the private address in the metrics")
+        self.assertEqual(self.receiver.recipients(), ["u@example.test"])
+        self.assertEqual(self.under_test.ctl.totals()["failed_total"], 0)
+
 
 if __name__ == "__main__":
     unittest.main()
