@@ -194,7 +194,6 @@ TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
 
 TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
   for (const char* text : {
-           "mx-connection-limit mx.test 5",
            "permanent-bounce-after 7d",
            "ip 192.0.2.1 domain = example.com;",
            "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>",

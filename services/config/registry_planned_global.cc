@@ -174,12 +174,6 @@ void AddSending(std::vector<Directive>* all) {
   all->push_back(std::move(key));
   all->push_back(Planned("include-headers-from", kSending, Grammar::kFile,
                          "File of header lines for every message."));
-  all->push_back(Keyed(Global("mx-connection-limit", Grammar::kCount,
-                              "Connections to one MX host at once.", Status::kRefused),
-                       Key::kHost));
-  all->push_back(Keyed(Global("ip-connection-limit", Grammar::kCount,
-                              "Connections to one network at once.", Status::kRefused),
-                       Key::kNetwork));
   all->push_back(Global("adaptive-max-smtp-out", Grammar::kBool,
                         "Fewer connections to a domain that defers much.", Status::kRefused));
   all->push_back(Global("adaptive-soft-bounce-limit", Grammar::kCount,

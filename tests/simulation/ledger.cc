@@ -41,9 +41,10 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
   }
 }
 
-// The limits of a queue, of its virtual MTA, and of what it sends from one source.
-static std::array<std::string, 3> LimitsOf(const std::string& queue, const std::string& source) {
-  return {queue, "*" + queue.substr(queue.rfind('/')), queue + "@" + source};
+// The limits of a queue, of its virtual MTA, of what it sends from one source, and of the site.
+static std::array<std::string, 4> LimitsOf(const std::string& queue, const std::string& source,
+                                           const std::string& address = "") {
+  return {queue, "*" + queue.substr(queue.rfind('/')), queue + "@" + source, address};
 }
 
 void Ledger::Count(const char* directive, const std::string& name, const WindowLimit& limit,
@@ -64,8 +65,9 @@ void Ledger::Count(const char* directive, const std::string& name, const WindowL
   }
 }
 
-void Ledger::Connected(const std::string& queue, const std::string& source, MonotonicTime now) {
-  for (const std::string& name : LimitsOf(queue, source)) {
+void Ledger::Connected(const std::string& queue, const std::string& source,
+                       const std::string& address, MonotonicTime now) {
+  for (const std::string& name : LimitsOf(queue, source, address)) {
     const uint32_t count = ++connections_[name];
     const auto limit = limits.find(name);
     if (limit == limits.end()) continue;
@@ -77,8 +79,9 @@ void Ledger::Connected(const std::string& queue, const std::string& source, Mono
   }
 }
 
-void Ledger::Disconnected(const std::string& queue, const std::string& source) {
-  for (const std::string& name : LimitsOf(queue, source)) --connections_[name];
+void Ledger::Disconnected(const std::string& queue, const std::string& source,
+                          const std::string& address) {
+  for (const std::string& name : LimitsOf(queue, source, address)) --connections_[name];
 }
 
 void Ledger::Attempted(const std::string& queue, const std::string& source, size_t recipients,

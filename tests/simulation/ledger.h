@@ -38,7 +38,7 @@ class Ledger {
   std::function<void(const std::string&)> log;
 
   // By queue, "domain/vmta", by virtual MTA, "*/vmta", or by what a queue sends from one source,
-  // "domain/vmta@ip"; where none stands there is no limit.
+  // "domain/vmta@ip", or by address of a site, "ip"; where none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
 
   // ---- what clients know
@@ -48,8 +48,10 @@ class Ledger {
   void OnShardSays(const std::string& shard, const queue::v1::DispatchResponse& response);
 
   // ---- what remote sites see
-  void Connected(const std::string& queue, const std::string& source, MonotonicTime now);
-  void Disconnected(const std::string& queue, const std::string& source);
+  void Connected(const std::string& queue, const std::string& source, const std::string& address,
+                 MonotonicTime now);
+  void Disconnected(const std::string& queue, const std::string& source,
+                    const std::string& address);
   void Attempted(const std::string& queue, const std::string& source, size_t recipients,
                  MonotonicTime now);
   // The text of a message is written.

@@ -42,7 +42,8 @@ class SimConnection final : public delivery::Connection {
         target_(target),
         rules_(internet.sites.at(internet.domains.at(target.address))),
         queue_(internet.domains.at(target.address) + "/" + internet.vmtas.at(target.source_ip)) {
-    internet_.ledger->Connected(queue_, target_.source_ip, executor_.clock().Now());
+    internet_.ledger->Connected(queue_, target_.source_ip, target_.address,
+                                executor_.clock().Now());
     open_ = true;
     Later(rules_.round_trip + Thinks(), [this] {
       if (random_.Chance(rules_.refuse_connection)) {
@@ -78,7 +79,8 @@ class SimConnection final : public delivery::Connection {
     });
   }
   void Hang() {
-    if (std::exchange(open_, false)) internet_.ledger->Disconnected(queue_, target_.source_ip);
+    if (std::exchange(open_, false))
+      internet_.ledger->Disconnected(queue_, target_.source_ip, target_.address);
   }
 
   common::v1::Reply Reply(uint32_t code, common::v1::Stage stage, const std::string& text) const {

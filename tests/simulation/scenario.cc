@@ -51,6 +51,7 @@ static void Say(const WindowLimit& limit, policy::v1::Rate* rate) {
 ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   policy::v1::PolicySnapshot snapshot;
   snapshot.set_version(1);
+  snapshot.add_sections()->mutable_content()->mutable_global();
   auto* all = snapshot.add_sections()->mutable_content()->mutable_domain();
   all->set_pattern("*");
   all->mutable_settings()->mutable_retry_after()->add_us(30'000'000);
@@ -120,6 +121,19 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
       by_source("198.51.100.0/30", {"/v1@198.51.100.1", "/v2@198.51.100.2", "/both@198.51.100.3"});
     }
     if (random.Chance(0.3)) by_source("198.51.100.4/32", {"/both@198.51.100.4"});
+    if (random.Chance(0.3)) {
+      // A part for each of the four sources.
+      const std::string address = "203.0.113." + std::to_string(i);
+      ledger.limits[address].connections = static_cast<uint32_t>(4 + random.Below(5));
+      auto* entry = snapshot.mutable_sections(0)
+                        ->mutable_content()
+                        ->mutable_global()
+                        ->mutable_settings()
+                        ->mutable_ip_connection_limit()
+                        ->add_entries();
+      entry->set_key(address + "/32");
+      entry->set_count(ledger.limits[address].connections);
+    }
     ledger.limits[domain + "/v1"] = limit;
     ledger.limits[domain + "/v2"] = limit;
     ledger.limits[domain + "/both"] = limit;

@@ -20,6 +20,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "services/base/executor.h"
 #include "services/base/log/log.h"
+#include "services/base/net/ip_address.h"
 #include "services/base/rpc/stream.h"
 #include "services/config/owners.h"
 #include "services/config/policy_view.h"
@@ -218,6 +219,16 @@ class Worker {
   void PaceLater(Limiter& limiter, MonotonicTime when);
   void ServePace(Limiter& limiter);
 
+  // worker_hosts.cc
+  std::vector<bool> AllSources() const;
+  void SetHostLimit(Limiter& limiter, uint64_t limit) const;
+  void SetHostLimits();
+  std::vector<Limiter*> HostLimitsOf(const std::string& host, const std::string& address);
+  void EnterHosts(Conn& conn, const std::string& host, const std::string& address);
+  void LeaveHosts(Conn& conn);
+  Limiter* FullHost(const Target& target);
+  Limiter* PassFullHost(const Queue& queue, Conn& conn);
+
   // worker_parts.cc
   SourcePart* PartOf(Queue& queue, const Source& source);
   void EnterPart(Conn& conn);
@@ -240,7 +251,7 @@ class Worker {
   void QuitAll(Queue& queue, bool only_foreign);
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
   static uint32_t Refusals(const queue::v1::GroupResult& result);
-  void RemoveConn(Conn& conn);
+  void RemoveConn(Conn& conn, bool freed = true);
   void CheckDrained();
   bool Owns(const std::string& ip) const;
   bool OwnsHost(const policy::v1::SourceHost& host, std::string* local_ip) const;
@@ -257,6 +268,11 @@ class Worker {
   Limiter& total_;
   std::map<std::string, std::unique_ptr<VmtaLimits>, std::less<>> vmta_limits_;  // lower case
   std::map<std::string, std::unique_ptr<Limiter>, std::less<>> pool_limits_;
+  // Of hosts, by name in lower case, and of networks.
+  std::map<std::string, std::unique_ptr<Limiter>, std::less<>> host_limits_;
+  std::vector<std::pair<Cidr, Limiter*>> networks_;
+  std::vector<bool> all_sources_;  // whether each is ours
+  bool limits_hosts_ = false;
   std::vector<Limiter*> crowded_;  // those with waiters
   bool serve_posted_ = false;
   const Queue* serving_ = nullptr;  // whose turn it is in a line, within ServeLines

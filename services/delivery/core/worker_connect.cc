@@ -101,7 +101,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     const Began began = ConnectNext(queue, conn);
     if (began == Began::kYes) continue;
     if (began == Began::kLater) {
-      RemoveConn(conn);
+      RemoveConn(conn, false);
       break;
     }
     const common::v1::Reply reply = queue.last_failure;
@@ -307,14 +307,16 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   Pump(queue);
 }
 
-void Worker::RemoveConn(Conn& conn) {
+// `freed`: what it held may be of use to those that wait in line.
+void Worker::RemoveConn(Conn& conn, bool freed) {
   if (conn.idle != 0) executor_.Cancel(conn.idle);
   LeaveSite(conn);
   LeavePart(conn);
+  LeaveHosts(conn);
   --conn.source->connections;
   --total_.connections;
   CountVmta(*conn.queue->limits, -1);
-  FreedSlot();
+  if (freed) FreedSlot();
   const bool foreign = conn.foreign;
   conn.queue->conns.remove_if([&conn](const auto& each) { return each.get() == &conn; });
   if (!foreign) return;

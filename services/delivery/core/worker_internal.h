@@ -33,6 +33,7 @@ inline constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
 
 // A limit that queues share, and their line before it.
 struct Worker::Limiter {
+  const char* directive = "max-smtp-out";
   std::string what;        // "virtual MTA", for people
   size_t most = SIZE_MAX;  // connections
   size_t busy = SIZE_MAX;  // connections that its pace can keep busy
@@ -261,7 +262,8 @@ struct Worker::Conn final : ConnectionHandler {
   Queue* queue;  // that it serves now
   std::unique_ptr<Connection> connection;
   Source* source = nullptr;
-  SourcePart* part = nullptr;  // of its queue, where there are limits by source
+  std::vector<Limiter*> hosts;  // and networks with a limit, that it goes to
+  SourcePart* part = nullptr;   // of its queue, where there are limits by source
   uint64_t id = 0;
   std::string host;
   std::string address;

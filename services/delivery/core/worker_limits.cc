@@ -116,6 +116,7 @@ void Worker::SetSourceLimits(Source& source) {
 
 // Virtual MTAs of which this worker may have connections go to `owned`.
 void Worker::SetLimits(std::vector<std::string>* owned) {
+  total_.directive = "total-max-smtp-out";
   total_.what = "this worker";
   total_.most = std::min<size_t>(options_.max_connections, policy_->global().total_max_smtp_out());
   for (const auto& [name, limits] : vmta_limits_) limits->pools.clear();
@@ -179,6 +180,7 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   for (const auto& [name, queue] : queues_) {
     for (Limiter* pool : queue->limits->pools) pool->connections += queue->conns.size();
   }
+  SetHostLimits();
 }
 
 void Worker::CountVmta(VmtaLimits& limits, int change) {
@@ -209,7 +211,8 @@ Worker::Limiter* Worker::FullFor(const Queue& queue, const Conn* instead) {
 bool Worker::CountsAgainst(const Conn& conn, const Limiter& limiter) const {
   const VmtaLimits& limits = *conn.queue->limits;
   return &limiter == &total_ || &limiter == conn.source || &limiter == &limits.own ||
-         std::find(limits.pools.begin(), limits.pools.end(), &limiter) != limits.pools.end();
+         std::find(limits.pools.begin(), limits.pools.end(), &limiter) != limits.pools.end() ||
+         std::find(conn.hosts.begin(), conn.hosts.end(), &limiter) != conn.hosts.end();
 }
 
 // The queue joins the line, and says why it waits.
@@ -225,8 +228,8 @@ void Worker::Await(Limiter& limiter, Queue& queue) {
     Block(queue, absl::StrCat("rate of ", limiter.what), {});
   } else {
     Block(queue,
-          absl::StrCat(&limiter == &total_ ? "total-max-smtp-out " : "max-smtp-out ", limiter.most,
-                       " (", limiter.what, limiter.divided ? ", this worker's part)" : ")"),
+          absl::StrCat(limiter.directive, " ", limiter.most, " (", limiter.what,
+                       limiter.divided ? ", this worker's part)" : ")"),
           {});
   }
   if (!std::exchange(queue.in_line, true)) {

@@ -268,5 +268,100 @@ TEST(WorkerLimits, VolumeOfAPoolHoldsOverItsVirtualMtas) {
   EXPECT_GE(RunVolume(world, seconds(110), 7000, 50'000, seconds(10)), 55u) << "of 71";
 }
 
+// The most connections at a time to each address, over all queues.
+std::map<std::string, size_t> MostByAddress(World& world, int turns) {
+  std::map<std::string, size_t> most;
+  for (int i = 0; i < turns; ++i) {
+    world.GreetAll();
+    std::map<std::string, size_t> now;
+    for (const auto* remote : world.sites.open) ++now[remote->target.address];
+    for (const auto& [address, count] : now) most[address] = std::max(most[address], count);
+    world.executor.Advance(milliseconds(10));
+  }
+  return most;
+}
+
+void SetLimit(policy::v1::KeyedCounts* limits, const std::string& key, uint64_t count) {
+  auto* entry = limits->add_entries();
+  entry->set_key(key);
+  entry->set_count(count);
+}
+
+TEST(WorkerLimits, MxConnectionLimitHoldsOverAllQueues) {
+  Config config(2);
+  SetLimit(config.global->mutable_mx_connection_limit(), "mx1", 3);
+  World world(config.snapshot);
+  Announce(world, 8, 2, 100);
+  const auto most = MostByAddress(world, 50);
+  EXPECT_EQ(most.at("192.0.2.1"), 3u);
+  EXPECT_EQ(most.size(), 1u) << "a full host is no reason to go to one of less preference";
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_GT(said.blocked_size(), 0);
+  EXPECT_EQ(said.blocked(0).limit(), "mx-connection-limit 3 (mx1)");
+  // Each place that comes free goes to a queue that waits.
+  for (int i = 0; i < 2; ++i) {
+    world.sites.open.front()->Close(true);
+    world.executor.RunPosted();
+    world.GreetAll();
+    EXPECT_EQ(world.sites.open.size(), 3u);
+  }
+}
+
+TEST(WorkerLimits, AFullHostIsPassedForOneOfItsPreference) {
+  Config config(1);
+  SetLimit(config.global->mutable_mx_connection_limit(), "*", 50);
+  SetLimit(config.global->mutable_mx_connection_limit(), "mx1", 2);
+  World world(config.snapshot);
+  world.resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1"}}, {"MX2", 10, {"192.0.2.2"}}};
+  Announce(world, 2, 1, 100);
+  const auto most = MostByAddress(world, 50);
+  EXPECT_EQ(most.at("192.0.2.1"), 2u);
+  EXPECT_GT(most.at("192.0.2.2"), 10u);
+}
+
+TEST(WorkerLimits, IpConnectionLimitIsOfAllAddressesOfTheNetwork) {
+  Config config(1);
+  SetLimit(config.global->mutable_ip_connection_limit(), "192.0.2.0/24", 5);
+  SetLimit(config.global->mutable_ip_connection_limit(), "192.0.2.2/32", 1);
+  World world(config.snapshot);
+  world.resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1"}}, {"mx2", 10, {"192.0.2.2"}}};
+  Announce(world, 4, 1, 100);
+  const auto most = MostByAddress(world, 50);
+  EXPECT_EQ(most.at("192.0.2.2"), 1u);
+  EXPECT_EQ(most.at("192.0.2.1"), 4u);
+  EXPECT_EQ(world.sites.open.size(), 5u);
+}
+
+TEST(WorkerLimits, AReloadCountsTheConnectionsThatAreThere) {
+  Config config(1);
+  World world(config.snapshot);
+  Announce(world, 2, 1, 100);
+  MostByAddress(world, 50);
+  EXPECT_EQ(world.sites.open.size(), 40u);
+  SetLimit(config.global->mutable_mx_connection_limit(), "mx1", 30);
+  config.snapshot.set_version(2);
+  world.SetPolicy(config.snapshot);
+  world.Take();
+  world.shard().Ready(9, 100, 0, "d9.test", "v0");
+  MostByAddress(world, 50);
+  EXPECT_EQ(world.sites.open.size(), 40u);
+  const auto status = world.worker->Status(false);
+  bool said = false;
+  for (const auto& blocked : status.blocked()) {
+    said |= blocked.queue() == "d9.test/v0" && blocked.limit() == "mx-connection-limit 30 (mx1)";
+  }
+  EXPECT_TRUE(said);
+}
+
+// The machine has one of two sources: half of the limit is its part.
+TEST(WorkerLimits, AHostsLimitIsDividedByTheSources) {
+  Config config(2);
+  SetLimit(config.global->mutable_mx_connection_limit(), "mx1", 6);
+  World world(config.snapshot, true);
+  Announce(world, 4, 1, 100);
+  EXPECT_EQ(MostByAddress(world, 50).at("192.0.2.1"), 3u);
+  EXPECT_EQ(world.Take().blocked(0).limit(), "mx-connection-limit 3 (mx1, this worker's part)");
+}
+
 }  // namespace
 }  // namespace sluice::delivery

@@ -67,6 +67,7 @@ void Worker::MarkForeign() {
   std::vector<Limiter*> limits;
   for (const auto& [name, each] : vmta_limits_) limits.push_back(&each->own);
   for (const auto& [name, each] : pool_limits_) limits.push_back(each.get());
+  for (const auto& [name, each] : host_limits_) limits.push_back(each.get());
   absl::flat_hash_map<const Limiter*, size_t> left;
   for (const Limiter* limit : limits) left[limit] = limit->connections;
   const auto mark = [&](Conn& conn) {
@@ -74,6 +75,7 @@ void Worker::MarkForeign() {
     ++foreign_connections_;
     --left[&conn.queue->limits->own];
     for (const Limiter* pool : conn.queue->limits->pools) --left[pool];
+    for (const Limiter* host : conn.hosts) --left[host];
   };
   for (const auto& [name, queue] : queues_) {
     for (const auto& conn : queue->conns) {
@@ -83,13 +85,15 @@ void Worker::MarkForeign() {
   }
   for (const auto& [name, queue] : queues_) {
     const auto& limits_of = *queue->limits;  // clang 14 captures no structured binding
-    const auto above = [&] {
-      return left[&limits_of.own] > limits_of.own.most ||
+    const auto above = [&](const Conn& conn) {
+      return std::any_of(conn.hosts.begin(), conn.hosts.end(),
+                         [&](const Limiter* host) { return left[host] > host->most; }) ||
+             left[&limits_of.own] > limits_of.own.most ||
              std::any_of(limits_of.pools.begin(), limits_of.pools.end(),
                          [&](const Limiter* pool) { return left[pool] > pool->most; });
     };
     for (const auto& conn : queue->conns) {
-      if (!conn->foreign && above()) mark(*conn);
+      if (!conn->foreign && above(*conn)) mark(*conn);
     }
   }
 }

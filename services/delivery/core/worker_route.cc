@@ -345,8 +345,18 @@ Duration Worker::MayConnectAgain(Conn& conn) {
 Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
   const uint32_t most = queue.settings->mx_connection_attempts();
   while (conn.next_target < conn.order.size() && (most == 0 || conn.tried < most)) {
+    LeaveHosts(conn);                                            // of the one before
+    if (conn.order[conn.next_target] >= queue.targets.size()) {  // they were looked up anew
+      ++conn.next_target;
+      continue;
+    }
+    if (Limiter* const full = PassFullHost(queue, conn)) {
+      queue.search = std::make_unique<Search>(
+          Search{queue.route, std::move(conn.order), conn.next_target, conn.tried});
+      Await(*full, queue);
+      return Began::kLater;
+    }
     const size_t index = conn.order[conn.next_target++];
-    if (index >= queue.targets.size()) continue;  // they were looked up anew
     const Target& target = queue.targets[index];
     if (IsAside(*conn.source, target)) {
       if (queue.last_failure.text().empty()) {
@@ -398,6 +408,7 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     connect.settings = queue.settings;
     LeaveSite(conn);
     if (queue.route != nullptr) EnterSite(conn, SiteKey(queue, *conn.source, conn.ehlo_name));
+    EnterHosts(conn, target.host, target.address);
     conn.host = target.host;
     conn.address = target.address;
     conn.opened = executor_.clock().Now();
