@@ -390,5 +390,21 @@ TEST(WorkerCaps, WhatASourceHasSentIsKeptWhileTheQueueIsIdle) {
   EXPECT_EQ(world.sites.sends.size(), 2u);
 }
 
+// In clear text after a failed handshake, or behind a lookup of the receiver's TLS policy.
+TEST(WorkerCaps, AConnectThatBeginsLaterNeedsATokenOfItsOwn) {
+  World world(Snapshot([](policy::v1::QueueSettings& settings) {
+    SetRate(settings.mutable_max_connect_rate(), 6, minutes(1));
+  }));
+  world.executor.Advance(minutes(1));
+  world.shard().Ready(1, 1);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  ConnectionHandler& handler = *world.sites.open.front()->handler;
+  EXPECT_GE(handler.MayConnect(), seconds(9));
+  world.executor.Advance(seconds(11));
+  EXPECT_EQ(handler.MayConnect(), Duration(0));
+  EXPECT_GE(handler.MayConnect(), seconds(9)) << "it was charged";
+}
+
 }  // namespace
 }  // namespace sluice::delivery
