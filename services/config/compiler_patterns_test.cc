@@ -10,7 +10,7 @@ using testing::MemoryFiles;
 
 Compiled CompileOne(const std::string& text) {
   MemoryFiles files;
-  return CompileText("a.conf", text, files, {{"smtp-pattern-list", "backoff-trigger-pattern"}});
+  return CompileText("a.conf", text, files);
 }
 
 // What is said of the lines, but for the sections' being planned.

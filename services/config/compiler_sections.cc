@@ -64,11 +64,6 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
   if (kind->status != Status::kActive) {
     frame->skip = false;
     frame->quiet = true;
-    if (kind->scope == kSmtpPatternList) {
-      const std::string& list = statement.arguments[0].text;
-      frame->smtp_patterns = &draft_.smtp_pattern_lists[absl::AsciiStrToLower(list)];
-      frame->smtp_patterns->set_name(list);
-    }
     if (!outer.quiet) SayStatus(statement, absl::StrCat("<", name, ">"), kind->status, "", true);
     return;
   }
@@ -128,6 +123,10 @@ void Compiler::EnterIngress(const std::string& text, const Location& where, Fram
     frame->scope = kPatternList;
     frame->pattern_list = &draft_.pattern_lists[absl::AsciiStrToLower(text)];
     frame->pattern_list->set_name(text);
+  } else if (frame->name == "smtp-pattern-list") {
+    frame->scope = kSmtpPatternList;
+    frame->smtp_patterns = &draft_.smtp_pattern_lists[absl::AsciiStrToLower(text)];
+    frame->smtp_patterns->set_name(text);
   } else {
     frame->scope = kSourceGroup;
     frame->source_group = &draft_.source_groups[absl::AsciiStrToLower(text)];

@@ -197,7 +197,6 @@ TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
            "permanent-bounce-after 7d",
            "ip 192.0.2.1 domain = example.com;",
            "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>",
-           "<domain a.test>\nbackoff-max-msg-rate 10/h\n</domain>",
            "<domain a.test>\n<limits throttle 5/hour>\n</limits>\n</domain>",
            "<source 192.0.2.1>\n<schedule warmup>\n</schedule>\n</source>",
            "<virtual-mta v>\ncold-virtual-mta w\n</virtual-mta>",

@@ -24,9 +24,9 @@ struct Registry {
   absl::flat_hash_set<std::string> secret_names;
 
   Registry() {
-    for (auto part :
-         {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
-          ListenerDirectives, AuthDirectives, TlsDirectives, LocalDirectives, EgressDirectives}) {
+    for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
+                      ListenerDirectives, AuthDirectives, TlsDirectives, LocalDirectives,
+                      EgressDirectives, BackoffDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
     }
     absl::flat_hash_map<std::string, uint32_t> taken;

@@ -29,43 +29,14 @@ class QueueTable {
 
 void AddLimits(QueueTable* t) {
   constexpr auto kRefused = Status::kRefused;
-  t->Add("max-errors-per-domain", Grammar::kCount,
-         "Errors of a domain after which its queue backs off.", kRefused)
-      .unlimited = 0;
   t->Add("max-cold-virtual-mta-msg", Grammar::kRateList,
          "Messages a day, day after day, that a cold virtual MTA may send to the domain.",
          kRefused);
 }
 
 void AddBackoff(QueueTable* t) {
-  constexpr auto kRefused = Status::kRefused;
-  t->Add("backoff-max-msg-rate", Grammar::kRate, "max-msg-rate in backoff mode.", kRefused);
-  t->Add("backoff-max-msg-per-hour", Grammar::kCount, "max-msg-per-hour in backoff mode.",
-         kRefused);
-  t->Add("backoff-max-data-volume-rate", Grammar::kVolume, "max-data-volume-rate in backoff mode.",
-         kRefused);
-  t->Add("backoff-max-connect-rate", Grammar::kRate, "max-connect-rate in backoff mode.", kRefused);
-  t->Add("backoff-max-smtp-out", Grammar::kCount, "max-smtp-out in backoff mode.", kRefused);
-  t->Add("backoff-retry-after", Grammar::kDurationList, "retry-after in backoff mode.").aliases = {
-      "backoff-retry-interval"};
-  t->Add("backoff-trigger-pattern", Grammar::kRegex, "A reply that puts the queue in backoff mode.",
-         kRefused)
-      .appends = true;
-  t->Add("backoff-notify", Grammar::kEmails, "Who is told of backoff mode.");
-  t->Add("disabled-source-ip-notify", Grammar::kEmails, "Who is told of a disabled address.");
-  Directive& normal = t->Add("backoff-to-normal-after", Grammar::kDuration,
-                             "Time after which backoff mode ends by itself.");
-  normal.unlimited = 0;
-  t->Bool("backoff-to-normal-after-delivery", "A delivery ends backoff mode.");
-  t->Bool("backoff-upon-all-sources-disabled", "Backoff mode once no address is left.",
-          Status::kRefused);
   t->Add("backoff-reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool in backoff mode.");
   t->Add("reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool that takes the mail.");
-  t->Add("reenable-source-ip-after", Grammar::kDuration, "Time for which an address is disabled.")
-      .unlimited = 0;
-  t->Add("smtp-pattern-list", Grammar::kSectionName, "Patterns of replies and what they do.",
-         Status::kRefused)
-      .choices = "smtp-pattern-list";
   t->Add("bounce-pattern-file", Grammar::kFile, "File of patterns that class bounces.");
 }
 
@@ -100,7 +71,6 @@ void AddTls(QueueTable* t) {
 }
 
 void AddReplies(QueueTable* t) {
-  t->Bool("smtp-553-means-invalid-mailbox", "553 at RCPT is a bad mailbox.");
   t->Bool("replace-smtp-421-service-response", "Keep the reply before a 421 that closes.");
   t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
   t->Bool("disable-mx-rollup", "The domain keeps a queue of its own under mx-rollup-list.");
@@ -114,7 +84,6 @@ void AddReports(QueueTable* t) {
       "standard,plain-text";
   t->Bool("log-resolution", "Log DNS answers.");
   t->Bool("log-transfer-failures", "Log broken transfers.");
-  t->Bool("log-disabled-ips", "Log disabled addresses.");
   t->Add("log-tls", Grammar::kBool, "Log TLS of the queue.", Status::kNotYet, kDomain);
   t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kNotYet, kDomain);
   t->Add("max-events-recorded", Grammar::kCount, "Events of a queue that are shown.");

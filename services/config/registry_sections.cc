@@ -117,6 +117,8 @@ void AddPatterns(Table* t) {
     directive.appends = true;
   };
   line("reply", kSmtpPatternList, "/REGEX/ ACTION [ACTION ...]", "What such a reply does.");
+  t->all.back().status = Status::kActive;
+  t->all.back().target = Target::kCompiler;
   line("mx", kMxRollupList, "MX-PATTERN QUEUE-NAME", "Domains with such an MX share a queue.");
   line("/", kBounceCategories, "/REGEX/ CATEGORY", "Class of bounces with such a text.");
 }
@@ -169,7 +171,8 @@ std::vector<SectionKind> Sections() {
       {"acct-file", kAcctFile, kGlobal, "FILE", "An accounting file.", kPlanned},
       {"pattern-list", kPatternList, kGlobal, "NAME",
        "The first line that matches chooses the virtual MTA."},
-      {"smtp-pattern-list", kSmtpPatternList, kGlobal, "NAME", "Patterns of replies.", kPlanned},
+      {"smtp-pattern-list", kSmtpPatternList, kGlobal, "NAME",
+       "Patterns of replies and what they do."},
       {"bounce-category-patterns", kBounceCategories, kGlobal, "", "Classes of bounces.", kPlanned},
       {"dns", kDns, kGlobal, "", "The resolver.", kPlanned},
       {"smtp-listener", kListener, kGlobal, "IP:PORT", "An address that takes SMTP connections."},

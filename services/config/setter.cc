@@ -212,7 +212,8 @@ class Setter {
     if (directive_.grammar == Grammar::kHostPorts || directive_.grammar == Grammar::kDomains ||
         directive_.grammar == Grammar::kWords || directive_.grammar == Grammar::kIpPorts ||
         directive_.grammar == Grammar::kTexts || directive_.grammar == Grammar::kIps ||
-        directive_.grammar == Grammar::kEmails || directive_.grammar == Grammar::kHeaders) {
+        directive_.grammar == Grammar::kEmails || directive_.grammar == Grammar::kHeaders ||
+        (directive_.grammar == Grammar::kRegex && directive_.appends)) {
       Sub<policy::v1::StringList>()->clear_values();
       return std::nullopt;
     }

@@ -16,11 +16,21 @@ RateCap CapOf(const char* directive, bool said, const policy::v1::Rate& rate) {
   return cap;
 }
 
-void Follow(RatePacer* pacer, const RateCap& cap, uint32_t burst) {
-  RatePacer fresh;
-  if (cap.limited) fresh = RatePacer(cap.count, cap.period, burst);
+RatePacer PacerOf(const RateCap& cap, uint32_t burst) {
+  return cap.limited ? RatePacer(cap.count, cap.period, burst) : RatePacer();
+}
+
+void Follow(ModePacer* pacer, const RateCap& cap, uint32_t burst, const RateCap& backoff) {
+  ModePacer fresh(PacerOf(cap, burst), PacerOf(backoff, 1), pacer->in_backoff());
   fresh.TakeOver(*pacer);
   *pacer = fresh;
+}
+
+// Whether `a` lets less through than `b`.
+bool IsTighter(const RateCap& a, const RateCap& b) {
+  if (!a.limited || !b.limited) return a.limited;
+  return static_cast<unsigned __int128>(a.count) * static_cast<uint64_t>(b.period.count()) <
+         static_cast<unsigned __int128>(b.count) * static_cast<uint64_t>(a.period.count());
 }
 
 // The entry of the longest network that has the address; of equals the last.
@@ -46,7 +56,7 @@ std::string RateCap::ToString() const {
       us % 1'000'000 == 0 ? absl::StrCat(us / 1'000'000, "s") : absl::StrCat(us / 1000, "ms"));
 }
 
-QueueCaps CapsOf(const policy::v1::QueueSettings& settings) {
+QueueCaps CapsOf(const policy::v1::QueueSettings& settings, bool in_backoff) {
   QueueCaps caps;
   caps.connections_directive = "max-smtp-out";
   caps.connections = settings.max_smtp_out();
@@ -58,6 +68,23 @@ QueueCaps CapsOf(const policy::v1::QueueSettings& settings) {
   caps.volume = CapOf("max-data-volume-rate", settings.has_max_data_volume_rate(),
                       settings.max_data_volume_rate());
   caps.burst = std::max<uint32_t>(1, settings.rate_burst());
+  caps.backoff_messages = CapOf("backoff-max-msg-rate", settings.has_backoff_max_msg_rate(),
+                                settings.backoff_max_msg_rate());
+  caps.backoff_per_hour = RateCap{"backoff-max-msg-per-hour", settings.backoff_max_msg_per_hour(),
+                                  kHour, settings.backoff_max_msg_per_hour() > 0};
+  caps.backoff_connects = CapOf("backoff-max-connect-rate", settings.has_backoff_max_connect_rate(),
+                                settings.backoff_max_connect_rate());
+  caps.in_backoff = in_backoff;
+  if (!in_backoff) return caps;
+  const uint32_t connections = settings.backoff_max_smtp_out();
+  if (connections > 0 && (caps.connections == 0 || connections < caps.connections)) {
+    caps.connections = connections;
+    caps.connections_directive = "backoff-max-smtp-out";
+  }
+  const RateCap volume =
+      CapOf("backoff-max-data-volume-rate", settings.has_backoff_max_data_volume_rate(),
+            settings.backoff_max_data_volume_rate());
+  if (IsTighter(volume, caps.volume)) caps.volume = volume;
   return caps;
 }
 
@@ -93,15 +120,19 @@ QueueCaps CapsOf(const policy::v1::QueueSettings& settings, const std::string& s
 }
 
 void Pace::Limit(const QueueCaps& caps, MonotonicTime now) {
-  Follow(&messages, caps.messages, caps.burst);
-  Follow(&per_hour, caps.per_hour, caps.burst);
-  Follow(&connects, caps.connects, caps.burst);
+  Follow(&messages, caps.messages, caps.burst, caps.backoff_messages);
+  Follow(&per_hour, caps.per_hour, caps.burst, caps.backoff_per_hour);
+  Follow(&connects, caps.connects, caps.burst, caps.backoff_connects);
   if (caps.volume.limited) {
     if (volume == nullptr) volume = std::make_unique<VolumeWindow>();
     volume->Limit(now, caps.volume.count, caps.volume.period);
   } else if (volume != nullptr) {
     volume->Unlimit();
   }
+}
+
+void Pace::SetBackoff(bool on, MonotonicTime since) {
+  for (ModePacer* pacer : {&messages, &per_hour, &connects}) pacer->SetBackoff(on, since);
 }
 
 MonotonicTime Pace::Next(MonotonicTime now, uint64_t bytes) const {
@@ -112,8 +143,12 @@ MonotonicTime Pace::Next(MonotonicTime now, uint64_t bytes) const {
 
 const RateCap& Pace::Slowest(const QueueCaps& caps, MonotonicTime now, uint64_t bytes) const {
   const MonotonicTime next = Next(now, bytes);
-  if (messages.limited() && messages.Next(now) == next) return caps.messages;
-  if (per_hour.limited() && per_hour.Next(now) == next) return caps.per_hour;
+  if (messages.limited() && messages.Next(now) == next) {
+    return messages.backoff_decides(now) ? caps.backoff_messages : caps.messages;
+  }
+  if (per_hour.limited() && per_hour.Next(now) == next) {
+    return per_hour.backoff_decides(now) ? caps.backoff_per_hour : caps.per_hour;
+  }
   return caps.volume;
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "services/base/clock.h"
+#include "services/delivery/core/mode_pacer.h"
 #include "services/delivery/core/rate_pacer.h"
 #include "services/delivery/core/volume_window.h"
 #include "sluice/policy/v1/settings.pb.h"
@@ -35,6 +36,12 @@ struct QueueCaps {
   RateCap connects;
   RateCap volume;      // bytes
   uint32_t burst = 1;  // of the first three
+  // These hold beside the others while the queue is in backoff mode; what has no rate is the
+  // tighter one of both already.
+  bool in_backoff = false;
+  RateCap backoff_messages;
+  RateCap backoff_per_hour;
+  RateCap backoff_connects;
 
   bool any() const {
     return connections > 0 || messages.limited || per_hour.limited || connects.limited ||
@@ -42,20 +49,22 @@ struct QueueCaps {
   }
 };
 
-QueueCaps CapsOf(const policy::v1::QueueSettings& settings);
+QueueCaps CapsOf(const policy::v1::QueueSettings& settings, bool in_backoff = false);
 // Of those from `source_ip`, where a source-ip-... directive names its network: the longest one.
 QueueCaps CapsOf(const policy::v1::QueueSettings& settings, const std::string& source_ip);
 bool HasCapsBySource(const policy::v1::QueueSettings& settings);
 
 // How much of the rates is used. Thread-safety: none; a value.
 struct Pace {
-  RatePacer messages;
-  RatePacer per_hour;
-  RatePacer connects;
+  ModePacer messages;
+  ModePacer per_hour;
+  ModePacer connects;
   std::unique_ptr<VolumeWindow> volume;  // made with the first limit
 
   // New limits; what was charged stays.
   void Limit(const QueueCaps& caps, MonotonicTime now);
+  // Whether the limits of backoff mode hold; on: since then.
+  void SetBackoff(bool on, MonotonicTime since);
   bool counts_recipients() const { return messages.limited() || per_hour.limited(); }
   bool limited() const { return paces() || connects.limited(); }
   // Whether each message waits for its moment.

@@ -131,6 +131,7 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
     if (any) owned.push_back(vmta->name());
   }
   SetLimits(&owned);
+  KeepRules();
   std::sort(owned.begin(), owned.end());
   const bool changed = owned != owned_vmtas_;
   owned_vmtas_ = std::move(owned);

@@ -24,6 +24,7 @@
 #include "services/base/rpc/stream.h"
 #include "services/config/owners.h"
 #include "services/config/policy_view.h"
+#include "services/config/reply_rules.h"
 #include "services/delivery/core/connection.h"
 #include "services/delivery/core/queue_caps.h"
 #include "services/delivery/core/rate_pacer.h"
@@ -239,6 +240,36 @@ class Worker {
   void RememberParts(Queue& queue);
   size_t PlacesOfParts(Queue& queue);
 
+  // worker_mode.cc
+  int64_t WallUs() const { return ToUnixMicros(executor_.clock().WallNow()); }
+  bool InBackoff(const Queue& queue) const;
+  size_t MostConnections(const Queue& queue) const;
+  void SetCaps(Queue& queue);
+  // From a shard; `ref` is its. Tells whoever knows less.
+  void LearnMode(Queue& queue, Ref& ref, const queue::v1::QueueModeState& mode,
+                 const google::protobuf::RepeatedPtrField<queue::v1::DisabledSource>& sources);
+  void TellMode(Queue& queue, const Ref* only, const Ref* except);
+  void EndModeByTime(Queue& queue);
+  void RememberMode(const Queue& queue);
+  void Recall(Queue& queue);
+  void ApplyMode(Queue& queue, bool was_backoff);
+  void SetMode(Queue& queue, bool backoff, const std::string& reason, int64_t after_us);
+  void CloseExcess(Queue& queue);
+  std::shared_ptr<const config::ReplyRules> RulesFor(const policy::v1::QueueSettings& settings);
+  void KeepRules();
+  config::ReplyActions HeedReplies(Conn& conn, queue::v1::GroupResult* result,
+                                   common::v1::Reply* cause);
+  config::ReplyActions HeedEnd(Conn& conn, const ConnectionEnd& end);
+  void Heed(Queue& queue, Conn& conn, const config::ReplyActions& actions,
+            const common::v1::Reply& reply);
+  void CountErrors(Queue& queue, uint32_t errors, const common::v1::Reply& reply);
+  bool IsDisabled(const Queue& queue, const std::string& ip) const;
+  // Whether this worker has a source for the queue that is not disabled; else the first time when
+  // one is enabled by itself, 0 where that is never.
+  bool AnySourceEnabled(const Queue& queue, int64_t* until_us) const;
+  void DisableSource(Queue& queue, const std::string& ip, const std::string& reason,
+                     int64_t after_us);
+
   // worker_connect.cc
   void OpenConnections(Queue& queue, size_t wanted);
   void OnConnectionReady(Conn& conn);
@@ -297,10 +328,26 @@ class Worker {
   uint64_t last_lookup_ = 0;
   // Until when an address is not used from a source (smtp-421-means-mx-unavailable).
   absl::flat_hash_map<std::string, MonotonicTime> aside_;
+  // Compiled for queues that have the same list and patterns.
+  struct Rules {
+    std::string list;   // its name
+    std::string lines;  // as they were compiled
+    std::shared_ptr<const config::ReplyRules> rules;
+  };
+  absl::flat_hash_map<std::string, Rules> rules_;
+  // Of queues that were let go: what shards may not know yet.
+  struct KnownMode {
+    queue::v1::QueueModeState mode;
+    std::vector<queue::v1::DisabledSource> disabled;
+    bool untold = false;
+  };
+  std::map<std::string, KnownMode> known_modes_;
+  const Conn* judged_ = nullptr;  // ends now, whatever its mode asks for
   // Shards number their leases each for itself: here each group in work has a number of ours.
   struct InWork {
     Link* link;
     uint64_t lease_id;
+    uint64_t mode_round = 0;  // of its queue when it was sent
   };
   absl::flat_hash_map<uint64_t, InWork> in_work_;
   uint64_t last_work_id_ = 0;

@@ -76,6 +76,14 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
       Await(*full, queue);
       break;
     }
+    int64_t enabled_us = 0;
+    if (!choice && !AnySourceEnabled(queue, &enabled_us)) {
+      const MonotonicTime enabled =
+          enabled_us == 0 ? MonotonicTime::max() : now + Duration(enabled_us - WallUs());
+      Block(queue, "every source of the virtual MTA is disabled for this queue", enabled);
+      if (enabled_us != 0) WakeAt(queue, enabled);
+      break;
+    }
     if (!choice && BlockByParts(queue)) break;
     if (!choice) {
       Block(queue, "every source of the virtual MTA is suspended", {});
@@ -187,6 +195,8 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   }
   Queue& queue = *conn.queue;
   if (!conn.volume.empty()) SettleVolume(conn, TextWasSent(result));
+  common::v1::Reply cause;
+  const config::ReplyActions asked = HeedReplies(conn, &result, &cause);
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
   if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
     conn.answered = true;
@@ -194,6 +204,12 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
     conn.errors += Refusals(result);
   }
   Report(queue, std::move(result));
+  if ((asked.bounce_queue || asked.defer_queue) && !draining_) {
+    QuitAll(queue, false);
+    SendPaced(queue);
+    FailQueue(queue, cause, false, asked.bounce_queue);
+    return;
+  }
   if (conn.under_way == 0 && !conn.quitting) {
     if (conn.spent()) {
       Quit(conn);
@@ -250,6 +266,17 @@ uint32_t Worker::Refusals(const queue::v1::GroupResult& result) {
 
 void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   Queue& queue = *conn.queue;
+  const config::ReplyActions asked = HeedEnd(conn, end);
+  if (asked.bounce_queue || asked.defer_queue) {
+    const common::v1::Reply reply = end.reply;
+    for (uint64_t id : conn.work) GiveBack(id);
+    SettleVolume(conn, false);
+    RemoveConn(conn);
+    QuitAll(queue, false);
+    SendPaced(queue);
+    FailQueue(queue, reply, false, asked.bounce_queue);
+    return;
+  }
   if (!end.ready) {
     ++stats_.connect_failures;
     const bool greeted = end.reply.stage() == common::v1::STAGE_GREETING && !end.reply.local();
@@ -269,7 +296,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
                            {{"source", conn.source->ip}});
       }
       conn.source->suspended_until = executor_.clock().Now() + kSuspendSource;
-    } else if (!draining_) {
+    } else if (!draining_ && !IsDisabled(queue, conn.source->ip)) {
       const Began began = ConnectNext(queue, conn);
       if (began == Began::kYes) return;
       if (began == Began::kLater) {
@@ -280,7 +307,8 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   } else if (!conn.answered && !conn.quitting) {
     queue.last_failure = end.reply;
   }
-  const bool useless = !conn.answered && !conn.quitting && !conn.set_aside;
+  const bool useless =
+      !conn.answered && !conn.quitting && !conn.set_aside && !IsDisabled(queue, conn.source->ip);
   // Given to it when it had ended already: the result of the one before told us of a free place.
   for (uint64_t id : conn.work) GiveBack(id);
   SettleVolume(conn, false);

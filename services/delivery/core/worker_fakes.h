@@ -107,11 +107,13 @@ class FakeSites final : public ConnectionFactory {
     void Abort() override { aborted = true; }
 
     // The oldest transaction under way gets its result.
-    void Answer(queue::v1::RecipientOutcome outcome, uint32_t code = 0) {
+    void Answer(queue::v1::RecipientOutcome outcome, uint32_t code = 0,
+                const std::string& text = {}) {
       queue::v1::GroupResult result;
       result.set_lease_id(under_way.front().lease->lease_id());
       result.set_outcome(outcome);
       if (code != 0) result.mutable_reply()->set_code(code);
+      if (!text.empty()) result.mutable_reply()->set_text(text);
       under_way.erase(under_way.begin());
       handler->OnResult(std::move(result));
     }

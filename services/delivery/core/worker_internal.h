@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "services/config/reply_rules.h"
 #include "services/delivery/core/worker.h"
 
 namespace sluice::delivery {
@@ -174,6 +175,13 @@ struct Worker::Queue {
   uint64_t last_bytes = 0;         // of the message that was sent last
   uint64_t held_bytes = 0;         // of the message that the volume has no room for yet, or 0
   std::unique_ptr<Search> search;  // that goes on with the next connection
+  // What shards and this worker know of its mode, the latest change.
+  queue::v1::QueueModeState mode;
+  std::vector<queue::v1::DisabledSource> disabled;  // and those that are enabled again
+  bool untold = false;                              // a change that no shard has heard of
+  uint64_t mode_round = 0;                          // grows when the mode changes
+  uint32_t errors_in_row = 0;                       // of max-errors-per-domain
+  std::shared_ptr<const config::ReplyRules> rules;  // nullptr: none
   std::vector<Ref> refs;
   std::list<std::unique_ptr<Conn>> conns;
   // Leased and waiting for the pacer.

@@ -94,6 +94,18 @@ void Worker::OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame) 
     DropRef(queue, link, ref);
     if (queue.refs.empty()) LetGo(queue);
   }
+  for (const queue::v1::QueueModeChange& change : response.modes()) {
+    const auto found = link.refs.find(change.queue_ref());
+    if (found == link.refs.end()) continue;
+    Queue& queue = *found->second;
+    for (Ref& ref : queue.refs) {
+      if (ref.link != &link || ref.ref != change.queue_ref()) continue;
+      LearnMode(queue, ref, change.mode(), change.sources());
+      break;
+    }
+    SendPaced(queue);
+    Pump(queue);
+  }
   for (queue::v1::Lease& lease : *response.mutable_leases()) OnLease(link, lease, frame.bodies);
   for (const queue::v1::ReadyQueue& ready : response.ready()) OnReadyQueue(link, ready);
   if (draining_) CheckDrained();

@@ -10,14 +10,15 @@
 
 namespace sluice::delivery {
 void Worker::RefreshQueue(Queue& queue) {
+  EndModeByTime(queue);
   if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
   const bool was_local = queue.settings != nullptr && IsLocalEnd(*queue.settings);
   queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
   // What was looked up for the one way says nothing of the other.
   if (was_local != IsLocalEnd(*queue.settings)) queue.route.reset();
   queue.policy_version = policy_->version();
-  queue.caps = CapsOf(*queue.settings);
-  queue.pace.Limit(queue.caps, executor_.clock().Now());
+  queue.rules = RulesFor(*queue.settings);
+  SetCaps(queue);
   RefreshParts(queue);
 }
 
@@ -36,10 +37,8 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     Judge(*slot);
   }
   Queue& queue = *slot;
-  if (queue.settings == nullptr) {
-    RefreshQueue(queue);
-    FirstPace(queue);
-  }
+  const bool is_new = queue.settings == nullptr;
+  if (is_new) Recall(queue);
   RefreshQueue(queue);
   auto known = std::find_if(queue.refs.begin(), queue.refs.end(), [&](const Ref& each) {
     return each.link == &link && each.ref == ready.queue_ref();
@@ -50,6 +49,8 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     queue.blocked.clear();  // so that this shard hears of it, too
     link.refs[ready.queue_ref()] = &queue;
   }
+  LearnMode(queue, *known, ready.mode(), ready.sources());
+  if (is_new) FirstPace(queue);
   known->oldest_due_us = ready.oldest_due_us();
   known->due_estimate = ready.due_estimate();
   queue.probe = ready.retry_probe();
@@ -61,7 +62,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
 void Worker::FirstPace(Queue& queue) {
   if (const auto found = resting_.find(queue.name); found != resting_.end()) {
     queue.pace = std::move(found->second);
-    queue.pace.Limit(queue.caps, executor_.clock().Now());
+    SetCaps(queue);
     resting_.erase(found);
     return;
   }
@@ -100,9 +101,12 @@ void Worker::Pump(Queue& queue) {
     Halt(queue);
     return;
   }
+  if (InBackoff(queue) && queue.mode.until_us() != 0) {
+    WakeAt(queue, executor_.clock().Now() + Duration(queue.mode.until_us() - WallUs()));
+  }
   Grant(queue);
   const uint64_t due = queue.due();
-  size_t most = queue.caps.connections == 0 ? options_.max_connections : queue.caps.connections;
+  size_t most = MostConnections(queue);
   if (queue.probe) most = 1;
   bool paced = false;
   if (queue.pace.paces()) {
@@ -369,6 +373,9 @@ void Worker::SendPaced(Queue& queue) {
     EndIdle(*best);
     if (best->idle != 0) executor_.Cancel(std::exchange(best->idle, 0));
     best->work.push_back(queue.waiting.front().work_id);
+    if (const auto work = in_work_.find(queue.waiting.front().work_id); work != in_work_.end()) {
+      work->second.mode_round = queue.mode_round;
+    }
     Transaction transaction = std::move(next);
     queue.waiting.pop_front();
     best->connection->Send(std::move(transaction));
@@ -419,6 +426,7 @@ void Worker::LetGo(Queue& queue) {
   if (queue.held_bytes > 0) ForgetHeld(queue);
   RememberPace(queue);
   RememberParts(queue);
+  RememberMode(queue);
   queues_.erase(queues_.find(queue.name));
 }
 

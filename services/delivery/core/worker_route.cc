@@ -222,7 +222,7 @@ Worker::Source* Worker::SourceToAwait(Queue& queue) {
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());
     if (found != sources_.end() && found->second->suspended.empty() && MayUse(*found->second) &&
-        PartHasRoom(queue, *found->second, true)) {
+        PartHasRoom(queue, *found->second, true) && !IsDisabled(queue, host.ip())) {
       return found->second.get();
     }
   }
@@ -257,6 +257,7 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
     const auto found = sources_.find(host.ip());
     if (found == sources_.end()) continue;
     Source& source = *found->second;
+    if (IsDisabled(queue, host.ip())) continue;
     if (!MayUse(source) || (!source.suspended.empty() && source.suspended_until > now)) continue;
     source.suspended.clear();
     if (!source.HasRoom(now) || (!source.waiters.empty() && serving_ != &queue)) continue;
@@ -311,7 +312,9 @@ bool Worker::MayConnectNow(Queue& queue, const SourcePart* part) {
   }
   const MonotonicTime now = executor_.clock().Now();
   MonotonicTime next = queue.pace.connects.Next(now);
-  std::string limit = queue.caps.connects.ToString();
+  std::string limit =
+      (queue.pace.connects.backoff_decides(now) ? queue.caps.backoff_connects : queue.caps.connects)
+          .ToString();
   if (part != nullptr && part->pace.connects.Next(now) > next) {
     next = part->pace.connects.Next(now);
     limit = absl::StrCat(part->caps.connects.ToString(), " (", part->source->ip, ")");
@@ -362,7 +365,7 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
       if (queue.last_failure.text().empty()) {
         queue.last_failure = LocalReply(
             common::v1::STAGE_CONNECT,
-            absl::StrCat(target.host, " said 421 and is not used for a minute"), "4.4.5");
+            absl::StrCat(target.host, " is not used for a minute, for what it said"), "4.4.5");
       }
       continue;
     }

@@ -52,6 +52,23 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_smtp_out_rampup_interval_us();
   own.clear_bounce_upon_5xx_greeting();
   own.clear_ip_preference();
+  own.clear_backoff_max_msg_rate();
+  own.clear_backoff_max_smtp_out();
+  own.clear_backoff_max_msg_per_hour();
+  own.clear_backoff_max_connect_rate();
+  own.clear_backoff_max_data_volume_rate();
+  own.clear_backoff_retry_after();
+  own.clear_backoff_to_normal_after_us();
+  own.clear_backoff_to_normal_after_delivery();
+  own.clear_backoff_trigger_patterns();
+  own.clear_backoff_notify();
+  own.clear_max_errors_per_domain();
+  own.clear_smtp_pattern_list();
+  own.clear_reenable_source_ip_after_us();
+  own.clear_backoff_upon_all_sources_disabled();
+  own.clear_disabled_source_ip_notify();
+  own.clear_log_disabled_ips();
+  own.clear_smtp_553_means_invalid_mailbox();
   return own.SerializeAsString();
 }
 
@@ -123,8 +140,9 @@ bool Worker::TakeIdle(Queue& queue, const SourceChoice& choice, bool at_once) {
     }
     // The same names may lead elsewhere by now.
     const bool known =
-        std::any_of(queue.targets.begin(), queue.targets.end(),
-                    [conn](const Target& target) { return target.address == conn->address; });
+        std::any_of(queue.targets.begin(), queue.targets.end(), [&](const Target& target) {
+          return target.address == conn->address && !IsAside(*choice.source, target);
+        });
     if (!known || FullFor(queue, conn) != nullptr) continue;
     MoveConn(*conn, queue);
     return true;
@@ -137,7 +155,7 @@ bool Worker::TakeIdleOfAnySource(Queue& queue) {
   if (vmta == nullptr || idle_.empty()) return false;
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());
-    if (found == sources_.end()) continue;
+    if (found == sources_.end() || IsDisabled(queue, host.ip())) continue;
     if (TakeIdle(queue, {found->second.get(), EhloName(host)}, true)) return true;
   }
   const auto any = sources_.find("");

@@ -36,6 +36,10 @@ Entry EntryOf(EventKind kind) {
       return {LogLevel::kInfo, "message_released"};
     case EventKind::EVENT_KIND_REROUTED:
       return {LogLevel::kDebug, "message_rerouted"};
+    case EventKind::EVENT_KIND_QUEUE_BACKOFF:
+      return {LogLevel::kWarn, "queue_backoff"};
+    case EventKind::EVENT_KIND_QUEUE_NORMAL:
+      return {LogLevel::kInfo, "queue_normal"};
     default:
       return {LogLevel::kDebug, "message_event"};
   }

@@ -145,6 +145,10 @@ void QueueTable::WriteRow(Queue& queue, Batch& batch) {
   row.set_floor(queue.main_lane->floor.Encode());
   row.set_next_due_us(queue.stored_next_due_us);
   row.set_earliest_expiry_us(queue.earliest_expiry_us);
+  if (queue.backoff != nullptr) {
+    *row.mutable_backoff() = queue.backoff->mode;
+    for (const auto& source : queue.backoff->sources) *row.add_sources() = source;
+  }
   if (queue.history != nullptr) {
     for (const auto& reply : queue.history->replies) *row.add_last_replies() = reply;
     for (int64_t time_us : queue.history->times_us) row.add_last_reply_times_us(time_us);
@@ -263,6 +267,11 @@ absl::Status QueueTable::Load() {
     queue.stored_next_due_us = row.next_due_us();
     queue.earliest_expiry_us = row.earliest_expiry_us();
     queue.stored_replies = row.last_replies_size() > 0;
+    if (row.has_backoff() || row.sources_size() > 0) {
+      queue.backoff = std::make_unique<Queue::Backoff>();
+      queue.backoff->mode = row.backoff();
+      queue.backoff->sources.assign(row.sources().begin(), row.sources().end());
+    }
     Lane& lane = queue.LaneOf(0);
     lane.next_due_us = row.next_due_us();
     lane.looked_at = false;

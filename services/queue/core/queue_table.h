@@ -89,6 +89,14 @@ struct Queue {
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   uint64_t settings_version = 0;
 
+  // Of queues whose mode ever changed, or that do without some source address.
+  struct Backoff {
+    v1::QueueModeState mode;
+    std::vector<v1::DisabledSource> sources;  // and some that are enabled again
+    int64_t told_us = 0;                      // when people were told last
+  };
+  std::unique_ptr<Backoff> backoff;
+
   struct History {
     std::vector<common::v1::Reply> replies;  // newest first
     std::vector<int64_t> times_us;

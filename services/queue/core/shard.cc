@@ -324,7 +324,8 @@ void Shard::ForgetLaneWhenEmpty(Queue& queue, Lane& lane) {
 
 void Shard::ForgetWhenEmpty(Queue& queue) {
   if (counting_ || queue.recipients > 0 || queue.pending > 0 || queue.leased > 0 ||
-      queue.session != nullptr || queue.in_ready_list || queue.mode != v1::QUEUE_MODE_UNSPECIFIED) {
+      queue.session != nullptr || queue.in_ready_list || queue.mode != v1::QUEUE_MODE_UNSPECIFIED ||
+      KeepsMode(queue)) {
     return;
   }
   for (const Lane& lane : queue.lanes) {

@@ -3,7 +3,7 @@
 // is promised to anybody before its batch is durable.
 //
 // The code lies in
-// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control, change}.cc.
+// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,change,mode}.cc.
 #pragma once
 
 #include <cstdint>
@@ -99,6 +99,8 @@ class Shard {
   void RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResponse> done);
   void RerouteMessages(v1::RerouteMessagesRequest request, Done<v1::RerouteMessagesResponse> done);
   void ReleaseMessages(v1::ReleaseMessagesRequest request, Done<v1::ReleaseMessagesResponse> done);
+  void SetQueueMode(v1::SetQueueModeRequest request, Done<v1::SetQueueModeResponse> done);
+  void SetQueueSource(v1::SetQueueSourceRequest request, Done<v1::SetQueueSourceResponse> done);
   void ReadEvents(v1::ReadEventsRequest request, Done<v1::ReadEventsResponse> done);
 
   Executor& executor() { return executor_; }
@@ -281,6 +283,22 @@ class Shard {
   // Makes `keys` free again once the batch is durable.
   void FreeWhenDurable(Queue& queue, std::vector<DeliveryKey> old_keys,
                        std::vector<DeliveryKey> new_keys);
+
+  // ---- backoff mode and disabled sources
+  bool InBackoff(const Queue& queue) const;
+  // What is to be remembered of an empty queue.
+  bool KeepsMode(const Queue& queue) const;
+  const policy::v1::DurationList& RetryStepsOf(Queue& queue);
+  void OnModeChange(Queue& queue, const v1::QueueModeChange& change);
+  // The record that is to hold from now on; its row is written with the next batch.
+  void AdoptMode(Queue& queue, const v1::QueueModeState& mode);
+  void AdoptSource(Queue& queue, v1::DisabledSource& own, const v1::DisabledSource& source);
+  // What ends by its time.
+  void EndByTime(Queue& queue);
+  void TellMode(Queue& queue);
+  // A message to people who run this cluster.
+  void TellPeople(Queue& queue, const policy::v1::StringList& addresses, const std::string& subject,
+                  const std::string& text);
 
   // ---- index
   // Whether index rows of this message may exist.

@@ -101,7 +101,8 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
     *next_us = now_us;
     if (!queue.blocked_limit.empty()) {
       *next_us = queue.blocked_until_us == 0 ? now_us : queue.blocked_until_us;
-      return queue.blocked_limit.starts_with("max-")
+      return queue.blocked_limit.starts_with("max-") ||
+                     queue.blocked_limit.starts_with("backoff-max-")
                  ? absl::StrCat("limit reached: ", queue.blocked_limit)
                  : queue.blocked_limit;
     }
@@ -142,7 +143,14 @@ void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
   status->set_vmta(std::string(queue.vmta()));
   status->set_recipients(queue.recipients);
   status->set_leased(queue.leased);
-  status->set_mode(std::string(ModeName(queue.mode)));
+  status->set_mode(InBackoff(queue) ? "backoff" : std::string(ModeName(queue.mode)));
+  if (queue.mode == v1::QUEUE_MODE_RETRY) status->set_retry_until_us(queue.retry_until_us);
+  if (queue.backoff != nullptr) {
+    *status->mutable_backoff() = queue.backoff->mode;
+    for (const auto& source : queue.backoff->sources) {
+      if (source.disabled()) *status->add_sources() = source;
+    }
+  }
   status->set_paused(queue.paused);
   int64_t next_us = 0;
   status->set_reason(ReasonOf(queue, &next_us));
@@ -218,9 +226,13 @@ void Shard::ListMoreQueues(std::shared_ptr<QueueListing> listing) {
       continue;
     }
     if (request.paused_only() && !queue.paused) continue;
-    if (!request.mode().empty() && request.mode() != ModeName(queue.mode)) continue;
+    if (!request.mode().empty() && !(request.mode() == "backoff" && InBackoff(queue)) &&
+        !(request.mode() == ModeName(queue.mode) &&
+          (request.mode() != "normal" || !InBackoff(queue)))) {
+      continue;
+    }
     if (!counting_ && queue.recipients == 0 && !queue.paused &&
-        queue.mode == v1::QUEUE_MODE_UNSPECIFIED) {
+        queue.mode == v1::QUEUE_MODE_UNSPECIFIED && !InBackoff(queue)) {
       continue;
     }
     std::pair<uint64_t, std::string> entry(listing->by_name ? 0 : queue.recipients, queue.name);

@@ -73,6 +73,7 @@ void Shard::LookAt(Lane& lane) {
 void Shard::Offer(Queue& queue) {
   const int64_t now_us = NowUs();
   if (queue.paused) RefreshPause(queue);
+  if (queue.backoff != nullptr) EndByTime(queue);
   if (!failing_.empty() && failing_.contains(queue.id)) return;
   if (!MayDispatch(queue, now_us)) {
     if (!queue.paused && queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
@@ -250,6 +251,12 @@ void Shard::Announce(Queue& queue) {
       queue.recipients > queue.leased ? queue.recipients - queue.leased : 1, 1, UINT32_MAX)));
   ready->set_priority(SettingsOf(queue).queue_priority());
   ready->set_retry_probe(queue.mode == v1::QUEUE_MODE_RETRY);
+  if (queue.backoff != nullptr) {
+    *ready->mutable_mode() = queue.backoff->mode;
+    for (const auto& source : queue.backoff->sources) *ready->add_sources() = source;
+    ready->mutable_mode()->clear_notify();
+    for (auto& source : *ready->mutable_sources()) source.clear_notify();
+  }
   worker.dirty = true;
   FlushLater();
 }

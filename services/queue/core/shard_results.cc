@@ -216,7 +216,7 @@ bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery&
   ++stats_.transient;
   ++queue.transient;
   int64_t wait_us = settings.retry_recipients_after_us();
-  if (const auto& steps = settings.retry_after(); steps.us_size() > 0) {
+  if (const auto& steps = RetryStepsOf(queue); steps.us_size() > 0) {
     const int step = std::min<int>(static_cast<int>(delivery.attempts()) - 1, steps.us_size() - 1);
     wait_us = std::max(wait_us, steps.us(step));
   }
@@ -352,7 +352,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   const auto& settings = SettingsOf(queue);
   int64_t wait_us = settings.retry_after_dns_error_us();
   if (!failure.dns()) {
-    const auto& steps = settings.retry_after();
+    const auto& steps = RetryStepsOf(queue);
     wait_us =
         steps.us_size() == 0
             ? 600'000'000

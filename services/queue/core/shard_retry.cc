@@ -222,6 +222,7 @@ void Shard::SweepSome() {
       break;
     }
     Queue& queue = *it->second;
+    if (queue.backoff != nullptr) EndByTime(queue);
     if (queue.name != sweep_.queue) sweep_ = {.queue = queue.name};
     if (SweepQueue(queue, budget)) {
       sweep_.row.clear();

@@ -17,6 +17,10 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     session.stream->Close(absl::FailedPreconditionError("the first frame must be a hello"));
     return;
   }
+  for (const v1::QueueModeChange& change : request.modes()) {
+    const auto found = refs_.find(change.queue_ref());
+    if (found != refs_.end()) OnModeChange(*found->second, change);
+  }
   for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
   if (request.renew_all() || request.renewals_size() > 0) RenewLeases(session, request);
   for (uint64_t id : request.returned_leases()) {

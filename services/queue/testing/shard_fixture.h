@@ -120,6 +120,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
                            : ""};
       leases.push_back(std::move(held));
     }
+    for (auto& change : frame.header.modes()) modes.push_back(change);
     for (uint64_t id : frame.header.acknowledged_leases()) acknowledged.push_back(id);
     for (uint64_t id : frame.header.lost_leases()) lost.push_back(id);
     for (uint64_t ref : frame.header.gone_queues()) gone.push_back(ref);
@@ -162,6 +163,11 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     failure->mutable_reply()->set_text("no MX answers");
     stream_->Send(std::move(frame));
   }
+  void SendMode(const v1::QueueModeChange& change) {
+    Frame<v1::DispatchRequest> frame;
+    *frame.header.add_modes() = change;
+    stream_->Send(std::move(frame));
+  }
   void Revoke(uint64_t ref, bool released) {
     Frame<v1::DispatchRequest> frame;
     auto* revoke = frame.header.add_revokes();
@@ -179,6 +185,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
   v1::ShardHello hello;
   std::map<std::string, v1::ReadyQueue> ready;
   std::vector<Held> leases;
+  std::vector<v1::QueueModeChange> modes;
   std::vector<uint64_t> acknowledged;
   std::vector<uint64_t> lost;
   std::vector<uint64_t> gone;
