@@ -192,6 +192,8 @@ void ServeQueueControl(RpcServer& server, Executor& executor, queue::Shard& shar
   Serve(server, executor, shard, prefix + "RetryQueues", &queue::Shard::RetryQueues);
   Serve(server, executor, shard, prefix + "RerouteMessages", &queue::Shard::RerouteMessages);
   Serve(server, executor, shard, prefix + "ReleaseMessages", &queue::Shard::ReleaseMessages);
+  Serve(server, executor, shard, prefix + "SetQueueMode", &queue::Shard::SetQueueMode);
+  Serve(server, executor, shard, prefix + "SetQueueSource", &queue::Shard::SetQueueSource);
   Serve(server, executor, shard, prefix + "ReadEvents", &queue::Shard::ReadEvents);
 }
 
