@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/utf8.h"
 
 namespace sluice::config {
 namespace {
@@ -41,32 +42,9 @@ std::string Shown(std::string_view line, size_t max) {
   return shown;
 }
 
-// Messages travel as UTF-8; a name in one may have been cut.
-std::string Utf8Only(std::string text) {
-  for (size_t at = 0; at < text.size();) {
-    const size_t bytes = Utf8Bytes(text, at);
-    if (bytes == 0) text[at] = '?';
-    at += std::max<size_t>(bytes, 1);
-  }
-  return text;
-}
-
 }  // namespace
 
-size_t Utf8Bytes(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[at + i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  const size_t size = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF5 ? 4 : 0;
-  if (size == 0 || text.size() - at < size) return 0;
-  for (size_t i = 1; i < size; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates, and what is beyond Unicode.
-  const bool bad = (lead == 0xE0 && byte(1) < 0xA0) || (lead == 0xED && byte(1) > 0x9F) ||
-                   (lead == 0xF0 && byte(1) < 0x90) || (lead == 0xF4 && byte(1) > 0x8F);
-  return bad ? 0 : size;
-}
+size_t Utf8Bytes(std::string_view text, size_t at) { return Utf8CharacterBytes(text.substr(at)); }
 
 std::string Diagnostic::ToString() const {
   const char* const kind = severity == Severity::kError ? "error: " : "warning: ";
@@ -84,7 +62,7 @@ std::string Diagnostic::ToString() const {
     absl::StrAppend(&text, kind, message);
   }
   if (!hint.empty()) absl::StrAppend(&text, "\n  ", hint);
-  return Utf8Only(std::move(text));
+  return ToUtf8(std::move(text));
 }
 
 bool HasErrors(const std::vector<Diagnostic>& diagnostics) {

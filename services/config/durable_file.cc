@@ -41,6 +41,16 @@ absl::Status WriteAll(int fd, std::string_view bytes, const std::string& path) {
   return absl::OkStatus();
 }
 
+absl::Status SyncFolderOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == path.npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
+  const Fd directory(folder, O_RDONLY | O_DIRECTORY);
+  if (directory.get() < 0 || fsync(directory.get()) != 0) {
+    return ErrnoStatus("cannot sync", folder);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status ReplaceFile(const std::string& path, std::string_view bytes, bool sync) {
@@ -58,14 +68,12 @@ absl::Status ReplaceFile(const std::string& path, std::string_view bytes, bool s
     }
   }
   if (rename(temporary.c_str(), path.c_str()) != 0) return ErrnoStatus("cannot replace", path);
-  if (!sync) return absl::OkStatus();
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == path.npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-  const Fd directory(folder, O_RDONLY | O_DIRECTORY);
-  if (directory.get() < 0 || fsync(directory.get()) != 0) {
-    return ErrnoStatus("cannot sync", folder);
-  }
-  return absl::OkStatus();
+  return sync ? SyncFolderOf(path) : absl::OkStatus();
+}
+
+absl::Status RemoveFile(const std::string& path) {
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) return ErrnoStatus("cannot remove", path);
+  return SyncFolderOf(path);
 }
 
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {

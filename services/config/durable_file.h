@@ -13,6 +13,9 @@ namespace sluice::config {
 // Blocks. On failure the old file is untouched.
 absl::Status ReplaceFile(const std::string& path, std::string_view bytes, bool sync);
 
+// OK where there is none. It is gone for good when this returns. Blocks.
+absl::Status RemoveFile(const std::string& path);
+
 // NOT_FOUND where there is none. Blocks.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 

@@ -33,6 +33,11 @@ class Owners {
   Part PartOf(std::string_view worker, std::string_view vmta) const;
   // Whether `worker` may connect from `ip`: nobody else may, for any virtual MTA.
   bool MayUseSource(std::string_view worker, std::string_view ip) const;
+  // Of `shards` that witness: so many may stand in for the policy service, and where so many keep
+  // to a later table, no worker finds enough of them for an earlier one. Together they are one more
+  // than there are.
+  static size_t VouchesNeeded(size_t shards) { return shards / 2 + 1; }
+  static size_t FencesNeeded(size_t shards) { return shards - shards / 2; }
   // Which of the workers of `hosts` has the queue: highest random weight, one chance for each host.
   // nullptr where there are none. The same in every process.
   static const policy::v1::HostOwner* Choose(

@@ -156,14 +156,19 @@ void PolicyWatcher::OnDelta(policy::v1::SnapshotDelta delta) {
     ask_for_all_ = true;
   }
   if (stream_ != nullptr) stream_->Send(std::move(frame));
-  if (status.ok() && changed) Keep();
+  if (status.ok() && changed) Keep(false).IgnoreError();
 }
 
 void PolicyWatcher::OnOwners(policy::v1::OwnersTable table) {
   // One that is older comes from a policy service that lost its data; it will hear of ours.
   if (table.epoch() <= snapshot_.owners().epoch()) return;
-  *snapshot_.mutable_owners() = std::move(table);
-  if (snapshot_.version() != 0) Keep();
+  policy::v1::OwnersTable before = std::exchange(*snapshot_.mutable_owners(), std::move(table));
+  // After a power cut it is this one that we know, or none. Before the first snapshot there is no
+  // file that could be used.
+  if (snapshot_.version() != 0 && !Keep(true).ok() && !Forget()) {
+    *snapshot_.mutable_owners() = std::move(before);
+    return;
+  }
   if (on_owners_) on_owners_(Owners::Build(snapshot_.owners()));
 }
 
@@ -177,12 +182,20 @@ void PolicyWatcher::OnLease(const policy::v1::SourceLease& lease) {
   if (on_lease_) on_lease_(until, lease);
 }
 
-void PolicyWatcher::Keep() {
-  if (options_.snapshot_file.empty()) return;
-  // Not synced: a file that a power cut damages is noticed by its hashes, and it is only a copy.
-  const absl::Status written =
-      ReplaceFile(options_.snapshot_file, snapshot_.SerializeAsString(), false);
+// A snapshot is not synced: a file that a power cut damages is noticed by its hashes, and it is
+// only a copy.
+absl::Status PolicyWatcher::Keep(bool sync) {
+  if (options_.snapshot_file.empty()) return absl::OkStatus();
+  absl::Status written = ReplaceFile(options_.snapshot_file, snapshot_.SerializeAsString(), sync);
   if (!written.ok()) Failed(std::string(written.message()));
+  return written;
+}
+
+// On a full disk: no file is better than an old one.
+bool PolicyWatcher::Forget() {
+  const absl::Status removed = RemoveFile(options_.snapshot_file);
+  if (!removed.ok()) Failed(std::string(removed.message()));
+  return removed.ok();
 }
 
 absl::Status PolicyWatcher::Use(policy::v1::PolicySnapshot snapshot) {

@@ -52,7 +52,8 @@ class PolicyWatcher final
   // be used is as if absent. Once.
   void Start();
 
-  // Called with each newer table of owners. Both before Start.
+  // Called with each newer table of owners, which is on the disk then: a service may promise that
+  // it will keep to none before it. Both before Start.
   void set_on_owners(absl::AnyInvocable<void(std::shared_ptr<const Owners>)> on_owners) {
     on_owners_ = std::move(on_owners);
   }
@@ -87,7 +88,8 @@ class PolicyWatcher final
   void ReportAgain();
   void OnOwners(policy::v1::OwnersTable table);
   void OnLease(const policy::v1::SourceLease& lease);
-  void Keep();
+  absl::Status Keep(bool sync);
+  bool Forget();
 
   Executor& executor_;
   WatchPolicyClient& client_;

@@ -1,6 +1,8 @@
 #include "services/config/policy_watcher.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "gtest/gtest.h"
 #include "services/base/rpc/inproc_stream.h"
@@ -66,13 +68,15 @@ class PolicyWatcherTest : public ::testing::Test {
     std::string folder = ::testing::TempDir() + "/watcher.XXXXXX";
     file_ = std::string(mkdtemp(folder.data())) + "/snapshot";
   }
-  std::unique_ptr<PolicyWatcher> Make() {
+  std::unique_ptr<PolicyWatcher> Make(
+      absl::AnyInvocable<void(std::shared_ptr<const Owners>)> on_owners = nullptr) {
     PolicyWatcherOptions options;
     options.hello.set_service("queue");
     options.hello.set_instance("shard-0");
     options.snapshot_file = file_;
     auto watcher = std::make_unique<PolicyWatcher>(
         executor_, client_, options, [this](auto view) { views_.push_back(std::move(view)); });
+    if (on_owners != nullptr) watcher->set_on_owners(std::move(on_owners));
     watcher->Start();
     executor_.RunPosted();
     return watcher;
@@ -80,6 +84,19 @@ class PolicyWatcherTest : public ::testing::Test {
   void Say(const policy::v1::SnapshotDelta& delta, size_t chunk_bytes = 1 << 20) {
     policy_.Say(delta, chunk_bytes);
     executor_.RunPosted();
+  }
+
+  void SayOwners(uint64_t epoch) {
+    Frame<WatchPolicyResponse> frame;
+    frame.header.mutable_owners()->set_epoch(epoch);
+    policy_.stream->Send(std::move(frame));
+    executor_.RunPosted();
+  }
+  // Of the table of owners in the file; 0: there is no file.
+  uint64_t EpochOnDisk() const {
+    policy::v1::PolicySnapshot snapshot;
+    const auto bytes = ReadWholeFile(file_);
+    return bytes.ok() && snapshot.ParseFromString(*bytes) ? snapshot.owners().epoch() : 0;
   }
 
   testing::ManualExecutor executor_;
@@ -103,6 +120,33 @@ TEST_F(PolicyWatcherTest, SaysHelloTakesDeltasAndAcknowledges) {
   ASSERT_EQ(policy_.got.size(), 3u);
   EXPECT_EQ(policy_.got[2].ack().version(), 4u);
   EXPECT_EQ(policy_.got[2].ack().error(), "");
+}
+
+// Whoever keeps to a table tells others so: after a power cut it must not know an older one.
+TEST_F(PolicyWatcherTest, ATableOfOwnersIsOnTheDiskBeforeItIsUsed) {
+  std::vector<std::pair<uint64_t, uint64_t>> used;  // epoch, that on the disk
+  auto watcher = Make([&](std::shared_ptr<const Owners> owners) {
+    used.emplace_back(owners->epoch(), EpochOnDisk());
+  });
+  Say(MakeDelta({}, Snapshot(3)));
+  SayOwners(5);
+  SayOwners(4);  // an older one is not taken
+  SayOwners(6);
+  EXPECT_EQ(used, (std::vector<std::pair<uint64_t, uint64_t>>{{5, 5}, {6, 6}}));
+  // The disk is full: rather no file than an old one.
+  ASSERT_EQ(mkdir((file_ + ".tmp").c_str(), 0700), 0);
+  SayOwners(7);
+  ASSERT_EQ(used.size(), 3u);
+  EXPECT_EQ(used[2], std::pair(uint64_t{7}, uint64_t{0}));
+  // Nor can the old one be removed: the table before stays in force.
+  ASSERT_EQ(mkdir(file_.c_str(), 0700), 0);
+  SayOwners(8);
+  EXPECT_EQ(used.size(), 3u);
+  EXPECT_NE(watcher->last_error(), "");
+  rmdir(file_.c_str());
+  rmdir((file_ + ".tmp").c_str());
+  SayOwners(9);
+  EXPECT_EQ(used.back(), std::pair(uint64_t{9}, uint64_t{9}));
 }
 
 TEST_F(PolicyWatcherTest, StartsFromTheFileAndSaysWhatItHas) {

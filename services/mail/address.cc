@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "services/base/utf8.h"
+
 namespace sluice::mail {
 namespace {
 
@@ -86,37 +88,7 @@ void LowerAscii(std::string& text) {
   }
 }
 
-bool IsValidUtf8(std::string_view text) {
-  const auto* p = reinterpret_cast<const unsigned char*>(text.data());
-  const unsigned char* const end = p + text.size();
-  while (p < end) {
-    if (*p < 0x80) {
-      ++p;
-      continue;
-    }
-    int more;
-    unsigned char low = 0x80, high = 0xbf;  // bounds of the second byte
-    if (*p >= 0xc2 && *p <= 0xdf) {
-      more = 1;
-    } else if (*p >= 0xe0 && *p <= 0xef) {
-      more = 2;
-      if (*p == 0xe0) low = 0xa0;
-      if (*p == 0xed) high = 0x9f;
-    } else if (*p >= 0xf0 && *p <= 0xf4) {
-      more = 3;
-      if (*p == 0xf0) low = 0x90;
-      if (*p == 0xf4) high = 0x8f;
-    } else {
-      return false;
-    }
-    if (end - p <= more || p[1] < low || p[1] > high) return false;
-    for (int i = 2; i <= more; ++i) {
-      if (p[i] < 0x80 || p[i] > 0xbf) return false;
-    }
-    p += more + 1;
-  }
-  return true;
-}
+bool IsValidUtf8(std::string_view text) { return IsUtf8(text); }
 
 bool IsValidAddressLiteral(std::string_view text) {
   if (text.size() < 3 || text.size() > kMaxDomainBytes) return false;

@@ -213,6 +213,7 @@ void ServeAdmin(RpcServer& server, policy::Admin& admin) {
   Serve(server, executor, admin, prefix + "Pause", &policy::Admin::Pause);
   Serve(server, executor, admin, prefix + "Resume", &policy::Admin::Resume);
   Serve(server, executor, admin, prefix + "ListPauses", &policy::Admin::ListPauses);
+  Serve(server, executor, admin, prefix + "ListOwners", &policy::Admin::ListOwners);
   Serve(server, executor, admin, prefix + "ReloadConfig", &policy::Admin::ReloadConfig);
   Serve(server, executor, admin, prefix + "CheckConfig", &policy::Admin::CheckConfig);
   Serve(server, executor, admin, prefix + "ExplainConfig", &policy::Admin::ExplainConfig);

@@ -182,8 +182,12 @@ absl::Status Daemon::StartQueue(const std::string& spool_folder) {
         queue_->SetPolicy(std::move(view));
       },
       [this](config::PolicyWatcher& watcher) {
-        watcher.set_on_owners([this](std::shared_ptr<const config::Owners> owners) {
+        watcher.set_on_owners([this, &watcher](std::shared_ptr<const config::Owners> owners) {
+          policy::v1::ServiceReport report;
+          report.set_shard(options_.shard);
+          report.set_released_epoch(owners->epoch());
           queue_->shard().SetOwners(std::move(owners));
+          watcher.SetReport(std::move(report));
         });
       });
   if (options_.role != Role::kNode) return absl::OkStatus();
@@ -395,8 +399,25 @@ std::string Daemon::Metrics() {
         status.lost_leases_total());
     add("sluice_queue_held_recipients", "Recipients held since the start.", true,
         status.held_recipients());
+    add("sluice_queue_expiry_frozen_seconds",
+        "The wall clock was set: for so long nothing expires yet.", true,
+        static_cast<uint64_t>(status.expiry_frozen_us()) / 1'000'000);
     add("sluice_queue_events_dropped_total", "Events dropped unread.", false,
         status.events_dropped_total());
+  }
+  if (policy_ != nullptr) {
+    const PolicyPart::Figures policy = policy_->figures();
+    add("sluice_policy_snapshot_version", "Grows with every change.", true, policy.version);
+    add("sluice_policy_services_connected", "Services that follow it.", true, policy.connected);
+    add("sluice_policy_services_behind", "Of these, those without the last version.", true,
+        policy.behind);
+    add("sluice_policy_services_refusing", "Of these, those that cannot use it.", true,
+        policy.refusing);
+    add("sluice_policy_pauses", "Pauses of queues and jobs.", true, policy.pauses);
+    add("sluice_policy_owners_epoch", "Of the table that says who has which source.", true,
+        policy.owners_epoch);
+    add("sluice_policy_sources_changing", "Sources that change hands.", true, policy.changing);
+    add("sluice_policy_sources_unowned", "Sources that no worker has.", true, policy.unowned);
   }
   if (delivery_ != nullptr) {
     const auto status =

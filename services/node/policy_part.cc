@@ -21,6 +21,12 @@ absl::Status PolicyPart::Start() {
   options.files = options_.config;
   options.accept_unsupported = options_.accept_unsupported;
   if (options_.role == Role::kNode) options.owners.embedded_worker = options_.instance;
+  for (const std::string& shard : options_.shards) {
+    options.owners.witnesses.push_back(shard.substr(0, shard.find('=')));
+  }
+  if (!options.owners.witnesses.empty() && options_.role == Role::kNode) {
+    options.owners.witnesses.push_back(options_.shard);
+  }
   policy_ = std::make_unique<policy::Policy>(thread_.loop(), options, files_);
   const policy::LoadResult loaded = policy_->Load();
   if (!loaded.ok) {
@@ -43,6 +49,26 @@ std::string PolicyPart::Reload() {
     }
     return absl::StrCat("reloaded: version ", policy_->version(), ", ", result.sections_changed,
                         " sections changed");
+  });
+}
+
+PolicyPart::Figures PolicyPart::figures() {
+  return thread_.Call([this] {
+    Figures figures;
+    figures.version = policy_->version();
+    for (const policy::WatcherState& watcher : policy_->watchers().states()) {
+      if (!watcher.connected) continue;
+      ++figures.connected;
+      figures.behind += watcher.acked_version != figures.version ? 1 : 0;
+      figures.refusing += watcher.error.empty() ? 0 : 1;
+    }
+    figures.pauses = policy_->controls().size();
+    figures.owners_epoch = policy_->owners().table().epoch();
+    for (const auto& source : policy_->owners().List()) {
+      figures.changing += source.changing ? 1 : 0;
+      figures.unowned += source.worker.empty() ? 1 : 0;
+    }
+    return figures;
   });
 }
 

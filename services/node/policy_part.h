@@ -26,6 +26,19 @@ class PolicyPart {
   std::string Reload();
   void Stop() { thread_.Stop(); }
 
+  // For /metrics.
+  struct Figures {
+    uint64_t version = 0;
+    uint64_t connected = 0;  // services that follow it
+    uint64_t behind = 0;     // of these, those that have not this version
+    uint64_t refusing = 0;   // that said why they cannot use it
+    uint64_t pauses = 0;
+    uint64_t owners_epoch = 0;
+    uint64_t changing = 0;  // sources that change hands
+    uint64_t unowned = 0;   // sources that no worker has
+  };
+  Figures figures();
+
   policy::Policy& policy() { return *policy_; }
   LoopThread& thread() { return thread_; }
   // As loaded by Start.

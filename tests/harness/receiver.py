@@ -77,10 +77,16 @@ class Session(asyncio.Protocol):
         if content.startswith(b".."):
             content = content[1:]
         reply = self._receiver.ask("end", self) or "250 2.0.0 taken"
-        self._receiver.keep(Transaction(self._peer, self._local, self._ehlo.decode(), self.mail_from, tuple(self.recipients), content, reply,
-                                        self._number))
+        transaction = Transaction(self._peer, self._local, self._ehlo.decode(), self.mail_from, tuple(self.recipients), content, reply, self._number)
         self._mail, self._recipients = None, []
-        self._reply(reply)
+        if reply == "hold":
+            self._receiver.held.append((self, transaction))
+        else:
+            self.finish(transaction)
+
+    def finish(self, transaction):
+        self._receiver.keep(transaction)
+        self._reply(transaction.reply)
 
     @property
     def mail_from(self):
@@ -169,7 +175,8 @@ def wire_name(name):
 
 class Receiver:
     """Runs in a thread of its own until close(). `behaviour(stage, session, recipient)` may return a reply, "close", "silence" or None for
-    the usual; stages: connect, ehlo, mail, rcpt, data, end. `zones`: {name: "servfail" | "nxdomain" | "nullmx" | "loop" | [MX addresses]}.
+    the usual; stages: connect, ehlo, mail, rcpt, data, end. At the end also "hold": the reply comes when release() gives it.
+    `zones`: {name: "servfail" | "nxdomain" | "nullmx" | "loop" | [MX addresses]}.
     """
 
     def __init__(self, address=None, port=2526, dns_port=5353, behaviour=None, zones=None, keep_content=True,
@@ -187,6 +194,7 @@ class Receiver:
         self.open = 0
         self.open_max = 0
         self.quits = 0
+        self.held = []
         self._keep_content = keep_content
         self._transports = set()
         self._loop = asyncio.new_event_loop()
@@ -239,6 +247,14 @@ class Receiver:
 
     def ask(self, stage, session, recipient=None):
         return self.behaviour(stage, session, recipient) if self.behaviour else None
+
+    def release(self, reply):
+        """Answers what was held."""
+        def answer():
+            for session, transaction in self.held:
+                session.finish(transaction._replace(reply=reply))
+            self.held = []
+        self._loop.call_soon_threadsafe(answer)
 
     def keep(self, transaction):
         self.transactions.append(transaction if self._keep_content else transaction._replace(content=b""))

@@ -1,7 +1,9 @@
 """Proves that a queue whose virtual MTA has sources on two machines is sent by one of them, whichever shard it is on, that both have
-their part, and that a worker goes on alone with what is its own while the policy service is away."""
+their part, and that mail goes on while the policy service is away: what is one worker's own, and what several share, as shards then stand in."""
+import time
 import unittest
 
+from tests.harness import sluice
 from tests.harness.processes import loopback
 from tests.integration.scenario import ScenarioTest
 
@@ -15,6 +17,8 @@ BOTH = f"""
 """
 DOMAINS = 16
 ROUNDS = 6
+# A lease of the policy service lasts 20 s, and what is open then is cut 40 s later.
+WITHOUT_POLICY_S = 30
 
 
 class OwnersTest(ScenarioTest):
@@ -47,6 +51,37 @@ class OwnersTest(ScenarioTest):
         self.at.workers[0].start()
         self.inject("v1", "after%n@d.test", 5)
         self.assertEqual({t.peer for t in self.receiver.wait_for(10)}, {SOURCES["v1"][0]})
+
+    def test_what_several_share_goes_on_without_policy(self):
+        for domain in range(DOMAINS):
+            self.inject("both", f"before%n@d{domain}.test", 1)
+        self.receiver.wait_for(DOMAINS)
+        sources = {each["source_ip"]: each for each in self.at.ctl.json("owners")["sources"] if each["vmta"] == "both"}
+        self.assertEqual({ip: each["worker"] for ip, each in sources.items()}, {FIRST: "worker-0", SECOND: "worker-1"})
+        self.assertTrue(all(each["leased"] and each["connected"] for each in sources.values()), sources)
+        self.at.policy.kill()
+        count = DOMAINS
+        end = time.monotonic() + WITHOUT_POLICY_S
+        killed = False
+        while time.monotonic() < end:
+            for domain in range(4):
+                self.inject("both", f"r{count}x%n@d{domain}.test", 1)
+                count += 1
+            self.receiver.wait_for(count)
+            if not killed and time.monotonic() > end - WITHOUT_POLICY_S / 3:
+                killed = True
+                self.at.workers[0].kill()
+                self.at.workers[0].start()
+        peers = {}
+        for transaction in self.receiver.taken():
+            for recipient in transaction.recipients:
+                peers.setdefault(recipient.split("@")[1], set()).add(transaction.peer)
+        self.assertEqual({len(each) for each in peers.values()}, {1}, peers)
+        self.assertEqual(set().union(*peers.values()), {FIRST, SECOND})
+        # A shard still tells what it holds, and why.
+        for shard in self.at.shards:
+            ctl = sluice.Ctl(f"{shard.address}:{sluice.RPC_PORT}")
+            self.assertEqual(ctl.status()["shards"][0]["shard"], shard.name)
 
 
 if __name__ == "__main__":

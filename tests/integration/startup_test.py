@@ -63,6 +63,14 @@ class StartupTest(ScenarioTest):
             wait_until(lambda service=service: "this is shard shard-0, not shard-7" in service.log_text(), "the error in the log")
             self.assertRegex(service.log_text(), "level=error .*event=shard_wrong .*shard=shard-7")
 
+    def test_each_service_tells_its_state(self):
+        cluster = self.cluster()
+        for service, own in ((cluster.policy, "sluice_policy_services_connected 3"), (cluster.shards[0], "sluice_queue_workers 1"),
+                             (cluster.workers[0], "sluice_delivery_connections 0"), (cluster.ingest, "sluice_ingest_")):
+            wait_until(lambda: own in sluice.metrics(service.address), f"{own} of {service.name}")
+            self.assertTrue(service.is_ready())
+            self.assertIsNotNone(sluice.metrics(service.address, path="/healthz"))
+
     def test_reload_takes_a_good_file_and_refuses_a_bad_one(self):
         node = self.node()
         good = node.config.read_text()

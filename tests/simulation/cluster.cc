@@ -28,7 +28,7 @@ Cluster::Cluster(const RunOptions& options)
   ScenarioPolicy policy = BuildPolicy(random, ledger_);
   policy_ = std::move(policy.view);
   policy_node_.snapshot = std::move(policy.snapshot);
-  const size_t shards = 1 + random.Below(2);
+  const size_t shards = 1 + random.Below(2) + (PolicyIsLongAway() ? 1 : 0);
   for (size_t i = 0; i < shards; ++i) {
     shards_.push_back(std::make_unique<ShardNode>(world_, "shard-" + std::to_string(i)));
     ShardNode* node = shards_.back().get();
@@ -66,8 +66,18 @@ RunReport Cluster::Go() {
   for (auto& node : workers_) Start(*node);
   StartIngest();
   Random& random = world_.random();
+  if (options_.policy == RunOptions::PolicyFaults::kForGood) {
+    const MonotonicTime set_up = world_.now() + minutes(2);
+    while (world_.Step(set_up)) {
+    }
+    StopPolicy();
+    const MonotonicTime leases_are_over = world_.now() + minutes(2);
+    while (world_.Step(leases_are_over)) {
+    }
+  }
   const MonotonicTime began = world_.now();
-  const Duration busy = random.Between(seconds(5), minutes(3));
+  const Duration busy = PolicyIsLongAway() ? random.Between(minutes(3), minutes(10))
+                                           : random.Between(seconds(5), minutes(3));
   PlanInjections(busy);
   if (faulty_) PlanFaults(busy);
   while (world_.Step(began + busy)) {
@@ -112,18 +122,21 @@ void Cluster::Log(const std::string& what) {
 void Cluster::StartPolicy() {
   PolicyNode& node = policy_node_;
   node.watchers = std::make_unique<policy::Watchers>(node.executor, node.snapshot);
-  node.owners =
-      std::make_unique<policy::SourceOwners>(node.executor, policy::SourceOwnersOptions(),
-                                             [this, &node](const policy::v1::OwnersTable& table) {
-                                               Log("owners " + table.ShortDebugString());
-                                               *node.snapshot.mutable_owners() = table;
-                                               node.watchers->OwnersChanged();
-                                               return absl::OkStatus();
-                                             });
+  policy::SourceOwnersOptions options;
+  for (const auto& shard : shards_) options.witnesses.push_back(shard->name);
+  node.owners = std::make_unique<policy::SourceOwners>(
+      node.executor, std::move(options), [this, &node](const policy::v1::OwnersTable& table) {
+        Log("owners " + table.ShortDebugString());
+        *node.snapshot.mutable_owners() = table;
+        node.watchers->OwnersChanged();
+        return absl::OkStatus();
+      });
   node.watchers->set_on_report(
       [&node](const std::string& worker, const policy::v1::ServiceReport& report) {
         return node.owners->OnReport(worker, report);
       });
+  node.watchers->set_on_shard_report(
+      [&node](const policy::v1::ServiceReport& report) { node.owners->OnShardReport(report); });
   node.watchers->set_on_worker_gone(
       [&node](const std::string& worker) { node.owners->OnGone(worker); });
   if (node.snapshot.owners().epoch() != 0) node.owners->Load(node.snapshot.owners());
@@ -180,10 +193,20 @@ void Cluster::Start(ShardNode& node) {
   node.shard->SetPolicy(policy_);
   if (node.owners != nullptr) node.shard->SetOwners(node.owners);
   node.watcher = Watch(node.executor, "queue", node.name);
-  node.watcher->set_on_owners([&node](std::shared_ptr<const config::Owners> owners) {
+  const auto report = [&node] {
+    policy::v1::ServiceReport report;
+    report.set_shard(node.name);
+    report.set_released_epoch(node.owners == nullptr ? 0 : node.owners->epoch());
+    node.watcher->SetReport(std::move(report));
+  };
+  node.watcher->set_on_owners([&node, report](std::shared_ptr<const config::Owners> owners) {
+    // A watcher without a file hears of the table that is on the disk as of a new one.
+    if (node.owners != nullptr && owners->epoch() <= node.owners->epoch()) return;
     node.owners = owners;
     node.shard->SetOwners(std::move(owners));
+    report();
   });
+  report();
   node.watcher->Start();
 }
 
@@ -265,16 +288,19 @@ void Cluster::StopIngest() {
 
 void Cluster::PlanInjections(Duration busy) {
   Random& random = world_.random();
-  const size_t count = 5 + random.Below(60);
+  // Where sources change hands, there is mail for them on all shards, all the time.
+  const bool dense = PolicyIsLongAway();
+  const size_t count = dense ? 100 + random.Below(300) : 5 + random.Below(60);
+  const uint64_t domains = dense ? 2 : kDomains;
   const bool burst = random.Chance(0.3);
   for (size_t i = 0; i < count; ++i) {
     auto injection = std::make_shared<Injection>();
     auto& request = injection->request;
     request.set_mail_from("sender@from.test");
     const size_t rcpts = random.Chance(0.8) ? 1 : 1 + random.Below(6);
-    const uint64_t domain = random.Below(kDomains);
+    const uint64_t domain = random.Below(domains);
     for (size_t r = 0; r < rcpts; ++r) {
-      const uint64_t of = random.Chance(0.7) ? domain : random.Below(kDomains);
+      const uint64_t of = random.Chance(0.7) ? domain : random.Below(domains);
       injection->rcpts.push_back("u" + std::to_string(i) + "." + std::to_string(r) + "@d" +
                                  std::to_string(of) + ".test");
       request.add_recipients()->set_address(injection->rcpts.back());
@@ -282,7 +308,9 @@ void Cluster::PlanInjections(Duration busy) {
     std::string text = "Subject: " + std::to_string(i) + "\r\n\r\n";
     text.append(random.Chance(0.03) ? 300'000 + random.Below(400'000) : random.Below(2000), 'x');
     request.set_content(text + "\r\n");
-    request.set_virtual_mta(random.Chance(0.4) ? "both" : random.Chance(0.5) ? "v1" : "v2");
+    request.set_virtual_mta(random.Chance(dense ? 0.9 : 0.4) ? "both"
+                            : random.Chance(0.5)             ? "v1"
+                                                             : "v2");
     if (random.Chance(0.2)) request.set_job_id("job" + std::to_string(random.Below(3)));
     request.set_idempotency_key("key" + std::to_string(i));
     const Duration when =

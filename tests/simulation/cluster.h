@@ -11,6 +11,12 @@ namespace sluice::simulation {
 struct RunOptions {
   uint64_t seed = 1;
   bool verbose = false;
+  enum class PolicyFaults : uint8_t {
+    kSome,
+    kLong,     // it is away for minutes, again and again
+    kForGood,  // it dies when all is set up, and never comes back: all mail goes on without it
+  };
+  PolicyFaults policy = PolicyFaults::kSome;
 };
 
 struct RunReport {

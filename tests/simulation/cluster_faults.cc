@@ -14,7 +14,7 @@ using std::chrono::seconds;
 
 void Cluster::PlanFaults(Duration busy) {
   Random& random = world_.random();
-  const size_t count = 1 + random.Below(12);
+  const size_t count = 1 + random.Below(PolicyIsLongAway() ? 24 : 12);
   for (size_t i = 0; i < count; ++i) {
     world_.At(world_.now() + random.Between(Duration(0), busy), [this] { Fault(); });
   }
@@ -26,10 +26,17 @@ Duration Cluster::DownTime() {
                             : random.Between(seconds(1), minutes(2));
 }
 
+Duration Cluster::PolicyDownTime() {
+  if (!PolicyIsLongAway()) return DownTime();
+  return world_.random().Between(seconds(20), minutes(15));
+}
+
 void Cluster::Fault() {
   Random& random = world_.random();
   ++faults_;
-  switch (random.Below(16)) {
+  uint64_t what = random.Below(16);
+  if (PolicyIsLongAway() && random.Chance(0.5)) what = 9 + random.Below(4);
+  switch (what) {
     case 0:
     case 1: {
       ShardNode& node = *shards_[random.Below(shards_.size())];
@@ -49,7 +56,8 @@ void Cluster::Fault() {
       if (node.worker == nullptr) return;
       Log("kill " + node.name);
       Stop(node);
-      if (random.Chance(0.2) && node.ips.size() > 1) {
+      if (options_.policy != RunOptions::PolicyFaults::kForGood && random.Chance(0.2) &&
+          node.ips.size() > 1) {
         // The operator moves an address to the other machine, whose worker sees it when it
         // starts.
         WorkerNode& other = *workers_[&node == workers_[0].get() ? 1 : 0];
@@ -69,7 +77,7 @@ void Cluster::Fault() {
       if (policy_node_.owners == nullptr) return;
       Log("kill policy");
       StopPolicy();
-      world_.At(world_.now() + DownTime(), [this] {
+      world_.At(world_.now() + PolicyDownTime(), [this] {
         Log("start policy");
         StartPolicy();
       });

@@ -1,5 +1,5 @@
 // Runs seeds of the simulation and says which failed.
-//   simulate [--first N] [--seeds N] [--jobs N] [--verbose]
+//   simulate [--first N] [--seeds N] [--jobs N] [--policy away|dead] [--verbose]
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -17,12 +17,18 @@ int main(int argc, char** argv) {
   uint64_t first = 1;
   uint64_t seeds = 1000;
   unsigned jobs = std::max(1U, std::thread::hardware_concurrency());
-  bool verbose = false;
+  sluice::simulation::RunOptions options;
   for (int i = 1; i < argc; ++i) {
     const std::string_view arg = argv[i];
     const bool has_value = i + 1 < argc;
     if (arg == "--verbose") {
-      verbose = true;
+      options.verbose = true;
+    } else if (arg == "--policy" && has_value && std::string_view(argv[i + 1]) == "away") {
+      options.policy = sluice::simulation::RunOptions::PolicyFaults::kLong;
+      ++i;
+    } else if (arg == "--policy" && has_value && std::string_view(argv[i + 1]) == "dead") {
+      options.policy = sluice::simulation::RunOptions::PolicyFaults::kForGood;
+      ++i;
     } else if (arg == "--first" && has_value) {
       first = std::strtoull(argv[++i], nullptr, 10);
     } else if (arg == "--seeds" && has_value) {
@@ -30,7 +36,9 @@ int main(int argc, char** argv) {
     } else if (arg == "--jobs" && has_value) {
       jobs = static_cast<unsigned>(std::strtoul(argv[++i], nullptr, 10));
     } else {
-      std::fprintf(stderr, "usage: %s [--first N] [--seeds N] [--jobs N] [--verbose]\n", argv[0]);
+      std::fprintf(
+          stderr, "usage: %s [--first N] [--seeds N] [--jobs N] [--policy away|dead] [--verbose]\n",
+          argv[0]);
       return 2;
     }
   }
@@ -46,8 +54,10 @@ int main(int argc, char** argv) {
   double slowest = 0;
   const auto work = [&] {
     for (uint64_t i = next++; i < seeds; i = next++) {
+      auto mine = options;
+      mine.seed = first + i;
       const auto start = std::chrono::steady_clock::now();
-      const RunReport report = sluice::simulation::Run({first + i, verbose});
+      const RunReport report = sluice::simulation::Run(mine);
       const double took =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       std::lock_guard lock(mutex);
@@ -57,7 +67,7 @@ int main(int argc, char** argv) {
       duplicates += report.duplicates;
       reported += report.reported;
       faults += report.faults;
-      if (verbose) {
+      if (options.verbose) {
         std::printf("seed %lu: %zu accepted, %zu taken, %lu steps, %.0f virtual s, %.3f s\n",
                     report.seed, report.accepted, report.taken, report.steps,
                     report.virtual_seconds, took);

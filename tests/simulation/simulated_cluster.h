@@ -57,6 +57,8 @@ class Cluster {
   // ---- faults
   void PlanFaults(Duration busy);
   Duration DownTime();
+  Duration PolicyDownTime();
+  bool PolicyIsLongAway() const { return options_.policy == RunOptions::PolicyFaults::kLong; }
   void Fault();
 
   // ---- operators

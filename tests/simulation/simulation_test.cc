@@ -24,6 +24,30 @@ TEST(SimulationTest, InvariantsHoldOnEverySeed) {
   EXPECT_GT(faults, kSeeds);
 }
 
+// Who may use what holds while the policy service, or the way to it, is away for minutes: shards
+// stand in for it, and what changes hands waits for them.
+TEST(SimulationTest, InvariantsHoldWhileThePolicyServiceIsLongAway) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const RunReport report =
+        simulation::Run({.seed = seed, .policy = RunOptions::PolicyFaults::kLong});
+    for (const std::string& failure : report.failures) {
+      ADD_FAILURE() << "seed " << seed << ": " << failure;
+    }
+  }
+}
+
+// It dies and does not come back: all mail ends, also that of virtual MTAs which workers share, and
+// while workers and shards are killed and come back.
+TEST(SimulationTest, AllMailGoesOnWithoutThePolicyService) {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    const RunReport report =
+        simulation::Run({.seed = seed, .policy = RunOptions::PolicyFaults::kForGood});
+    for (const std::string& failure : report.failures) {
+      ADD_FAILURE() << "seed " << seed << ": " << failure;
+    }
+  }
+}
+
 // A group that waited for its pace was given to a connection that was just telling its end: it
 // stood still for ever.
 TEST(SimulationTest, AGroupGivenToAnEndingConnectionIsNotLost) {

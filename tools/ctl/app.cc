@@ -54,6 +54,7 @@ class Commands {
     Queues();
     Config();
     Pauses();
+    Owners();
     Messages();
   }
 
@@ -283,6 +284,11 @@ class Commands {
     resume->add_option("--id", o.id, "the pause's id");
     Command(app_, "pauses", "What is paused, by whom and why",
             [](Context& c) { return ListPauses(c); });
+  }
+
+  void Owners() {
+    Command(app_, "owners", "Which worker sends from which source address, and what changes hands",
+            [](Context& c) { return ListOwners(c); });
   }
 
   void Filter(CLI::App& c) {

@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "sluice/admin/v1/admin_service.grpc.pb.h"
 #include "sluice/ingest/v1/ingest_service.grpc.pb.h"
+#include "sluice/queue/v1/queue_control.grpc.pb.h"
 
 namespace sluice::ctl {
 namespace {
@@ -76,6 +77,11 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
   Status Resume(ServerContext*, const admin::v1::ResumeRequest* request,
                 admin::v1::ResumeResponse* response) override {
     response->set_resumed(request->id() == "p1" ? 1 : 0);
+    return Status::OK;
+  }
+  Status ListOwners(ServerContext*, const admin::v1::ListOwnersRequest*,
+                    admin::v1::ListOwnersResponse* response) override {
+    response->add_sources()->set_source_ip("192.0.2.1");
     return Status::OK;
   }
   Status ReloadConfig(ServerContext*, const admin::v1::ReloadConfigRequest*,
@@ -215,6 +221,67 @@ TEST_F(AppTest, HelpAndWrongArguments) {
   EXPECT_TRUE(Has(err_, "--interval soon"));
   EXPECT_EQ(Run({"status", "--tls-ca", "/nonexistent.pem"}), kExitUsage);
   EXPECT_TRUE(Has(err_, "/nonexistent.pem"));
+}
+
+// While the policy service is away: the same commands, at a shard's address.
+TEST_F(AppTest, AShardAnswersForItself) {
+  struct FakeShard final : queue::v1::QueueControlService::Service {
+    Status GetShardStatus(ServerContext*, const queue::v1::GetShardStatusRequest*,
+                          queue::v1::GetShardStatusResponse* response) override {
+      response->set_shard("s7");
+      return Status::OK;
+    }
+    Status ListQueues(ServerContext*, const queue::v1::ListQueuesRequest* request,
+                      queue::v1::ListQueuesResponse* response) override {
+      response->add_queues()->set_name("x/v");
+      response->set_more(request->limit() == 1);
+      return Status::OK;
+    }
+    Status GetQueue(ServerContext*, const queue::v1::GetQueueRequest* request,
+                    queue::v1::GetQueueResponse* response) override {
+      if (request->name() != "x/v") return Status(StatusCode::NOT_FOUND, "no such queue");
+      response->mutable_queue()->set_reason("the policy service is away");
+      return Status::OK;
+    }
+    Status ListMessages(ServerContext*, const queue::v1::ListMessagesRequest*,
+                        queue::v1::ListMessagesResponse* response) override {
+      response->add_recipients()->mutable_delivery()->set_rcpt("u@x");
+      return Status::OK;
+    }
+    Status ReadEvents(ServerContext*, const queue::v1::ReadEventsRequest* request,
+                      queue::v1::ReadEventsResponse* response) override {
+      if (request->message_id().size() == 16) response->add_events()->set_queue("x/v");
+      return Status::OK;
+    }
+  } shard;
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&shard);
+  const auto server = builder.BuildAndStart();
+  address_ = "127.0.0.1:" + std::to_string(port);
+  EXPECT_EQ(Run({"status"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "s7"));
+  EXPECT_EQ(Run({"queues", "list", "--limit", "1"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "x/v"));
+  EXPECT_TRUE(Has(out_, "there are more"));
+  EXPECT_EQ(Run({"queues", "show", "x/v"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "the policy service is away"));
+  EXPECT_EQ(Run({"queues", "show", "y/v"}), kExitNotFound);
+  EXPECT_EQ(Run({"messages", "list"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "u@x"));
+  EXPECT_EQ(Run({"events", "--message", kId}), kExitOk);
+  EXPECT_TRUE(Has(out_, "x/v"));
+  EXPECT_EQ(Run({"pauses"}), kExitRefused);
+  EXPECT_TRUE(Has(err_, "does not offer this"));
+  server->Shutdown();
+}
+
+TEST_F(AppTest, OwnersAsTableAndAsJson) {
+  EXPECT_EQ(Run({"owners"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "192.0.2.1"));
+  EXPECT_EQ(Run({"owners", "-o", "json"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "\"source_ip\": \"192.0.2.1\""));
 }
 
 TEST_F(AppTest, NoServerIsSaidWithPlaceAndRemedy) {

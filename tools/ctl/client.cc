@@ -56,6 +56,7 @@ std::unique_ptr<Client> Client::Create(const ClientOptions& options, std::string
   if (client->options_.ingest.empty()) client->options_.ingest = client->options_.server;
   const auto channel = grpc::CreateCustomChannel(client->options_.server, credentials, arguments);
   client->admin_ = admin::v1::AdminService::NewStub(channel);
+  client->shard_ = queue::v1::QueueControlService::NewStub(channel);
   client->ingest_ = ingest::v1::IngestService::NewStub(
       client->options_.ingest == client->options_.server
           ? channel
@@ -63,34 +64,40 @@ std::unique_ptr<Client> Client::Create(const ClientOptions& options, std::string
   return client;
 }
 
+// The address may be a shard's, which serves no admin API.
+template <class Method, class Request, class Response>
+grpc::Status Client::CallOrAskShard(Method method, const Request& request, Response* response) {
+  Deadline context(options_);
+  grpc::Status status = (admin_.get()->*method)(&context.context, request, response);
+  if (status.error_code() != grpc::StatusCode::UNIMPLEMENTED) return status;
+  Deadline again(options_);
+  grpc::Status said = AskShard(*shard_, &again.context, request, response);
+  return said.error_code() == grpc::StatusCode::UNIMPLEMENTED ? status : said;
+}
+
 grpc::Status Client::Call(const admin::v1::GetStatusRequest& request,
                           admin::v1::GetStatusResponse* response) {
-  Deadline context(options_);
-  return admin_->GetStatus(&context.context, request, response);
+  return CallOrAskShard(&admin::v1::AdminService::Stub::GetStatus, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ListQueuesRequest& request,
                           admin::v1::ListQueuesResponse* response) {
-  Deadline context(options_);
-  return admin_->ListQueues(&context.context, request, response);
+  return CallOrAskShard(&admin::v1::AdminService::Stub::ListQueues, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::GetQueueRequest& request,
                           admin::v1::GetQueueResponse* response) {
-  Deadline context(options_);
-  return admin_->GetQueue(&context.context, request, response);
+  return CallOrAskShard(&admin::v1::AdminService::Stub::GetQueue, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ListMessagesRequest& request,
                           admin::v1::ListMessagesResponse* response) {
-  Deadline context(options_);
-  return admin_->ListMessages(&context.context, request, response);
+  return CallOrAskShard(&admin::v1::AdminService::Stub::ListMessages, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::GetMessageRequest& request,
                           admin::v1::GetMessageResponse* response) {
-  Deadline context(options_);
-  return admin_->GetMessage(&context.context, request, response);
+  return CallOrAskShard(&admin::v1::AdminService::Stub::GetMessage, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::DeleteMessagesRequest& request,
@@ -119,8 +126,7 @@ grpc::Status Client::Call(const admin::v1::ReleaseMessagesRequest& request,
 
 grpc::Status Client::Call(const admin::v1::ListEventsRequest& request,
                           admin::v1::ListEventsResponse* response) {
-  Deadline context(options_);
-  return admin_->ListEvents(&context.context, request, response);
+  return CallOrAskShard(&admin::v1::AdminService::Stub::ListEvents, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::PauseRequest& request,
@@ -139,6 +145,12 @@ grpc::Status Client::Call(const admin::v1::ListPausesRequest& request,
                           admin::v1::ListPausesResponse* response) {
   Deadline context(options_);
   return admin_->ListPauses(&context.context, request, response);
+}
+
+grpc::Status Client::Call(const admin::v1::ListOwnersRequest& request,
+                          admin::v1::ListOwnersResponse* response) {
+  Deadline context(options_);
+  return admin_->ListOwners(&context.context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ReloadConfigRequest& request,
@@ -173,7 +185,10 @@ int ReportFailure(const grpc::Status& status, std::string_view what, std::string
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
       env.err << "no connection to " << where << ": " << text
-              << "\n  Is the service running there? Another address: --server, or SLUICE_SERVER.\n";
+              << "\n  Is the service running there? Another address: --server, or SLUICE_SERVER. "
+                 "While the "
+                 "policy service is\n  away, a shard's address shows that shard's queues and "
+                 "messages.\n";
       return kExitUnreachable;
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       env.err << where << " did not answer in time\n  Try again, or give it longer by --timeout.\n";

@@ -11,6 +11,7 @@
 #include "sluice/admin/v1/admin_service.grpc.pb.h"
 #include "sluice/ingest/v1/ingest_service.grpc.pb.h"
 #include "tools/ctl/environment.h"
+#include "tools/ctl/one_shard.h"
 
 namespace sluice::ctl {
 
@@ -42,6 +43,7 @@ class Client {
   grpc::Status Call(const admin::v1::PauseRequest&, admin::v1::PauseResponse*);
   grpc::Status Call(const admin::v1::ResumeRequest&, admin::v1::ResumeResponse*);
   grpc::Status Call(const admin::v1::ListPausesRequest&, admin::v1::ListPausesResponse*);
+  grpc::Status Call(const admin::v1::ListOwnersRequest&, admin::v1::ListOwnersResponse*);
   grpc::Status Call(const admin::v1::ReloadConfigRequest&, admin::v1::ReloadConfigResponse*);
   grpc::Status Call(const admin::v1::CheckConfigRequest&, admin::v1::CheckConfigResponse*);
   grpc::Status Call(const admin::v1::ExplainConfigRequest&, admin::v1::ExplainConfigResponse*);
@@ -52,10 +54,13 @@ class Client {
   const ClientOptions& options() const { return options_; }
 
  private:
+  template <class Method, class Request, class Response>
+  grpc::Status CallOrAskShard(Method method, const Request& request, Response* response);
   explicit Client(ClientOptions options) : options_(std::move(options)) {}
 
   ClientOptions options_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
+  std::unique_ptr<ShardStub> shard_;
   std::unique_ptr<ingest::v1::IngestService::Stub> ingest_;
 };
 

@@ -297,6 +297,14 @@ int ListPauses(Context& context) {
   return kExitOk;
 }
 
+int ListOwners(Context& context) {
+  admin::v1::ListOwnersResponse response;
+  const grpc::Status status = context.client.Call(admin::v1::ListOwnersRequest(), &response);
+  if (!status.ok()) return Failed(context, status, "owners");
+  Print(context, response, RenderOwners(response));
+  return kExitOk;
+}
+
 int ListMessages(Context& context, const FilterOptions& filter, uint64_t limit) {
   admin::v1::ListMessagesRequest request;
   if (!FillFilter(context, filter, *request.mutable_request()->mutable_filter())) return kExitUsage;

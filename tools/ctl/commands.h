@@ -65,6 +65,7 @@ int Reload(Context& context, uint32_t wait_ms);
 int Pause(Context& context, const PauseOptions& options);
 int Resume(Context& context, const PauseOptions& options);
 int ListPauses(Context& context);
+int ListOwners(Context& context);
 int ListMessages(Context& context, const FilterOptions& filter, uint64_t limit);
 int ShowMessage(Context& context, const std::string& id, bool body);
 int DeleteMessages(Context& context, const FilterOptions& filter, const ChangeOptions& change);

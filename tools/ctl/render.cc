@@ -159,6 +159,14 @@ std::string RenderStatus(const admin::v1::GetStatusResponse& status, int64_t now
                    Number(shard.transient_total()), Number(shard.failed_total()),
                    Number(shard.expired_total()), Number(shard.sync_p50_us()) + " us",
                    Age(shard.start_unix_us(), now_us)});
+    if (shard.held_recipients() > 0) {
+      notes += Number(shard.held_recipients()) + " recipients are held in shard " +
+               PrintableText(shard.shard()) + ": sluicectl messages list --held\n";
+    }
+    if (shard.expiry_frozen_us() > 0) {
+      notes += "the wall clock was set: nothing expires in shard " + PrintableText(shard.shard()) +
+               " for another " + FormatSpan(shard.expiry_frozen_us()) + "\n";
+    }
     if (!shard.accepting()) {
       notes += PrintableText("shard " + shard.shard() +
                              " takes no mail: " + shard.not_accepting_reason()) +
@@ -389,6 +397,37 @@ std::string PrintableLines(const std::string& text) {
 }
 
 }  // namespace
+
+std::string RenderOwners(const admin::v1::ListOwnersResponse& owners) {
+  if (owners.sources().empty()) return "no virtual MTA is configured\n";
+  Table table({{"VIRTUAL MTA"},
+               {"SOURCE IP"},
+               {"WORKER"},
+               {"STATE"},
+               {"LEASE", Align::kRight},
+               {"WAITS FOR", Align::kLeft, 100}});
+  for (const auto& source : owners.sources()) {
+    std::string state = source.worker().empty() ? "nobody's" : source.connected() ? "used" : "away";
+    if (source.changing()) {
+      state = source.next_worker().empty() ? "goes" : "goes to " + source.next_worker();
+    }
+    // What a worker has alone it uses without a lease.
+    const std::string lease = !source.leased()             ? "not needed"
+                              : source.lease_age_us() == 0 ? "none"
+                                                           : FormatSpan(source.lease_age_us());
+    table.AddRow({source.vmta(), source.source_ip().empty() ? "any" : source.source_ip(),
+                  source.worker().empty() ? "-" : source.worker(), state,
+                  source.worker().empty() ? "-" : lease, source.waits_for()});
+  }
+  std::string out = table.ToString();
+  for (const auto& witness : owners.witnesses()) {
+    if (witness.epoch() == owners.epoch()) continue;
+    out += PrintableText("shard " + witness.shard() + " keeps to table " + Number(witness.epoch()) +
+                         ", not yet to " + Number(owners.epoch())) +
+           "\n";
+  }
+  return out;
+}
 
 std::string RenderReload(const admin::v1::ReloadConfigResponse& reload) {
   std::string out = reload.changed()

@@ -137,5 +137,53 @@ TEST(RenderTest, ReloadAndCheckAndPauses) {
   EXPECT_EQ(RenderPauses({}, kNowUs), "nothing is paused\n");
 }
 
+TEST(Render, Owners) {
+  EXPECT_EQ(RenderOwners({}), "no virtual MTA is configured\n");
+  admin::v1::ListOwnersResponse owners;
+  owners.set_epoch(7);
+  const auto add = [&](const std::string& vmta, const std::string& ip, const std::string& worker) {
+    auto* source = owners.add_sources();
+    source->set_vmta(vmta);
+    source->set_source_ip(ip);
+    source->set_worker(worker);
+    source->set_connected(!worker.empty());
+    return source;
+  };
+  add("own", "192.0.2.1", "w1");
+  auto* shared = add("both", "192.0.2.2", "w2");
+  shared->set_leased(true);
+  shared->set_lease_age_us(3'000'000);
+  shared->set_changing(true);
+  shared->set_next_worker("w1");
+  shared->set_waits_for("worker w2 finishes what it has under way");
+  add("both", "192.0.2.3", "")->set_waits_for("no worker that is connected has this address");
+  auto* witness = owners.add_witnesses();
+  witness->set_shard("s0");
+  witness->set_epoch(6);
+  owners.add_witnesses()->set_epoch(7);
+  EXPECT_EQ(
+      RenderOwners(owners),
+      "VIRTUAL MTA  SOURCE IP  WORKER  STATE            LEASE  WAITS FOR\n"
+      "own          192.0.2.1  w1      used        not needed\n"
+      "both         192.0.2.2  w2      goes to w1         3 s  worker w2 finishes what it has "
+      "under way\n"
+      "both         192.0.2.3  -       nobody's             -  no worker that is connected has "
+      "this address\n"
+      "shard s0 keeps to table 6, not yet to 7\n");
+}
+
+TEST(Render, WhatNeedsAttentionIsWorthALine) {
+  admin::v1::GetStatusResponse status;
+  status.add_shards()->set_shard("s0");
+  status.mutable_shards(0)->set_accepting(true);
+  EXPECT_FALSE(Has(RenderStatus(status, kNowUs), "--held"));
+  status.mutable_shards(0)->set_held_recipients(2);
+  EXPECT_TRUE(Has(RenderStatus(status, kNowUs),
+                  "2 recipients are held in shard s0: sluicectl messages list --held\n"));
+  status.mutable_shards(0)->set_expiry_frozen_us(90'000'000);
+  EXPECT_TRUE(Has(RenderStatus(status, kNowUs),
+                  "the wall clock was set: nothing expires in shard s0 for another 1m30s\n"));
+}
+
 }  // namespace
 }  // namespace sluice::ctl

@@ -6,27 +6,16 @@
 #include <ctime>
 #include <limits>
 
+#include "services/base/utf8.h"
+
 namespace sluice::ctl {
 namespace {
 
-// Length of the UTF-8 sequence at the start of `text`, or 0 where it is none.
+// Length of the character at the start of `text`, or 0 where it is none to show.
 size_t Utf8Length(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  size_t length = 0;
-  if (byte(0) < 0x80) return 1;
-  if (byte(0) >= 0xC2 && byte(0) <= 0xDF) length = 2;
-  if (byte(0) >= 0xE0 && byte(0) <= 0xEF) length = 3;
-  if (byte(0) >= 0xF0 && byte(0) <= 0xF4) length = 4;
-  if (length == 0 || text.size() < length) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  // Overlong forms, surrogates and C1 controls (which terminals obey) do not pass.
-  if (byte(0) == 0xC2 && byte(1) < 0xA0) return 0;
-  if (byte(0) == 0xE0 && byte(1) < 0xA0) return 0;
-  if (byte(0) == 0xED && byte(1) >= 0xA0) return 0;
-  if (byte(0) == 0xF0 && byte(1) < 0x90) return 0;
-  if (byte(0) == 0xF4 && byte(1) >= 0x90) return 0;
+  const size_t length = Utf8CharacterBytes(text);
+  // C1 controls, which terminals obey, do not pass.
+  if (length == 2 && text[0] == '\xC2' && static_cast<unsigned char>(text[1]) < 0xA0) return 0;
   return length;
 }
 

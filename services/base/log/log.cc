@@ -9,6 +9,8 @@
 #include <mutex>
 #include <utility>
 
+#include "services/base/utf8.h"
+
 namespace sluice {
 namespace {
 
@@ -26,8 +28,11 @@ std::string Timestamp(WallTime now) {
   return text;
 }
 
-// Control characters never reach a terminal, and never end a line.
+// Control characters never reach a terminal, and never end a line. Whoever reads lines as JSON
+// wants UTF-8, which a remote host's reply need not be.
 void AppendEscaped(std::string& out, std::string_view text) {
+  std::string utf8;
+  if (!IsUtf8(text)) text = utf8 = ToUtf8(text);
   for (const char c : text) {
     if (c == '"' || c == '\\') {
       out += '\\';

@@ -50,6 +50,13 @@ TEST_F(LogTest, MachinesReadEveryRecordBack) {
   EXPECT_EQ(record["bytes"], uint64_t{1} << 40);
 }
 
+TEST_F(LogTest, BytesThatAreNoTextDoNotSpoilALine) {
+  Log log(Options(true), clock_);
+  log.Warn("peer_said", "", {{"reply", "caf\xe9 caf\xc3\xa9 \xc3"}});
+  ASSERT_EQ(lines_.size(), 1U);
+  EXPECT_EQ(nlohmann::json::parse(lines_[0])["reply"], "caf? caf\xc3\xa9 ?");
+}
+
 TEST_F(LogTest, PlainRecordsHoldNoControlCharacters) {
   Log log(Options(false), clock_);
   log.Warn("peer_said", "", {{"text", "\x1b]0;x\x07\nlevel=error"}});

@@ -24,7 +24,7 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
 
 Worker::~Worker() {
   alive_.reset();
-  for (TimerId timer : {renew_timer_, lease_timer_}) {
+  for (TimerId timer : {renew_timer_, lease_timer_, vouch_timer_}) {
     if (timer != 0) executor_.Cancel(timer);
   }
   for (const auto& link : links_) {
@@ -54,6 +54,7 @@ void Worker::Start() {
     if (link->stream == nullptr && link->reconnect == 0) OpenLink(*link);
   }
   Renew();
+  if (options_.follows_owners) AskVouches();
 }
 
 namespace {

@@ -155,6 +155,10 @@ class Worker {
   void MarkForeign();
   void Halt(Queue& queue);
   void OnLeaseEnd();
+  void AskVouches();
+  void OnVouch(Link& link, const queue::v1::SourceVouch& vouch);
+  template <class Names>
+  MonotonicTime VouchedUntil(const Names& shards) const;
   void CutWhatIsLeft();
   void ReleasedWhenClosed();
 
@@ -319,6 +323,7 @@ class Worker {
   MonotonicTime lease_until_{};
   Duration lease_grace_{};
   TimerId lease_timer_ = 0;
+  TimerId vouch_timer_ = 0;
   size_t foreign_connections_ = 0;  // that are to close before owners_ is kept to
   uint64_t released_epoch_ = 0;
   absl::AnyInvocable<void(uint64_t)> on_released_;

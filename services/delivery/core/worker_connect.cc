@@ -188,7 +188,14 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   const MonotonicTime now = executor_.clock().Now();
   conn.far_away |= now - std::exchange(conn.busy_since, now) >= kFarAway;
   std::erase(conn.work, result.lease_id());
-  result.mutable_attempt()->set_connection_id(conn.id);
+  common::v1::Attempt& attempt = *result.mutable_attempt();
+  attempt.set_connection_id(conn.id);
+  attempt.set_source_public_ip(conn.source->public_ip.empty() ? attempt.source_ip()
+                                                              : conn.source->public_ip);
+  if (const Duration took = std::exchange(conn.queue->dns_took, Duration(0)); took.count() > 0) {
+    attempt.mutable_times()->set_dns_us(
+        static_cast<uint32_t>(std::min<int64_t>(took.count(), UINT32_MAX)));
+  }
   if (result.outcome() == queue::v1::RECIPIENT_OUTCOME_DELIVERED) {
     ++conn.delivered;
     ++conn.source->delivered;

@@ -68,7 +68,8 @@ struct Worker::VmtaLimits {
 };
 
 struct Worker::Source : Limiter {
-  std::string ip;  // empty: the system chooses
+  std::string ip;         // empty: the system chooses
+  std::string public_ip;  // that the world sees; empty: the connection's own
   // Connections of this source go through it, from `local_ip` (empty: the system chooses).
   std::shared_ptr<const EgressProxy> proxy;
   std::string local_ip;
@@ -107,6 +108,9 @@ struct Worker::Link final
   std::shared_ptr<Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> stream;
   bool greeted = false;  // the shard's hello came
   Duration lease = std::chrono::seconds(60);
+  // It knows of no table of owners after this one, and will not say otherwise until then.
+  uint64_t vouched_epoch = 0;
+  MonotonicTime vouched_until{};
   // When each renewal left that has had no answer yet; the hello is one. Answers come in order.
   std::deque<MonotonicTime> renewals;
   Duration backoff{};
@@ -196,6 +200,8 @@ struct Worker::Queue {
   bool resolving = false;
   uint64_t lookup = 0;  // which one is awaited
   TimerId dns_timer = 0;
+  MonotonicTime asked_dns{};
+  Duration dns_took{};  // of the last lookup, until an attempt has told of it
   // Every connection so far was greeted with a 5xx.
   bool only_5xx_greetings = true;
   MonotonicTime last_open{};

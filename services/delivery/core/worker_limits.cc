@@ -109,6 +109,7 @@ Worker::VmtaLimits& Worker::LimitsOf(const std::string& vmta) {
 void Worker::SetSourceLimits(Source& source) {
   source.what = absl::StrCat("source ", source.ip);
   const auto settings = policy_->ForSource(source.ip);
+  source.public_ip = settings->public_ip();
   SetLimiter(source, settings->max_smtp_out(),
              settings->has_max_msg_rate() ? &settings->max_msg_rate() : nullptr, nullptr,
              [](uint64_t limit) { return limit; });

@@ -72,6 +72,7 @@ void Worker::OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame) 
     link.backoff = {};
     link.lease = std::chrono::seconds(std::max<uint32_t>(2, response.hello().lease_seconds()));
   }
+  if (response.has_vouch()) OnVouch(link, response.vouch());
   for (uint64_t id : response.acknowledged_leases()) link.unacknowledged.erase(id);
   if (response.renewed_leases_size() > 0 && !link.renewals.empty()) {
     // Never counted from a later renewal than the one that this answers: that one may get lost.

@@ -1,11 +1,20 @@
 // What is this worker's: only that is used. The policy service gives a queue to another worker when
 // this one has said that it holds nothing of it any more, or when its lease is long over.
 #include <algorithm>
+#include <functional>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/delivery/core/worker_internal.h"
 
 namespace sluice::delivery {
+namespace {
+
+// While the policy service answers, its lease never has less left, and shards are not asked.
+constexpr Duration kVouchAhead = std::chrono::seconds(14);
+constexpr Duration kAskVouches = std::chrono::seconds(3);
+
+}  // namespace
 
 void Worker::Judge(Queue& queue) const {
   queue.mine = owners_ != nullptr
@@ -134,7 +143,9 @@ void Worker::Halt(Queue& queue) {
   }
   QuitAll(queue, false);
   if (queue.mine) {
-    Block(queue, "the policy service is away: no lease for a virtual MTA that several workers have",
+    Block(queue,
+          "the policy service is away, and too few shards can stand in for it: no lease for a "
+          "virtual MTA that several workers have",
           {});
     return;
   }
@@ -155,6 +166,56 @@ void Worker::SetLease(MonotonicTime until, Duration grace) {
   if (lease_timer_ != 0) executor_.Cancel(lease_timer_);
   lease_timer_ = executor_.At(lease_until_, [this] { OnLeaseEnd(); });
   ApplyOwners();
+}
+
+// While the policy service is away, shards say that it has given nothing of ours to others: they
+// keep to the same table, and it changes nothing before they have heard of it.
+void Worker::AskVouches() {
+  vouch_timer_ = executor_.After(kAskVouches, [this] { AskVouches(); });
+  if (owners_ == nullptr || owners_->table().witnesses().empty()) return;
+  // By a lease of the policy service alone: what is open that is not ours ends with it.
+  if (released_epoch_ != owners_->epoch()) return;
+  const MonotonicTime now = executor_.clock().Now();
+  if (lease_until_ > now + kVouchAhead) return;
+  for (const auto& link : links_) {
+    if (!link->greeted) continue;
+    queue::v1::SourceVouch* vouch = link->out.header.mutable_vouch();
+    vouch->set_epoch(owners_->epoch());
+    vouch->set_asked_us(now.time_since_epoch().count());
+    link->dirty = true;
+  }
+  FlushLater();
+}
+
+void Worker::OnVouch(Link& link, const queue::v1::SourceVouch& vouch) {
+  if (owners_ == nullptr || vouch.epoch() != owners_->epoch()) return;
+  const MonotonicTime now = executor_.clock().Now();
+  const MonotonicTime asked{Duration(vouch.asked_us())};
+  if (asked > now) return;
+  link.vouched_epoch = vouch.epoch();
+  link.vouched_until = std::max(link.vouched_until, asked + Duration(owners_->table().vouch_us()));
+  if (released_epoch_ != owners_->epoch()) return;
+  MonotonicTime until = VouchedUntil(owners_->table().witnesses());
+  if (owners_->table().witnesses_since_epoch() != 0) {
+    until = std::min(until, VouchedUntil(owners_->table().next_witnesses()));
+  }
+  if (until > now) SetLease(until, Duration(owners_->table().grace_us()));
+}
+
+// Until when more than half of them stand in.
+template <class Names>
+MonotonicTime Worker::VouchedUntil(const Names& shards) const {
+  std::vector<MonotonicTime> until;
+  for (const auto& link : links_) {
+    if (link->vouched_epoch == owners_->epoch() &&
+        std::find(shards.begin(), shards.end(), link->address.name) != shards.end()) {
+      until.push_back(link->vouched_until);
+    }
+  }
+  const size_t needed = config::Owners::VouchesNeeded(static_cast<size_t>(shards.size()));
+  if (until.size() < needed) return {};
+  std::sort(until.begin(), until.end(), std::greater<>());
+  return until[needed - 1];
 }
 
 void Worker::OnLeaseEnd() {

@@ -41,6 +41,9 @@ class WorkerOwners : public ::testing::Test {
   void Table(uint64_t epoch, const std::string& first, const std::string& second, bool leased) {
     policy::v1::OwnersTable table;
     table.set_epoch(epoch);
+    for (const std::string& shard : witnesses_) table.add_witnesses(shard);
+    table.set_vouch_us(20'000'000);
+    table.set_grace_us(40'000'000);
     auto* entry = table.add_vmtas();
     entry->set_vmta("v");
     entry->set_leased(leased);
@@ -68,7 +71,19 @@ class WorkerOwners : public ::testing::Test {
   testing::FakeResolver resolver_;
   testing::FakeShard shard_;
   std::unique_ptr<Worker> worker_;
+  // The shard's answer to what the worker asked last, if it did.
+  bool Vouch() {
+    const queue::v1::DispatchRequest asked = shard_.Take();
+    if (!asked.has_vouch()) return false;
+    queue::v1::DispatchResponse response;
+    *response.mutable_vouch() = asked.vouch();
+    shard_.Say(response);
+    executor_.RunPosted();
+    return true;
+  }
+
   uint64_t released_ = 0;
+  std::vector<std::string> witnesses_;
 };
 
 TEST_F(WorkerOwners, NothingIsUsedBeforeThePolicyServiceHasSpoken) {
@@ -135,6 +150,81 @@ TEST_F(WorkerOwners, AtTheEndOfTheLeaseAllIsClosedAndAfterTheGraceItIsCut) {
   EXPECT_FALSE(remote->aborted);
   executor_.Advance(seconds(40));
   EXPECT_TRUE(remote->aborted) << "its last transaction hangs";
+}
+
+// The policy service is away, its shards are there: nobody else can have got what is ours.
+TEST_F(WorkerOwners, MoreThanHalfOfTheShardsStandInForThePolicyService) {
+  witnesses_ = {"s0"};
+  Table(1, "w1", "w1", true);
+  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  shard_.Ready(1, 1);
+  testing::FakeSites::Remote* remote = Connected();
+  ASSERT_NE(remote, nullptr);
+  shard_.Lease(10, 1);
+  for (int i = 0; i < 4; ++i) {
+    executor_.Advance(seconds(3));
+    worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+    EXPECT_FALSE(Vouch()) << "there is no need";
+  }
+  int asked = 0;
+  for (int i = 0; i < 100; ++i) {
+    executor_.Advance(seconds(1));
+    asked += Vouch() ? 1 : 0;
+    ASSERT_FALSE(remote->quit);
+  }
+  EXPECT_LE(asked, 20);
+  EXPECT_GE(asked, 5);
+  executor_.Advance(seconds(21));
+  EXPECT_TRUE(remote->quit) << "and the shard is away too";
+  executor_.Advance(seconds(40));
+  EXPECT_TRUE(remote->aborted);
+}
+
+TEST_F(WorkerOwners, HalfOfTheShardsAreNotEnough) {
+  witnesses_ = {"s0", "s1"};
+  Table(1, "w1", "w1", true);
+  executor_.Advance(seconds(4));
+  EXPECT_TRUE(Vouch());
+  shard_.Ready(1, 1);
+  EXPECT_EQ(Connected(), nullptr);
+}
+
+TEST_F(WorkerOwners, AVouchForAnotherTableOrByAnotherClockIsWorthNothing) {
+  witnesses_ = {"s0"};
+  Table(2, "w1", "w1", true);
+  shard_.Ready(1, 1);
+  queue::v1::DispatchResponse response;
+  const auto say = [&](uint64_t epoch, int64_t asked_us) {
+    response.mutable_vouch()->set_epoch(epoch);
+    response.mutable_vouch()->set_asked_us(asked_us);
+    shard_.Say(response);
+    return Connected() != nullptr;
+  };
+  const int64_t now_us = executor_.clock().Now().time_since_epoch().count();
+  EXPECT_FALSE(say(1, now_us));
+  EXPECT_FALSE(say(3, now_us));
+  EXPECT_FALSE(say(2, now_us + 1'000'000));
+  EXPECT_FALSE(say(2, now_us - 20'000'000));
+  EXPECT_TRUE(say(2, now_us));
+}
+
+// What it has besides the table ends with the policy service's lease: shards cannot know of it.
+TEST_F(WorkerOwners, ShardsDoNotStandInBeforeTheTableIsKeptTo) {
+  witnesses_ = {"s0"};
+  Table(1, "w1", "w1", true);
+  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  shard_.Ready(1, 1);
+  testing::FakeSites::Remote* remote = Connected();
+  ASSERT_NE(remote, nullptr);
+  shard_.Lease(10, 1);
+  executor_.RunPosted();
+  Table(2, "w2", "w2", true);
+  EXPECT_EQ(released_, 1u) << "its transaction hangs";
+  for (int i = 0; i < 61; ++i) {
+    EXPECT_FALSE(Vouch());
+    executor_.Advance(seconds(1));
+  }
+  EXPECT_TRUE(remote->aborted);
 }
 
 TEST_F(WorkerOwners, WithoutLeaseWhatIsNotSharedGoesOn) {

@@ -62,6 +62,7 @@ common::v1::Reply LocalReply(common::v1::Stage stage, std::string text, std::str
 
 void Worker::Resolve(Queue& queue) {
   queue.resolving = true;
+  queue.asked_dns = executor_.clock().Now();
   const uint64_t lookup = queue.lookup = ++last_lookup_;
   const Duration limit(queue.settings->dns_timeout_us());
   queue.dns_timer = executor_.After(limit, [this, name = queue.name, lookup, limit] {
@@ -142,6 +143,7 @@ void Worker::Resolve(Queue& queue) {
 void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
   queue.resolving = false;
   queue.lookup = 0;
+  queue.dns_took = executor_.clock().Now() - queue.asked_dns;
   if (queue.dns_timer != 0) executor_.Cancel(std::exchange(queue.dns_timer, 0));
   queue.targets.clear();
   RefreshQueue(queue);

@@ -6,6 +6,7 @@
 #include <ctime>
 #include <vector>
 
+#include "services/base/utf8.h"
 #include "services/mail/header_fields.h"
 
 namespace sluice::ingest {
@@ -305,6 +306,8 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
     if (!control.job_id.empty() && delivery.job_id().empty()) {
       delivery.set_job_id(control.job_id);
     }
+    // From a header or a mail merge it may be anything.
+    if (!IsUtf8(delivery.job_id())) delivery.set_job_id(ToUtf8(delivery.job_id()));
     const std::string& queue_to = settings->queue_to();
     if (queue_to.empty()) continue;
     // "domain" or "domain/vmta".

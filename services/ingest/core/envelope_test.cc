@@ -226,6 +226,24 @@ TEST_F(EnvelopeTest, ReceivedFieldsAndEmptyVirtualMta) {
   EXPECT_EQ(o.control.job_id, "p-7");
 }
 
+// The job's id is a string of stored records: with other bytes in it they could not be read again,
+// and accepted mail would stand still, unseen.
+TEST_F(EnvelopeTest, AJobIdIsUtf8WhateverTheHeaderHas) {
+  policy_->loopback->set_process_x_job(true);
+  for (const auto& [header, job] : {std::pair("caf\xe9", "caf?"), {"caf\xc3\xa9", "caf\xc3\xa9"}}) {
+    const Outcome o = Read(std::string("X-Job: ") + header + "\r\n\r\n");
+    queue::v1::NewMessage message;
+    message.add_deliveries()->mutable_delivery()->set_rcpt("u@d.test");
+    message.add_deliveries()->mutable_delivery()->set_rcpt("v@d.test");
+    message.mutable_deliveries(1)->mutable_delivery()->set_job_id(header);  // as XDFN sets it
+    CompleteEnvelope(*Profile(), {}, o.control, message);
+    queue::v1::NewMessage read;
+    ASSERT_TRUE(read.ParseFromString(message.SerializeAsString()));
+    EXPECT_EQ(read.deliveries(0).delivery().job_id(), job);
+    EXPECT_EQ(read.deliveries(1).delivery().job_id(), job);
+  }
+}
+
 TEST_F(EnvelopeTest, AliasesBlindCopyAndGroup) {
   auto* alias = policy_->global_settings.add_aliases();
   alias->set_source("sales");

@@ -52,6 +52,7 @@ class Admin {
   void Pause(admin::v1::PauseRequest request, Done<admin::v1::PauseResponse> done);
   void Resume(admin::v1::ResumeRequest request, Done<admin::v1::ResumeResponse> done);
   void ListPauses(admin::v1::ListPausesRequest request, Done<admin::v1::ListPausesResponse> done);
+  void ListOwners(admin::v1::ListOwnersRequest request, Done<admin::v1::ListOwnersResponse> done);
   void ReloadConfig(admin::v1::ReloadConfigRequest request,
                     Done<admin::v1::ReloadConfigResponse> done);
   void CheckConfig(admin::v1::CheckConfigRequest request,

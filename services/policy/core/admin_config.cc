@@ -72,6 +72,32 @@ void Admin::Resume(admin::v1::ResumeRequest request, Done<admin::v1::ResumeRespo
       });
 }
 
+void Admin::ListOwners(admin::v1::ListOwnersRequest, Done<admin::v1::ListOwnersResponse> done) {
+  admin::v1::ListOwnersResponse response;
+  const SourceOwners& owners = policy_.owners();
+  response.set_epoch(owners.table().epoch());
+  for (SourceOwners::Shown& each : owners.List()) {
+    auto* const source = response.add_sources();
+    source->set_vmta(std::move(each.vmta));
+    source->set_source_ip(std::move(each.ip));
+    source->set_worker(std::move(each.worker));
+    source->set_connected(each.connected);
+    source->set_leased(each.leased);
+    if (each.lease_age) {
+      source->set_lease_age_us(std::max<int64_t>(1, each.lease_age->count()));
+    }
+    source->set_changing(each.changing);
+    source->set_next_worker(std::move(each.next));
+    source->set_waits_for(std::move(each.waits_for));
+  }
+  for (const std::string& shard : owners.table().witnesses()) {
+    auto* const witness = response.add_witnesses();
+    witness->set_shard(shard);
+    witness->set_epoch(owners.WitnessEpoch(shard));
+  }
+  done(std::move(response));
+}
+
 void Admin::ListPauses(admin::v1::ListPausesRequest, Done<admin::v1::ListPausesResponse> done) {
   admin::v1::ListPausesResponse response;
   for (v1::ControlEntry& entry : policy_.controls()) {

@@ -42,6 +42,8 @@ Policy::Policy(Executor& executor, PolicyOptions options, config::FileSource& fi
   watchers_.set_on_report([this](const std::string& worker, const v1::ServiceReport& report) {
     return owners_.OnReport(worker, report);
   });
+  watchers_.set_on_shard_report(
+      [this](const v1::ServiceReport& report) { owners_.OnShardReport(report); });
   watchers_.set_on_worker_gone([this](const std::string& worker) { owners_.OnGone(worker); });
   watchers_.set_on_newer([this](uint64_t version) {
     if (version >= kMaxVersion) return;

@@ -65,6 +65,7 @@ class Policy {
   StreamService<v1::WatchPolicyRequest, v1::WatchPolicyResponse>& watch() { return watchers_; }
   const Watchers& watchers() const { return watchers_; }
   Watchers& watchers() { return watchers_; }
+  const SourceOwners& owners() const { return owners_; }
 
   uint64_t version() const { return snapshot_.version(); }
   const v1::PolicySnapshot& snapshot() const { return snapshot_; }

@@ -32,6 +32,13 @@ void DropUnused(v1::OwnersTable* table) {
   table->mutable_workers()->Assign(names.begin(), names.end());
 }
 
+SourceOwnersOptions Sorted(SourceOwnersOptions options) {
+  std::vector<std::string>& names = options.witnesses;
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return options;
+}
+
 }  // namespace
 
 bool SourceOwners::OneWorkers(const v1::VirtualMtaSection& vmta) {
@@ -49,7 +56,7 @@ bool SourceOwners::OneWorkers(const v1::VirtualMtaSection& vmta) {
 }
 
 SourceOwners::SourceOwners(Executor& executor, SourceOwnersOptions options, Publish publish)
-    : executor_(executor), options_(std::move(options)), publish_(std::move(publish)) {}
+    : executor_(executor), options_(Sorted(std::move(options))), publish_(std::move(publish)) {}
 
 SourceOwners::~SourceOwners() {
   alive_.reset();
@@ -103,6 +110,7 @@ std::optional<v1::SourceLease> SourceOwners::OnReport(const std::string& name,
     return std::nullopt;
   }
   worker.last_lease = now;
+  worker.given = true;
   v1::SourceLease lease;
   lease.set_request(report.lease_request());
   lease.set_lease_us(options_.lease.count());
@@ -117,34 +125,57 @@ void SourceOwners::OnGone(const std::string& name) {
   StepLater();
 }
 
-// A worker knows a later table than ours: our data are lost, or an old copy. What was given then is
+void SourceOwners::OnShardReport(const v1::ServiceReport& report) {
+  if (report.shard().empty()) return;
+  witnesses_.OnReport(report.shard(), report.released_epoch(), executor_.clock().Now());
+  if (report.released_epoch() > table_.epoch()) Settle(report.released_epoch());
+  StepLater();
+}
+
+// Somebody knows a later table than ours: our data are lost, or an old copy. What was given then is
 // not known, so all stops until every lease of then is over.
 void SourceOwners::Settle(uint64_t least_epoch) {
   v1::OwnersTable empty;
   empty.set_epoch(least_epoch + 1);
   empty.set_embedded_worker(options_.embedded_worker);
+  empty.mutable_witnesses()->Assign(options_.witnesses.begin(), options_.witnesses.end());
+  empty.set_vouch_us(options_.lease.count());
+  empty.set_grace_us(options_.grace.count());
   if (!publish_(empty).ok()) return;  // the next report comes soon
   table_ = std::move(empty);
-  hold_until_ = executor_.clock().Now() + (options_.lease + options_.grace) * 21 / 20 +
-                std::chrono::seconds(5);
+  hold_until_ = executor_.clock().Now() + LeaseAndGrace();
+  hold_epoch_ = table_.epoch();
+}
+
+// By our clock: theirs may be slower by 5 %.
+Duration SourceOwners::LeaseAndGrace() const {
+  return (options_.lease + options_.grace) * 21 / 20 + std::chrono::seconds(5);
 }
 
 bool SourceOwners::LeaseIsOver(const Worker& worker) const {
-  return executor_.clock().Now() >=
-         worker.last_lease + (options_.lease + options_.grace) * 21 / 20 + std::chrono::seconds(5);
+  return executor_.clock().Now() >= worker.last_lease + LeaseAndGrace();
+}
+
+bool SourceOwners::Fenced(uint64_t epoch) const {
+  return witnesses_.Fenced({table_.witnesses().begin(), table_.witnesses().end()}, epoch,
+                           executor_.clock().Now() - LeaseAndGrace());
 }
 
 bool SourceOwners::Alive(const std::string& name) const {
   const auto found = workers_.find(name);
-  return found != workers_.end() && (found->second.connected || !LeaseIsOver(found->second));
+  if (found == workers_.end()) return false;
+  if (found->second.connected) return true;
+  if (table_.witnesses().empty()) return !LeaseIsOver(found->second);
+  // Earlier, as the shards have to be asked then, and that takes as long again.
+  return executor_.clock().Now() < found->second.last_lease + options_.lease;
 }
 
 bool SourceOwners::Expired(const std::string& name, const v1::VmtaOwners& entry) const {
   const auto found = workers_.find(name);
   if (found == workers_.end()) return true;  // it died with a former process of ours
   const Worker& worker = found->second;
-  if (entry.moving_since_epoch() != 0 ? entry.leased_before() : entry.leased()) {
-    return LeaseIsOver(worker);
+  if (entry.moving_since_epoch() != 0 && entry.leased_before()) {
+    return LeaseIsOver(worker) && Fenced(entry.moving_since_epoch());
   }
   if (worker.connected || !LeaseIsOver(worker)) return false;
   if (executor_.clock().Now() >= worker.seen + options_.gone) return true;
@@ -255,9 +286,9 @@ bool SourceOwners::StepEntry(v1::VmtaOwners& entry, const v1::VmtaOwners& desire
     }
     for (const std::string& name : holders) {
       const auto found = workers_.find(name);
-      if ((found == workers_.end() || !found->second.connected) && !Expired(name, entry)) {
-        return false;  // it could not agree
-      }
+      if (found != workers_.end() && found->second.connected) continue;
+      // It could not agree: what it has alone it keeps, and what it shares for as long as a lease.
+      if (entry.leased() ? Alive(name) : !Expired(name, entry)) return false;
     }
     entry.set_moving_since_epoch(epoch);
     *entry.mutable_next() = desired.hosts();
@@ -293,6 +324,31 @@ bool SourceOwners::StepEntry(v1::VmtaOwners& entry, const v1::VmtaOwners& desire
   return true;
 }
 
+// Another set of shards counts when everybody knows that it will; until then each set is asked.
+bool SourceOwners::StepWitnesses(uint64_t epoch) {
+  const auto same = [](const auto& a, const auto& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end());
+  };
+  if (table_.witnesses_since_epoch() == 0) {
+    if (same(table_.witnesses(), options_.witnesses)) return false;
+    auto* names =
+        table_.witnesses().empty() ? table_.mutable_witnesses() : table_.mutable_next_witnesses();
+    names->Assign(options_.witnesses.begin(), options_.witnesses.end());
+    if (names == table_.mutable_next_witnesses()) table_.set_witnesses_since_epoch(epoch);
+    return true;
+  }
+  for (const std::string& name : table_.workers()) {
+    const auto found = workers_.find(name);
+    if (found == workers_.end()) continue;
+    if (found->second.released_epoch >= table_.witnesses_since_epoch()) continue;
+    if (!LeaseIsOver(found->second) || !Fenced(table_.witnesses_since_epoch())) return false;
+  }
+  table_.mutable_witnesses()->Swap(table_.mutable_next_witnesses());
+  table_.clear_next_witnesses();
+  table_.clear_witnesses_since_epoch();
+  return true;
+}
+
 void SourceOwners::StepLater() {
   if (std::exchange(posted_, true)) return;
   executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
@@ -305,7 +361,8 @@ void SourceOwners::StepLater() {
 void SourceOwners::Step() {
   if (timer_ != 0) executor_.Cancel(std::exchange(timer_, 0));
   const MonotonicTime now = executor_.clock().Now();
-  bool again = now < hold_until_;
+  if (now >= hold_until_ && hold_epoch_ != 0 && Fenced(hold_epoch_)) hold_epoch_ = 0;
+  bool again = now < hold_until_ || hold_epoch_ != 0;
   const v1::OwnersTable before = table_;
   if (!again) {
     const uint64_t epoch = table_.epoch() + 1;
@@ -333,6 +390,8 @@ void SourceOwners::Step() {
       step(found->second, desired);
       known.erase(found);
     }
+    changed |= StepWitnesses(epoch);
+    again |= table_.witnesses_since_epoch() != 0;
     for (const auto& [name, place] : known) step(place, v1::VmtaOwners());  // not configured now
     for (int i = table_.vmtas_size() - 1; i >= 0; --i) {
       if (table_.vmtas(i).hosts().empty()) table_.mutable_vmtas()->DeleteSubrange(i, 1);
@@ -340,6 +399,8 @@ void SourceOwners::Step() {
     if (changed) {
       table_.set_epoch(epoch);
       table_.set_embedded_worker(options_.embedded_worker);
+      table_.set_vouch_us(options_.lease.count());
+      table_.set_grace_us(options_.grace.count());
       DropUnused(&table_);
       if (!publish_(table_).ok()) {
         table_ = before;

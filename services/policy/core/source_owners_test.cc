@@ -21,6 +21,7 @@ class SourceOwnersTest : public ::testing::Test {
   void Start(const std::string& embedded) {
     SourceOwnersOptions options;
     options.embedded_worker = embedded;
+    options.witnesses = witnesses_;
     owners_.emplace(executor_, options, [this](const v1::OwnersTable& table) {
       disk_ = table;
       return absl::OkStatus();
@@ -44,6 +45,14 @@ class SourceOwnersTest : public ::testing::Test {
     const auto lease = owners_->OnReport(worker, report);
     executor_.RunPosted();
     return lease.has_value();
+  }
+  // `shard` has the last table on its disk.
+  void Keeps(const std::string& shard) {
+    v1::ServiceReport report;
+    report.set_shard(shard);
+    report.set_released_epoch(disk_.epoch());
+    owners_->OnShardReport(report);
+    executor_.RunPosted();
   }
   std::shared_ptr<const config::Owners> Table() const { return config::Owners::Build(disk_); }
   std::string OwnerOf(const std::string& queue, const std::string& vmta = "v") const {
@@ -70,6 +79,7 @@ class SourceOwnersTest : public ::testing::Test {
 
   testing::ManualExecutor executor_;
   std::vector<SourceOwners::Vmta> config_;
+  std::vector<std::string> witnesses_;
   v1::OwnersTable disk_;
   std::optional<SourceOwners> owners_;
   uint64_t requests_ = 0;
@@ -213,6 +223,131 @@ TEST_F(SourceOwnersTest, WhereThePolicyServiceLostItsDataAllLeasesRunOutFirst) {
   EXPECT_TRUE(disk_.vmtas().empty());
   executor_.Advance(seconds(10));
   EXPECT_EQ(OwnerOf("d0/v"), "w1");
+}
+
+// Shards may have stood in for us: what a silent worker shares is given away when they have kept to
+// the change for as long as a lease.
+TEST_F(SourceOwnersTest, WhereShardsVouchASilentWorkersShareWaitsForThem) {
+  witnesses_ = {"s1", "s0"};
+  Start({});
+  Shared();
+  const std::string queue = QueueOf("w1");
+  EXPECT_EQ(disk_.witnesses_size(), 2);
+  EXPECT_EQ(disk_.vouch_us(), 20'000'000);
+  owners_->OnGone("w1");
+  for (int i = 0; i < 100; ++i) {
+    executor_.Advance(seconds(5));
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+    ASSERT_NE(OwnerOf(queue), "w2") << "both shards may stand in for us";
+  }
+  EXPECT_NE(disk_.vmtas(0).moving_since_epoch(), 0u);
+  Keeps("s1");
+  for (int i = 0; i < 13; ++i) {
+    executor_.Advance(seconds(5));
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+    ASSERT_NE(OwnerOf(queue), "w2") << "what s1 said before may hold still";
+  }
+  executor_.Advance(seconds(10));
+  EXPECT_EQ(OwnerOf(queue), "w2") << "both are needed, so one that keeps to it is enough";
+}
+
+TEST_F(SourceOwnersTest, AWorkerThatLetsGoIsNotWaitedForThoughShardsAreAway) {
+  witnesses_ = {"s0"};
+  Start({});
+  Shared();
+  Configure({{"v", {"192.0.2.2"}, false}});
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  EXPECT_EQ(OwnerOf("a/v"), "w2");
+}
+
+// Workers that know the old set only may still find more than half of it.
+TEST_F(SourceOwnersTest, AnotherSetOfShardsCountsWhenEverybodyKnowsOfIt) {
+  witnesses_ = {"s0"};
+  Start({});
+  Shared();
+  witnesses_ = {"s1", "s2", "s3"};
+  Start({});
+  EXPECT_EQ(disk_.witnesses_size(), 1);
+  EXPECT_EQ(disk_.next_witnesses_size(), 3);
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  executor_.Advance(minutes(10));
+  EXPECT_EQ(disk_.witnesses_size(), 1) << "w1 may have been away, and s0 vouches for it";
+  Keeps("s0");
+  executor_.Advance(seconds(66));
+  EXPECT_EQ(disk_.witnesses_size(), 1);
+  executor_.Advance(seconds(5));
+  EXPECT_EQ(disk_.witnesses_size(), 3);
+  EXPECT_EQ(disk_.next_witnesses_size(), 0);
+  EXPECT_EQ(disk_.witnesses_since_epoch(), 0u);
+}
+
+TEST_F(SourceOwnersTest, WhereThePolicyServiceLostItsDataShardsKeepToTheNewTableFirst) {
+  witnesses_ = {"s0"};
+  Start({});
+  Shared();
+  v1::ServiceReport shard;
+  shard.set_shard("s0");
+  shard.set_released_epoch(disk_.epoch());
+  const uint64_t known = disk_.epoch();
+  disk_.Clear();
+  Start({});
+  owners_->OnShardReport(shard);
+  executor_.RunPosted();
+  EXPECT_GT(disk_.epoch(), known) << "a shard's word is enough";
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  executor_.Advance(minutes(10));
+  EXPECT_TRUE(disk_.vmtas().empty()) << "w1 may be away, with the shard's word";
+  Keeps("s0");
+  executor_.Advance(seconds(66));
+  EXPECT_TRUE(disk_.vmtas().empty());
+  executor_.Advance(seconds(5));
+  EXPECT_EQ(OwnerOf("d0/v"), "w2");
+}
+
+// What operators are shown: who has what, since when, and what stands between it and other hands.
+TEST_F(SourceOwnersTest, TheListSaysWhatEachSourceWaitsFor) {
+  Configure({{"v", {"192.0.2.1", "192.0.2.2"}, false}, {"any", {}, false}});
+  Report("w1", {"192.0.2.1"}, 0);
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  executor_.Advance(seconds(3));
+  auto list = owners_->List();
+  ASSERT_EQ(list.size(), 3u);
+  EXPECT_EQ(list[0].worker, "w1");
+  EXPECT_TRUE(list[0].connected);
+  EXPECT_EQ(list[0].lease_age, seconds(3));
+  EXPECT_EQ(list[0].waits_for, "");
+  EXPECT_EQ(list[1].ip, "192.0.2.2");
+  EXPECT_EQ(list[1].worker, "");
+  EXPECT_EQ(list[1].waits_for, "no worker that is connected has this address");
+  EXPECT_EQ(list[2].vmta, "any");
+  EXPECT_EQ(list[2].worker, "w1");
+  Report("w2", {"192.0.2.2"}, 0);
+  list = owners_->List();
+  EXPECT_FALSE(list[0].changing) << "it keeps its address";
+  EXPECT_TRUE(list[1].changing);
+  EXPECT_EQ(list[1].next, "w2");
+  EXPECT_EQ(list[1].waits_for, "worker w1 finishes what it has under way");
+  Report("w1", {"192.0.2.1"}, disk_.epoch());
+  list = owners_->List();
+  EXPECT_EQ(list[1].worker, "w2");
+  EXPECT_TRUE(list[1].leased);
+  owners_->OnGone("w2");
+  EXPECT_EQ(owners_->List()[1].waits_for, "its worker is not connected to the policy service");
+}
+
+TEST_F(SourceOwnersTest, TheListSaysThatShardsAreWaitedFor) {
+  witnesses_ = {"s0"};
+  Start({});
+  Shared();
+  owners_->OnGone("w1");
+  executor_.Advance(seconds(30));
+  Report("w2", {"192.0.2.2"}, disk_.epoch());
+  EXPECT_EQ(owners_->List()[0].waits_for, "the lease of worker w1, which is away, has to run out");
+  executor_.Advance(seconds(60));
+  EXPECT_EQ(owners_->List()[0].waits_for,
+            "worker w1 is away, and shards may stand in: half of them have to keep to the change "
+            "for 68 s");
 }
 
 // sluiced under another host name: its worker of before died with it.

@@ -89,6 +89,9 @@ class Watchers::Session final : public ServerStream::Handler {
     if (key_.first == "delivery" && watchers_.on_report_ != nullptr) {
       lease = watchers_.on_report_(key_.second, report);
     }
+    if (key_.first == "queue" && watchers_.on_shard_report_ != nullptr) {
+      watchers_.on_shard_report_(report);
+    }
     watchers_.states_[key_].report = std::move(report);
     if (!lease) return;
     Frame<v1::WatchPolicyResponse> frame;

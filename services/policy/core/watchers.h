@@ -49,6 +49,10 @@ class Watchers final : public StreamService<v1::WatchPolicyRequest, v1::WatchPol
   using OnReport = absl::AnyInvocable<std::optional<v1::SourceLease>(const std::string& instance,
                                                                      const v1::ServiceReport&)>;
   void set_on_report(OnReport on_report) { on_report_ = std::move(on_report); }
+  // Called with each report of a queue shard.
+  void set_on_shard_report(absl::AnyInvocable<void(const v1::ServiceReport&)> on_report) {
+    on_shard_report_ = std::move(on_report);
+  }
   // Called when a delivery worker's last stream has ended.
   void set_on_worker_gone(absl::AnyInvocable<void(const std::string& instance)> on_gone) {
     on_worker_gone_ = std::move(on_gone);
@@ -82,6 +86,7 @@ class Watchers final : public StreamService<v1::WatchPolicyRequest, v1::WatchPol
   const v1::PolicySnapshot& current_;
   absl::AnyInvocable<void(uint64_t)> on_newer_;
   OnReport on_report_;
+  absl::AnyInvocable<void(const v1::ServiceReport&)> on_shard_report_;
   absl::AnyInvocable<void(const std::string&)> on_worker_gone_;
   // What was in force before, newest first: a service that was away for a while gets a difference.
   std::deque<v1::PolicySnapshot> history_;

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "services/base/check.h"
+#include "services/queue/core/unknown_fields.h"
 
 namespace sluice::queue {
 namespace {
@@ -127,7 +128,7 @@ void QueueTable::WriteTouched(Batch& batch) {
       row.set_job_id(lane.job_id);
       row.set_priority(lane.priority);
       row.set_floor(lane.floor.Encode());
-      batch.Put(Family::kQueues, LaneRowKey(queue->id, lane.id), row.SerializeAsString());
+      Put(LaneRowKey(queue->id, lane.id), row, batch);
     }
   }
   touched_.clear();
@@ -154,22 +155,51 @@ void QueueTable::WriteRow(Queue& queue, Batch& batch) {
     for (int64_t time_us : queue.history->times_us) row.add_last_reply_times_us(time_us);
     queue.history->unsaved = false;
   }
-  batch.Put(Family::kQueues, QueueRowKey(queue.id), row.SerializeAsString());
+  if (on_write_) on_write_(queue, row);
+  Put(QueueRowKey(queue.id), row, batch);
+}
+
+void QueueTable::Put(const std::string& key, const google::protobuf::Message& row,
+                     Batch& batch) const {
+  std::string value = row.SerializeAsString();
+  if (const auto kept = unknown_.find(key); kept != unknown_.end()) value += kept->second;
+  batch.Put(Family::kQueues, key, value);
+}
+
+void QueueTable::KeepUnknown(std::string_view key, const google::protobuf::Message& row) {
+  std::string fields = UnknownFieldsOf(row);
+  if (!fields.empty()) unknown_[std::string(key)] = std::move(fields);
+}
+
+v1::QueueRow QueueTable::StoredRow(const Queue& queue) const {
+  std::string value;
+  v1::QueueRow row;
+  if (!store_.Get(Family::kQueues, QueueRowKey(queue.id), &value).ok() ||
+      !row.ParseFromString(value)) {
+    row.Clear();
+  }
+  return row;
 }
 
 void QueueTable::Remove(Queue& queue, Batch& batch) {
   if (queue.dirty) std::erase(touched_, &queue);
   if (queue.history != nullptr) histories_.erase(queue.history->place);
-  batch.Delete(Family::kQueues, QueueRowKey(queue.id));
+  const auto drop = [&](const std::string& key) {
+    batch.Delete(Family::kQueues, key);
+    unknown_.erase(key);
+  };
+  drop(QueueRowKey(queue.id));
   for (const Lane& lane : queue.lanes) {
-    if (lane.id != 0) batch.Delete(Family::kQueues, LaneRowKey(queue.id, lane.id));
+    if (lane.id != 0) drop(LaneRowKey(queue.id, lane.id));
   }
   by_id_.erase(queue.id);
   by_name_.erase(by_name_.find(queue.name));
 }
 
 void QueueTable::RemoveLane(Queue& queue, Lane& lane, Batch& batch) {
-  batch.Delete(Family::kQueues, LaneRowKey(queue.id, lane.id));
+  const std::string key = LaneRowKey(queue.id, lane.id);
+  batch.Delete(Family::kQueues, key);
+  unknown_.erase(key);
   queue.DropLane(lane);
 }
 
@@ -199,11 +229,8 @@ const Queue::History* QueueTable::HistoryOf(Queue& queue) {
   if (queue.history != nullptr) {
     histories_.splice(histories_.begin(), histories_, queue.history->place);
   } else if (queue.stored_replies) {
-    std::string value;
-    v1::QueueRow row;
     queue.stored_replies = false;
-    if (store_.Get(Family::kQueues, QueueRowKey(queue.id), &value).ok() &&
-        row.ParseFromString(value) && row.last_replies_size() > 0) {
+    if (const v1::QueueRow row = StoredRow(queue); row.last_replies_size() > 0) {
       LoadHistory(queue, row);
       KeepHistory(queue);
     }
@@ -250,9 +277,9 @@ absl::Status QueueTable::Load() {
       lanes.emplace_back(key, cursor->value());
       continue;
     }
+    if (key.size() != 9 || key[0] != 'Q') continue;  // of a later release
     v1::QueueRow row;
-    if (key.size() != 9 || key[0] != 'Q' ||
-        !row.ParseFromArray(cursor->value().data(), static_cast<int>(cursor->value().size()))) {
+    if (!row.ParseFromArray(cursor->value().data(), static_cast<int>(cursor->value().size()))) {
       return absl::DataLossError("a row of the queues family cannot be read");
     }
     auto made = std::make_unique<Queue>();
@@ -272,6 +299,8 @@ absl::Status QueueTable::Load() {
       queue.backoff->mode = row.backoff();
       queue.backoff->sources.assign(row.sources().begin(), row.sources().end());
     }
+    queue.paused = row.paused();
+    KeepUnknown(key, row);
     Lane& lane = queue.LaneOf(0);
     lane.next_due_us = row.next_due_us();
     lane.looked_at = false;
@@ -286,6 +315,7 @@ absl::Status QueueTable::Load() {
     Queue* queue = FindById(ReadU64(key, 1));
     if (queue == nullptr) continue;  // its queue's row went first
     if (!row.ParseFromString(value)) return absl::DataLossError("a lane row cannot be read");
+    KeepUnknown(key, row);
     Lane& lane = queue->LaneOf(ReadU64(key, 9), row.job_id(), row.priority());
     lane.next_due_us = queue->stored_next_due_us;
     lane.looked_at = false;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
 #include "services/base/executor.h"
 #include "services/config/policy_view.h"
 #include "services/queue/core/key_codec.h"
@@ -150,8 +151,17 @@ class QueueTable {
   const std::map<std::string_view, std::unique_ptr<Queue>>& all() const { return by_name_; }
   size_t size() const { return by_name_.size(); }
 
+  // Called with each row before it is written.
+  void set_on_write(absl::AnyInvocable<void(const Queue&, v1::QueueRow&)> on_write) {
+    on_write_ = std::move(on_write);
+  }
+  // As it was written last; an empty one where it was not.
+  v1::QueueRow StoredRow(const Queue& queue) const;
+
  private:
   void WriteRow(Queue& queue, Batch& batch);
+  void Put(const std::string& key, const google::protobuf::Message& row, Batch& batch) const;
+  void KeepUnknown(std::string_view key, const google::protobuf::Message& row);
   void LoadHistory(Queue& queue, const v1::QueueRow& row);
   void KeepHistory(Queue& queue);
 
@@ -165,6 +175,9 @@ class QueueTable {
   uint64_t last_id_ = 0;
   uint64_t id_mark_ = 0;  // as stored: no id up to here is given again after a restart
   std::string lookup_;
+  absl::AnyInvocable<void(const Queue&, v1::QueueRow&)> on_write_;
+  // Fields that a later release wrote, by the key of their row.
+  absl::flat_hash_map<std::string, std::string> unknown_;
 };
 
 }  // namespace sluice::queue

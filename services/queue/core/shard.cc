@@ -6,6 +6,7 @@
 #include "services/base/check.h"
 #include "services/queue/core/event_log.h"
 #include "services/queue/core/shard_sessions.h"
+#include "services/queue/core/unknown_fields.h"
 
 namespace sluice::queue {
 namespace {
@@ -118,8 +119,8 @@ absl::Status Shard::Start() {
   auto rows = store_.Scan(Family::kLeases, "", "", false);
   for (; rows->Valid(); rows->Next()) {
     v1::LeaseRow row;
-    if (rows->key().size() != 8 ||
-        !row.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+    if (rows->key().size() != 8) continue;  // of a later release
+    if (!row.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
       return absl::DataLossError("a lease row cannot be read");
     }
     if (row.taken_back()) {
@@ -151,6 +152,7 @@ absl::Status Shard::Start() {
     lease->delete_asked.insert(row.delete_asked().begin(), row.delete_asked().end());
     lease->delete_author = row.delete_author();
     lease->delete_reason = row.delete_reason();
+    lease->unknown_fields = UnknownFieldsOf(row);
     leases_.emplace(lease->id, std::move(lease));
   }
   if (!rows->status().ok()) return rows->status();
@@ -182,6 +184,20 @@ absl::Status Shard::Start() {
                         {"queues", queues_.size()},
                         {"leases", leases_.size()}});
   }
+  queues_.set_on_write([this](const Queue& queue, v1::QueueRow& row) {
+    if (!queue.paused) return;
+    if (policy_->version() == 0) {
+      const v1::QueueRow before = queues_.StoredRow(queue);
+      row.set_pause_reason(before.pause_reason());
+      row.set_pause_author(before.pause_author());
+      row.set_pause_until_us(before.pause_until_us());
+    } else if (const auto* pause = policy_->FindPause(queue.name, ""); pause != nullptr) {
+      row.set_pause_reason(pause->reason());
+      row.set_pause_author(pause->author());
+      row.set_pause_until_us(pause->until_us());
+    }
+    row.set_paused(true);
+  });
   journal_.set_on_idle([this] { CountSome(); });
   journal_.set_on_close([this] {
     queues_.WriteTouched(journal_.batch());
@@ -276,8 +292,17 @@ const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
 void Shard::RefreshPause(Queue& queue) {
   const int64_t now_us = NowUs();
   const auto* pause = policy_->FindPause(queue.name, "");
-  queue.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > now_us);
-  if (queue.paused && pause->until_us() != 0) Wake(queue, pause->until_us());
+  const bool was_paused = queue.paused;
+  int64_t until_us = pause == nullptr ? 0 : pause->until_us();
+  queue.paused = pause != nullptr;
+  if (was_paused && policy_->version() == 0) {
+    // There is no snapshot yet that could say otherwise.
+    queue.paused = true;
+    until_us = queues_.StoredRow(queue).pause_until_us();
+  }
+  queue.paused &= until_us == 0 || until_us > now_us;
+  if (queue.paused && until_us != 0) Wake(queue, until_us);
+  if (queue.paused != was_paused) TouchRow(queue);
   for (Lane& lane : queue.lanes) {
     if (lane.job_id.empty()) continue;
     pause = policy_->FindPause(queue.name, lane.job_id);

@@ -115,6 +115,7 @@ class Shard {
   struct UploadSession;
   struct FetchSession;
   struct Walk;
+  struct Deletion;
 
   // A group out with a worker.
   struct Lease {
@@ -132,6 +133,7 @@ class Shard {
     std::set<uint32_t> settled;  // ended otherwise: a late answer of another lease
     std::string delete_author;
     std::string delete_reason;
+    std::string unknown_fields;  // of its row: a later release wrote them
     bool sent = false;
     bool answered = false;  // its end is in a batch
   };
@@ -175,6 +177,7 @@ class Shard {
   bool MayDispatch(const Queue& queue, int64_t now_us) const;
   void Wake(Queue& queue, int64_t when_us);
   std::string ReasonOf(Queue& queue, int64_t* next_us);
+  std::string WhyLater(const Queue& queue, int64_t due_us) const;
 
   // ---- dispatch
   void OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame);
@@ -331,11 +334,14 @@ class Shard {
   void WatchWallClock();
   void ReadClock();
   void WriteClock();
+  void NoteStep(int64_t step_us) const;
 
   // ---- control
   struct QueueListing;
   void ListMoreQueues(std::shared_ptr<QueueListing> listing);
   void RunWalk(std::shared_ptr<Walk> walk);
+  bool DeleteRow(Deletion& deletion, const WalkRow& row);
+  void DeleteChanging(const std::shared_ptr<Deletion>& deletion);
   bool WalkDeliveries(Walk& walk);
   bool WalkIndex(Walk& walk, const std::string& prefix);
   bool WalkRecent(Walk& walk);
@@ -474,6 +480,7 @@ class Shard {
   // Wall clock minus monotonic clock, as last seen; after a step nothing expires for a while.
   std::optional<int64_t> wall_offset_us_;
   MonotonicTime clock_written_{};
+  std::string clock_unknown_fields_;  // of its row
   MonotonicTime expiry_frozen_until_{};
 
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -53,51 +53,117 @@ void Shard::MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey 
   FreeWhenDurable(from, {key}, {});
 }
 
+struct Shard::Deletion {
+  v1::DeleteMessagesRequest request;
+  v1::DeleteMessagesResponse response;
+  Done<v1::DeleteMessagesResponse> done;
+  // Rows that a batch which is not durable yet just moves or ends: looked at again after it.
+  std::vector<DeliveryKey> changing;
+  int rounds = 0;
+  size_t walks = 0;  // of `changing`, that go on
+};
+
 void Shard::DeleteMessages(v1::DeleteMessagesRequest request,
                            Done<v1::DeleteMessagesResponse> done) {
   if (absl::Status status = CheckFilter(request.filter()); !status.ok()) {
     done(status);
     return;
   }
+  auto deletion = std::make_shared<Deletion>();
+  deletion->request = std::move(request);
+  deletion->done = std::move(done);
   auto walk = std::make_shared<Walk>();
-  walk->filter = request.filter();
-  walk->limit = LimitOf(request.limit());
-  auto response = std::make_shared<v1::DeleteMessagesResponse>();
-  walk->on_row = [this, response, request](const WalkRow& row) {
-    if (row.busy) {
-      for (auto& [id, lease] : leases_) {
-        if (lease->queue != row.queue || lease->answered) continue;
-        for (size_t i = 0; i < lease->keys.size(); ++i) {
-          if (lease->keys[i] != row.key) continue;
-          lease->delete_asked.insert(static_cast<uint32_t>(i));
-          lease->delete_author = request.author();
-          lease->delete_reason = request.reason();
-          WriteLease(*lease, false);
-        }
-      }
-      response->set_leased(response->leased() + 1);
-      return false;
-    }
-    const auto message = LoadMessage(row.key.storage_key);
-    if (message == nullptr) return false;
-    row.queue->LaneOf(row.key.lane, "", 0).busy.insert(row.key);
-    common::v1::Reply reply;
-    reply.set_local(true);
-    reply.set_stage(common::v1::STAGE_QUEUE);
-    reply.set_text(absl::StrCat("removed by ", request.author(), ": ", request.reason()));
-    Fail(*row.queue, row.key, row.delivery, *message,
-         request.bounce() ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_DELETED, reply,
-         nullptr, request.author(), request.reason());
-    RecipientsLess(row.key.storage_key, *message, 1);
-    FreeWhenDurable(*row.queue, {row.key}, {});
-    response->set_recipients(response->recipients() + 1);
-    return true;
-  };
-  walk->on_end = [this, response, done = std::move(done)](bool more, const std::string&) mutable {
-    response->set_more(more);
-    journal_.WhenDurable(AnswerWith(response, std::move(done)));
+  walk->filter = deletion->request.filter();
+  walk->limit = LimitOf(deletion->request.limit());
+  walk->on_row = [this, deletion](const WalkRow& row) { return DeleteRow(*deletion, row); };
+  walk->on_end = [this, deletion](bool more, const std::string&) {
+    deletion->response.set_more(more);
+    DeleteChanging(deletion);
   };
   RunWalk(std::move(walk));
+}
+
+// True where the recipient is gone with the batch.
+bool Shard::DeleteRow(Deletion& deletion, const WalkRow& row) {
+  const v1::DeleteMessagesRequest& request = deletion.request;
+  if (row.busy) {
+    bool leased = false;
+    for (auto& [id, lease] : leases_) {
+      if (lease->queue != row.queue || lease->answered) continue;
+      for (size_t i = 0; i < lease->keys.size(); ++i) {
+        if (lease->keys[i] != row.key || lease->settled.contains(static_cast<uint32_t>(i))) {
+          continue;
+        }
+        leased = true;
+        lease->delete_asked.insert(static_cast<uint32_t>(i));
+        lease->delete_author = request.author();
+        lease->delete_reason = request.reason();
+        WriteLease(*lease, false);
+      }
+    }
+    if (leased) {
+      deletion.response.set_leased(deletion.response.leased() + 1);
+    } else {
+      deletion.changing.push_back(row.key);
+    }
+    return false;
+  }
+  const auto message = LoadMessage(row.key.storage_key);
+  if (message == nullptr) return false;
+  row.queue->LaneOf(row.key.lane, "", 0).busy.insert(row.key);
+  common::v1::Reply reply;
+  reply.set_local(true);
+  reply.set_stage(common::v1::STAGE_QUEUE);
+  reply.set_text(absl::StrCat("removed by ", request.author(), ": ", request.reason()));
+  Fail(*row.queue, row.key, row.delivery, *message,
+       request.bounce() ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_DELETED, reply,
+       nullptr, request.author(), request.reason());
+  RecipientsLess(row.key.storage_key, *message, 1);
+  FreeWhenDurable(*row.queue, {row.key}, {});
+  deletion.response.set_recipients(deletion.response.recipients() + 1);
+  return true;
+}
+
+// Those that were in the middle of a change, wherever they are after it; then the answer.
+void Shard::DeleteChanging(const std::shared_ptr<Deletion>& deletion) {
+  constexpr int kMostRounds = 10;
+  journal_.WhenDurable([this, deletion](const absl::Status& status) {
+    if (!status.ok()) {
+      deletion->done(status);
+      return;
+    }
+    const auto changing = std::exchange(deletion->changing, {});
+    if (changing.empty() || ++deletion->rounds > kMostRounds) {
+      deletion->done(std::move(deletion->response));
+      return;
+    }
+    ++deletion->walks;  // ours
+    for (const DeliveryKey& key : changing) {
+      std::string value;
+      common::v1::Message envelope;
+      if (!store_.Get(Family::kMessages, U64Key(key.storage_key), &value).ok() ||
+          !envelope.ParseFromString(value)) {
+        continue;  // it ended
+      }
+      ++deletion->walks;
+      auto walk = std::make_shared<Walk>();
+      walk->filter = deletion->request.filter();
+      walk->filter.set_message_id(envelope.id());
+      walk->limit = 1;
+      walk->on_row = [this, deletion, key](const WalkRow& row) {
+        if (row.key.storage_key != key.storage_key || row.key.recipient != key.recipient) {
+          return false;
+        }
+        DeleteRow(*deletion, row);
+        return true;
+      };
+      walk->on_end = [this, deletion](bool, const std::string&) {
+        if (--deletion->walks == 0) DeleteChanging(deletion);
+      };
+      RunWalk(std::move(walk));
+    }
+    if (--deletion->walks == 0) DeleteChanging(deletion);
+  });
 }
 
 void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResponse> done) {

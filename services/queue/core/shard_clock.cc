@@ -1,5 +1,6 @@
 // The wall clock may be set: its steps say nothing about the age of mail.
 #include "services/queue/core/shard.h"
+#include "services/queue/core/unknown_fields.h"
 
 namespace sluice::queue {
 namespace {
@@ -22,13 +23,23 @@ void Shard::ReadClock() {
   std::string value;
   v1::ClockRow row;
   if (!store_.Get(Family::kMeta, kClockKey, &value).ok() || !row.ParseFromString(value)) return;
+  clock_unknown_fields_ = UnknownFieldsOf(row);
   const MonotonicTime now = executor_.clock().Now();
   const int64_t monotonic_us = now.time_since_epoch().count();
   int64_t step_us = NowUs() - row.wall_us();
   if (row.boot() == options_.boot_id && monotonic_us >= row.monotonic_us()) {
     step_us -= monotonic_us - row.monotonic_us();
   }
+  if (IsStep(step_us)) NoteStep(step_us);
   expiry_frozen_until_ = now + (IsStep(step_us) ? kQuiet : Duration(row.frozen_us()));
+}
+
+void Shard::NoteStep(int64_t step_us) const {
+  if (options_.log == nullptr) return;
+  options_.log->Warn("clock_step", "the wall clock was set: nothing expires before it is quiet",
+                     {{"shard", options_.name},
+                      {"step_seconds", step_us / 1'000'000},
+                      {"quiet_seconds", kQuiet / std::chrono::seconds(1)}});
 }
 
 void Shard::WriteClock() {
@@ -38,7 +49,7 @@ void Shard::WriteClock() {
   row.set_monotonic_us(now.time_since_epoch().count());
   row.set_boot(options_.boot_id);
   row.set_frozen_us(std::max<int64_t>(0, (expiry_frozen_until_ - now).count()));
-  journal_.batch().Put(Family::kMeta, kClockKey, row.SerializeAsString());
+  journal_.batch().Put(Family::kMeta, kClockKey, row.SerializeAsString() + clock_unknown_fields_);
   clock_written_ = now;
 }
 
@@ -55,6 +66,7 @@ void Shard::WatchWallClock() {
     if (first || now >= clock_written_ + wait) WriteClock();
     return;
   }
+  NoteStep(step_us);
   expiry_frozen_until_ = now + kQuiet;
   WriteClock();
   for (const auto& [name, queue] : queues_.all()) {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/utf8.h"
 #include "services/config/domain_pattern.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
@@ -69,6 +70,8 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   status.set_outbox_first_sequence(first_sequence_);
   status.set_outbox_next_sequence(journal_.next_sequence());
   status.set_start_unix_us(started_us_);
+  status.set_expiry_frozen_us(
+      std::max<int64_t>(0, (expiry_frozen_until_ - executor_.clock().Now()).count()));
   done(std::move(status));
 }
 
@@ -80,6 +83,11 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
     *next_us = pause->until_us();
     return absl::StrCat("paused by ", pause->author(), ": ", pause->reason());
   }
+  if (queue.paused) {  // no snapshot has come yet
+    const v1::QueueRow row = queues_.StoredRow(queue);
+    *next_us = row.pause_until_us();
+    return absl::StrCat("paused by ", row.pause_author(), ": ", row.pause_reason());
+  }
   if (!serving_) return "the store failed: the shard must be opened again";
   if (draining_) return "the shard shuts down";
   if (queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
@@ -87,7 +95,7 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
     std::string why = "no MX could be reached";
     const Queue::History* history = queues_.HistoryOf(queue);
     if (history != nullptr && !history->replies.empty()) {
-      absl::StrAppend(&why, ": ", history->replies[0].text());
+      absl::StrAppend(&why, ": ", ToUtf8(history->replies[0].text()));
     }
     return why;
   }
@@ -132,9 +140,33 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
   if (queue.leased > 0) return "";
   if (due_us != kNever) {
     *next_us = due_us;
-    return "deferred: waits for the next attempt";
+    return WhyLater(queue, due_us);
   }
-  return lanes_paused ? "its jobs are paused" : "";
+  if (lanes_paused) return "its jobs are paused";
+  return queue.recipients > 0 && queue.pending == 0 && !counting_
+             ? "its recipients are held, or cannot be read: `sluicectl messages list` says which"
+             : "";
+}
+
+// Of the first recipient that is due at a later time.
+std::string Shard::WhyLater(const Queue& queue, int64_t due_us) const {
+  for (const Lane& lane : queue.lanes) {
+    if (lane.paused || lane.next_due_us != due_us) continue;
+    const std::string lower = lane.cursor.Encode();
+    auto rows =
+        store_.Scan(Family::kDeliveries, lower, PrefixEnd(std::string_view(lower).substr(0, 16)));
+    common::v1::Delivery delivery;
+    if (!rows->Valid() ||
+        !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+      continue;
+    }
+    if (delivery.has_hold()) {
+      return absl::StrCat("held: ", delivery.hold().reason(),
+                          "; `sluicectl messages release` lets it go on, or it expires");
+    }
+    if (delivery.attempts() == 0) return "waits for the time that its sender gave";
+  }
+  return "deferred: waits for the next attempt";
 }
 
 void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
@@ -302,7 +334,7 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
     shown->set_state("queued");
   }
   if (shown->reason().empty() && row.delivery.attempts() > 0) {
-    shown->set_reason(row.delivery.last_reply().text());
+    shown->set_reason(ToUtf8(row.delivery.last_reply().text()));
   }
 }
 

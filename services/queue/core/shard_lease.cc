@@ -283,7 +283,8 @@ void Shard::WriteLease(const Lease& lease, bool taken_back) {
     row.set_delete_author(lease.delete_author);
     row.set_delete_reason(lease.delete_reason);
   }
-  journal_.batch().Put(Family::kLeases, U64Key(lease.id), row.SerializeAsString());
+  journal_.batch().Put(Family::kLeases, U64Key(lease.id),
+                       row.SerializeAsString() + lease.unknown_fields);
 }
 
 void Shard::EndLease(Lease& lease, bool acknowledge) {

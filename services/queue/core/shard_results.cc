@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/utf8.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 #include "services/queue/core/shard_walk.h"
@@ -181,6 +182,8 @@ void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::De
   const bool relayed = type.empty() || type == "smtp";  // else it is where it was to go
   event.set_dsn_action(relayed ? "relayed" : "delivered");
   event.set_dsn_status(reply.enhanced().empty() ? "2.0.0" : reply.enhanced());
+  event.set_dsn_diagnostic(reply.text());
+  event.set_dsn_mta(ToUtf8(reply.host()));
   event.set_attempts(delivery.attempts() + 1);
   event.set_stage(reply.stage());
   *event.mutable_reply() = reply;
@@ -227,6 +230,7 @@ bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery&
   event.set_dsn_action("delayed");
   event.set_dsn_status(reply.enhanced().empty() ? "4.0.0" : reply.enhanced());
   event.set_dsn_diagnostic(reply.text());
+  event.set_dsn_mta(ToUtf8(reply.host()));
   event.set_stage(reply.stage());
   *event.mutable_reply() = reply;
   *event.mutable_attempt() = result.attempt();
@@ -245,7 +249,7 @@ void Shard::Fail(Queue& queue, const DeliveryKey& key, const common::v1::Deliver
   event.set_stage(reply.stage());
   *event.mutable_reply() = reply;
   event.set_dsn_diagnostic(reply.text());
-  event.set_dsn_mta(std::string(reply.host()));
+  event.set_dsn_mta(ToUtf8(reply.host()));
   event.set_author(author);
   event.set_reason(reason);
   if (attempt != nullptr) *event.mutable_attempt() = *attempt;

@@ -431,6 +431,27 @@ TEST_F(ShardTest, ADeleteOfLeasedMailHoldsAlsoWhereItsLeaseComesBackUnused) {
   EXPECT_EQ(Status().recipients(), 0u);
 }
 
+// Its answer has come and waits for its commit, by which the recipient moves to a later time.
+TEST_F(ShardTest, ADeleteFindsMailThatIsJustBeingMoved) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 1;
+  injector().Send({"a@d.example", "b@d.example"});
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1u);
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  executor_.RunPosted();  // the shard has it, the disk not yet
+  v1::DeleteMessagesRequest request;
+  request.mutable_filter()->set_queue_pattern("d.example/*");
+  std::optional<v1::DeleteMessagesResponse> answer;
+  shard_->DeleteMessages(request, [&answer](auto response) { answer = *response; });
+  Run(std::chrono::seconds(1));
+  ASSERT_TRUE(answer.has_value());
+  EXPECT_EQ(answer->recipients(), 2u);
+  EXPECT_EQ(answer->leased(), 0u);
+  EXPECT_EQ(Status().recipients(), 0u);
+  EXPECT_EQ(store_.rows(Family::kDeliveries), 0u);
+}
+
 TEST_F(ShardTest, ListingFindsEveryRecipientAlsoRightAfterAKill) {
   AddWorker().auto_credit = 1;
   for (int i = 0; i < 300; ++i) injector().Send({"r" + std::to_string(i) + "@x.example"});

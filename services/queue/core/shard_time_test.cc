@@ -155,8 +155,10 @@ TEST_F(ShardTimeTest, AFreezeOfExpirySurvivesAKill) {
   Open();
   Run(minutes(6));
   EXPECT_EQ(Status().expired_total(), 0u);
+  EXPECT_GT(Status().expiry_frozen_us(), 0) << "operators see it";
   Run(minutes(5));
   EXPECT_EQ(Status().expired_total(), 1u);
+  EXPECT_EQ(Status().expiry_frozen_us(), 0);
 }
 
 TEST_F(ShardTimeTest, AStepWhileTheShardWasDownExpiresNothingAtOnce) {

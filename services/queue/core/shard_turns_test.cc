@@ -131,6 +131,26 @@ TEST_F(ShardTurnsTest, AQueueGoesToTheWorkerThatTheTableNames) {
   EXPECT_EQ(w1.ready.size(), 1u) << "w2's lease does not keep it: policy has waited for w2";
 }
 
+// It stands in for the policy service, by the last table that it knows and no other one.
+TEST_F(ShardTurnsTest, AShardVouchesForTheTableThatItKeepsToAlone) {
+  const auto table = [](uint64_t epoch) {
+    policy::v1::OwnersTable table;
+    table.set_epoch(epoch);
+    return config::Owners::Build(table);
+  };
+  TestWorker& worker = AddWorker("w1");
+  Run();
+  worker.AskVouch(1);  // it knows of none
+  Run();
+  shard_->SetOwners(table(4));
+  for (uint64_t epoch : {3, 4, 5}) worker.AskVouch(epoch);
+  Run();
+  shard_->SetOwners(table(5));
+  worker.AskVouch(4);
+  Run();
+  EXPECT_EQ(worker.vouched, std::vector<uint64_t>{4});
+}
+
 TEST_F(ShardTurnsTest, VirtualMtasTakeTurnsAndPriorityWeighsInEach) {
   for (int i = 0; i < 600; ++i) {
     injector().SendVia("big", "r@a.example");

@@ -23,6 +23,11 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
   }
   for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
   if (request.renew_all() || request.renewals_size() > 0) RenewLeases(session, request);
+  if (request.has_vouch() && owners_ != nullptr && request.vouch().epoch() == owners_->epoch()) {
+    *session.out.header.mutable_vouch() = request.vouch();
+    session.dirty = true;
+    FlushLater();
+  }
   for (uint64_t id : request.returned_leases()) {
     const auto found = leases_.find(id);
     if (found != leases_.end() && !found->second->answered) TakeBack(*found->second, false);

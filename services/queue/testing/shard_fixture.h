@@ -121,6 +121,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
       leases.push_back(std::move(held));
     }
     for (auto& change : frame.header.modes()) modes.push_back(change);
+    if (frame.header.has_vouch()) vouched.push_back(frame.header.vouch().epoch());
     for (uint64_t id : frame.header.acknowledged_leases()) acknowledged.push_back(id);
     for (uint64_t id : frame.header.lost_leases()) lost.push_back(id);
     for (uint64_t ref : frame.header.gone_queues()) gone.push_back(ref);
@@ -180,6 +181,12 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     frame.header.add_returned_leases(lease);
     stream_->Send(std::move(frame));
   }
+  void Say(Frame<v1::DispatchRequest> frame) { stream_->Send(std::move(frame)); }
+  void AskVouch(uint64_t epoch) {
+    Frame<v1::DispatchRequest> frame;
+    frame.header.mutable_vouch()->set_epoch(epoch);
+    stream_->Send(std::move(frame));
+  }
   void Drop() { stream_.reset(); }
 
   v1::ShardHello hello;
@@ -188,6 +195,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
   std::vector<v1::QueueModeChange> modes;
   std::vector<uint64_t> acknowledged;
   std::vector<uint64_t> lost;
+  std::vector<uint64_t> vouched;  // epochs of tables
   std::vector<uint64_t> gone;
   std::optional<absl::Status> closed;
   int announcements = 0;
