@@ -26,7 +26,9 @@ std::string RateText(const policy::v1::Rate& rate, bool volume) {
 }
 
 std::string Number(const Directive& directive, uint64_t value) {
-  const bool time = directive.grammar == Grammar::kDuration;
+  if (directive.grammar == Grammar::kBoolOrTime && value <= 1) return value == 1 ? "yes" : "no";
+  const bool time =
+      directive.grammar == Grammar::kDuration || directive.grammar == Grammar::kBoolOrTime;
   const bool in_range = value >= directive.min && value <= directive.max;
   if (directive.unlimited == value && (!in_range || time)) return time ? "never" : "unlimited";
   if (time) return DurationText(value);

@@ -57,8 +57,9 @@ std::string AnyValue(Random& random, const Directive& directive) {
                                                   "40/second", "7/3d",  "1000/90min"};
   switch (directive.grammar) {
     case Grammar::kBool:
-    case Grammar::kBoolOrTime:
       return random() % 2 == 0 ? "yes" : "false";
+    case Grammar::kBoolOrTime:
+      return std::vector<std::string>{"yes", "false", "never", "90m", "2d"}[random() % 5];
     case Grammar::kCount: {
       if (directive.unlimited && random() % 4 == 0) return "unlimited";
       const uint64_t span = std::min<uint64_t>(directive.max - directive.min, 100'000);

@@ -71,7 +71,6 @@ void AddTls(QueueTable* t) {
 }
 
 void AddReplies(QueueTable* t) {
-  t->Bool("replace-smtp-421-service-response", "Keep the reply before a 421 that closes.");
   t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
   t->Bool("disable-mx-rollup", "The domain keeps a queue of its own under mx-rollup-list.");
   t->Bool("allow-priority-interruption", "Mail of higher priority goes first on a connection.");

@@ -178,7 +178,9 @@ std::vector<Directive> QueueDirectives() {
        .target = kQueue,
        .field = "smtp_hosts",
        .grammar = Grammar::kHostPorts,
-       .help = "Hosts to send to instead of the domain's MX, in order of preference."},
+       .help =
+           "Hosts to send to instead of the domain's MX, in order of preference. Port 465 is TLS "
+           "from the first byte."},
       {.name = "queue-to",
        .scopes = kDomain,
        .target = kQueue,
@@ -242,9 +244,10 @@ std::vector<Directive> QueueDirectives() {
       {.name = "bounce-upon-no-mx",
        .scopes = kEverywhere,
        .target = kQueue,
-       .field = "bounce_upon_no_mx",
+       .field = "bounce_upon_no_mx_after_us",
        .grammar = Grammar::kBoolOrTime,
-       .help = "A domain that has neither MX nor address bounces at once."},
+       .help = "Mail of a domain that has neither MX nor address bounces at once, or once it has "
+               "been here for that time; else it waits."},
       Bool("bounce-upon-5xx-greeting", "bounce_upon_5xx_greeting",
            "Mail for a domain all of whose hosts greet with a 5xx bounces at once."),
       Bool("bounce-upon-transfer-failure", "bounce_upon_transfer_failure",
@@ -313,6 +316,9 @@ std::vector<Directive> QueueDirectives() {
       Bool("smtp-421-means-mx-unavailable", "smtp_421_means_mx_unavailable",
            "A 421 at any stage sets the host aside for a minute, and its mail goes on at once by "
            "the next host; else mail that it was said to waits as deferred."),
+      Bool("replace-smtp-421-service-response", "replace_smtp_421_service_response",
+           "In records of mail that a 421 deferred, the last refusal before it on the connection "
+           "stands in its place: it often says why."),
   };
 }
 

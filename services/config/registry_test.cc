@@ -43,11 +43,11 @@ bool Fits(Grammar grammar, const Field& field) {
       field.message_type() == nullptr ? "" : std::string(field.message_type()->name());
   switch (grammar) {
     case Grammar::kBool:
-    case Grammar::kBoolOrTime:
       return field.cpp_type() == Field::CPPTYPE_BOOL;
     case Grammar::kCount:
       return field.cpp_type() == Field::CPPTYPE_UINT32 || message == "KeyedCounts";
     case Grammar::kDuration:
+    case Grammar::kBoolOrTime:
       return field.cpp_type() == Field::CPPTYPE_INT64 && field.name().ends_with("_us");
     case Grammar::kDurationList:
       return message == "DurationList";

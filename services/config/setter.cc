@@ -64,9 +64,13 @@ class Setter {
         return std::nullopt;
       }
       case Grammar::kBoolOrTime: {
-        const auto value = word == "never" ? std::optional(false) : ParseBool(text);
-        if (!value) return ParseDurationUs(text) ? PlannedValue(text) : BadValue(text);
-        if (message_ != nullptr) reflection_->SetBool(message_, field_, *value);
+        // As the field keeps it: 0 is no, 1 is yes.
+        const auto flag = word == "never" ? std::optional(false) : ParseBool(text);
+        const auto time = flag ? std::nullopt : ParseDurationUs(text);
+        if (!flag && !time) return BadValue(text);
+        if (message_ == nullptr) return std::nullopt;
+        reflection_->SetInt64(message_, field_,
+                              flag ? (*flag ? 1 : 0) : std::max<int64_t>(1, *time));
         return std::nullopt;
       }
       case Grammar::kCount:

@@ -37,7 +37,7 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_ignore_dsn(false);
     s->set_suppress_local_dsn(false);
     s->set_dns_timeout_us(kMinute);
-    s->set_bounce_upon_no_mx(true);
+    s->set_bounce_upon_no_mx_after_us(1);
     s->set_smtp_command_reply_timeout_us(5 * kMinute);
     s->set_smtp_421_means_mx_unavailable(false);
     s->set_dsn_return_default("headers");

@@ -26,6 +26,9 @@ enum class StartTls : uint8_t {
 
 struct SmtpClientOptions {
   StartTls starttls = StartTls::kNever;
+  // TLS from the first byte (RFC 8314): the owner begins the handshake as it connects, and says
+  // OnTlsReady before any bytes. `starttls` counts for nothing then.
+  bool implicit_tls = false;
   Duration tls_timeout = std::chrono::seconds(60);  // of the handshake, as a whole
   std::string ehlo_name = "localhost";
   bool use_pipelining = true;
@@ -149,7 +152,9 @@ class SmtpClientHandler {
 class SmtpClientSession {
  public:
   SmtpClientSession(SmtpClientHandler& handler, const SmtpClientOptions& options)
-      : handler_(handler), options_(options) {}
+      : handler_(handler),
+        options_(options),
+        tls_(options.implicit_tls ? Tls::kHandshake : Tls::kClear) {}
 
   void OnBytes(std::string_view bytes);
   // The connection closed, or broke; `why` is for people.
@@ -158,10 +163,11 @@ class SmtpClientSession {
   void OnTimeout();
   // The handshake is done; what the remote said before counts no more.
   void OnTlsReady();
-  // Between OnStartTls and OnTlsReady.
+  // Between OnStartTls, or the beginning of implicit TLS, and OnTlsReady.
   bool in_tls_handshake() const { return tls_ == Tls::kHandshake; }
   bool secured() const { return tls_ == Tls::kSecured; }
-  // Begins anew for a new connection, as if just made with this; only before OnReady.
+  // Begins anew for a new connection, as if just made with this; only before OnReady, and not with
+  // implicit TLS.
   void Restart(StartTls starttls);
 
   // After OnReady; at most two are under way. The second one's commands go out behind the first
@@ -270,7 +276,7 @@ class SmtpClientSession {
 
   SmtpClientHandler& handler_;
   SmtpClientOptions options_;
-  Tls tls_ = Tls::kClear;
+  Tls tls_;
   PeerCapabilities peer_;
   ReplyParser parser_;
   std::deque<Waiting> waiting_{{Expect::kGreeting, 0}};

@@ -63,11 +63,11 @@ void SmtpClientSession::OnTlsReady() {
   SLUICE_CHECK(tls_ == Tls::kHandshake);
   tls_ = Tls::kSecured;
   peer_ = {};
-  SayEhlo();
+  if (!options_.implicit_tls) SayEhlo();  // else the greeting is still to come
 }
 
 void SmtpClientSession::Restart(StartTls starttls) {
-  SLUICE_CHECK(!ready_ && transactions_.empty());
+  SLUICE_CHECK(!ready_ && transactions_.empty() && !options_.implicit_tls);
   options_.starttls = starttls;
   tls_ = Tls::kClear;
   peer_ = {};

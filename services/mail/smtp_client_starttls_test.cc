@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -16,7 +17,7 @@ constexpr std::string_view kNoOffer = "220 mx\r\n250-mx\r\n250 PIPELINING\r\n";
 
 class Peer final : public SmtpClientHandler {
  public:
-  Peer(StartTls starttls, size_t step) : session(*this, Options(starttls)), step_(step) {}
+  Peer(StartTls starttls, size_t step) : step_(step) { session.emplace(*this, Options(starttls)); }
 
   static SmtpClientOptions Options(StartTls starttls) {
     SmtpClientOptions options;
@@ -37,7 +38,7 @@ class Peer final : public SmtpClientHandler {
   void Piece(std::string_view text) {
     const size_t step = step_ == 0 ? text.size() : step_;
     for (; !text.empty(); text.remove_prefix(std::min(step, text.size()))) {
-      session.OnBytes(text.substr(0, step));
+      session->OnBytes(text.substr(0, step));
     }
   }
   std::string Wrote() { return std::exchange(output, {}); }
@@ -56,7 +57,7 @@ class Peer final : public SmtpClientHandler {
   std::string output;
   int ready = 0, handshakes = 0, ends = 0;
   RecipientVerdict end;
-  SmtpClientSession session;
+  std::optional<SmtpClientSession> session;
 
  private:
   const size_t step_;
@@ -79,19 +80,19 @@ TEST(SmtpClientStartTls, BeginsAnewBehindTheHandshake) {
       EXPECT_EQ(peer.ready, 0);
       peer.Server("220 go\r\n");
       EXPECT_EQ(peer.handshakes, 1);
-      EXPECT_TRUE(peer.session.in_tls_handshake());
-      EXPECT_EQ(peer.session.stage(), SmtpStage::kStartTls);
-      EXPECT_EQ(peer.session.timeout(), std::chrono::seconds(7));
+      EXPECT_TRUE(peer.session->in_tls_handshake());
+      EXPECT_EQ(peer.session->stage(), SmtpStage::kStartTls);
+      EXPECT_EQ(peer.session->timeout(), std::chrono::seconds(7));
       EXPECT_EQ(peer.Wrote(), "");
-      peer.session.OnTlsReady();
-      EXPECT_TRUE(peer.session.secured());
+      peer.session->OnTlsReady();
+      EXPECT_TRUE(peer.session->secured());
       EXPECT_EQ(peer.Wrote(), "EHLO me\r\n");
       // What was said in clear counts no more, and STARTTLS is not asked for again.
       peer.Server("250-mx\r\n250-STARTTLS\r\n250 SIZE 1\r\n");
       EXPECT_EQ(peer.Wrote(), "");
       EXPECT_EQ(peer.ready, 1);
-      EXPECT_FALSE(peer.session.peer().pipelining);
-      EXPECT_EQ(peer.session.peer().max_size, 1u);
+      EXPECT_FALSE(peer.session->peer().pipelining);
+      EXPECT_EQ(peer.session->peer().max_size, 1u);
       EXPECT_EQ(peer.ends, 0);
     });
   }
@@ -112,8 +113,8 @@ TEST(SmtpClientStartTls, NotWantedNotOfferedOrRefused) {
     peer.Server(kOffer);
     peer.Server("454 not now\r\n");
     EXPECT_EQ(peer.ready, 1);
-    EXPECT_FALSE(peer.session.secured());
-    EXPECT_TRUE(peer.session.peer().pipelining);
+    EXPECT_FALSE(peer.session->secured());
+    EXPECT_TRUE(peer.session->peer().pipelining);
   });
 }
 
@@ -139,7 +140,7 @@ TEST(SmtpClientStartTls, RequiredIsNeverLeftOut) {
   for (const std::string_view hello : {kOffer, kNoOffer}) {
     Dialogue(StartTls::kRequired, [&](Peer& peer) {
       peer.Server(hello);
-      peer.session.OnDisconnect("gone");
+      peer.session->OnDisconnect("gone");
       EXPECT_EQ(peer.ready, 0);
     });
   }
@@ -157,7 +158,7 @@ TEST(SmtpClientStartTls, ClearTextBehindTheReplyEndsIt) {
       EXPECT_EQ(peer.ready, 0);
       EXPECT_EQ(peer.end.stage, SmtpStage::kStartTls);
       EXPECT_EQ(peer.end.reply.enhanced, "4.7.0");
-      peer.session.OnBytes("250 mx\r\n");
+      peer.session->OnBytes("250 mx\r\n");
       EXPECT_EQ(peer.ready, 0);
     }
     // An answer to a question that had not left yet.
@@ -174,8 +175,8 @@ TEST(SmtpClientStartTls, BeginsAgainInClear) {
     peer.Server(kOffer);
     peer.Server("220 go\r\n");
     peer.Wrote();
-    peer.session.Restart(StartTls::kNever);
-    EXPECT_EQ(peer.session.stage(), SmtpStage::kGreeting);
+    peer.session->Restart(StartTls::kNever);
+    EXPECT_EQ(peer.session->stage(), SmtpStage::kGreeting);
     peer.Server(kOffer);
     EXPECT_EQ(peer.Wrote(), "EHLO me\r\n");
     EXPECT_EQ(peer.ready, 1);
@@ -183,12 +184,41 @@ TEST(SmtpClientStartTls, BeginsAgainInClear) {
   });
 }
 
+// RFC 8314: the handshake, the greeting, and no STARTTLS, whatever is offered and wanted.
+TEST(SmtpClientStartTls, ImplicitTlsComesBeforeTheGreeting) {
+  for (const StartTls each : {StartTls::kNever, StartTls::kOpportunistic, StartTls::kRequired}) {
+    Dialogue(each, [each](Peer& peer) {
+      SmtpClientOptions options = Peer::Options(each);
+      options.implicit_tls = true;
+      SmtpClientSession& session = peer.session.emplace(peer, options);
+      EXPECT_TRUE(session.in_tls_handshake());
+      EXPECT_EQ(session.stage(), SmtpStage::kStartTls);
+      EXPECT_EQ(session.timeout(), std::chrono::seconds(7));
+      session.OnTlsReady();
+      EXPECT_TRUE(session.secured());
+      EXPECT_EQ(session.stage(), SmtpStage::kGreeting);
+      EXPECT_EQ(peer.Wrote(), "");
+      peer.Server(kOffer);
+      EXPECT_EQ(peer.Wrote(), "EHLO me\r\n");
+      EXPECT_EQ(peer.ready, 1);
+      EXPECT_EQ(peer.handshakes, 0);
+    });
+    Dialogue(each, [each](Peer& peer) {
+      SmtpClientOptions options = Peer::Options(each);
+      options.implicit_tls = true;
+      peer.session.emplace(peer, options).OnTimeout();
+      EXPECT_EQ(peer.ends, 1);
+      EXPECT_EQ(peer.end.stage, SmtpStage::kStartTls);
+    });
+  }
+}
+
 TEST(SmtpClientStartTls, SlowHandshakesAndSlowAnswersEnd) {
   for (const bool answered : {false, true}) {
     Dialogue(StartTls::kOpportunistic, [&](Peer& peer) {
       peer.Server(kOffer);
       if (answered) peer.Server("220 go\r\n");
-      peer.session.OnTimeout();
+      peer.session->OnTimeout();
       EXPECT_EQ(peer.ends, 1);
       EXPECT_EQ(peer.end.stage, SmtpStage::kStartTls);
       EXPECT_NE(peer.end.reply.text.find("STARTTLS"), std::string::npos);

@@ -219,7 +219,11 @@ absl::Status Daemon::StartDelivery(const std::shared_ptr<const config::PolicyVie
   for (const auto& link : shards_) {
     addresses.push_back({link->name, link->dispatch.get(), link->fetch.get()});
   }
-  delivery_ = std::make_unique<DeliveryPart>(options_, std::move(addresses));
+  std::vector<ingest::ShardEndpoint> intake;
+  for (const auto& link : shards_) {
+    intake.push_back({link->name, link->enqueue.get(), link->upload.get()});
+  }
+  delivery_ = std::make_unique<DeliveryPart>(options_, std::move(addresses), std::move(intake));
   if (absl::Status status =
           delivery_->Start(policy, policy_ != nullptr || policy_channel_ != nullptr);
       !status.ok())

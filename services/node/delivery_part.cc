@@ -104,9 +104,16 @@ absl::Status DeliveryPart::SetUpReceiverTls(const config::PolicyView& policy) {
     }
   }
   options.host_name = policy.global().host_name();
+  options.instance = options_.instance;
   options.may_be_private = [this](const std::string& domain) {
     return policy_->ForQueue(domain, "default", "")->allow_private_destinations();
   };
+  if (!intake_.empty()) {
+    mailer_ = std::make_unique<ReportMailer>(thread_.loop(), intake_, std::random_device()(),
+                                             options_.log);
+    mailer_->SetPolicy(policy_);
+    options.send_mail = [this](delivery::TlsReportMail mail) { mailer_->Send(std::move(mail)); };
+  }
   auto made =
       delivery::ReceiverTls::Create(thread_.loop(), *dns_, *connections_, std::move(options));
   if (!made.ok()) return made.status();
@@ -129,6 +136,7 @@ void DeliveryPart::WarnOfDane(const config::PolicyView& policy) const {
 void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = policy;
   WarnOfDane(*policy_);
+  if (mailer_ != nullptr) mailer_->SetPolicy(policy_);
   worker_->SetPolicy(std::move(policy));
 }
 
@@ -145,6 +153,7 @@ void DeliveryPart::Stop() {
   worker_.reset();
   local_.reset();
   receiver_tls_.reset();
+  mailer_.reset();
   connections_.reset();
   resolver_.reset();
   dns_.reset();

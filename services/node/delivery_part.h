@@ -15,14 +15,17 @@
 #include "services/delivery/local/local_connections.h"
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
+#include "services/node/report_mailer.h"
 
 namespace sluice::node {
 
 // Thread-safety: the thread that made it. Lifetime: the shards' clients outlive it.
 class DeliveryPart {
  public:
-  DeliveryPart(const Options& options, std::vector<delivery::ShardAddress> shards)
-      : options_(options), shards_(std::move(shards)) {}
+  // `intake`: where reports on TLS are injected; empty: they are not sent by mail.
+  DeliveryPart(const Options& options, std::vector<delivery::ShardAddress> shards,
+               std::vector<ingest::ShardEndpoint> intake = {})
+      : options_(options), shards_(std::move(shards)), intake_(std::move(intake)) {}
   ~DeliveryPart();
 
   // `follows_owners`: FollowOwners will be called, and nothing is sent before the table has come.
@@ -42,7 +45,7 @@ class DeliveryPart {
   EventLoop& loop() { return thread_.loop(); }
   LoopThread& thread() { return thread_; }
   // On the loop's thread.
-  const delivery::ReceiverTls& receiver_tls() const { return *receiver_tls_; }
+  delivery::ReceiverTls& receiver_tls() { return *receiver_tls_; }
   const delivery::OutboundTlsStats& tls_stats() const { return connections_->tls_stats(); }
   const delivery::OutboundFaultStats& fault_stats() const { return connections_->fault_stats(); }
   delivery::MxResolverStats dns_stats() const { return resolver_->stats(); }
@@ -53,10 +56,12 @@ class DeliveryPart {
 
   const Options& options_;
   const std::vector<delivery::ShardAddress> shards_;
+  const std::vector<ingest::ShardEndpoint> intake_;
   LoopThread thread_{"delivery"};
   std::unique_ptr<delivery::CaresClient> dns_;
   std::unique_ptr<delivery::CachingMxResolver> resolver_;
   std::unique_ptr<delivery::OutboundConnections> connections_;
+  std::unique_ptr<ReportMailer> mailer_;
   std::unique_ptr<delivery::ReceiverTls> receiver_tls_;  // over connections_
   std::unique_ptr<delivery::LocalConnections> local_;    // over receiver_tls_
   std::shared_ptr<const config::PolicyView> policy_;     // the loop's

@@ -10,11 +10,12 @@ import pwd
 import shutil
 import subprocess
 
-from tests.harness.processes import Process, answers
+from tests.harness.processes import Process, answers, program
 
 UNPACKED = pathlib.Path(pwd.getpwuid(os.getuid()).pw_dir) / ".cache/sluice/peers"
 POSTFIX = pathlib.Path("/usr/sbin/postfix")
 FIRST_ID = 61990  # of users that exist only inside
+SUBMISSIONS_PORT = 465
 INSIDE = pathlib.Path("/mnt")  # where a server finds its folder: the way to it from outside may be closed to its users
 
 
@@ -38,7 +39,8 @@ def missing(kind):
 class Mta(Process):
     """`relay`: (address, port) where everything goes; without it everything is kept in mails().
 
-    `tls`: (certificate, key) of a server that takes nothing in clear; True for a relay that sends nothing in clear.
+    `tls`: (certificate, key) of a server that takes nothing in clear; True for a relay that sends nothing in clear. `from_first_byte`: the
+    server has no STARTTLS, but TLS from the first byte, on port 465 (Exim alone).
     """
 
     port = 2527  # one for each kind: the kernel may still have that of another one that was killed
@@ -50,8 +52,11 @@ class Mta(Process):
     def found(cls):
         return (UNPACKED / cls.PACKAGE).is_dir()
 
-    def __init__(self, scenario, address, relay=None, tls=None):
+    def __init__(self, scenario, address, relay=None, tls=None, from_first_byte=False):
         self.address = address
+        self.from_first_byte = from_first_byte
+        if from_first_byte:
+            self.port = SUBMISSIONS_PORT
         name = type(self).__name__.lower()
         self.home = scenario.path(name)
         self.mail = self.home / "mail"
@@ -166,6 +171,7 @@ class Exim(Mta):
             "primary_hostname = exim.test", f"spool_directory = {INSIDE}/spool", f"log_file_path = {INSIDE}/log/%slog",
             f"pid_file_path = {INSIDE}/log/pid", "acl_smtp_rcpt = everything", "acl_smtp_data = everything", "qualify_domain = exim.test",
             "never_users =", "keep_environment =",
+            *([f"tls_on_connect_ports = {self.port}"] if self.from_first_byte else []),
             *(["tls_advertise_hosts = *", f"tls_certificate = {INSIDE}/cert.pem", f"tls_privatekey = {INSIDE}/key.pem"]
               if self.tls and not relay else ["tls_advertise_hosts ="]), "smtp_accept_queue_per_connection = 0", "accept_8bitmime = yes",
             "begin acl", "everything:",
@@ -180,14 +186,19 @@ class Exim(Mta):
 
 
 class OpenSmtpd(Mta):
-    """No TLS as a server: Debian 12's cannot sign in a handshake, whoever the client is ("EVP lib", with OpenSSL 3)."""
-
     port = 2529
     PACKAGE = "opensmtpd"
     USERS = ("box", "opensmtpd", "opensmtpq")
 
     def configure(self, relay):
-        lines = [f"listen on {self.address} port {self.port} hostname opensmtpd.test", 'table all { "@" = "box" }']
+        start, tls, lines = f"exec /usr/sbin/smtpd -d -f {INSIDE}/smtpd.conf", "", ['table all { "@" = "box" }']
+        if self.tls and not relay:
+            lines += [f'pki own cert "{INSIDE}/cert.pem"', f'pki own key "{INSIDE}/key.pem"']
+            tls = " tls-require pki own"
+            # Debian 12's cannot be a server of TLS without it.
+            shutil.copy(program("tests/harness/libopensmtpd_keys.so"), self.home / "keys.so")
+            start = f"LD_PRELOAD={INSIDE}/keys.so {start}"
+        lines.append(f"listen on {self.address} port {self.port}{tls} hostname opensmtpd.test")
         if relay:
             scheme, verify = ("smtp+tls", " tls no-verify") if self.tls else ("smtp", "")
             lines.append(f'action "out" relay host {scheme}://{relay[0]}:{relay[1]}{verify} src {self.address}')
@@ -196,4 +207,4 @@ class OpenSmtpd(Mta):
         lines.append('match from any for any action "out"')
         (self.home / "smtpd.conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return ["mount -t tmpfs tmpfs /run", "mount -t tmpfs tmpfs /var/spool", "mount -t tmpfs tmpfs /var/lib",
-                "mkdir -m 711 /var/spool/smtpd", "mkdir -p /var/lib/opensmtpd/empty", f"exec /usr/sbin/smtpd -d -f {INSIDE}/smtpd.conf"]
+                "mkdir -m 711 /var/spool/smtpd", "mkdir -p /var/lib/opensmtpd/empty", start]

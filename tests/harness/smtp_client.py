@@ -70,6 +70,14 @@ class Connection:
         except OSError as error:
             raise Closed(str(error)) from None
 
+    def secure(self, context, server_hostname):
+        """The TLS handshake that follows the reply to STARTTLS."""
+        try:
+            self._socket = context.wrap_socket(self._socket, server_hostname=server_hostname)
+        except OSError as error:
+            raise Closed(str(error)) from None
+        self._buffer = b""
+
     def _line(self):
         while b"\n" not in self._buffer:
             if len(self._buffer) > REPLY_LINE_MAX:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +59,8 @@ class TlsPeerCheck {
   // was sent.
   virtual absl::Status Check(const TlsFacts& facts,
                              const std::vector<std::string>& chain) const = 0;
+  // The handshake failed before there was anything to check. What follows may be in clear.
+  virtual void OnHandshakeFailed(std::string_view) const {}
   // For records where Check is content: "dane", "mta-sts".
   virtual std::string_view verdict() const = 0;
 };
@@ -65,6 +68,9 @@ class TlsPeerCheck {
 // What is asked of TLS beyond the settings.
 struct TlsDemand {
   bool required = false;
+  std::optional<bool> use_starttls;  // the source's own, before the settings'
+  // From the first byte, without STARTTLS (RFC 8314); never in clear, then.
+  bool implicit = false;
   // The remote's certificate must lead to a trusted root and be for one of these.
   std::vector<std::string> verify_names;
   std::string server_name;  // SNI; empty: the host

@@ -127,6 +127,9 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
       source->ip = host.ip();
       source->proxy = ProxyOf(host);
       source->local_ip = std::move(local_ip);
+      const auto settings = policy_->ForSource(source->ip);
+      source->use_starttls.reset();
+      if (settings->has_use_starttls()) source->use_starttls = settings->use_starttls();
       SetSourceLimits(*source);
     }
     if (any) owned.push_back(vmta->name());

@@ -54,6 +54,11 @@ struct WorkerOptions {
   bool follows_owners = false;
 };
 
+// A queue whose domain begins with this has reports on the TLS of the domain behind it: what they
+// are about must not keep them back, so neither DANE nor MTA-STS nor require-starttls holds for
+// them, and their sessions are in no report (RFC 8460 section 3).
+inline constexpr std::string_view kTlsReportQueue = "{tls-report}";
+
 struct ShardAddress {
   std::string name;
   DispatchClient* dispatch = nullptr;
@@ -279,12 +284,14 @@ class Worker {
   void OnConnectionReady(Conn& conn);
   void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
   void OnConnectionClosed(Conn& conn, ConnectionEnd end);
-  void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent);
+  void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
+                 int64_t permanent_after_us = 0);
   void SetIdleTimer(Conn& conn);
   void QuitIdle(Conn& conn);
   void Quit(Conn& conn);
   void QuitAll(Queue& queue, bool only_foreign);
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
+  static void Replace421(Conn& conn, queue::v1::GroupResult* result);
   static uint32_t Refusals(const queue::v1::GroupResult& result);
   void RemoveConn(Conn& conn, bool freed = true);
   void CheckDrained();

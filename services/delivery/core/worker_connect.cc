@@ -205,6 +205,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   common::v1::Reply cause;
   const config::ReplyActions asked = HeedReplies(conn, &result, &cause);
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
+  Replace421(conn, &result);
   if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
     conn.answered = true;
     queue.useless = 0;
@@ -258,6 +259,27 @@ void Worker::TakeBack421(Conn& conn, queue::v1::GroupResult* result) {
   if (!any) return;
   SetAside(*conn.queue, conn);
   conn.set_aside = true;
+}
+
+// replace-smtp-421-service-response: a 421 ends a connection without saying why; what was refused
+// on it before often does. What becomes of the recipients stays as it is.
+void Worker::Replace421(Conn& conn, queue::v1::GroupResult* result) {
+  const auto note = [&conn](const common::v1::Reply& reply) {
+    if (!reply.local() && reply.code() >= 400 && reply.code() != 421) conn.refusal = reply;
+  };
+  note(result->reply());
+  for (const auto& recipient : result->recipients()) note(recipient.reply());
+  if (!conn.refusal || !conn.queue->settings->replace_smtp_421_service_response()) return;
+  const auto replace = [&conn](queue::v1::RecipientOutcome outcome, common::v1::Reply* reply) {
+    if (outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT && !reply->local() &&
+        reply->code() == 421) {
+      *reply = *conn.refusal;
+    }
+  };
+  replace(result->outcome(), result->mutable_reply());
+  for (auto& recipient : *result->mutable_recipients()) {
+    replace(recipient.outcome(), recipient.mutable_reply());
+  }
 }
 
 // Replies that count against max-errors-per-connection.
@@ -360,13 +382,15 @@ void Worker::RemoveConn(Conn& conn, bool freed) {
 }
 
 // The queue reached nobody: its shards put it, not its recipients, in retry mode.
-void Worker::FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent) {
+void Worker::FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
+                       int64_t permanent_after_us) {
   for (const Ref& ref : queue.refs) {
     queue::v1::QueueFailure* failure = ref.link->out.header.add_failures();
     failure->set_queue_ref(ref.ref);
     *failure->mutable_reply() = reply;
     failure->set_dns(dns);
     failure->set_permanent(permanent);
+    failure->set_permanent_after_us(permanent_after_us);
     failure->mutable_attempt()->set_worker(options_.name);
     ref.link->dirty = true;
     ref.link->refs.erase(ref.ref);

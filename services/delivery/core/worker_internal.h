@@ -5,6 +5,7 @@
 #include <deque>
 #include <list>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,6 +74,7 @@ struct Worker::Source : Limiter {
   // Connections of this source go through it, from `local_ip` (empty: the system chooses).
   std::shared_ptr<const EgressProxy> proxy;
   std::string local_ip;
+  std::optional<bool> use_starttls;
   uint64_t delivered = 0;
   std::string suspended;  // why it is not used, or empty
   MonotonicTime suspended_until{};
@@ -162,6 +164,7 @@ struct Worker::Ref {
 struct Worker::Queue {
   std::string name;
   std::string domain;
+  bool tls_reports = false;  // kTlsReportQueue
   std::string vmta;
   std::string pool;
   VmtaLimits* limits = nullptr;
@@ -297,6 +300,8 @@ struct Worker::Conn final : ConnectionHandler {
   uint32_t tried = 0;      // addresses
   bool set_aside = false;  // its host was, for what it said here
   bool answered = false;   // to any message, be it by a refusal
+  // The remote's last one, other than a 421.
+  std::optional<common::v1::Reply> refusal;
   // Of the message under way, in every volume that is limited.
   std::vector<std::pair<VolumeWindow*, VolumeWindow::Reserved>> volume;
   TimerId idle = 0;

@@ -14,6 +14,13 @@ void Worker::RefreshQueue(Queue& queue) {
   if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
   const bool was_local = queue.settings != nullptr && IsLocalEnd(*queue.settings);
   queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+  if (queue.tls_reports) {
+    auto settings = std::make_shared<policy::v1::QueueSettings>(*queue.settings);
+    settings->set_use_dane(false);
+    settings->set_use_mta_sts(false);
+    settings->set_require_starttls(false);
+    queue.settings = std::move(settings);
+  }
   // What was looked up for the one way says nothing of the other.
   if (was_local != IsLocalEnd(*queue.settings)) queue.route.reset();
   queue.policy_version = policy_->version();
@@ -30,6 +37,10 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     slot = std::make_unique<Queue>();
     slot->name = name;
     slot->domain = ready.domain();
+    if (slot->domain.starts_with(kTlsReportQueue)) {
+      slot->domain.erase(0, kTlsReportQueue.size());
+      slot->tls_reports = true;
+    }
     slot->vmta = ready.vmta();
     slot->pool = ready.pool();
     slot->limits = &LimitsOf(slot->vmta);

@@ -15,6 +15,9 @@ namespace {
 constexpr Duration kSetAside = std::chrono::seconds(60);
 constexpr size_t kMostSetAside = 10'000;
 
+// TLS from the first byte (RFC 8314 section 3.3).
+constexpr uint16_t kSubmissionsPort = 465;
+
 // Of a local end, in place of an IP address.
 constexpr char kLocalAddress[] = "local";
 
@@ -147,6 +150,7 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
   if (queue.dns_timer != 0) executor_.Cancel(std::exchange(queue.dns_timer, 0));
   queue.targets.clear();
   RefreshQueue(queue);
+  const int64_t no_mx_us = queue.settings->bounce_upon_no_mx_after_us();
   switch (result->outcome) {
     case MxOutcome::kFound:
       break;
@@ -161,7 +165,7 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
       return;
     case MxOutcome::kNoAddress:
       FailQueue(queue, LocalReply(common::v1::STAGE_DNS, result->detail, "5.4.4"), true,
-                queue.settings->bounce_upon_no_mx());
+                no_mx_us > 0, no_mx_us > 1 ? no_mx_us : 0);
       return;
   }
   // A route is the operator's word. An address literal in a recipient is anybody's.
@@ -411,6 +415,8 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     }
     connect.ehlo_name = conn.ehlo_name;
     connect.settings = queue.settings;
+    connect.tls.implicit = target.port == kSubmissionsPort;
+    connect.tls.use_starttls = conn.source->use_starttls;
     LeaveSite(conn);
     if (queue.route != nullptr) EnterSite(conn, SiteKey(queue, *conn.source, conn.ehlo_name));
     EnterHosts(conn, target.host, target.address);

@@ -77,6 +77,89 @@ TEST(WorkerRoute, Ports) {
   }
 }
 
+// RFC 8314: 465 is TLS from the first byte, wherever the port was said.
+TEST(WorkerRoute, Port465IsImplicitTls) {
+  const struct {
+    const char* route;  // null: by MX
+    uint32_t default_port;
+    uint16_t port;
+  } kCases[] = {{nullptr, 465, 465},
+                {nullptr, 587, 587},
+                {"smart.example:465", 25, 465},
+                {"smart.example:587", 465, 587},
+                {"smart.example", 465, 465}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.route == nullptr ? "mx" : each.route);
+    World world([&](auto& vmta) {
+      Queues(vmta).set_default_smtp_port(each.default_port);
+      if (each.route != nullptr) Queues(vmta).mutable_smtp_hosts()->add_values(each.route);
+    });
+    world.shard().Ready(1, 1);
+    world.Take();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    EXPECT_EQ(world.sites.open[0]->target.port, each.port);
+    EXPECT_EQ(world.sites.open[0]->target.tls.implicit, each.port == 465);
+  }
+}
+
+TEST(WorkerRoute, ASourceHasItsOwnUseStarttls) {
+  for (const std::optional<bool> said :
+       {std::optional<bool>(), std::optional(true), std::optional(false)}) {
+    World world([](auto&) {},
+                [&](auto& source) {
+                  if (said) source.set_use_starttls(*said);
+                });
+    world.shard().Ready(1, 1);
+    world.Take();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    EXPECT_EQ(world.sites.open[0]->target.tls.use_starttls, said);
+  }
+}
+
+// RFC 8460 section 3: a report goes out although TLS fails that it may be about.
+TEST(WorkerRoute, ReportsOnTlsAreHeldToNoPolicyOfTls) {
+  World world([](auto& vmta) {
+    Queues(vmta).set_use_dane(true);
+    Queues(vmta).set_use_mta_sts(true);
+    Queues(vmta).set_require_starttls(true);
+    Queues(vmta).set_use_starttls(true);
+  });
+  world.resolver.answers["strict.test"] = world.resolver.answer;
+  world.resolver.answers["strict.test"].hosts = {{"mx.strict", 10, {"192.0.2.9"}}};
+  world.shard().Ready(1, 1, 0, "strict.test");
+  world.shard().Ready(2, 1, 0, std::string(kTlsReportQueue) + "strict.test");
+  world.Take();
+  ASSERT_EQ(world.sites.open.size(), 2u);
+  for (const bool report : {false, true}) {
+    const ConnectTarget& target = world.sites.open[report ? 1 : 0]->target;
+    EXPECT_EQ(target.host, "mx.strict");
+    EXPECT_EQ(target.route.domain, "strict.test");
+    EXPECT_EQ(target.settings->use_dane(), !report);
+    EXPECT_EQ(target.settings->use_mta_sts(), !report);
+    EXPECT_EQ(target.settings->require_starttls(), !report);
+    EXPECT_TRUE(target.settings->use_starttls());
+  }
+}
+
+TEST(WorkerRoute, BounceUponNoMx) {
+  const struct {
+    int64_t setting_us;
+    bool permanent;
+    int64_t after_us;
+  } kCases[] = {{0, false, 0}, {1, true, 0}, {3'600'000'000, true, 3'600'000'000}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.setting_us);
+    World world([&](auto& vmta) { Queues(vmta).set_bounce_upon_no_mx_after_us(each.setting_us); });
+    world.resolver.answer.outcome = MxOutcome::kNoAddress;
+    world.shard().Ready(1, 1);
+    const queue::v1::DispatchRequest said = world.Take();
+    ASSERT_EQ(said.failures_size(), 1);
+    EXPECT_TRUE(said.failures(0).dns());
+    EXPECT_EQ(said.failures(0).permanent(), each.permanent);
+    EXPECT_EQ(said.failures(0).permanent_after_us(), each.after_us);
+  }
+}
+
 TEST(WorkerRoute, MxConnectionAttemptsEndTheSearch) {
   World world([](auto& vmta) { Queues(vmta).set_mx_connection_attempts(2); });
   world.resolver.answer.hosts = {
@@ -130,6 +213,35 @@ TEST(WorkerRoute, DnsRotateTakesEqualHostsInTurn) {
   EXPECT_EQ(std::count(rotated.begin(), rotated.end(), "mx1"), 3);
   EXPECT_EQ(std::count(rotated.begin(), rotated.end(), "mx2"), 3);
   EXPECT_EQ(FirstHosts(false), std::vector<std::string>(6, "mx1"));
+}
+
+// What a 421 leaves unsaid is looked for in what the remote refused before it.
+TEST(WorkerRoute, ReplaceSmtp421ServiceResponse) {
+  for (const bool replace : {false, true}) {
+    SCOPED_TRACE(replace);
+    World world([&](auto& vmta) {
+      Queues(vmta).set_replace_smtp_421_service_response(replace);
+      Queues(vmta).set_max_smtp_out(1);
+    });
+    testing::FakeSites::Remote& remote = world.Connected(5);
+    uint64_t lease = 0;
+    const auto result = [&](uint32_t code) {
+      world.shard().Lease(++lease, 1);
+      world.Take();
+      remote.Answer(code < 500 ? kTransient : kPermanent, code);
+      const queue::v1::DispatchRequest said = world.Take();
+      EXPECT_EQ(said.results_size(), 1);
+      return said.results(0);
+    };
+    // Nothing was refused yet.
+    EXPECT_EQ(result(421).reply().code(), 421u);
+    EXPECT_EQ(result(550).reply().code(), 550u);
+    const queue::v1::GroupResult deferred = result(421);
+    EXPECT_EQ(deferred.reply().code(), replace ? 550u : 421u);
+    EXPECT_EQ(deferred.outcome(), kTransient);
+    EXPECT_EQ(result(450).reply().code(), 450u);
+    EXPECT_EQ(result(421).reply().code(), replace ? 450u : 421u);
+  }
 }
 
 // A host that said 421 is left for the next one, at once, and comes back after a minute.

@@ -42,7 +42,8 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_connection_idle_timeout_us();
   own.clear_suppress_local_dsn();
   own.clear_dns_timeout_us();
-  own.clear_bounce_upon_no_mx();
+  own.clear_bounce_upon_no_mx_after_us();
+  own.clear_replace_smtp_421_service_response();
   own.clear_smtp_421_means_mx_unavailable();
   own.clear_dsn_return_default();
   own.clear_notify_of_delay_every_us();
@@ -81,7 +82,8 @@ std::string Worker::SiteKey(Queue& queue, const Source& source, const std::strin
   }
   // A TLS policy is the domain's: what was verified for one domain is not for another.
   const bool policed = queue.settings->use_dane() || queue.settings->use_mta_sts();
-  return absl::StrCat(source.ip, "|", ehlo_name, "|", queue.route->site, "|",
+  const char* starttls = source.use_starttls ? (*source.use_starttls ? "yes" : "no") : "";
+  return absl::StrCat(source.ip, "|", starttls, "|", ehlo_name, "|", queue.route->site, "|",
                       policed ? queue.domain : "", "|", queue.site_settings_key);
 }
 

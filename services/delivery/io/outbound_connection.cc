@@ -115,7 +115,8 @@ class OutboundConnection final : public Connection,
         faults_(faults),
         target_(target),
         handler_(handler),
-        session_(*this, OptionsOf(target)),
+        wanted_(tls.Wanted(target, loop.clock().Now())),
+        session_(*this, OptionsOf(target, wanted_)),
         deadline_(loop.wheel(), [this] { OnDeadline(); }) {
     ConnectOptions connect;
     const auto ip = IpAddress::Parse(target.address);
@@ -200,7 +201,7 @@ class OutboundConnection final : public Connection,
     queue::v1::GroupResult result;
   };
 
-  static mail::SmtpClientOptions OptionsOf(const ConnectTarget& target) {
+  static mail::SmtpClientOptions OptionsOf(const ConnectTarget& target, mail::StartTls wanted) {
     const auto& settings = *target.settings;
     mail::SmtpClientOptions options;
     options.ehlo_name = target.ehlo_name.empty() ? "localhost" : target.ehlo_name;
@@ -225,7 +226,8 @@ class OutboundConnection final : public Connection,
       options.auth_in_clear = settings.use_unencrypted_plain_auth();
       options.auth_nonce = MakeNonce();
     }
-    options.starttls = OutboundTls::Wanted(target);
+    options.starttls = wanted;
+    options.implicit_tls = target.tls.implicit;
     if (settings.tls_handshake_timeout_us() > 0) {
       options.tls_timeout = Duration(settings.tls_handshake_timeout_us());
     }
@@ -264,6 +266,7 @@ class OutboundConnection final : public Connection,
     connector_.reset();
     egress_.reset();
     tcp_->Start(this);
+    if (target_.tls.implicit) OnStartTls();
     deadline_.SetAfter(session_.timeout());
   }
 
@@ -501,11 +504,10 @@ class OutboundConnection final : public Connection,
   // The handshake is over without success: the last word, or once a connection in clear. Clear text
   // around STARTTLS does not come here: whoever sends that gets no mail at all.
   void FailTls(absl::string_view why) {
-    tls_.OnFailed(target_, tcp_->tls());
-    const auto& settings = *target_.settings;
-    const bool may_fall_back = !settings.has_tls_fallback() || settings.tls_fallback();
-    if (OutboundTls::Wanted(target_) == mail::StartTls::kOpportunistic && may_fall_back) {
+    tls_.OnFailed(target_, tcp_->tls(), std::string_view(why.data(), why.size()));
+    if (wanted_ == mail::StartTls::kOpportunistic && OutboundTls::MayFallBack(*target_.settings)) {
       ++tls_.mutable_stats().fallbacks;
+      tls_.RememberFailure(target_, loop_.clock().Now());
       deadline_.Clear();
       tcp_.reset();
       session_.Restart(mail::StartTls::kNever);
@@ -558,6 +560,7 @@ class OutboundConnection final : public Connection,
   OutboundFaultStats& faults_;
   const ConnectTarget target_;
   ConnectionHandler* const handler_;
+  const mail::StartTls wanted_;
   mail::SmtpClientSession session_;
   Deadline deadline_;
   ConnectOptions connect_;

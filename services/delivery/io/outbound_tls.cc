@@ -46,9 +46,38 @@ std::string KeyOf(const TlsClientOptions& options) {
 
 }  // namespace
 
-mail::StartTls OutboundTls::Wanted(const ConnectTarget& target) {
-  if (target.tls.required || target.settings->require_starttls()) return mail::StartTls::kRequired;
-  return target.settings->use_starttls() ? mail::StartTls::kOpportunistic : mail::StartTls::kNever;
+bool OutboundTls::MayFallBack(const policy::v1::QueueSettings& settings) {
+  return Or(settings.has_tls_fallback(), settings.tls_fallback(), true);
+}
+
+mail::StartTls OutboundTls::Wanted(const ConnectTarget& target, MonotonicTime now) const {
+  if (target.tls.required || target.tls.implicit || target.settings->require_starttls()) {
+    return mail::StartTls::kRequired;
+  }
+  if (!target.tls.use_starttls.value_or(target.settings->use_starttls())) {
+    return mail::StartTls::kNever;
+  }
+  // Who checks certificates, be it for a report alone, sees every handshake.
+  if (target.tls.check == nullptr && !failures_.empty() && MayFallBack(*target.settings)) {
+    const auto failure = failures_.find(FailureKey(target));
+    if (failure != failures_.end() && now < failure->second) return mail::StartTls::kNever;
+  }
+  return mail::StartTls::kOpportunistic;
+}
+
+// With the settings that it failed with: other ones may do.
+std::string OutboundTls::FailureKey(const ConnectTarget& target) {
+  return absl::StrCat(target.host, " ", target.address, " ", target.port, "\n",
+                      KeyOf(OptionsOf(*target.settings)));
+}
+
+void OutboundTls::RememberFailure(const ConnectTarget& target, MonotonicTime now) {
+  if (target.tls.check != nullptr) return;
+  if (failures_.size() >= kMaxFailures) {
+    absl::erase_if(failures_, [now](const auto& each) { return each.second <= now; });
+    if (failures_.size() >= kMaxFailures) return;
+  }
+  failures_[FailureKey(target)] = now + kRememberFailure;
 }
 
 absl::StatusOr<TlsClientContext*> OutboundTls::ContextFor(
@@ -93,8 +122,10 @@ absl::Status OutboundTls::OnReady(const ConnectTarget& target, const TlsSession&
   return absl::OkStatus();
 }
 
-void OutboundTls::OnFailed(const ConnectTarget& target, const TlsSession* session) {
+void OutboundTls::OnFailed(const ConnectTarget& target, const TlsSession* session,
+                           std::string_view why) {
   ++stats_.failures;
+  if (target.tls.check != nullptr) target.tls.check->OnHandshakeFailed(why);
   if (session == nullptr) return;
   if (const auto context = ContextFor(*target.settings); context.ok()) (*context)->Forget(*session);
 }

@@ -28,7 +28,7 @@ using std::chrono::seconds;
 // Takes mail; how it does with STARTTLS is the test's to say.
 class Server {
  public:
-  enum class Mode { kTls, kNotOffered, kRefuses, kRubbish, kCloses, kSilent, kInjects };
+  enum class Mode { kTls, kNotOffered, kRefuses, kRubbish, kCloses, kSilent, kInjects, kImplicit };
 
   Server(EventLoop& loop, TlsServerContext& context) : loop_(loop), context_(context) {
     listener_ =
@@ -48,6 +48,7 @@ class Server {
   struct Client final : TcpHandler {
     Client(Server& server, UniqueFd fd) : server(server), tcp(server.loop_, std::move(fd)) {
       tcp.Start(this);
+      if (server.mode == Mode::kImplicit) tcp.StartTls(server.context_.NewSession());
       tcp.Write("220 mx.test\r\n");
     }
     void OnBytes(std::string_view bytes) override {
@@ -236,6 +237,7 @@ TEST_F(OutboundTlsTest, OpportunisticGoesInClearWhereItMust) {
         Case{Server::Mode::kRubbish, 2}, Case{Server::Mode::kCloses, 2},
         Case{Server::Mode::kSilent, 2}}) {
     server_->mode = mode;
+    target_.host = "mx" + std::to_string(static_cast<int>(mode)) + ".test";
     const size_t before = server_->connections();
     ASSERT_TRUE(Deliver()) << static_cast<int>(mode);
     EXPECT_FALSE(recorder_.result->attempt().has_tls());
@@ -268,6 +270,84 @@ TEST_F(OutboundTlsTest, RequiredNeverGoesInClear) {
       for (const std::string& command : server_->commands) EXPECT_NE(command, "MAIL");
     }
   }
+}
+
+TEST_F(OutboundTlsTest, AHostWhoseHandshakeFailedIsNotAskedAgainSoon) {
+  server_->mode = Server::Mode::kRubbish;
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(server_->connections(), 2u);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(server_->connections(), 3u);
+  EXPECT_EQ(factory_.tls_stats().failures, 1u);
+  // Who insists on TLS is not given clear text for what happened to others.
+  server_->mode = Server::Mode::kTls;
+  settings_->set_require_starttls(true);
+  ASSERT_TRUE(Deliver());
+  EXPECT_EQ(tls().version(), "TLSv1.3");
+}
+
+TEST_F(OutboundTlsTest, RemembersFailuresForATime) {
+  OutboundTls tls;
+  const MonotonicTime now = loop_.clock().Now();
+  using mail::StartTls;
+  tls.RememberFailure(target_, now);
+  EXPECT_EQ(tls.Wanted(target_, now), StartTls::kNever);
+  EXPECT_EQ(tls.Wanted(target_, now + OutboundTls::kRememberFailure - seconds(1)),
+            StartTls::kNever);
+  EXPECT_EQ(tls.Wanted(target_, now + OutboundTls::kRememberFailure), StartTls::kOpportunistic);
+
+  ConnectTarget other = target_;
+  other.address = "127.0.0.2";
+  EXPECT_EQ(tls.Wanted(other, now), StartTls::kOpportunistic);
+  other = target_;
+  other.tls.required = true;
+  EXPECT_EQ(tls.Wanted(other, now), StartTls::kRequired);
+  other = target_;
+  other.tls.check = std::make_shared<DaneLike>();  // has every handshake counted
+  EXPECT_EQ(tls.Wanted(other, now), StartTls::kOpportunistic);
+  other = target_;
+  auto settings = std::make_shared<policy::v1::QueueSettings>(*settings_);
+  settings->set_tls_fallback(false);
+  other.settings = settings;
+  EXPECT_EQ(tls.Wanted(other, now), StartTls::kOpportunistic);
+  settings->set_tls_fallback(true);
+  settings->set_smtp_tls_allow_tlsv1(true);  // with which it may do
+  EXPECT_EQ(tls.Wanted(other, now), StartTls::kOpportunistic);
+}
+
+TEST_F(OutboundTlsTest, RemembersABoundedNumberOfHosts) {
+  OutboundTls tls;
+  const MonotonicTime now = loop_.clock().Now();
+  for (size_t i = 0; i <= OutboundTls::kMaxFailures; ++i) {
+    target_.host = "mx" + std::to_string(i) + ".test";
+    tls.RememberFailure(target_, now);
+  }
+  EXPECT_EQ(tls.Wanted(target_, now), mail::StartTls::kOpportunistic);
+  const MonotonicTime later = now + OutboundTls::kRememberFailure;
+  tls.RememberFailure(target_, later);
+  EXPECT_EQ(tls.Wanted(target_, later), mail::StartTls::kNever);
+}
+
+TEST_F(OutboundTlsTest, ImplicitTlsIsNeverInClear) {
+  settings_->set_tls_handshake_timeout_us(100'000);
+  settings_->set_use_starttls(false);
+  target_.tls.implicit = true;
+  server_->mode = Server::Mode::kImplicit;
+  for (int resumed = 0; resumed < 2; ++resumed) {
+    server_->commands.clear();
+    ASSERT_TRUE(Deliver());
+    EXPECT_EQ(tls().version(), "TLSv1.3");
+    EXPECT_EQ(server_->commands,
+              (std::vector<std::string>{"tls:EHLO", "tls:MAIL", "tls:RCPT", "tls:DATA"}));
+  }
+  EXPECT_EQ(factory_.tls_stats().resumed, 1u);
+  server_->mode = Server::Mode::kTls;  // greets in clear
+  server_->commands.clear();
+  const size_t before = server_->connections();
+  EXPECT_FALSE(Deliver());
+  EXPECT_EQ(recorder_.end->reply.stage(), common::v1::STAGE_STARTTLS);
+  EXPECT_EQ(server_->connections() - before, 1u);
+  EXPECT_EQ(server_->commands, std::vector<std::string>());
 }
 
 TEST_F(OutboundTlsTest, InjectedClearTextGetsNoMail) {

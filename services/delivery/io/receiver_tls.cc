@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/durable_file.h"
 
@@ -54,8 +55,13 @@ absl::StatusOr<std::unique_ptr<ReceiverTls>> ReceiverTls::Create(EventLoop& loop
                                                             *made->verifier_, made->counters_);
   ReceiverTls* self = made.get();
   const std::string& host = self->options_.host_name;
+  std::string instance = self->options_.instance;
+  for (char& c : instance) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c))) c = '-';
+  }
   made->day_ = std::make_unique<TlsReportDay>(
-      loop, dns, self->counters_, TlsReportSender{host, absl::StrCat("postmaster@", host)},
+      loop, dns, self->counters_,
+      TlsReportSender{host, absl::StrCat("postmaster@", host), instance},
       [self](TlsReport report) { self->OnReport(std::move(report)); });
   if (!self->options_.data_dir.empty()) {
     const std::string file = PoliciesFile(self->options_.data_dir);
@@ -97,9 +103,13 @@ void ReceiverTls::Save() {
 }
 
 void ReceiverTls::OnReport(TlsReport report) {
-  bool posted = false;
+  if (options_.send_mail) {
+    if (auto mail = MakeTlsReportMail(report, loop_.clock().WallNow())) {
+      options_.send_mail(*std::move(mail));
+    }
+  }
   for (const std::string& uri : report.uris) {
-    if (!uri.starts_with("https://") || std::exchange(posted, true)) continue;
+    if (!uri.starts_with("https://")) continue;
     HttpsRequest request;
     const std::string rest = uri.substr(8);
     const size_t slash = std::min(rest.find('/'), rest.size());

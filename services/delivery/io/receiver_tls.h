@@ -15,6 +15,7 @@
 #include "services/delivery/tls_policy/mta_sts_cache.h"
 #include "services/delivery/tls_policy/policed_connections.h"
 #include "services/delivery/tls_policy/tls_report_day.h"
+#include "services/delivery/tls_policy/tls_report_mail.h"
 
 namespace sluice::delivery {
 
@@ -23,9 +24,12 @@ struct ReceiverTlsOptions {
   // line, for kKeptReports days). Empty: nothing is kept.
   std::string data_dir;
   std::string host_name;  // in reports
+  std::string instance;   // of this worker: letters, digits, "-"; other characters become "-"
   HttpsOptions https;
   // Whether the policy host of the domain may have a private address.
   HttpsPolicyFetcher::MayBePrivate may_be_private;
+  // Reports for the addresses of "mailto:" go here. Called on the loop.
+  absl::AnyInvocable<void(TlsReportMail)> send_mail;
 };
 
 // Thread-safety: the loop's thread; made and destroyed while the loop does not run, or on it. Files

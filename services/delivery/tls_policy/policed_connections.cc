@@ -33,6 +33,10 @@ class VerdictCheck final : public TlsPeerCheck {
         verdict_.verify == TlsVerdict::Verify::kDane ? "DANE: " : "MTA-STS: ", result_->reason));
   }
 
+  void OnHandshakeFailed(std::string_view why) const override {
+    if (!result_) result_ = ChainResult{false, std::string(why), "validation-failure"};
+  }
+
   std::string_view verdict() const override {
     if (!result_ || !result_->good) return "not verified";
     switch (verdict_.verify) {
@@ -80,6 +84,9 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
   void Quit() override {
     // Before it is ready the owner destroys it.
     if (inner_ != nullptr) inner_->Quit();
+  }
+  void Abort() override {
+    if (inner_ != nullptr) inner_->Abort();
   }
 
  private:
@@ -151,7 +158,8 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
     const TlsVerdict& given = check_->given();
     const auto& result = check_->result();
     if (!result) {
-      // In clear text. Only where nothing is demanded, or the demand is being tested.
+      // In clear text, without STARTTLS. Only where nothing is demanded, or the demand is being
+      // tested.
       Count("starttls-not-supported", "");
     } else if (!result->good) {
       Count(result->result_type, result->reason);

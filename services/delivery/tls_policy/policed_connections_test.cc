@@ -49,7 +49,7 @@ class FakeConnections final : public ConnectionFactory {
     ++connects;
     last = target;
     to = handler;
-    return std::make_unique<Idle>();
+    return std::make_unique<Idle>(*this);
   }
   // As STARTTLS goes: the certificates are judged, and the connection is ready, or ends.
   void Encrypt(const std::vector<std::string>& chain) {
@@ -69,9 +69,14 @@ class FakeConnections final : public ConnectionFactory {
     to->OnClosed(std::move(end));
   }
   struct Idle final : Connection {
+    explicit Idle(FakeConnections& owner) : owner(owner) {}
     void Send(Transaction) override {}
-    void Quit() override {}
+    void Quit() override { ++owner.quits; }
+    void Abort() override { ++owner.aborts; }
+    FakeConnections& owner;
   };
+  int quits = 0;
+  int aborts = 0;
   int connects = 0;
   ConnectTarget last;
   ConnectionHandler* to = nullptr;
@@ -154,6 +159,16 @@ TEST_F(PolicedConnectionsTest, UnpolicedTargetsGoStraightOn) {
   EXPECT_EQ(policed->stats().checks, 0u);
 }
 
+TEST_F(PolicedConnectionsTest, AnEndIsTheInnerConnectionsEnd) {
+  const auto owner = Connect();
+  inner.StayInClear();
+  owner->connection->Quit();
+  EXPECT_EQ(inner.quits, 1);
+  owner->connection->Abort();  // whatever is under way, not after it
+  EXPECT_EQ(inner.aborts, 1);
+  EXPECT_EQ(inner.quits, 1);
+}
+
 TEST_F(PolicedConnectionsTest, WithoutAPolicyAnythingGoes) {
   auto owner = Connect();
   EXPECT_FALSE(inner.last.tls.required);
@@ -213,6 +228,12 @@ TEST_F(PolicedConnectionsTest, TestingReportsAndDelivers) {
   inner.StayInClear();
   EXPECT_EQ(owner->ready, 1);
   EXPECT_EQ(Counted(), "0/1 starttls-not-supported");
+  // STARTTLS was offered, and failed: what is then said in clear is no lack of it.
+  owner = Connect();
+  inner.last.tls.check->OnHandshakeFailed("no common cipher");
+  inner.StayInClear();
+  EXPECT_EQ(owner->ready, 1);
+  EXPECT_EQ(Counted(), "0/1 validation-failure");
 }
 
 TEST_F(PolicedConnectionsTest, Dane) {

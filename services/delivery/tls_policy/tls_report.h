@@ -77,8 +77,9 @@ class TlsReportCounters {
 
 struct TlsReportHead {
   std::string organization;
-  std::string contact;  // an address
-  std::string report_id;
+  std::string contact;    // an address
+  std::string sender;     // who of the organization reports: its workers do so each for itself
+  std::string report_id;  // "1459468800.worker-0.example.org@mx.example.net"
   WallTime begin{};
   WallTime end{};
 };

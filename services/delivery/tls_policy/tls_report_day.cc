@@ -50,7 +50,7 @@ void TlsReportDay::EndDay() {
   head_.contact = sender_.contact;
   head_.begin = begin_;
   head_.end = now - std::chrono::seconds(1);
-  head_.report_id = absl::StrCat(Rfc3339(begin_), "_", sender_.organization);
+  head_.sender = sender_.sender;
   begin_ = now;
   domains_.clear();
   for (const auto& [domain, policies] : day_) domains_.push_back(domain);
@@ -87,9 +87,11 @@ void TlsReportDay::OnTxt(const std::string& domain, const DnsAnswer& answer) {
   if (found != day_.end()) {
     if (!report.uris.empty()) {
       report.domain = domain;
-      TlsReportHead head = head_;
-      absl::StrAppend(&head.report_id, "_", domain);
-      report.json = TlsReportJson(head, domain, found->second);
+      report.head = head_;
+      report.head.report_id = absl::StrCat(ToUnixMicros(head_.begin) / 1'000'000, ".",
+                                           head_.sender.empty() ? "" : head_.sender + ".", domain,
+                                           "@", head_.organization);
+      report.json = TlsReportJson(report.head, domain, found->second);
     }
     day_.erase(found);
     if (!report.uris.empty()) on_report_(std::move(report));

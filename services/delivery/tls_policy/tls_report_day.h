@@ -18,12 +18,14 @@ namespace sluice::delivery {
 struct TlsReport {
   std::string domain;
   std::vector<std::string> uris;  // "mailto:...", "https://..."
+  TlsReportHead head;
   std::string json;
 };
 
 struct TlsReportSender {
   std::string organization;  // this host's name
   std::string contact;       // an address for questions
+  std::string sender;        // this worker's name: two of one organization report apart
 };
 
 // Thread-safety: one executor. Lifetime: executor, DNS client and counters outlive it. A domain

@@ -48,10 +48,11 @@ class TlsReportDayTest : public ::testing::Test {
   FakeTxt dns;
   TlsReportCounters counters;
   std::vector<TlsReport> reports;
-  TlsReportDay day{
-      executor, dns, counters, {"out.example", "postmaster@out.example"}, [this](TlsReport report) {
-        reports.push_back(std::move(report));
-      }};
+  TlsReportDay day{executor,
+                   dns,
+                   counters,
+                   {"out.example", "postmaster@out.example", "w-1"},
+                   [this](TlsReport report) { reports.push_back(std::move(report)); }};
 };
 
 // The clock begins at 23:13:20 UTC of 14 November 2023.
@@ -65,6 +66,7 @@ TEST_F(TlsReportDayTest, AtMidnightThoseWhoAskGetTheirs) {
   ASSERT_EQ(reports.size(), 1u);
   EXPECT_EQ(reports[0].domain, "wants.example");
   EXPECT_EQ(reports[0].uris, std::vector<std::string>{"mailto:tls@wants.example"});
+  EXPECT_EQ(reports[0].head.report_id, "1700003600.w-1.wants.example@out.example");
   const auto json = nlohmann::json::parse(reports[0].json);
   EXPECT_EQ(json["organization-name"], "out.example");
   EXPECT_EQ(json["date-range"]["start-datetime"], "2023-11-14T23:13:20Z");

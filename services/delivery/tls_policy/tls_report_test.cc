@@ -45,7 +45,10 @@ TEST(TlsReport, ReportHasWhatTheRfcWants) {
   counters.Success("example", {Type::kTlsa, {"3 1 1 AB"}, {}});
   const auto day = counters.Take();
   EXPECT_EQ(counters.domains(), 0u);
-  const TlsReportHead head{"Sender Inc", "tls@sender.example", "id-1",
+  const TlsReportHead head{"Sender Inc",
+                           "tls@sender.example",
+                           "",
+                           "id-1",
                            FromUnixMicros(1'459'468'800'000'000),
                            FromUnixMicros(1'459'555'199'000'000)};
   const auto json = nlohmann::json::parse(TlsReportJson(head, "example", day.at("example")));

@@ -256,6 +256,32 @@ void AddInvalidRecipient(std::string_view text, uint32_t notify, std::string_vie
   reply.set_local(true);
 }
 
+namespace {
+
+// One more recipient; of a mail merge one for each, so that the copy is what that one got.
+void AddBlindCopies(const std::string& to, queue::v1::NewMessage& message) {
+  const int recipients = message.message().is_template() ? message.deliveries_size() : 1;
+  for (int i = 0; i < recipients; ++i) {
+    common::v1::Delivery copy;
+    if (message.message().is_template()) {
+      const common::v1::Delivery& given = message.deliveries(i).delivery();
+      *copy.mutable_merge_variables() = given.merge_variables();
+      (*copy.mutable_merge_variables())["*to"] = given.rcpt();
+      *copy.mutable_parts() = given.parts();
+      copy.set_vmta(given.vmta());
+      copy.set_pool(given.pool());
+      copy.set_job_id(given.job_id());
+      copy.set_envelope_id(given.envelope_id());
+    }
+    copy.set_rcpt_given(to);
+    copy.set_rcpt(to);
+    copy.set_notify(mail::kNotifyNever);
+    *message.add_deliveries()->mutable_delivery() = std::move(copy);
+  }
+}
+
+}  // namespace
+
 void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
                       const ControlFields& control, queue::v1::NewMessage& new_message) {
   common::v1::Message& message = *new_message.mutable_message();
@@ -263,12 +289,7 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
   // Nobody answers to a report of the null sender's.
   if (message.verp() && message.mail_from().empty()) message.clear_verp();
   if (control.window.begin_us != 0) message.set_not_before_us(control.window.begin_us);
-  if (!profile.settings->bcc().empty()) {
-    common::v1::Delivery* const copy = new_message.add_deliveries()->mutable_delivery();
-    copy->set_rcpt_given(profile.settings->bcc());
-    copy->set_rcpt(profile.settings->bcc());
-    copy->set_notify(mail::kNotifyNever);
-  }
+  if (!profile.settings->bcc().empty()) AddBlindCopies(profile.settings->bcc(), new_message);
   if (!profile.settings->source_group().empty()) {
     message.set_source_group(profile.settings->source_group());
   }

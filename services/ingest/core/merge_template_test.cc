@@ -60,6 +60,30 @@ class MergeTemplateTest : public ::testing::Test, private SmtpConnection::Driver
   std::string heard_;
 };
 
+TEST_F(MergeTemplateTest, ABlindCopyIsWhatItsRecipientGot) {
+  policy_->loopback->set_bcc("archive@z.test");
+  Start();
+  Say("XMRG FROM:<bounce@b.test>");
+  Say("XDFN name=\"Bob\" *vmta=news");
+  Say("RCPT TO:<bob@y.test>");
+  Say("XDFN name=\"Eve\"");
+  Say("RCPT TO:<eve@y.test>");
+  Say("XPRT 1 LAST");
+  EXPECT_TRUE(Say("To: [*to]\r\n\r\nDear [name]\r\n.").starts_with("250 "));
+  ASSERT_EQ(shard_.taken.size(), 1u);
+  const FakeShard::Taken& taken = shard_.taken[0];
+  ASSERT_EQ(taken.message.deliveries_size(), 4);
+  for (int i = 0; i < 2; ++i) {
+    const common::v1::Delivery& copy = taken.message.deliveries(i + 2).delivery();
+    EXPECT_EQ(copy.rcpt(), "archive@z.test");
+    EXPECT_EQ(copy.notify(), mail::kNotifyNever);
+    EXPECT_EQ(copy.vmta(), taken.message.deliveries(i).delivery().vmta());
+    EXPECT_EQ(Merged(taken, i + 2), Merged(taken, i));
+  }
+  EXPECT_NE(Merged(taken, 2).find("To: bob@y.test"), std::string::npos);
+  EXPECT_NE(Merged(taken, 3).find("Dear Eve"), std::string::npos);
+}
+
 TEST_F(MergeTemplateTest, OneMessageAndWhatEachRecipientGets) {
   policy_->loopback->set_process_x_job(true);
   Start();

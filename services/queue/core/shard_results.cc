@@ -346,12 +346,15 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   CutReply(reply);
   queues_.Remember(queue, reply, now_us);
   if (failure.permanent()) {
-    Release(queue, false);
-    if (failing_.contains(queue.id)) return;
-    auto kept = std::make_shared<v1::QueueFailure>(failure);
-    *kept->mutable_reply() = std::move(reply);
-    FailAll(queue, std::move(kept), {});
-    return;
+    const bool all = failure.permanent_after_us() <= 0;
+    if (all) Release(queue, false);
+    // Age says nothing while the clock is not to be trusted.
+    if (!failing_.contains(queue.id) && (all || MayExpire())) {
+      auto kept = std::make_shared<v1::QueueFailure>(failure);
+      *kept->mutable_reply() = reply;
+      FailAll(queue, std::move(kept), {});
+    }
+    if (all) return;
   }
   const auto& settings = SettingsOf(queue);
   int64_t wait_us = settings.retry_after_dns_error_us();
@@ -384,12 +387,16 @@ void Shard::LeaveRetryMode(Queue& queue) {
   TouchRow(queue);
 }
 
-// No such domain: every recipient fails, whenever it is due, but those that an operator paused or
-// that are held; a bounded number a turn. `position` is the last row looked at.
+// No such domain: every recipient fails, whenever it is due, but those that an operator paused,
+// that are held, or that are not as old as the failure wants them; a bounded number a turn.
+// `position` is the last row looked at.
 void Shard::FailAll(Queue& queue, std::shared_ptr<const v1::QueueFailure> failure,
                     std::string position) {
   constexpr int kRowsPerTurn = 500;
   failing_.insert(queue.id);
+  // Storage keys are the times of arrival, in microseconds.
+  const int64_t young_from_us =
+      failure->permanent_after_us() > 0 ? NowUs() - failure->permanent_after_us() : INT64_MAX;
   std::vector<Lane*> lanes;
   for (Lane& lane : queue.lanes) lanes.push_back(&lane);
   std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
@@ -409,7 +416,8 @@ void Shard::FailAll(Queue& queue, std::shared_ptr<const v1::QueueFailure> failur
       common::v1::Delivery delivery;
       if (!key || lane->busy.contains(*key) ||
           !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size())) ||
-          (delivery.has_hold() && delivery.hold().until_us() == 0)) {
+          (delivery.has_hold() && delivery.hold().until_us() == 0) ||
+          static_cast<int64_t>(key->storage_key) > young_from_us) {
         continue;
       }
       const auto message = LoadMessage(key->storage_key);

@@ -64,6 +64,31 @@ TEST_F(ShardRulesTest, NewMailEndsTheRetryWaitOnlyWhereThePolicySaysSo) {
   EXPECT_EQ(worker.announcements, before + 1);
 }
 
+TEST_F(ShardRulesTest, AFailureThatIsPermanentFromAnAgeOnLeavesYoungMailInTheQueue) {
+  constexpr int64_t kHourUs = 3'600'000'000;
+  TestWorker& worker = AddWorker();
+  injector().Send({"old@x.example"});
+  Run(std::chrono::hours(1));
+  injector().Send({"young@x.example"});
+  Run();
+  v1::GetQueueRequest request;
+  request.set_name("x.example/default");
+  const auto fail = [&] {
+    worker.Fail(worker.ready["x.example"].queue_ref(), true, true, kHourUs);
+    Run();
+    v1::QueueStatus queue;
+    shard_->GetQueue(request, [&queue](auto response) { queue = response->queue(); });
+    return queue;
+  };
+  v1::QueueStatus queue = fail();
+  EXPECT_EQ(queue.recipients(), 1U);
+  EXPECT_EQ(queue.mode(), "retry");
+  Run(std::chrono::minutes(30));
+  EXPECT_EQ(fail().recipients(), 1U);
+  Run(std::chrono::minutes(31));
+  EXPECT_EQ(fail().recipients(), 0U);
+}
+
 TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainBelowIt) {
   Defaults();
   policy_.mutable_sections(0)

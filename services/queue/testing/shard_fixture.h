@@ -155,12 +155,13 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     }
     stream_->Send(std::move(frame));
   }
-  void Fail(uint64_t ref, bool dns, bool permanent) {
+  void Fail(uint64_t ref, bool dns, bool permanent, int64_t permanent_after_us = 0) {
     Frame<v1::DispatchRequest> frame;
     auto* failure = frame.header.add_failures();
     failure->set_queue_ref(ref);
     failure->set_dns(dns);
     failure->set_permanent(permanent);
+    failure->set_permanent_after_us(permanent_after_us);
     failure->mutable_reply()->set_text("no MX answers");
     stream_->Send(std::move(frame));
   }

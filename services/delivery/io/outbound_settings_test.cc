@@ -1,0 +1,144 @@
+// What a queue's settings change about a connection: what of a host's extensions is used, how long
+// it is waited for, and what becomes of a message whose transfer breaks off.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "services/delivery/io/outbound_fixture.h"
+
+namespace sluice::delivery {
+namespace {
+
+constexpr auto kDelivered = queue::v1::RECIPIENT_OUTCOME_DELIVERED;
+constexpr auto kTransient = queue::v1::RECIPIENT_OUTCOME_TRANSIENT;
+constexpr auto kPermanent = queue::v1::RECIPIENT_OUTCOME_PERMANENT;
+
+class OutboundSettingsTest : public testing::OutboundFixture {
+ protected:
+  // The result of one message on a connection of its own.
+  queue::v1::GroupResult Deliver() {
+    recorder_.results.clear();
+    recorder_.end.reset();
+    server_.commands.clear();
+    recorder_.on_ready = [this] {
+      Transaction group = Group(1, "x\r\n", {"a@e.net"});
+      auto lease = std::make_shared<queue::v1::Lease>(*group.lease);
+      lease->mutable_message()->set_body_type(common::v1::BODY_TYPE_8BITMIME);
+      lease->mutable_message()->set_envid("env");
+      lease->mutable_deliveries(0)->set_notify(2);
+      group.lease = std::move(lease);
+      connection_->Send(std::move(group));
+    };
+    Connect();
+    EXPECT_TRUE(UntilResults(1));
+    connection_.reset();
+    return recorder_.results.empty() ? queue::v1::GroupResult() : recorder_.results[0];
+  }
+  bool Said(std::string_view begin) const {
+    return std::any_of(server_.commands.begin(), server_.commands.end(),
+                       [&](const std::string& each) { return each.starts_with(begin); });
+  }
+  bool MailHas(std::string_view parameter) const {
+    for (const std::string& each : server_.commands) {
+      if (each.starts_with("MAIL ")) return each.find(parameter) != std::string::npos;
+    }
+    return false;
+  }
+};
+
+TEST_F(OutboundSettingsTest, ExtensionsCanBeIgnored) {
+  server_.answers["EHLO"] = "250-mx.example\r\n250-8BITMIME\r\n250 DSN\r\n";
+  queue::v1::GroupResult result = Deliver();
+  EXPECT_TRUE(MailHas(" BODY=8BITMIME"));
+  EXPECT_TRUE(MailHas(" ENVID=env"));
+  EXPECT_TRUE(Said("RCPT TO:<a@e.net> NOTIFY=SUCCESS"));
+  EXPECT_TRUE(result.attempt().dsn_passed_on());
+  settings_->set_ignore_8bitmime(true);
+  settings_->set_ignore_dsn(true);
+  result = Deliver();
+  EXPECT_EQ(result.outcome(), kDelivered);
+  EXPECT_FALSE(MailHas("BODY="));
+  EXPECT_FALSE(MailHas("ENVID="));
+  EXPECT_FALSE(Said("RCPT TO:<a@e.net> NOTIFY"));
+  EXPECT_FALSE(result.attempt().dsn_passed_on());  // the report is ours to make, then
+}
+
+TEST_F(OutboundSettingsTest, ChunkingCanBeIgnored) {
+  server_.answers["EHLO"] = "250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
+  server_.answers["BDAT"] = "550 5.6.0 not this one\r\n";
+  EXPECT_EQ(Deliver().outcome(), kPermanent);
+  EXPECT_TRUE(Said("BDAT 3 LAST"));
+  settings_->set_ignore_chunking(true);
+  EXPECT_EQ(Deliver().outcome(), kDelivered);
+  EXPECT_FALSE(Said("BDAT"));
+}
+
+// RFC 5321 section 4.5.3.2: each wait has a directive of its own. The others would outlast the
+// test.
+TEST_F(OutboundSettingsTest, EachReplyHasItsTimeout) {
+  constexpr int64_t kShortUs = 100'000;
+  constexpr int64_t kLongUs = 3'600'000'000;
+  const struct {
+    const char* command;
+    void (policy::v1::QueueSettings::*set)(int64_t);
+    common::v1::Stage stage;
+  } kCases[] = {
+      {"MAIL", &policy::v1::QueueSettings::set_smtp_mail_reply_timeout_us, common::v1::STAGE_MAIL},
+      {"RCPT", &policy::v1::QueueSettings::set_smtp_rcpt_reply_timeout_us, common::v1::STAGE_RCPT},
+      {"DATA", &policy::v1::QueueSettings::set_smtp_data_initiation_timeout_us,
+       common::v1::STAGE_DATA},
+      {".", &policy::v1::QueueSettings::set_smtp_data_termination_timeout_us,
+       common::v1::STAGE_FINAL_DOT}};
+  server_.answers["EHLO"] = "250 mx.example\r\n";  // each reply is that to the last command
+  const auto answers = server_.answers;
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.command);
+    settings_->set_smtp_command_reply_timeout_us(kLongUs);
+    settings_->set_smtp_mail_reply_timeout_us(kLongUs);
+    settings_->set_smtp_rcpt_reply_timeout_us(kLongUs);
+    settings_->set_smtp_data_initiation_timeout_us(kLongUs);
+    settings_->set_smtp_data_termination_timeout_us(kLongUs);
+    (settings_.get()->*each.set)(kShortUs);
+    server_.answers = answers;
+    server_.answers[each.command] = "-";
+    const queue::v1::GroupResult result = Deliver();
+    EXPECT_EQ(result.outcome(), kTransient);
+    EXPECT_EQ(result.reply().stage(), each.stage);
+    EXPECT_TRUE(result.reply().local());
+  }
+}
+
+TEST_F(OutboundSettingsTest, ATransferThatBreaksOff) {
+  const auto with = [&](bool any, bool pix, const std::string& greeting) {
+    settings_->set_bounce_upon_transfer_failure(any);
+    settings_->set_bounce_upon_pix_transfer_failure(pix);
+    server_.greeting = greeting;
+    return Deliver();
+  };
+  const std::string plain = "220 mx.example\r\n";
+  const std::string masked = "220 *****2***0*00\r\n";
+  server_.answers["."] = "";  // closes
+  EXPECT_EQ(with(false, false, plain).outcome(), kTransient);
+  const queue::v1::GroupResult bounced = with(true, false, plain);
+  EXPECT_EQ(bounced.outcome(), kPermanent);
+  EXPECT_EQ(bounced.reply().enhanced(), "5.4.2");
+  EXPECT_EQ(with(false, true, plain).outcome(), kTransient);
+  EXPECT_EQ(with(false, true, masked).outcome(), kPermanent);
+  server_.answers.erase(".");
+  server_.answers["RCPT"] = "";  // no transfer had begun
+  EXPECT_EQ(with(true, true, masked).outcome(), kTransient);
+}
+
+TEST_F(OutboundSettingsTest, SilenceBehindTheMessageMayCountAsDelivered) {
+  server_.answers["."] = "-";
+  settings_->set_smtp_data_termination_timeout_us(100'000);
+  EXPECT_EQ(Deliver().outcome(), kTransient);
+  settings_->set_assume_delivery_upon_data_termination_timeout(true);
+  const queue::v1::GroupResult result = Deliver();
+  EXPECT_EQ(result.outcome(), kDelivered);
+  EXPECT_TRUE(result.reply().local());
+}
+
+}  // namespace
+}  // namespace sluice::delivery
