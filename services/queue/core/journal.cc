@@ -66,7 +66,7 @@ void Journal::Schedule() {
   if (executor_.clock().Now() >= earliest || !closed_.empty()) {
     executor_.Post(std::move(begin));
   } else {
-    executor_.At(earliest, std::move(begin));
+    executor_.AtPrecisely(earliest, std::move(begin));
   }
 }
 
