@@ -107,10 +107,9 @@ void TcpConnection::QueueFlush() {
   if (!want_write_ && handler_ != nullptr) loop_.AtTurnEnd(this);
 }
 
-void TcpConnection::PauseReading() {
-  paused_ = true;
-  UpdateWatch();
-}
+// The watch ends when the peer sends in spite of it, which most do not: that spares two system
+// calls.
+void TcpConnection::PauseReading() { paused_ = true; }
 
 void TcpConnection::ResumeReading() {
   paused_ = false;
@@ -134,10 +133,16 @@ void TcpConnection::CloseAfterFlush() {
 void TcpConnection::UpdateWatch() {
   if (!fd_ || handler_ == nullptr) return;
   uint32_t wanted = 0;
-  if (reading_ && !paused_ && !peer_finished_) wanted |= EPOLLIN;
+  const uint32_t input = paused_ ? watched_ & EPOLLIN : static_cast<uint32_t>(EPOLLIN);
+  if (reading_ && !peer_finished_) wanted |= input;
   if (want_write_) wanted |= EPOLLOUT;
   if (wanted == watched_) return;
   watched_ = wanted;
+  loop_.Rewatch(fd_.get(), watched_, this);
+}
+
+void TcpConnection::StopWatchingInput() {
+  watched_ &= ~static_cast<uint32_t>(EPOLLIN);
   loop_.Rewatch(fd_.get(), watched_, this);
 }
 
@@ -153,7 +158,11 @@ void TcpConnection::OnEvents(uint32_t events) {
   }
   // A broken connection is read to its end even while reading is paused: only that tells why, and
   // what is left is bounded by the kernel's buffer.
-  if ((events & (EPOLLIN | kBroken)) != 0) Read();
+  if (paused_ && (events & kBroken) == 0) {
+    if ((events & EPOLLIN) != 0) StopWatchingInput();
+  } else if ((events & (EPOLLIN | kBroken)) != 0) {
+    Read();
+  }
   if (guard.owner_destroyed()) return;
   if (fd_ && (events & EPOLLOUT) != 0) Flush();
 }

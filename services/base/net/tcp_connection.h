@@ -134,6 +134,7 @@ class TcpConnection final : private FdWatcher, private TurnEndHook {
   void ConsumeOutput(size_t bytes);
   void QueueFlush();
   void UpdateWatch();
+  void StopWatchingInput();
   void ReportClosed(const absl::Status& status);
   void Release();
 
