@@ -118,7 +118,9 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
         "Stable name of the shard")
         ->capture_default_str();
     Add(app, "sync-gap-us", options.sync_gap_us,
-        "Least microseconds between the starts of two syncs")
+        "Least microseconds between the starts of two syncs of little; a batch of some ten "
+        "messages "
+        "does not wait")
         ->check(CLI::Range(0, 1'000'000))
         ->capture_default_str();
     Add(app, "spool-dir", options.spool_dir,

@@ -52,7 +52,7 @@ struct Options {
 
   // queue
   std::string shard = "shard-0";
-  uint32_t sync_gap_us = 1000;
+  uint32_t sync_gap_us = 500;
   std::string spool_dir;  // empty: in data_dir, or where disk-queue of the files says
   uint64_t spool_limit_bytes = 0;
   uint64_t ballast_bytes = uint64_t{512} << 20;

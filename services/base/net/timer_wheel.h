@@ -1,4 +1,5 @@
-// Many timers, cheaply: a hierarchical wheel (Varghese and Lauck, 1987) of one-millisecond ticks.
+// Many timers, cheaply: a hierarchical wheel (Varghese and Lauck, 1987) of ticks of a quarter of
+// a millisecond.
 // Setting, moving and clearing cost a few pointer writes, however many there are.
 #pragma once
 
@@ -58,7 +59,7 @@ class Deadline {
 // Thread-safety: none. Lifetime: outlives its deadlines.
 class TimerWheel {
  public:
-  static constexpr Duration kTick = std::chrono::milliseconds(1);
+  static constexpr Duration kTick = std::chrono::microseconds(250);
 
   // `clock` is only read by Deadline::SetAfter and here.
   explicit TimerWheel(const Clock& clock);
@@ -76,7 +77,7 @@ class TimerWheel {
   friend class Deadline;
   static constexpr int kLevelBits = 8;
   static constexpr int kSlots = 1 << kLevelBits;
-  static constexpr int kLevels = 4;  // 49 days; what is further away is relinked when it comes up
+  static constexpr int kLevels = 4;  // 12 days; what is further away is relinked when it comes up
 
   using Link = Deadline::Link;
 

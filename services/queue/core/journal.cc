@@ -55,23 +55,39 @@ void Journal::Close() {
 }
 
 void Journal::Schedule() {
-  if (scheduled_ || closing_) return;
-  scheduled_ = true;
-  if (committing_) return;  // Finish begins the next one
-  const MonotonicTime earliest = last_begin_ + options_.gap;
-  auto begin = [this, alive = std::weak_ptr<bool>(alive_)] {
-    if (!alive.expired()) Begin();
-  };
-  // Posted, so that all that comes in this turn shares the sync.
-  if (executor_.clock().Now() >= earliest || !closed_.empty()) {
-    executor_.Post(std::move(begin));
-  } else {
-    executor_.AtPrecisely(earliest, std::move(begin));
+  if (closing_) return;
+  if (!scheduled_) {
+    scheduled_ = true;
+    if (committing_) return;  // Finish begins the next one
+    const MonotonicTime earliest = last_begin_ + options_.gap;
+    if (IsWorthASync() || executor_.clock().Now() >= earliest) {
+      PostBegin();
+    } else {
+      gap_timer_ = executor_.At(earliest, [this, alive = std::weak_ptr<bool>(alive_)] {
+        if (!alive.expired()) Begin();
+      });
+    }
+  } else if (gap_timer_ != 0 && IsWorthASync()) {
+    executor_.Cancel(std::exchange(gap_timer_, 0));
+    PostBegin();
   }
+}
+
+bool Journal::IsWorthASync() const {
+  return !closed_.empty() || pending_->count() >= options_.full_count ||
+         pending_->bytes() >= options_.full_bytes;
+}
+
+// Posted, so that all that comes in this turn shares the sync.
+void Journal::PostBegin() {
+  executor_.Post([this, alive = std::weak_ptr<bool>(alive_)] {
+    if (!alive.expired()) Begin();
+  });
 }
 
 void Journal::Begin() {
   if (committing_) return;
+  gap_timer_ = 0;
   scheduled_ = false;
   if (closed_.empty()) Close();
   Closed next = std::move(closed_.front());

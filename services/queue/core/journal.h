@@ -17,9 +17,11 @@
 namespace sluice::queue {
 
 struct JournalOptions {
-  // Least time between the starts of two commits, while there is load: an idle journal starts at
-  // once. Measured: one millisecond halves the store's CPU and bytes.
-  Duration gap = std::chrono::milliseconds(1);
+  // Least time between the starts of two commits of little: an idle journal starts at once, and so
+  // does a batch of `full_count` changes or `full_bytes`, which is worth its sync.
+  Duration gap = std::chrono::microseconds(500);
+  size_t full_count = 64;
+  size_t full_bytes = size_t{64} << 10;
   // A batch this large is closed (at the next Seal) and does not wait for the gap.
   size_t max_batch_bytes = size_t{8} << 20;
 };
@@ -63,6 +65,8 @@ class Journal {
 
  private:
   void Schedule();
+  bool IsWorthASync() const;
+  void PostBegin();
   void Begin();
   void Close();
   void Tell(std::vector<OnDurable>& done, const absl::Status& status);
@@ -93,6 +97,7 @@ class Journal {
   uint64_t event_bytes_total_ = 0;
   uint64_t events_total_ = 0;
   MonotonicTime last_begin_{};
+  TimerId gap_timer_ = 0;  // zero where no commit waits for the gap's end
   bool scheduled_ = false;
   bool committing_ = false;
   bool closing_ = false;
