@@ -28,10 +28,6 @@ class Executor {
   // time means "next turn".
   virtual TimerId At(MonotonicTime when, Task task) = 0;
 
-  // At for what waits less than timers are late by: the group commit's gap. Late by the system's
-  // own timers only (some ten microseconds), for a wake-up of its own. It cannot be cancelled.
-  virtual void AtPrecisely(MonotonicTime when, Task task) { At(when, std::move(task)); }
-
   // Forgets a timer. False where it has run, or was cancelled. A cancelled task never runs.
   virtual bool Cancel(TimerId id) = 0;
 

@@ -76,8 +76,6 @@ EventLoop::~EventLoop() {
     }
     std::move(posted_.begin(), posted_.end(), std::back_inserter(left));
     posted_.clear();
-    for (PreciseTimer& timer : precise_) left.push_back(std::move(timer.task));
-    precise_.clear();
     if (left.empty()) break;
   }
   for (auto& timer : timers_) Task dropped = std::move(timer->task);
@@ -114,7 +112,6 @@ void EventLoop::RunOnce(Duration max_wait) {
   }
   events_ready_ = 0;
   RunTasks();
-  if (!precise_.empty()) RunPrecise();
   wheel_.Advance(clock().Now());
   RunTurnEndHooks();
   current_loop = outer;
@@ -186,10 +183,6 @@ Duration EventLoop::PrepareToWait(Duration max_wait) {
     wait = std::clamp(std::chrono::duration_cast<Duration>(*wake - clock().Now()), Duration(0),
                       max_wait);
   }
-  for (const PreciseTimer& timer : precise_) {
-    wait = std::clamp(std::chrono::duration_cast<Duration>(timer.when - clock().Now()), Duration(0),
-                      wait);
-  }
   if (wait == Duration(0)) return wait;
   std::lock_guard lock(mutex_);
   if (!inbox_.empty() || stopping_) return Duration(0);
@@ -237,20 +230,6 @@ TimerId EventLoop::At(MonotonicTime when, Task task) {
   timer.task = std::move(task);
   timer.deadline.Set(when);
   return timer.id();
-}
-
-void EventLoop::AtPrecisely(MonotonicTime when, Task task) {
-  precise_.push_back({when, std::move(task)});
-}
-
-void EventLoop::RunPrecise() {
-  const MonotonicTime now = clock().Now();
-  const auto later = std::stable_partition(precise_.begin(), precise_.end(),
-                                           [now](const auto& each) { return each.when <= now; });
-  std::vector<PreciseTimer> due(std::make_move_iterator(precise_.begin()),
-                                std::make_move_iterator(later));
-  precise_.erase(precise_.begin(), later);
-  for (PreciseTimer& each : due) each.task();
 }
 
 bool EventLoop::Cancel(TimerId id) {

@@ -74,7 +74,6 @@ class EventLoop final : public Executor {
 
   void Post(Task task) override;
   TimerId At(MonotonicTime when, Task task) override;
-  void AtPrecisely(MonotonicTime when, Task task) override;
   bool Cancel(TimerId id) override;
   const Clock& clock() const override { return Clock::Real(); }
   bool InLoopThread() const;
@@ -105,7 +104,6 @@ class EventLoop final : public Executor {
   struct TaskTimer;
 
   void RunTasks();
-  void RunPrecise();
   void RunTurnEndHooks();
   // How long the next wait may last; zero where work is waiting. Marks the loop as asleep
   // otherwise.
@@ -132,12 +130,6 @@ class EventLoop final : public Executor {
 
   std::vector<std::unique_ptr<TaskTimer>> timers_;  // the low half of a TimerId is an index
   std::vector<uint32_t> free_timers_;
-
-  struct PreciseTimer {
-    MonotonicTime when;
-    Task task;
-  };
-  std::vector<PreciseTimer> precise_;  // one or two, in no order
 
   std::unique_ptr<AsioBridge> asio_;
 };

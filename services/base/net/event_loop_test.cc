@@ -14,7 +14,6 @@
 namespace sluice {
 namespace {
 
-using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
 TEST(EventLoop, TasksOfEachThreadRunInOrder) {
@@ -83,27 +82,6 @@ TEST(EventLoop, TimersRunInTimeOrderAndNeverEarly) {
   loop.Run();
   ASSERT_EQ(order.size(), 5u);
   EXPECT_EQ(std::vector<int>(order.begin() + 2, order.end()), (std::vector<int>{1, 5, 9}));
-}
-
-// Both kinds of timers wake the same wait; none is early.
-TEST(EventLoop, PreciseTimersRunBesideOthersAndNeverEarly) {
-  EventLoop loop;
-  const MonotonicTime start = loop.clock().Now();
-  std::vector<std::pair<int, MonotonicTime>> ran;
-  const auto note = [&](int us) {
-    ran.emplace_back(us, loop.clock().Now());
-    if (ran.size() == 4) loop.Stop();
-  };
-  loop.AtPrecisely(start + microseconds(2300), [&] { note(2300); });
-  loop.At(start + milliseconds(20), [&] { note(20'000); });
-  loop.AtPrecisely(start + microseconds(1200), [&] {
-    note(1200);
-    // A past time means the next turn.
-    loop.AtPrecisely(start, [&] { note(0); });
-  });
-  loop.Run();
-  ASSERT_EQ(ran.size(), 4u);
-  for (const auto& [us, when] : ran) EXPECT_GE(when, start + microseconds(us));
 }
 
 TEST(EventLoop, ACancelledTaskNeverRunsAndItsIdIsNotReused) {
