@@ -27,6 +27,14 @@ ReplyActions ActionsOf(const policy::v1::ReplyRule& rule) {
   return actions;
 }
 
+// For people. Expressions may be long.
+std::string NameOf(std::string_view regex, std::string_view where) {
+  constexpr size_t kMostBytes = 120;
+  std::string name(regex.substr(0, kMostBytes));
+  if (regex.size() > kMostBytes) name.append("...");
+  return name.append(" of ").append(where);
+}
+
 // Of a directive's value, where the compiler keeps it as it is written.
 std::optional<RegexMatcher> MatcherOf(const std::string& written) {
   const std::string literal =
@@ -51,6 +59,8 @@ ReplyRules::ReplyRules(const policy::v1::SmtpPatternListSection* list,
       auto matcher = RegexMatcher::Compile(rule.regex());
       if (!matcher.ok()) continue;
       rules_.push_back({*std::move(matcher), ActionsOf(rule)});
+      ReplyActions& actions = rules_.back().actions;
+      actions.mode_rule = actions.source_rule = NameOf(rule.regex(), list->name());
       may_end_backoff_ |= rules_.back().actions.mode == Mode::kNormal;
     }
   }
@@ -59,6 +69,7 @@ ReplyRules::ReplyRules(const policy::v1::SmtpPatternListSection* list,
     if (!matcher) continue;
     ReplyActions actions;
     actions.mode = Mode::kBackoff;
+    actions.mode_rule = NameOf(written, "backoff-trigger-pattern");
     rules_.push_back({*std::move(matcher), actions});
   }
 }
@@ -67,6 +78,7 @@ void ReplyActions::Add(const ReplyActions& other) {
   if (mode == Mode::kAsItIs && other.mode != Mode::kAsItIs) {
     mode = other.mode;
     backoff_to_normal_after_us = other.backoff_to_normal_after_us;
+    mode_rule = other.mode_rule;
   }
   // The fate of the queue, and that of the recipient: one each.
   if (!bounce_queue && !defer_queue) {
@@ -80,6 +92,7 @@ void ReplyActions::Add(const ReplyActions& other) {
   if (!disable_source && other.disable_source) {
     disable_source = true;
     reenable_after_us = other.reenable_after_us;
+    source_rule = other.source_rule;
   }
 }
 

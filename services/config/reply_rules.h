@@ -25,6 +25,9 @@ struct ReplyActions {
   bool skip_mx = false;                    // the mail goes on by another host
   bool disable_source = false;
   int64_t reenable_after_us = 0;  // 0: as the queue's settings say
+  // Which line says the mode, and which one disables the source: "(?i)too many of blocking".
+  std::string mode_rule;
+  std::string source_rule;
 
   // Takes what `other`, which comes later, says beside it.
   void Add(const ReplyActions& other);
@@ -51,7 +54,7 @@ class ReplyRules {
  private:
   struct Rule {
     RegexMatcher regex;
-    ReplyActions actions;
+    ReplyActions actions;  // with its name in both
   };
   std::vector<Rule> rules_;
   bool may_end_backoff_ = false;

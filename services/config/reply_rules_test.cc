@@ -16,6 +16,7 @@ policy::v1::ReplyRule* Add(policy::v1::SmtpPatternListSection* list, const std::
 
 TEST(ReplyRules, AllLinesThatMatchCountAndOfContradictionsTheFirst) {
   policy::v1::SmtpPatternListSection list;
+  list.set_name("isp");
   Add(&list, "(?i)^421 .*too many")->set_mode("backoff");
   auto* second = Add(&list, "^4");
   second->set_mode("normal");
@@ -33,6 +34,8 @@ TEST(ReplyRules, AllLinesThatMatchCountAndOfContradictionsTheFirst) {
   EXPECT_TRUE(said.defer_queue);
   EXPECT_TRUE(said.disable_source);
   EXPECT_EQ(said.reenable_after_us, 7);
+  EXPECT_EQ(said.mode_rule, "(?i)^421 .*too many of isp");
+  EXPECT_EQ(said.source_rule, "connections of isp");
   EXPECT_FALSE(said.bounce_recipient);
   EXPECT_FALSE(said.bounce_queue);
   said = rules.Match("450 later");

@@ -51,6 +51,14 @@ class LocalShardClient final : public policy::QueueControlClient {
                    Done<queue::v1::RetryQueuesResponse> done) override {
     Call(&queue::Shard::RetryQueues, std::move(request), std::move(done));
   }
+  void SetQueueMode(queue::v1::SetQueueModeRequest request,
+                    Done<queue::v1::SetQueueModeResponse> done) override {
+    Call(&queue::Shard::SetQueueMode, std::move(request), std::move(done));
+  }
+  void SetQueueSource(queue::v1::SetQueueSourceRequest request,
+                      Done<queue::v1::SetQueueSourceResponse> done) override {
+    Call(&queue::Shard::SetQueueSource, std::move(request), std::move(done));
+  }
   void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                        Done<queue::v1::RerouteMessagesResponse> done) override {
     Call(&queue::Shard::RerouteMessages, std::move(request), std::move(done));
@@ -115,6 +123,14 @@ class RemoteShardClient final : public policy::QueueControlClient {
   void RetryQueues(queue::v1::RetryQueuesRequest request,
                    Done<queue::v1::RetryQueuesResponse> done) override {
     Call("RetryQueues", request, std::move(done));
+  }
+  void SetQueueMode(queue::v1::SetQueueModeRequest request,
+                    Done<queue::v1::SetQueueModeResponse> done) override {
+    Call("SetQueueMode", request, std::move(done));
+  }
+  void SetQueueSource(queue::v1::SetQueueSourceRequest request,
+                      Done<queue::v1::SetQueueSourceResponse> done) override {
+    Call("SetQueueSource", request, std::move(done));
   }
   void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                        Done<queue::v1::RerouteMessagesResponse> done) override {
@@ -207,6 +223,8 @@ void ServeAdmin(RpcServer& server, policy::Admin& admin) {
   Serve(server, executor, admin, prefix + "GetMessage", &policy::Admin::GetMessage);
   Serve(server, executor, admin, prefix + "DeleteMessages", &policy::Admin::DeleteMessages);
   Serve(server, executor, admin, prefix + "RetryQueues", &policy::Admin::RetryQueues);
+  Serve(server, executor, admin, prefix + "SetQueueMode", &policy::Admin::SetQueueMode);
+  Serve(server, executor, admin, prefix + "SetQueueSource", &policy::Admin::SetQueueSource);
   Serve(server, executor, admin, prefix + "RerouteMessages", &policy::Admin::RerouteMessages);
   Serve(server, executor, admin, prefix + "ReleaseMessages", &policy::Admin::ReleaseMessages);
   Serve(server, executor, admin, prefix + "ListEvents", &policy::Admin::ListEvents);

@@ -31,6 +31,7 @@ struct Arguments {
   FilterOptions filter;
   ChangeOptions change;
   PauseOptions pause;
+  QueueModeOptions mode;
   std::string top_interval = "2s", inject_retry, queue_name, message_id, retry_pattern = "*/*";
   ConfigOptions config;
   bool on_server = false, live = false, running = false;
@@ -181,6 +182,38 @@ class Commands {
         [this](Context& c) { return RetryQueues(c, args_.retry_pattern, args_.retry_recipients); });
     retry->add_option("pattern", args_.retry_pattern, "DOMAIN/VMTA with * and ?")->required();
     retry->add_flag("--recipients", args_.retry_recipients, "deferred recipients are due now too");
+    QueueModes(*queues);
+  }
+
+  void QueueModes(CLI::App& queues) {
+    QueueModeOptions& o = args_.mode;
+    const auto common = [&o](CLI::App& c) {
+      c.add_option("pattern", o.patterns,
+                   "queues: DOMAIN/VMTA, repeatable; with * and ? those that there are, without "
+                   "them also one that has no mail now")
+          ->required();
+      c.add_option("--reason", o.reason, "shown to whoever asks why");
+      c.add_option("--author", o.author, "who did it (default: you)");
+    };
+    CLI::App* backoff =
+        Command(queues, "backoff", "Put queues into backoff mode until `queues normal`, or --for",
+                [this](Context& c) { return SetQueueMode(c, true, args_.mode); });
+    common(*backoff);
+    backoff->add_option("--for", o.span, "normal again by itself after this time, such as 2h");
+    common(*Command(queues, "normal", "End backoff mode of queues, whoever began it",
+                    [this](Context& c) { return SetQueueMode(c, false, args_.mode); }));
+    CLI::App* disable =
+        Command(queues, "disable-source", "Do without a source address for queues",
+                [this](Context& c) { return SetQueueSource(c, true, args_.mode); });
+    common(*disable);
+    disable->add_option("--for", o.span, "used again by itself after this time, such as 2h");
+    CLI::App* enable =
+        Command(queues, "enable-source", "Use a disabled source address again, whoever disabled it",
+                [this](Context& c) { return SetQueueSource(c, false, args_.mode); });
+    common(*enable);
+    for (CLI::App* c : {disable, enable}) {
+      c->add_option("--source", o.source, "the source's IP address")->required();
+    }
   }
 
   void Config() {

@@ -67,6 +67,23 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     response->set_recipients(n);
     return Status::OK;
   }
+  Status SetQueueMode(ServerContext*, const admin::v1::SetQueueModeRequest* request,
+                      admin::v1::SetQueueModeResponse* response) override {
+    mode_requests.push_back(*request);
+    if (request->request().pattern() == "none/v1") {
+      return Status(StatusCode::NOT_FOUND, "there is no queue none/v1");
+    }
+    response->set_queues(1);
+    response->add_names(request->request().pattern());
+    for (const auto& name : unreachable) response->add_unreachable(name);
+    return Status::OK;
+  }
+  Status SetQueueSource(ServerContext*, const admin::v1::SetQueueSourceRequest* request,
+                        admin::v1::SetQueueSourceResponse* response) override {
+    source_request = *request;
+    response->set_queues(2);
+    return Status::OK;
+  }
   Status Pause(ServerContext*, const admin::v1::PauseRequest* request,
                admin::v1::PauseResponse* response) override {
     pause_request = *request;
@@ -113,6 +130,8 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
   admin::v1::ListMessagesRequest list_request;
   admin::v1::DeleteMessagesRequest delete_request;
   admin::v1::PauseRequest pause_request;
+  std::vector<admin::v1::SetQueueModeRequest> mode_requests;
+  admin::v1::SetQueueSourceRequest source_request;
 };
 
 // Takes every message, but none for `refused`, and says "later" `busy` times.
@@ -346,6 +365,36 @@ TEST_F(AppTest, PauseAndResume) {
   EXPECT_EQ(Run({"resume", "--id", "p1"}), kExitOk);
   EXPECT_EQ(Run({"resume", "--id", "p2"}), kExitNotFound);
   EXPECT_EQ(Run({"resume"}), kExitUsage);
+}
+
+TEST_F(AppTest, ModesAndSourcesOfQueues) {
+  EXPECT_EQ(Run({"queues", "backoff", "gmail.com/v1", "*.yahoo.com/*", "--reason", "throttled",
+                 "--for", "2h"}),
+            kExitOk);
+  ASSERT_EQ(admin_.mode_requests.size(), 2u);
+  const auto& request = admin_.mode_requests[1].request();
+  EXPECT_EQ(request.pattern(), "*.yahoo.com/*");
+  EXPECT_TRUE(request.backoff());
+  EXPECT_EQ(request.author(), "olive");
+  EXPECT_EQ(request.reason(), "throttled");
+  EXPECT_EQ(request.until_us(), 1'000'000'000'000 + int64_t{7200} * 1'000'000);
+  EXPECT_TRUE(Has(out_, "2 queues in backoff mode\n  gmail.com/v1\n  *.yahoo.com/*\n"));
+  EXPECT_EQ(Run({"queues", "normal", "a/v1", "none/v1", "b/v1"}), kExitNotFound);
+  EXPECT_EQ(admin_.mode_requests.size(), 4u) << "nothing after what failed";
+  EXPECT_FALSE(admin_.mode_requests[2].request().backoff());
+  EXPECT_TRUE(Has(out_, "1 queue back in normal mode\n")) << "what was done is told";
+  EXPECT_TRUE(Has(err_, "queues normal none/v1: there is no queue none/v1"));
+  EXPECT_EQ(Run({"queues", "backoff"}), kExitUsage);
+  EXPECT_EQ(Run({"queues", "backoff", "a/v1", "--for", "soon"}), kExitUsage);
+  EXPECT_EQ(Run({"queues", "disable-source", "a/*", "--source", "192.0.2.7"}), kExitOk);
+  EXPECT_EQ(admin_.source_request.request().ip(), "192.0.2.7");
+  EXPECT_TRUE(admin_.source_request.request().disable());
+  EXPECT_EQ(Run({"queues", "enable-source", "a/*", "--source", "192.0.2.7"}), kExitOk);
+  EXPECT_FALSE(admin_.source_request.request().disable());
+  EXPECT_EQ(Run({"queues", "enable-source", "a/*"}), kExitUsage);
+  admin_.unreachable = {"shard-1"};
+  EXPECT_EQ(Run({"queues", "backoff", "a/v1"}), kExitPartly);
+  EXPECT_TRUE(Has(out_, "no answer from shard-1: it has not heard of this"));
 }
 
 TEST_F(AppTest, MessagesListPages) {

@@ -112,6 +112,18 @@ grpc::Status Client::Call(const admin::v1::RetryQueuesRequest& request,
   return admin_->RetryQueues(&context.context, request, response);
 }
 
+grpc::Status Client::Call(const admin::v1::SetQueueModeRequest& request,
+                          admin::v1::SetQueueModeResponse* response) {
+  Deadline context(options_);
+  return admin_->SetQueueMode(&context.context, request, response);
+}
+
+grpc::Status Client::Call(const admin::v1::SetQueueSourceRequest& request,
+                          admin::v1::SetQueueSourceResponse* response) {
+  Deadline context(options_);
+  return admin_->SetQueueSource(&context.context, request, response);
+}
+
 grpc::Status Client::Call(const admin::v1::RerouteMessagesRequest& request,
                           admin::v1::RerouteMessagesResponse* response) {
   Deadline context(options_);

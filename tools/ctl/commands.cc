@@ -419,6 +419,79 @@ int RetryQueues(Context& context, const std::string& pattern, bool recipients) {
   return kExitOk;
 }
 
+namespace {
+
+// One call a pattern; those that came before a failure hold.
+template <typename Request, typename Response>
+int ChangeQueues(Context& context, const QueueModeOptions& options, Request request,
+                 std::string_view command, const std::string& what) {
+  request.mutable_request()->set_author(Author(context, options.author));
+  request.mutable_request()->set_reason(options.reason);
+  if (!options.span.empty()) {
+    const std::optional<int64_t> span_us = ParseSpanUs(options.span);
+    if (!span_us.has_value() || *span_us <= 0) {
+      return Usage(context, "--for " + PrintableText(options.span) +
+                                ": give a time such as 90s, 15m or 4d12h");
+    }
+    request.mutable_request()->set_until_us(context.env.now_us() + *span_us);
+  }
+  Response total;
+  int result = kExitOk;
+  for (const std::string& pattern : options.patterns) {
+    request.mutable_request()->set_pattern(pattern);
+    Response response;
+    const grpc::Status status = context.client.Call(request, &response);
+    if (!status.ok()) {
+      result = Failed(context, status, std::string(command) + " " + PrintableText(pattern));
+      break;
+    }
+    total.set_queues(total.queues() + response.queues());
+    total.mutable_names()->MergeFrom(response.names());
+    for (const std::string& note : response.notes()) {
+      if (std::find(total.notes().begin(), total.notes().end(), note) == total.notes().end()) {
+        total.add_notes(note);
+      }
+    }
+    for (const std::string& name : response.unreachable()) {
+      const auto& known = total.unreachable();
+      if (std::find(known.begin(), known.end(), name) == known.end()) total.add_unreachable(name);
+    }
+  }
+  if (result != kExitOk && total.queues() == 0) return result;
+  std::string text = Count(total.queues(), "queue") + " " + what + "\n";
+  constexpr int kMostLines = 20;
+  for (int i = 0; i < total.names_size() && i < kMostLines; ++i) {
+    text += "  " + PrintableText(total.names(i)) + "\n";
+  }
+  if (total.queues() > kMostLines) text += "  ...\n";
+  for (const std::string& note : total.notes()) text += PrintableText(note) + "\n";
+  for (const std::string& name : total.unreachable()) {
+    text += "no answer from " + PrintableText(name) +
+            ": it has not heard of this; repeat the command when it is back\n";
+  }
+  Print(context, total, text);
+  return result == kExitOk ? Partly(total) : result;
+}
+
+}  // namespace
+
+int SetQueueMode(Context& context, bool backoff, const QueueModeOptions& options) {
+  admin::v1::SetQueueModeRequest request;
+  request.mutable_request()->set_backoff(backoff);
+  return ChangeQueues<admin::v1::SetQueueModeRequest, admin::v1::SetQueueModeResponse>(
+      context, options, request, backoff ? "queues backoff" : "queues normal",
+      backoff ? "in backoff mode" : "back in normal mode");
+}
+
+int SetQueueSource(Context& context, bool disable, const QueueModeOptions& options) {
+  admin::v1::SetQueueSourceRequest request;
+  request.mutable_request()->set_disable(disable);
+  request.mutable_request()->set_ip(options.source);
+  return ChangeQueues<admin::v1::SetQueueSourceRequest, admin::v1::SetQueueSourceResponse>(
+      context, options, request, disable ? "queues disable-source" : "queues enable-source",
+      (disable ? "without source " : "with source ") + PrintableText(options.source));
+}
+
 int ListEvents(Context& context, const std::string& id, uint32_t limit) {
   if (!IdBytes(context, id).has_value()) return kExitUsage;
   admin::v1::ListEventsRequest request;

@@ -46,6 +46,12 @@ struct ChangeOptions {
   std::string target;  // reroute
 };
 
+// Of `queues backoff`, `normal`, `disable-source` and `enable-source`.
+struct QueueModeOptions {
+  std::vector<std::string> patterns;
+  std::string reason, author, span, source;
+};
+
 struct PauseOptions {
   std::string pattern, job, id, reason, author, span;
 };
@@ -72,6 +78,8 @@ int DeleteMessages(Context& context, const FilterOptions& filter, const ChangeOp
 int RerouteMessages(Context& context, const FilterOptions& filter, const ChangeOptions& change);
 int ReleaseMessages(Context& context, const FilterOptions& filter, const ChangeOptions& change);
 int RetryQueues(Context& context, const std::string& pattern, bool recipients);
+int SetQueueMode(Context& context, bool backoff, const QueueModeOptions& options);
+int SetQueueSource(Context& context, bool disable, const QueueModeOptions& options);
 int ListEvents(Context& context, const std::string& id, uint32_t limit);
 
 }  // namespace sluice::ctl

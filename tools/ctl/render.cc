@@ -53,6 +53,38 @@ std::string QueueState(const queue::v1::QueueStatus& queue) {
   return queue.mode().empty() ? "normal" : queue.mode();
 }
 
+// Of a queue's mode, where it ever changed.
+struct ModeFacts {
+  std::string since, until, who, why;
+};
+
+ModeFacts FactsOf(const queue::v1::QueueStatus& queue, int64_t now_us) {
+  const auto& mode = queue.backoff();
+  if (mode.since_us() == 0) return {};
+  const bool backoff = queue.mode() == "backoff";
+  ModeFacts facts;
+  facts.since = FormatTime(mode.since_us()) + " UTC, " + Age(mode.since_us(), now_us) + " ago";
+  facts.who = mode.author();
+  if (mode.by_operator()) facts.who += " (operator)";
+  facts.why = mode.reason();
+  if (!backoff) return facts;
+  if (mode.until_us() != 0) {
+    facts.until = FormatTime(mode.until_us()) + " UTC, " + Until(mode.until_us(), now_us) +
+                  (mode.by_operator() ? "" : ", or earlier by a reply or delivery");
+  } else {
+    facts.until = mode.by_operator() ? "an operator says normal"
+                                     : "a reply or a delivery ends it, or an operator";
+  }
+  return facts;
+}
+
+std::string ShownReason(const queue::v1::QueueStatus& queue) {
+  if (!queue.reason().empty() || queue.mode() != "backoff" || queue.backoff().reason().empty()) {
+    return queue.reason();
+  }
+  return "backoff: " + queue.backoff().reason();
+}
+
 std::string Unreachable(const google::protobuf::RepeatedPtrField<std::string>& names) {
   std::string out;
   for (const std::string& name : names) {
@@ -98,7 +130,7 @@ Table QueueTable(const admin::v1::ListQueuesResponse& queues, int64_t now_us, bo
     counting = counting || queue.counting();
     table.AddRow({queue.name(), Number(queue.recipients()) + (queue.counting() ? "+" : ""),
                   Number(queue.leased()), QueueState(queue), Age(queue.oldest_queued_us(), now_us),
-                  Until(queue.next_time_us(), now_us), queue.reason()});
+                  Until(queue.next_time_us(), now_us), ShownReason(queue)});
   }
   return table;
 }
@@ -247,6 +279,12 @@ std::string RenderQueue(const admin::v1::GetQueueResponse& response, int64_t now
     facts.Add("recipients", Number(queue.recipients()) + (queue.counting() ? "+ (counting)" : ""));
     facts.Add("leased", Number(queue.leased()));
     facts.Add("state", QueueState(queue));
+    const ModeFacts mode = FactsOf(queue, now_us);
+    const std::string name = queue.mode() == "backoff" ? "backoff" : "normal";
+    facts.Add(name + " since", mode.since);
+    facts.Add(name + " until", mode.until);
+    facts.Add(name + " by", mode.who);
+    facts.Add(name + " why", mode.why);
     facts.Add("reason", queue.reason());
     facts.Add("author", queue.author());
     facts.Add("next", Until(queue.next_time_us(), now_us));
@@ -264,6 +302,20 @@ std::string RenderQueue(const admin::v1::GetQueueResponse& response, int64_t now
                       Until(lane.next_due_us(), now_us)});
       }
       out += "\n" + lanes.ToString();
+    }
+    if (!queue.sources().empty()) {
+      Table sources({{"DISABLED SOURCE"},
+                     {"SINCE"},
+                     {"UNTIL"},
+                     {"BY"},
+                     {"WHY", Align::kLeft, kReasonWidthMax}});
+      for (const auto& source : queue.sources()) {
+        sources.AddRow({source.ip(), Age(source.since_us(), now_us) + " ago",
+                        source.until_us() == 0 ? "enabled" : Until(source.until_us(), now_us),
+                        source.author() + (source.by_operator() ? " (operator)" : ""),
+                        source.reason()});
+      }
+      out += "\n" + sources.ToString();
     }
     if (!queue.last_replies().empty()) {
       Table replies({{"WHEN"}, {"HOST"}, {"REPLY", Align::kLeft, 100}});

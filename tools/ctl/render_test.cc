@@ -33,6 +33,42 @@ TEST(RenderTest, QueuesSayWhyTheyWaitAndUntilWhen) {
   EXPECT_TRUE(Has(text, "no answer from shard-1"));
 }
 
+TEST(RenderTest, AQueueSaysWhoPutItIntoItsModeAndWhy) {
+  admin::v1::GetQueueResponse response;
+  auto* queue = response.add_per_shard();
+  queue->set_name("gmail.com/v1");
+  queue->set_mode("backoff");
+  auto* mode = queue->mutable_backoff();
+  mode->set_backoff(true);
+  mode->set_since_us(kNowUs - 5 * kMinuteUs);
+  mode->set_until_us(kNowUs + 60 * kMinuteUs);
+  mode->set_author("worker-0");
+  mode->set_reason("421 Too many (matches ^421 of isp)\x1b[2J");
+  auto* source = queue->add_sources();
+  source->set_ip("192.0.2.7");
+  source->set_author("olive");
+  source->set_by_operator(true);
+  std::string text = RenderQueue(response, kNowUs);
+  EXPECT_TRUE(Has(text, "UTC, 5m00s ago"));
+  EXPECT_TRUE(Has(text, "in 1h00m, or earlier by a reply or delivery"));
+  EXPECT_TRUE(Has(text, "backoff by     worker-0\n"));
+  EXPECT_TRUE(Has(text, "backoff why    421 Too many (matches ^421 of isp)?[2J"));
+  EXPECT_TRUE(Has(text, "olive (operator)"));
+  mode->set_by_operator(true);
+  mode->set_until_us(0);
+  text = RenderQueue(response, kNowUs);
+  EXPECT_TRUE(Has(text, "an operator says normal"));
+  queue->set_mode("normal");
+  mode->set_backoff(false);
+  text = RenderQueue(response, kNowUs);
+  EXPECT_TRUE(Has(text, "normal why"));
+  EXPECT_FALSE(Has(text, "backoff"));
+  admin::v1::ListQueuesResponse list;
+  *list.add_queues() = *queue;
+  list.mutable_queues(0)->set_mode("backoff");
+  EXPECT_TRUE(Has(RenderQueues(list, kNowUs), "backoff: 421 Too many"));
+}
+
 TEST(RenderTest, StatusNamesWhatNeedsAttention) {
   admin::v1::GetStatusResponse status;
   status.set_version("1");

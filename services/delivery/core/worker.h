@@ -352,6 +352,7 @@ class Worker {
     queue::v1::QueueModeState mode;
     std::vector<queue::v1::DisabledSource> disabled;
     bool untold = false;
+    MonotonicTime since{};
   };
   std::map<std::string, KnownMode> known_modes_;
   const Conn* judged_ = nullptr;  // ends now, whatever its mode asks for

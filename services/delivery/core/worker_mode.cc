@@ -16,10 +16,19 @@ using Mode = config::ReplyActions::Mode;
 constexpr size_t kReasonBytes = 300;
 // What is known of queues that are not here: each has a row on some shard, too.
 constexpr size_t kMostKnownModes = 10'000;
+// They are forgotten before shards forget what an operator said of an empty queue (7 days).
+constexpr Duration kKnownFor = std::chrono::hours(6 * 24);
 
 std::string LineOf(const common::v1::Reply& reply) {
   return reply.code() == 0 ? std::string(reply.text())
                            : config::ReplyLine(reply.code(), reply.enhanced(), reply.text());
+}
+
+// The reply, and the line of the configuration that it matches.
+std::string WhyOf(const common::v1::Reply& reply, const std::string& rule) {
+  std::string why = LineOf(reply).substr(0, kReasonBytes);
+  if (!rule.empty()) absl::StrAppend(&why, " (matches ", rule, ")");
+  return why;
 }
 
 }  // namespace
@@ -94,12 +103,16 @@ void Worker::RememberMode(const Queue& queue) {
     std::erase_if(known_modes_, [](const auto& each) { return !each.second.untold; });
   }
   if (known_modes_.size() >= kMostKnownModes) return;
-  known_modes_[queue.name] = {queue.mode, queue.disabled, queue.untold};
+  known_modes_[queue.name] = {queue.mode, queue.disabled, queue.untold, executor_.clock().Now()};
 }
 
 void Worker::Recall(Queue& queue) {
   const auto found = known_modes_.find(queue.name);
   if (found == known_modes_.end()) return;
+  if (executor_.clock().Now() >= found->second.since + kKnownFor) {
+    known_modes_.erase(found);
+    return;
+  }
   queue.mode = std::move(found->second.mode);
   queue.disabled = std::move(found->second.disabled);
   queue.untold = found->second.untold;
@@ -138,7 +151,7 @@ void Worker::SetMode(Queue& queue, bool backoff, const std::string& reason, int6
     mode.set_since_us(since_us);
     mode.set_until_us(until_us);
     mode.set_author(options_.name);
-    mode.set_reason(reason.substr(0, kReasonBytes));
+    mode.set_reason(reason.substr(0, 2 * kReasonBytes));
     mode.set_notify(true);
   }
   queue.untold = true;
@@ -224,6 +237,7 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
   config::ReplyActions all;
   std::string last_line;
   config::ReplyActions last;
+  bool refused = false;  // `cause` is of a refusal, and not of mail that was taken
   // Many recipients are likely to have had the same reply.
   const auto heed = [&](common::v1::Reply& reply, queue::v1::RecipientOutcome outcome) {
     const bool took = outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED;
@@ -246,10 +260,13 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
       if (last.mode != Mode::kNormal) return outcome;
       config::ReplyActions only_mode;
       only_mode.mode = Mode::kNormal;
+      only_mode.mode_rule = last.mode_rule;
+      if (!all.any()) *cause = reply;
       all.Add(only_mode);
       return outcome;
     }
-    if (last.any() && !all.any()) *cause = reply;
+    if (last.any() && !refused) *cause = reply;
+    refused |= last.any();
     all.Add(last);
     if (last.skip_mx) {
       queue.last_failure = reply;
@@ -303,12 +320,12 @@ void Worker::Heed(Queue& queue, Conn& conn, const config::ReplyActions& actions,
   if (!actions.any()) return;
   const auto& settings = *queue.settings;
   if (actions.mode == Mode::kBackoff && !(InBackoff(queue) && queue.mode.by_operator())) {
-    SetMode(queue, true, LineOf(reply),
+    SetMode(queue, true, WhyOf(reply, actions.mode_rule),
             actions.backoff_to_normal_after_us != 0 ? actions.backoff_to_normal_after_us
                                                     : settings.backoff_to_normal_after_us());
   }
   if (actions.mode == Mode::kNormal && InBackoff(queue) && !queue.mode.by_operator()) {
-    SetMode(queue, false, LineOf(reply), 0);
+    SetMode(queue, false, WhyOf(reply, actions.mode_rule), 0);
   }
   if (actions.skip_mx) {
     SetAside(queue, conn);
@@ -316,7 +333,7 @@ void Worker::Heed(Queue& queue, Conn& conn, const config::ReplyActions& actions,
     if (conn.ready && !conn.quitting) Quit(conn);
   }
   if (actions.disable_source) {
-    DisableSource(queue, conn.source->ip, LineOf(reply),
+    DisableSource(queue, conn.source->ip, WhyOf(reply, actions.source_rule),
                   actions.reenable_after_us != 0 ? actions.reenable_after_us
                                                  : settings.reenable_source_ip_after_us());
   }

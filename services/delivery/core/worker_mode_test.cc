@@ -80,7 +80,8 @@ TEST(WorkerMode, AReplyPutsTheQueueIntoBackoffAndTheShardHearsWhyWithTheResult) 
   EXPECT_TRUE(mode.backoff());
   EXPECT_TRUE(mode.notify());
   EXPECT_EQ(mode.author(), "w1");
-  EXPECT_EQ(mode.reason(), "421 Too many connections");
+  EXPECT_EQ(mode.reason(),
+            "421 Too many connections (matches /^421/ of backoff-trigger-pattern)");
   EXPECT_EQ(mode.until_us() - mode.since_us(), 90'000'000);
   EXPECT_EQ(said.results_size(), 1) << "in one frame";
 }
@@ -287,7 +288,7 @@ TEST(WorkerMode, AGreetingCountsToo) {
   world.sites.open.front()->Close(false, 421, "we are busy");
   const auto said = world.Take();
   ASSERT_GE(said.modes_size(), 1);
-  EXPECT_EQ(said.modes(0).mode().reason(), "421 we are busy");
+  EXPECT_EQ(said.modes(0).mode().reason(), "421 we are busy (matches ^421 .*busy of l)");
 }
 
 // Lines of the list: mode=normal at a reply to mail that was taken, and a time of their own.

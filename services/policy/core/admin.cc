@@ -57,6 +57,20 @@ void MergeQueue(const queue::v1::QueueStatus& part, queue::v1::QueueStatus* sum)
   sum->set_shard("");
   // The worse state is shown, with its reason.
   if (sum->mode() == "normal" && part.mode() != "normal") sum->set_mode(part.mode());
+  // The later word on the mode holds everywhere, once all have heard of it.
+  if (part.backoff().since_us() > sum->backoff().since_us()) {
+    *sum->mutable_backoff() = part.backoff();
+  }
+  for (const auto& source : part.sources()) {
+    const auto& known = sum->sources();
+    if (std::none_of(known.begin(), known.end(),
+                     [&](const auto& each) { return each.ip() == source.ip(); })) {
+      *sum->add_sources() = source;
+    }
+  }
+  if (part.retry_until_us() > sum->retry_until_us()) {
+    sum->set_retry_until_us(part.retry_until_us());
+  }
   if (sum->reason().empty()) sum->set_reason(part.reason());
   if (sum->author().empty()) sum->set_author(part.author());
   if (part.next_time_us() != 0 &&

@@ -47,6 +47,11 @@ class Admin {
                        Done<admin::v1::ReleaseMessagesResponse> done);
   void RetryQueues(admin::v1::RetryQueuesRequest request,
                    Done<admin::v1::RetryQueuesResponse> done);
+  // In all shards alike: a queue that one shard has is named to those that do not have it.
+  void SetQueueMode(admin::v1::SetQueueModeRequest request,
+                    Done<admin::v1::SetQueueModeResponse> done);
+  void SetQueueSource(admin::v1::SetQueueSourceRequest request,
+                      Done<admin::v1::SetQueueSourceResponse> done);
   void ListEvents(admin::v1::ListEventsRequest request, Done<admin::v1::ListEventsResponse> done);
 
   void Pause(admin::v1::PauseRequest request, Done<admin::v1::PauseResponse> done);

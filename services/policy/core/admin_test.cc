@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "gtest/gtest.h"
 #include "services/base/testing/manual_executor.h"
@@ -113,6 +114,38 @@ class FakeShard final : public QueueControlClient {
       return response;
     });
   }
+  // Of queues as `queues` says, and of all named ones whose virtual MTA is v.
+  void SetQueueMode(queue::v1::SetQueueModeRequest request,
+                    Done<queue::v1::SetQueueModeResponse> done) override {
+    queue::v1::SetQueueModeResponse response;
+    for (const std::string& name : request.names()) {
+      if (!queues.contains(name) && !name.ends_with("/v")) {
+        return done(absl::NotFoundError("there is no virtual MTA of that name"));
+      }
+      response.set_queues(response.queues() + 1);
+      if (request.backoff() != backoff.contains(name)) response.add_changed(name);
+      named.push_back(name);
+    }
+    for (const auto& [name, recipients] : queues) {
+      if (!request.pattern().starts_with('*') && request.pattern() != name) continue;
+      response.set_queues(response.queues() + 1);
+      if (request.backoff() != backoff.contains(name)) response.add_changed(name);
+    }
+    if (mode == Mode::kUp && response.queues() == 0) return done(absl::NotFoundError("none"));
+    Answer(std::move(done), [&] { return response; });
+  }
+  void SetQueueSource(queue::v1::SetQueueSourceRequest request,
+                      Done<queue::v1::SetQueueSourceResponse> done) override {
+    source = request.ip();
+    Answer(std::move(done), [&] {
+      queue::v1::SetQueueSourceResponse response;
+      response.add_changed("a.test/v");
+      return response;
+    });
+  }
+  std::set<std::string> backoff;
+  std::vector<std::string> named;  // of requests
+  std::string source;
   void RerouteMessages(queue::v1::RerouteMessagesRequest,
                        Done<queue::v1::RerouteMessagesResponse> done) override {
     Answer(std::move(done), [] { return queue::v1::RerouteMessagesResponse(); });
@@ -249,6 +282,71 @@ TEST_F(AdminTest, PagesByNameMissNoQueue) {
     request.mutable_request()->set_after(list->queues().rbegin()->name());
   }
   EXPECT_EQ(seen, "a1b2c1x1y1");
+}
+
+TEST_F(AdminTest, AModeIsSetInAllShardsAlsoWhereThereIsNoMailNow) {
+  s0_->queues = {{"a.test/v", 5}, {"b.test/v", 5}};
+  admin::v1::SetQueueModeRequest request;
+  request.mutable_request()->set_backoff(true);
+  request.mutable_request()->set_pattern("*/v");
+  auto answer = Call(&Admin::SetQueueMode, request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->queues(), 2u);
+  EXPECT_EQ(answer->names(0), "a.test/v");
+  EXPECT_EQ(s1_->named, (std::vector<std::string>{"a.test/v", "b.test/v"})) << "it has none";
+  EXPECT_TRUE(s0_->named.empty());
+  s1_->named.clear();
+  // Nobody has this one: all of them make it.
+  request.mutable_request()->set_pattern("new.test/v");
+  answer = Call(&Admin::SetQueueMode, request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->queues(), 1u);
+  EXPECT_EQ(s0_->named, s1_->named);
+  EXPECT_EQ(s0_->named, (std::vector<std::string>{"new.test/v"}));
+  // What is normal needs no row; and there is no such virtual MTA.
+  request.mutable_request()->set_backoff(false);
+  EXPECT_TRUE(absl::IsNotFound(Call(&Admin::SetQueueMode, request).status()));
+  request.mutable_request()->set_backoff(true);
+  request.mutable_request()->set_pattern("a.test/none");
+  EXPECT_TRUE(absl::IsNotFound(Call(&Admin::SetQueueMode, request).status()));
+  request.mutable_request()->set_pattern("a.test");
+  EXPECT_TRUE(absl::IsInvalidArgument(Call(&Admin::SetQueueMode, request).status()));
+}
+
+TEST_F(AdminTest, NormalIsToldToShardsThatDoNotHaveTheQueue) {
+  s0_->queues = {{"a.test/v", 5}, {"b.test/v", 5}};
+  s0_->backoff = {"a.test/v"};
+  admin::v1::SetQueueModeRequest request;
+  request.mutable_request()->set_pattern("*/*");
+  const auto answer = Call(&Admin::SetQueueMode, request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->queues(), 1u) << "the other one is normal";
+  EXPECT_EQ(s1_->named, (std::vector<std::string>{"a.test/v"}));
+}
+
+TEST_F(AdminTest, AShardThatDoesNotHearOfAModeIsNamed) {
+  s0_->queues = {{"a.test/v", 5}};
+  s1_->mode = FakeShard::Mode::kDown;
+  admin::v1::SetQueueModeRequest request;
+  request.mutable_request()->set_backoff(true);
+  request.mutable_request()->set_pattern("a.test/v");
+  auto answer = Call(&Admin::SetQueueMode, request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_EQ(answer->unreachable_size(), 1);
+  EXPECT_EQ(answer->unreachable(0), "s1");
+  s0_->mode = FakeShard::Mode::kDown;
+  EXPECT_TRUE(absl::IsUnavailable(Call(&Admin::SetQueueMode, request).status()));
+}
+
+TEST_F(AdminTest, ASourceIsNamedAsItIsKept) {
+  admin::v1::SetQueueSourceRequest request;
+  request.mutable_request()->set_pattern("a.test/v");
+  request.mutable_request()->set_disable(true);
+  request.mutable_request()->set_ip("2001:DB8:0:0::1");
+  ASSERT_TRUE(Call(&Admin::SetQueueSource, request).ok());
+  EXPECT_EQ(s1_->source, "2001:db8::1");
+  request.mutable_request()->set_ip("out1.test");
+  EXPECT_TRUE(absl::IsInvalidArgument(Call(&Admin::SetQueueSource, request).status()));
 }
 
 TEST_F(AdminTest, OneQueueIsShownByShardWithWhatBlocksIt) {

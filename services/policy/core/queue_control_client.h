@@ -34,6 +34,10 @@ class QueueControlClient {
                               Done<queue::v1::DeleteMessagesResponse> done) = 0;
   virtual void RetryQueues(queue::v1::RetryQueuesRequest request,
                            Done<queue::v1::RetryQueuesResponse> done) = 0;
+  virtual void SetQueueMode(queue::v1::SetQueueModeRequest request,
+                            Done<queue::v1::SetQueueModeResponse> done) = 0;
+  virtual void SetQueueSource(queue::v1::SetQueueSourceRequest request,
+                              Done<queue::v1::SetQueueSourceResponse> done) = 0;
   virtual void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                                Done<queue::v1::RerouteMessagesResponse> done) = 0;
   virtual void ReleaseMessages(queue::v1::ReleaseMessagesRequest request,

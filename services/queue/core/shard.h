@@ -3,7 +3,8 @@
 // is promised to anybody before its batch is durable.
 //
 // The code lies in
-// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,change,mode}.cc.
+// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,change,mode}.cc and
+// shard_mode_control.cc.
 #pragma once
 
 #include <cstdint>
@@ -299,6 +300,14 @@ class Shard {
   // What ends by its time.
   void EndByTime(Queue& queue);
   void TellMode(Queue& queue);
+  struct QueueChange;
+  // What a request for queues is for: those named, which are made, then those that match.
+  template <class Request, class Response>
+  void ChangeQueues(Request request, Done<Response> done,
+                    absl::AnyInvocable<bool(Queue&, const Request&)> change);
+  void ChangeMoreQueues(std::shared_ptr<QueueChange> change);
+  // Their names as queues are named. NOT_FOUND: no such virtual MTA.
+  absl::StatusOr<std::string> QueueNameOf(std::string_view given);
   // A message to people who run this cluster.
   void TellPeople(Queue& queue, const policy::v1::StringList& addresses, const std::string& subject,
                   const std::string& text);

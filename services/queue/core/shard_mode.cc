@@ -1,11 +1,10 @@
 // Backoff mode of queues and the sources that they do without: kept in their rows, changed by what
-// workers report and by operators, ended by time.
+// workers report and by operators (shard_mode_control.cc), ended by time.
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "services/config/domain_pattern.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -13,7 +12,7 @@ namespace sluice::queue {
 namespace {
 
 constexpr int64_t kDayUs = int64_t{86'400} * 1'000'000;
-// An empty queue is forgotten after this, whatever its mode.
+// An empty queue is forgotten after this, unless an operator put it into backoff mode.
 constexpr int64_t kKeptEmptyUs = 7 * kDayUs;
 // Between two messages to people about one queue.
 constexpr int64_t kTellEveryUs = 60 * int64_t{1'000'000};
@@ -35,17 +34,6 @@ std::string Plain(std::string_view text) {
   return plain;
 }
 
-template <class Response>
-Journal::OnDurable AnswerWith(Response response, Done<Response> done) {
-  return [response, done = std::move(done)](const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(response));
-    } else {
-      done(status);
-    }
-  };
-}
-
 }  // namespace
 
 bool Shard::InBackoff(const Queue& queue) const {
@@ -57,9 +45,17 @@ bool Shard::InBackoff(const Queue& queue) const {
 bool Shard::KeepsMode(const Queue& queue) const {
   if (queue.backoff == nullptr) return false;
   const int64_t now_us = NowUs();
-  int64_t since_us = InBackoff(queue) ? queue.backoff->mode.since_us() : 0;
+  const v1::QueueModeState& mode = queue.backoff->mode;
+  if (InBackoff(queue) && mode.by_operator()) return true;
+  // An operator's "normal" stays to contradict those that have not heard of it.
+  int64_t since_us = InBackoff(queue) || mode.by_operator() ? mode.since_us() : 0;
   for (const auto& source : queue.backoff->sources) {
-    if (Holds(source, now_us)) since_us = std::max(since_us, source.since_us());
+    if (Holds(source, now_us)) {
+      if (source.by_operator()) return true;
+      since_us = std::max(since_us, source.since_us());
+    } else if (source.by_operator() && now_us < source.since_us() + kDayUs) {
+      return true;
+    }
   }
   return since_us != 0 && now_us < std::max(since_us, queue.active_us) + kKeptEmptyUs;
 }
@@ -93,7 +89,8 @@ void Shard::AdoptMode(Queue& queue, const v1::QueueModeState& mode) {
   const bool by_time =
       own.backoff() && !mode.backoff() && own.until_us() != 0 && mode.since_us() >= own.until_us();
   const bool tell = mode.notify() || (by_time && own.notify());
-  const bool is_news = flips || (mode.by_operator() && !SameWords(own, mode));
+  const bool is_news =
+      flips || (mode.backoff() && mode.by_operator() && !SameWords(own, mode));
   own = mode;
   TouchRow(queue);
   if (!is_news) return;
@@ -179,69 +176,6 @@ void Shard::TellMode(Queue& queue) {
   }
   queue.session->dirty = true;
   FlushLater();
-}
-
-void Shard::SetQueueMode(v1::SetQueueModeRequest request, Done<v1::SetQueueModeResponse> done) {
-  if (request.pattern().empty()) {
-    done(absl::InvalidArgumentError("which queues? They are named domain/vmta, with * and ?"));
-    return;
-  }
-  v1::SetQueueModeResponse response;
-  for (const auto& [name, queue] : queues_.all()) {
-    if (!config::WildcardMatches(request.pattern(), name)) continue;
-    response.set_queues(response.queues() + 1);
-    if (queue->backoff == nullptr) {
-      if (!request.backoff()) continue;
-      queue->backoff = std::make_unique<Queue::Backoff>();
-    }
-    if (!request.backoff() && !InBackoff(*queue)) continue;
-    v1::QueueModeState mode;
-    mode.set_backoff(request.backoff());
-    mode.set_since_us(std::max(NowUs(), queue->backoff->mode.since_us() + 1));
-    if (request.backoff()) mode.set_until_us(request.until_us());
-    mode.set_author(request.author());
-    mode.set_reason(request.reason());
-    mode.set_by_operator(request.backoff());
-    AdoptMode(*queue, mode);
-    TellMode(*queue);
-    Offer(*queue);
-  }
-  journal_.WhenDurable(AnswerWith(response, std::move(done)));
-}
-
-void Shard::SetQueueSource(v1::SetQueueSourceRequest request,
-                           Done<v1::SetQueueSourceResponse> done) {
-  if (request.pattern().empty() || request.ip().empty()) {
-    done(absl::InvalidArgumentError("which address, and for which queues?"));
-    return;
-  }
-  v1::SetQueueSourceResponse response;
-  for (const auto& [name, queue] : queues_.all()) {
-    if (!config::WildcardMatches(request.pattern(), name)) continue;
-    response.set_queues(response.queues() + 1);
-    if (queue->backoff == nullptr) {
-      if (!request.disable()) continue;
-      queue->backoff = std::make_unique<Queue::Backoff>();
-    }
-    auto& sources = queue->backoff->sources;
-    auto own = std::find_if(sources.begin(), sources.end(),
-                            [&](const auto& each) { return each.ip() == request.ip(); });
-    if (own == sources.end()) {
-      if (!request.disable()) continue;
-      own = sources.emplace(own);
-    }
-    v1::DisabledSource source;
-    source.set_ip(request.ip());
-    source.set_disabled(request.disable());
-    source.set_since_us(std::max(NowUs(), own->since_us() + 1));
-    if (request.disable()) source.set_until_us(request.until_us());
-    source.set_author(request.author());
-    source.set_reason(request.reason());
-    AdoptSource(*queue, *own, source);
-    TellMode(*queue);
-    Offer(*queue);
-  }
-  journal_.WhenDurable(AnswerWith(response, std::move(done)));
 }
 
 void Shard::TellPeople(Queue& queue, const policy::v1::StringList& addresses,

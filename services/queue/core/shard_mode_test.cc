@@ -178,6 +178,87 @@ TEST_F(ShardModeTest, IsKeptWhileTheQueueIsEmpty) {
   EXPECT_EQ(Queue("x.example/default").name(), "");
 }
 
+// A name without mail gets a row, so that mail to come finds the mode; it stays until an operator
+// says otherwise, through kills and for as long as there is no mail.
+TEST_F(ShardModeTest, AnOperatorsModeOfAQueueWithoutMail) {
+  Section("virtual-mta/v1").mutable_virtual_mta()->set_name("V1");
+  SetPolicy();
+  v1::SetQueueModeRequest request;
+  request.add_names("New.Example/v1");
+  request.set_backoff(true);
+  request.set_author("olive");
+  std::optional<absl::StatusOr<v1::SetQueueModeResponse>> said;
+  const auto ask = [&] {
+    said.reset();
+    shard_->SetQueueMode(request, [&said](auto response) { said = std::move(response); });
+    Run();
+  };
+  ask();
+  ASSERT_TRUE(said.has_value() && said->ok()) << said->status();
+  EXPECT_EQ((*said)->queues(), 1U);
+  EXPECT_EQ((*said)->changed(0), "new.example/V1") << "as the queue will be named";
+  Run(hours(24 * 30));
+  Kill();
+  Open();
+  SetPolicy();
+  EXPECT_EQ(Queue("new.example/V1").mode(), "backoff");
+  TestWorker& worker = AddWorker("w1", 1, {}, {"V1"});
+  injector().SendVia("V1", "a@new.example");
+  Run();
+  ASSERT_TRUE(worker.ready.contains("new.example"));
+  EXPECT_TRUE(worker.ready.at("new.example").mode().by_operator());
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_QUEUE_BACKOFF).size(), 1U);
+
+  request.set_names(0, "new.example/none");
+  ask();
+  EXPECT_TRUE(absl::IsNotFound(said->status()));
+  request.set_names(0, "new.example");
+  ask();
+  EXPECT_TRUE(absl::IsInvalidArgument(said->status()));
+}
+
+// Elsewhere it was in backoff mode, so this shard is told of "normal" by name: later than what a
+// worker may remember.
+TEST_F(ShardModeTest, AnOperatorsNormalContradictsWhoHasNotHeardOfIt) {
+  TestWorker& worker = Begin();
+  const v1::QueueModeChange early = Backoff(worker);
+  Run(seconds(1));
+  v1::SetQueueModeRequest request;
+  request.add_names("x.example/default");
+  std::optional<v1::SetQueueModeResponse> said;
+  shard_->SetQueueMode(request, [&said](auto response) { said = *response; });
+  Run();
+  EXPECT_EQ(said->queues(), 1U);
+  EXPECT_EQ(said->changed_size(), 0) << "it was normal here";
+  EXPECT_EQ(Events(common::v1::EVENT_KIND_QUEUE_NORMAL).size(), 0U);
+  worker.modes.clear();
+  worker.SendMode(early);
+  Run();
+  EXPECT_EQ(Queue("x.example/default").mode(), "normal");
+  ASSERT_EQ(worker.modes.size(), 1U);
+  EXPECT_FALSE(worker.modes[0].mode().backoff());
+}
+
+// Thousands are no long turn of the shard, and each has its event.
+TEST_F(ShardModeTest, APatternGoesOverManyQueues) {
+  constexpr int kQueues = 1500;
+  for (int i = 0; i < kQueues; ++i) injector().Send({"a@x" + std::to_string(i) + ".example"});
+  injector().Send({"a@other.test"});
+  Run(seconds(1));
+  v1::SetQueueModeRequest request;
+  request.set_pattern("*.example/*");
+  request.set_backoff(true);
+  std::optional<v1::SetQueueModeResponse> said;
+  shard_->SetQueueMode(request, [&said](auto response) { said = *response; });
+  EXPECT_FALSE(said.has_value());
+  Run(seconds(1));
+  ASSERT_TRUE(said.has_value());
+  EXPECT_EQ(said->queues(), uint64_t{kQueues});
+  EXPECT_EQ(said->changed_size(), kQueues);
+  EXPECT_EQ(List("backoff").size(), 1000U) << "a page";
+  EXPECT_EQ(Queue("other.test/default").mode(), "normal");
+}
+
 TEST_F(ShardModeTest, BackoffNotifyAndDisabledSourceIpNotifySendMail) {
   auto& settings = Defaults();
   settings.mutable_backoff_notify()->add_values("ops@ours.example");
