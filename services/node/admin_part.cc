@@ -59,6 +59,10 @@ class LocalShardClient final : public policy::QueueControlClient {
                       Done<queue::v1::SetQueueSourceResponse> done) override {
     Call(&queue::Shard::SetQueueSource, std::move(request), std::move(done));
   }
+  void ConfirmClock(queue::v1::ConfirmClockRequest request,
+                    Done<queue::v1::ConfirmClockResponse> done) override {
+    Call(&queue::Shard::ConfirmClock, std::move(request), std::move(done));
+  }
   void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                        Done<queue::v1::RerouteMessagesResponse> done) override {
     Call(&queue::Shard::RerouteMessages, std::move(request), std::move(done));
@@ -131,6 +135,10 @@ class RemoteShardClient final : public policy::QueueControlClient {
   void SetQueueSource(queue::v1::SetQueueSourceRequest request,
                       Done<queue::v1::SetQueueSourceResponse> done) override {
     Call("SetQueueSource", request, std::move(done));
+  }
+  void ConfirmClock(queue::v1::ConfirmClockRequest request,
+                    Done<queue::v1::ConfirmClockResponse> done) override {
+    Call("ConfirmClock", request, std::move(done));
   }
   void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                        Done<queue::v1::RerouteMessagesResponse> done) override {
@@ -210,6 +218,7 @@ void ServeQueueControl(RpcServer& server, Executor& executor, queue::Shard& shar
   Serve(server, executor, shard, prefix + "ReleaseMessages", &queue::Shard::ReleaseMessages);
   Serve(server, executor, shard, prefix + "SetQueueMode", &queue::Shard::SetQueueMode);
   Serve(server, executor, shard, prefix + "SetQueueSource", &queue::Shard::SetQueueSource);
+  Serve(server, executor, shard, prefix + "ConfirmClock", &queue::Shard::ConfirmClock);
   Serve(server, executor, shard, prefix + "ReadEvents", &queue::Shard::ReadEvents);
 }
 
@@ -225,6 +234,7 @@ void ServeAdmin(RpcServer& server, policy::Admin& admin) {
   Serve(server, executor, admin, prefix + "RetryQueues", &policy::Admin::RetryQueues);
   Serve(server, executor, admin, prefix + "SetQueueMode", &policy::Admin::SetQueueMode);
   Serve(server, executor, admin, prefix + "SetQueueSource", &policy::Admin::SetQueueSource);
+  Serve(server, executor, admin, prefix + "ConfirmClock", &policy::Admin::ConfirmClock);
   Serve(server, executor, admin, prefix + "RerouteMessages", &policy::Admin::RerouteMessages);
   Serve(server, executor, admin, prefix + "ReleaseMessages", &policy::Admin::ReleaseMessages);
   Serve(server, executor, admin, prefix + "ListEvents", &policy::Admin::ListEvents);

@@ -56,6 +56,7 @@ class Commands {
     Config();
     Pauses();
     Owners();
+    Clock();
     Messages();
   }
 
@@ -322,6 +323,18 @@ class Commands {
   void Owners() {
     Command(app_, "owners", "Which worker sends from which source address, and what changes hands",
             [](Context& c) { return ListOwners(c); });
+  }
+
+  void Clock() {
+    CLI::App* clock = app_.add_subcommand("clock", "Wall clocks of the shards");
+    clock->require_subcommand(1);
+    Command(*clock, "show", "Each shard's clock, and whether mail does not expire because of it",
+            [](Context& c) { return ShowClock(c); });
+    CLI::App* confirm = Command(
+        *clock, "confirm",
+        "The clocks are right: mail expires again at once in shards that saw a clock being set",
+        [this](Context& c) { return ConfirmClock(c, args_.change.author); });
+    confirm->add_option("--author", args_.change.author, "who says so (default: you)");
   }
 
   void Filter(CLI::App& c) {

@@ -84,6 +84,14 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     response->set_queues(2);
     return Status::OK;
   }
+  Status ConfirmClock(ServerContext*, const admin::v1::ConfirmClockRequest* request,
+                      admin::v1::ConfirmClockResponse* response) override {
+    auto* shard = response->add_shards();
+    shard->set_shard("shard-0");
+    shard->set_was_frozen_us(request->author() == "olive" ? 7 : 0);
+    for (const auto& name : unreachable) response->add_unreachable(name);
+    return Status::OK;
+  }
   Status Pause(ServerContext*, const admin::v1::PauseRequest* request,
                admin::v1::PauseResponse* response) override {
     pause_request = *request;
@@ -395,6 +403,18 @@ TEST_F(AppTest, ModesAndSourcesOfQueues) {
   admin_.unreachable = {"shard-1"};
   EXPECT_EQ(Run({"queues", "backoff", "a/v1"}), kExitPartly);
   EXPECT_TRUE(Has(out_, "no answer from shard-1: it has not heard of this"));
+}
+
+TEST_F(AppTest, TheClockIsShownAndConfirmed) {
+  EXPECT_EQ(Run({"clock", "show"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "WALL CLOCK"));
+  EXPECT_EQ(Run({"clock", "confirm"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "UTC is right, mail expires again"));
+  EXPECT_EQ(Run({"clock", "confirm", "--author", "max"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "nothing waited for that"));
+  admin_.unreachable = {"shard-1"};
+  EXPECT_EQ(Run({"clock", "confirm"}), kExitPartly);
+  EXPECT_TRUE(Has(out_, "no answer from shard-1"));
 }
 
 TEST_F(AppTest, MessagesListPages) {

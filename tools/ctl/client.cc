@@ -124,6 +124,12 @@ grpc::Status Client::Call(const admin::v1::SetQueueSourceRequest& request,
   return admin_->SetQueueSource(&context.context, request, response);
 }
 
+grpc::Status Client::Call(const admin::v1::ConfirmClockRequest& request,
+                          admin::v1::ConfirmClockResponse* response) {
+  Deadline context(options_);
+  return admin_->ConfirmClock(&context.context, request, response);
+}
+
 grpc::Status Client::Call(const admin::v1::RerouteMessagesRequest& request,
                           admin::v1::RerouteMessagesResponse* response) {
   Deadline context(options_);

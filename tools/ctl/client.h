@@ -39,6 +39,7 @@ class Client {
   grpc::Status Call(const admin::v1::RetryQueuesRequest&, admin::v1::RetryQueuesResponse*);
   grpc::Status Call(const admin::v1::SetQueueModeRequest&, admin::v1::SetQueueModeResponse*);
   grpc::Status Call(const admin::v1::SetQueueSourceRequest&, admin::v1::SetQueueSourceResponse*);
+  grpc::Status Call(const admin::v1::ConfirmClockRequest&, admin::v1::ConfirmClockResponse*);
   grpc::Status Call(const admin::v1::RerouteMessagesRequest&, admin::v1::RerouteMessagesResponse*);
   grpc::Status Call(const admin::v1::ReleaseMessagesRequest&, admin::v1::ReleaseMessagesResponse*);
   grpc::Status Call(const admin::v1::ListEventsRequest&, admin::v1::ListEventsResponse*);

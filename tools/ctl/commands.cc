@@ -492,6 +492,32 @@ int SetQueueSource(Context& context, bool disable, const QueueModeOptions& optio
       (disable ? "without source " : "with source ") + PrintableText(options.source));
 }
 
+int ShowClock(Context& context) {
+  admin::v1::GetStatusResponse response;
+  const grpc::Status status = context.client.Call(admin::v1::GetStatusRequest(), &response);
+  if (!status.ok()) return Failed(context, status, "clock");
+  Print(context, response, RenderClocks(response, context.env.now_us()));
+  return Partly(response);
+}
+
+int ConfirmClock(Context& context, const std::string& author) {
+  admin::v1::ConfirmClockRequest request;
+  request.set_author(Author(context, author));
+  admin::v1::ConfirmClockResponse response;
+  const grpc::Status status = context.client.Call(request, &response);
+  if (!status.ok()) return Failed(context, status, "clock confirm");
+  std::string text;
+  for (const auto& shard : response.shards()) {
+    text += PrintableText(shard.shard() + ": " + FormatTime(shard.wall_unix_us()) + " UTC is right") +
+            (shard.was_frozen_us() > 0 ? ", mail expires again\n" : "; nothing waited for that\n");
+  }
+  for (const std::string& name : response.unreachable()) {
+    text += "no answer from " + PrintableText(name) + ": nothing was confirmed there\n";
+  }
+  Print(context, response, text);
+  return Partly(response);
+}
+
 int ListEvents(Context& context, const std::string& id, uint32_t limit) {
   if (!IdBytes(context, id).has_value()) return kExitUsage;
   admin::v1::ListEventsRequest request;

@@ -80,6 +80,9 @@ int ReleaseMessages(Context& context, const FilterOptions& filter, const ChangeO
 int RetryQueues(Context& context, const std::string& pattern, bool recipients);
 int SetQueueMode(Context& context, bool backoff, const QueueModeOptions& options);
 int SetQueueSource(Context& context, bool disable, const QueueModeOptions& options);
+// Each shard's wall clock beside this machine's, and whether expiry waits for it.
+int ShowClock(Context& context);
+int ConfirmClock(Context& context, const std::string& author);
 int ListEvents(Context& context, const std::string& id, uint32_t limit);
 
 }  // namespace sluice::ctl

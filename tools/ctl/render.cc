@@ -1,5 +1,6 @@
 #include "tools/ctl/render.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <sstream>
 #include <string_view>
@@ -47,6 +48,16 @@ std::string ReplyText(const common::v1::Reply& reply) {
   }
   return text;
 }
+
+// ">4h12m": at least.
+std::string OldestAge(const queue::v1::QueueStatus& queue, int64_t now_us) {
+  const std::string age = Age(queue.oldest_queued_us(), now_us);
+  return queue.oldest_queued_us() != 0 && queue.oldest_at_least() ? ">" + age : age;
+}
+
+constexpr char kOldestNote[] =
+    "OLDEST: how long ago the oldest mail of the queue came in; >: at least so long, as only what "
+    "workers have\nand what is tried next was looked at\n";
 
 std::string QueueState(const queue::v1::QueueStatus& queue) {
   if (queue.paused()) return "paused";
@@ -129,7 +140,7 @@ Table QueueTable(const admin::v1::ListQueuesResponse& queues, int64_t now_us, bo
   for (const auto& queue : queues.queues()) {
     counting = counting || queue.counting();
     table.AddRow({queue.name(), Number(queue.recipients()) + (queue.counting() ? "+" : ""),
-                  Number(queue.leased()), QueueState(queue), Age(queue.oldest_queued_us(), now_us),
+                  Number(queue.leased()), QueueState(queue), OldestAge(queue, now_us),
                   Until(queue.next_time_us(), now_us), ShownReason(queue)});
   }
   return table;
@@ -197,7 +208,8 @@ std::string RenderStatus(const admin::v1::GetStatusResponse& status, int64_t now
     }
     if (shard.expiry_frozen_us() > 0) {
       notes += "the wall clock was set: nothing expires in shard " + PrintableText(shard.shard()) +
-               " for another " + FormatSpan(shard.expiry_frozen_us()) + "\n";
+               " for another " + FormatSpan(shard.expiry_frozen_us()) +
+               "; if it is right: sluicectl clock confirm\n";
     }
     if (!shard.accepting()) {
       notes += PrintableText("shard " + shard.shard() +
@@ -265,6 +277,10 @@ std::string RenderQueues(const admin::v1::ListQueuesResponse& queues, int64_t no
   std::string out = queues.queues().empty() ? "no queue has mail\n"
                                             : QueueTable(queues, now_us, counting).ToString();
   if (counting) out += kCountingNote;
+  if (std::any_of(queues.queues().begin(), queues.queues().end(),
+                  [](const auto& queue) { return queue.oldest_at_least(); })) {
+    out += kOldestNote;
+  }
   if (queues.more()) out += "there are more: raise --limit, or go on with --after\n";
   return out + Unreachable(queues.unreachable());
 }
@@ -288,7 +304,8 @@ std::string RenderQueue(const admin::v1::GetQueueResponse& response, int64_t now
     facts.Add("reason", queue.reason());
     facts.Add("author", queue.author());
     facts.Add("next", Until(queue.next_time_us(), now_us));
-    facts.Add("oldest", Age(queue.oldest_queued_us(), now_us));
+    facts.Add("oldest", OldestAge(queue, now_us) +
+                            (queue.oldest_at_least() ? " (at least: what is tried next)" : ""));
     facts.Add("delivered", Number(queue.delivered()));
     facts.Add("deferred", Number(queue.transient()));
     facts.Add("failed", Number(queue.failed()));
@@ -449,6 +466,35 @@ std::string PrintableLines(const std::string& text) {
 }
 
 }  // namespace
+
+std::string RenderClocks(const admin::v1::GetStatusResponse& status, int64_t now_us) {
+  const auto difference = [](int64_t us) {
+    constexpr int64_t kAlikeUs = 1'000'000;  // an answer takes a while
+    if (us > -kAlikeUs && us < kAlikeUs) return std::string("-");
+    return (us < 0 ? "-" : "+") + FormatSpan(us < 0 ? -us : us);
+  };
+  Table table({{"SHARD"},
+               {"WALL CLOCK (UTC)"},
+               {"FROM HERE", Align::kRight},
+               {"STEP SEEN", Align::kRight},
+               {"NOTHING EXPIRES FOR", Align::kRight}});
+  bool frozen = false;
+  for (const auto& shard : status.shards()) {
+    const bool known = shard.wall_unix_us() != 0;
+    frozen |= shard.expiry_frozen_us() > 0;
+    table.AddRow({shard.shard(), known ? FormatTime(shard.wall_unix_us()) : "-",
+                  known ? difference(shard.wall_unix_us() - now_us) : "-",
+                  shard.clock_step_us() == 0 ? "-" : difference(shard.clock_step_us()),
+                  shard.expiry_frozen_us() == 0 ? "-" : FormatSpan(shard.expiry_frozen_us())});
+  }
+  std::string out = table.ToString();
+  if (frozen) {
+    out +=
+        "a wall clock was set, so mail does not expire until it was quiet for a while; if it is "
+        "right:\nsluicectl clock confirm\n";
+  }
+  return out + Unreachable(status.unreachable());
+}
 
 std::string RenderOwners(const admin::v1::ListOwnersResponse& owners) {
   if (owners.sources().empty()) return "no virtual MTA is configured\n";

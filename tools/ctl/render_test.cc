@@ -25,6 +25,11 @@ TEST(RenderTest, QueuesSayWhyTheyWaitAndUntilWhen) {
   queue->set_reason("no MX answers\x1b[2J");
   queue->set_next_time_us(kNowUs + 5 * kMinuteUs);
   queue->set_oldest_queued_us(kNowUs - 3 * kMinuteUs);
+  EXPECT_FALSE(Has(RenderQueues(queues, kNowUs), "OLDEST: "));
+  queue->set_oldest_at_least(true);
+  EXPECT_TRUE(Has(RenderQueues(queues, kNowUs), "retry  >3m00s"));
+  EXPECT_TRUE(Has(RenderQueues(queues, kNowUs), "OLDEST: how long ago"));
+  queue->set_oldest_at_least(false);
   queues.add_unreachable("shard-1");
   const std::string text = RenderQueues(queues, kNowUs);
   EXPECT_TRUE(

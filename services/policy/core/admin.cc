@@ -81,6 +81,7 @@ void MergeQueue(const queue::v1::QueueStatus& part, queue::v1::QueueStatus* sum)
       (sum->oldest_queued_us() == 0 || part.oldest_queued_us() < sum->oldest_queued_us())) {
     sum->set_oldest_queued_us(part.oldest_queued_us());
   }
+  sum->set_oldest_at_least(sum->oldest_at_least() || part.oldest_at_least());
   if (sum->last_replies().empty()) {
     *sum->mutable_last_replies() = part.last_replies();
     *sum->mutable_last_reply_times_us() = part.last_reply_times_us();
@@ -218,6 +219,29 @@ void Admin::GetQueue(admin::v1::GetQueueRequest request, Done<admin::v1::GetQueu
               }
               done(std::move(response));
             });
+      });
+}
+
+void Admin::ConfirmClock(admin::v1::ConfirmClockRequest request,
+                         Done<admin::v1::ConfirmClockResponse> done) {
+  FanOut<queue::v1::ConfirmClockResponse>(
+      executor_, options_.peer_timeout, peers_.shards(),
+      [&request](QueueControlClient& shard, Done<queue::v1::ConfirmClockResponse> answer) {
+        queue::v1::ConfirmClockRequest confirmed;
+        confirmed.set_author(request.author());
+        shard.ConfirmClock(std::move(confirmed), std::move(answer));
+      },
+      [done = std::move(done)](Answers<queue::v1::ConfirmClockResponse> answers) mutable {
+        admin::v1::ConfirmClockResponse response;
+        for (std::string& name : Unreachable(answers)) response.add_unreachable(std::move(name));
+        for (const auto& answer : answers) {
+          if (!answer.response.ok()) continue;
+          auto* const shard = response.add_shards();
+          shard->set_shard(answer.name);
+          shard->set_was_frozen_us(answer.response->was_frozen_us());
+          shard->set_wall_unix_us(answer.response->wall_unix_us());
+        }
+        done(std::move(response));
       });
 }
 

@@ -52,6 +52,8 @@ class Admin {
                     Done<admin::v1::SetQueueModeResponse> done);
   void SetQueueSource(admin::v1::SetQueueSourceRequest request,
                       Done<admin::v1::SetQueueSourceResponse> done);
+  void ConfirmClock(admin::v1::ConfirmClockRequest request,
+                    Done<admin::v1::ConfirmClockResponse> done);
   void ListEvents(admin::v1::ListEventsRequest request, Done<admin::v1::ListEventsResponse> done);
 
   void Pause(admin::v1::PauseRequest request, Done<admin::v1::PauseResponse> done);

@@ -143,6 +143,14 @@ class FakeShard final : public QueueControlClient {
       return response;
     });
   }
+  void ConfirmClock(queue::v1::ConfirmClockRequest request,
+                    Done<queue::v1::ConfirmClockResponse> done) override {
+    Answer(std::move(done), [&] {
+      queue::v1::ConfirmClockResponse response;
+      response.set_was_frozen_us(request.author() == "olive" ? 7 : 0);
+      return response;
+    });
+  }
   std::set<std::string> backoff;
   std::vector<std::string> named;  // of requests
   std::string source;
@@ -336,6 +344,18 @@ TEST_F(AdminTest, AShardThatDoesNotHearOfAModeIsNamed) {
   EXPECT_EQ(answer->unreachable(0), "s1");
   s0_->mode = FakeShard::Mode::kDown;
   EXPECT_TRUE(absl::IsUnavailable(Call(&Admin::SetQueueMode, request).status()));
+}
+
+TEST_F(AdminTest, TheClockIsConfirmedInEveryShardThatAnswers) {
+  s1_->mode = FakeShard::Mode::kDown;
+  admin::v1::ConfirmClockRequest request;
+  request.set_author("olive");
+  const auto answer = Call(&Admin::ConfirmClock, request);
+  ASSERT_TRUE(answer.ok());
+  ASSERT_EQ(answer->shards_size(), 1);
+  EXPECT_EQ(answer->shards(0).shard(), "s0");
+  EXPECT_EQ(answer->shards(0).was_frozen_us(), 7);
+  EXPECT_EQ(answer->unreachable(0), "s1");
 }
 
 TEST_F(AdminTest, ASourceIsNamedAsItIsKept) {

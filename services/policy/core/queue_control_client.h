@@ -38,6 +38,8 @@ class QueueControlClient {
                             Done<queue::v1::SetQueueModeResponse> done) = 0;
   virtual void SetQueueSource(queue::v1::SetQueueSourceRequest request,
                               Done<queue::v1::SetQueueSourceResponse> done) = 0;
+  virtual void ConfirmClock(queue::v1::ConfirmClockRequest request,
+                            Done<queue::v1::ConfirmClockResponse> done) = 0;
   virtual void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                                Done<queue::v1::RerouteMessagesResponse> done) = 0;
   virtual void ReleaseMessages(queue::v1::ReleaseMessagesRequest request,

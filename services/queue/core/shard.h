@@ -102,6 +102,7 @@ class Shard {
   void ReleaseMessages(v1::ReleaseMessagesRequest request, Done<v1::ReleaseMessagesResponse> done);
   void SetQueueMode(v1::SetQueueModeRequest request, Done<v1::SetQueueModeResponse> done);
   void SetQueueSource(v1::SetQueueSourceRequest request, Done<v1::SetQueueSourceResponse> done);
+  void ConfirmClock(v1::ConfirmClockRequest request, Done<v1::ConfirmClockResponse> done);
   void ReadEvents(v1::ReadEventsRequest request, Done<v1::ReadEventsResponse> done);
 
   Executor& executor() { return executor_; }
@@ -343,11 +344,12 @@ class Shard {
   void WatchWallClock();
   void ReadClock();
   void WriteClock();
-  void NoteStep(int64_t step_us) const;
+  void NoteStep(int64_t step_us);
 
   // ---- control
   struct QueueListing;
   void ListMoreQueues(std::shared_ptr<QueueListing> listing);
+  void FillMoreQueues(std::shared_ptr<QueueListing> listing);
   void RunWalk(std::shared_ptr<Walk> walk);
   bool DeleteRow(Deletion& deletion, const WalkRow& row);
   void DeleteChanging(const std::shared_ptr<Deletion>& deletion);
@@ -357,6 +359,7 @@ class Shard {
   bool VisitMessage(Walk& walk, uint64_t storage_key, std::string_view positions, uint32_t last);
   void VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value);
   void FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes);
+  void FillOldest(const Queue& queue, v1::QueueStatus* status) const;
   void FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown);
   // Writes a row with another key or content, and frees it there once durable.
   void MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey next,
@@ -491,6 +494,7 @@ class Shard {
   MonotonicTime clock_written_{};
   std::string clock_unknown_fields_;  // of its row
   MonotonicTime expiry_frozen_until_{};
+  int64_t clock_step_us_ = 0;  // that froze it
 
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   std::unique_ptr<StreamService<v1::EnqueueRequest, v1::EnqueueResponse>> enqueue_service_;

@@ -1,4 +1,6 @@
 // The wall clock may be set: its steps say nothing about the age of mail.
+#include <algorithm>
+
 #include "services/queue/core/shard.h"
 #include "services/queue/core/unknown_fields.h"
 
@@ -34,7 +36,8 @@ void Shard::ReadClock() {
   expiry_frozen_until_ = now + (IsStep(step_us) ? kQuiet : Duration(row.frozen_us()));
 }
 
-void Shard::NoteStep(int64_t step_us) const {
+void Shard::NoteStep(int64_t step_us) {
+  clock_step_us_ = step_us;
   if (options_.log == nullptr) return;
   options_.log->Warn("clock_step", "the wall clock was set: nothing expires before it is quiet",
                      {{"shard", options_.name},
@@ -51,6 +54,34 @@ void Shard::WriteClock() {
   row.set_frozen_us(std::max<int64_t>(0, (expiry_frozen_until_ - now).count()));
   journal_.batch().Put(Family::kMeta, kClockKey, row.SerializeAsString() + clock_unknown_fields_);
   clock_written_ = now;
+}
+
+void Shard::ConfirmClock(v1::ConfirmClockRequest request, Done<v1::ConfirmClockResponse> done) {
+  // A step that no turn of the watch has seen yet is confirmed, too.
+  WatchWallClock();
+  const MonotonicTime now = executor_.clock().Now();
+  v1::ConfirmClockResponse response;
+  response.set_wall_unix_us(NowUs());
+  response.set_was_frozen_us(std::max<int64_t>(0, (expiry_frozen_until_ - now).count()));
+  if (response.was_frozen_us() > 0) {
+    if (options_.log != nullptr) {
+      options_.log->Info("clock_confirmed", "the wall clock is right: mail expires again",
+                         {{"shard", options_.name},
+                          {"author", request.author()},
+                          {"frozen_seconds", response.was_frozen_us() / 1'000'000}});
+    }
+    expiry_frozen_until_ = now;
+    clock_step_us_ = 0;
+    WriteClock();
+  }
+  journal_.WhenDurable(
+      [response, done = std::move(done)](const absl::Status& status) mutable {
+        if (status.ok()) {
+          done(std::move(response));
+        } else {
+          done(status);
+        }
+      });
 }
 
 // After a step expiry waits until the clock has been quiet for a while, and timers that were set by

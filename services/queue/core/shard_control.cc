@@ -72,6 +72,8 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
   status.set_start_unix_us(started_us_);
   status.set_expiry_frozen_us(
       std::max<int64_t>(0, (expiry_frozen_until_ - executor_.clock().Now()).count()));
+  status.set_wall_unix_us(NowUs());
+  if (status.expiry_frozen_us() > 0) status.set_clock_step_us(clock_step_us_);
   done(std::move(status));
 }
 
@@ -169,6 +171,43 @@ std::string Shard::WhyLater(const Queue& queue, int64_t due_us) const {
   return "deferred: waits for the next attempt";
 }
 
+// By the storage keys of rows, which are times. A row that was never deferred is due when it was
+// queued, so in a backlog the first row is the oldest; what was deferred may lie anywhere.
+void Shard::FillOldest(const Queue& queue, v1::QueueStatus* status) const {
+  constexpr int kMostLanes = 4;
+  constexpr int kRowsPerLane = 16;
+  constexpr int kBusyPerLane = 64;
+  uint64_t oldest = std::numeric_limits<uint64_t>::max();
+  bool at_least = counting_;
+  int lanes = 0;
+  for (const Lane& lane : queue.lanes) {
+    int busy = 0;
+    for (const DeliveryKey& key : lane.busy) {
+      if (busy++ == kBusyPerLane) break;
+      oldest = std::min(oldest, key.storage_key);
+    }
+    at_least |= lane.busy.size() > kBusyPerLane;
+    if (!counting_ && lane.recipients <= lane.busy.size()) continue;
+    if (lanes++ == kMostLanes) {
+      at_least = true;
+      break;
+    }
+    const std::string lower = lane.cursor.Encode();
+    auto rows =
+        store_.Scan(Family::kDeliveries, lower, PrefixEnd(std::string_view(lower).substr(0, 16)));
+    int seen = 0;
+    for (; rows->Valid() && seen < kRowsPerLane; rows->Next(), ++seen) {
+      if (const auto key = DeliveryKey::Decode(rows->key())) {
+        oldest = std::min(oldest, key->storage_key);
+      }
+    }
+    at_least |= rows->Valid();
+  }
+  if (oldest == std::numeric_limits<uint64_t>::max()) return;
+  status->set_oldest_queued_us(static_cast<int64_t>(oldest));
+  status->set_oldest_at_least(at_least);
+}
+
 void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
   status->set_name(queue.name);
   status->set_domain(std::string(queue.domain()));
@@ -194,6 +233,7 @@ void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
     for (const auto& reply : history->replies) *status->add_last_replies() = reply;
     for (int64_t time_us : history->times_us) status->add_last_reply_times_us(time_us);
   }
+  FillOldest(queue, status);
   status->set_shard(options_.name);
   status->set_delivered(queue.delivered);
   status->set_transient(queue.transient);
@@ -222,6 +262,7 @@ struct Shard::QueueListing {
   std::string position;
   std::vector<std::pair<uint64_t, std::string>> best;  // a heap; the worst first
   bool more = false;
+  v1::ListQueuesResponse response;
 
   static bool Before(const std::pair<uint64_t, std::string>& a,
                      const std::pair<uint64_t, std::string>& b) {
@@ -286,12 +327,24 @@ void Shard::ListMoreQueues(std::shared_ptr<QueueListing> listing) {
     return;
   }
   std::sort(listing->best.begin(), listing->best.end(), QueueListing::Before);
-  v1::ListQueuesResponse response;
-  response.set_more(listing->more);
-  for (const auto& [recipients, name] : listing->best) {
-    if (Queue* queue = queues_.Find(name)) FillStatus(*queue, response.add_queues(), false);
+  listing->response.set_more(listing->more);
+  std::reverse(listing->best.begin(), listing->best.end());  // taken from the end
+  FillMoreQueues(std::move(listing));
+}
+
+// Each status reads some rows.
+void Shard::FillMoreQueues(std::shared_ptr<QueueListing> listing) {
+  constexpr int kQueuesPerTurn = 100;
+  for (int i = 0; i < kQueuesPerTurn && !listing->best.empty(); ++i, listing->best.pop_back()) {
+    if (Queue* queue = queues_.Find(listing->best.back().second)) {
+      FillStatus(*queue, listing->response.add_queues(), false);
+    }
   }
-  listing->done(std::move(response));
+  if (listing->best.empty()) {
+    listing->done(std::move(listing->response));
+    return;
+  }
+  PostTask([this, listing = std::move(listing)]() mutable { FillMoreQueues(std::move(listing)); });
 }
 
 void Shard::GetQueue(v1::GetQueueRequest request, Done<v1::GetQueueResponse> done) {

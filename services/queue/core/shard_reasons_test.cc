@@ -149,6 +149,31 @@ TEST_F(ShardReasonsTest, DeferredMailAndItsReplyWhateverItsBytes) {
   EXPECT_TRUE(read.ParseFromString(listed.SerializeAsString()));
 }
 
+// Exact where there is little mail, and never more than it is; at a cost that does not grow.
+TEST_F(ShardReasonsTest, HowOldTheOldestIs) {
+  TestWorker& worker = AddWorker();
+  const int64_t first_us = NowUs();
+  injector().Send({"a@x.example"});
+  Run(seconds(10));
+  injector().Send({"b@x.example"});
+  Run();
+  EXPECT_NEAR(static_cast<double>(Queue().oldest_queued_us()), static_cast<double>(first_us), 1e5);
+  EXPECT_FALSE(Queue().oldest_at_least());
+  worker.Credit(worker.ready.at("x.example").queue_ref(), 1);
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1U);
+  EXPECT_NEAR(static_cast<double>(Queue().oldest_queued_us()), static_cast<double>(first_us), 1e5)
+      << "with the worker";
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  Run();
+  EXPECT_NEAR(static_cast<double>(Queue().oldest_queued_us()), static_cast<double>(first_us), 1e5)
+      << "deferred";
+  for (int i = 0; i < 40; ++i) injector().Send({"c@x.example"});
+  Run();
+  EXPECT_GT(Queue().oldest_queued_us(), first_us + 9'000'000) << "not among those tried next";
+  EXPECT_TRUE(Queue().oldest_at_least());
+}
+
 TEST_F(ShardReasonsTest, TheSenderGaveALaterTime) {
   AddWorker().auto_credit = 1;
   const int64_t when_us = NowUs() + 3'600'000'000;

@@ -161,6 +161,37 @@ TEST_F(ShardTimeTest, AFreezeOfExpirySurvivesAKill) {
   EXPECT_EQ(Status().expiry_frozen_us(), 0);
 }
 
+TEST_F(ShardTimeTest, AnOperatorConfirmsTheClock) {
+  injector().Send({"a@d.example"}, "x", "", "", "");
+  Run(minutes(1));
+  executor_.StepWallClock(hours(24 * 30));
+  Run(minutes(2));
+  EXPECT_EQ(Status().expired_total(), 0u);
+  EXPECT_NEAR(static_cast<double>(Status().clock_step_us()), 24.0 * 30 * 3600 * 1e6, 1e6);
+  v1::ConfirmClockRequest request;
+  request.set_author("olive");
+  std::optional<v1::ConfirmClockResponse> said;
+  const auto confirm = [&] {
+    shard_->ConfirmClock(request, [&said](auto response) { said = *response; });
+    Run();
+  };
+  confirm();
+  EXPECT_GT(said->was_frozen_us(), 0);
+  EXPECT_EQ(Status().expiry_frozen_us(), 0);
+  EXPECT_EQ(Status().clock_step_us(), 0);
+  Run(minutes(1));
+  EXPECT_EQ(Status().expired_total(), 1u);
+  // Durable; and a step that comes later is another one.
+  Kill();
+  Open();
+  EXPECT_EQ(Status().expiry_frozen_us(), 0);
+  confirm();
+  EXPECT_EQ(said->was_frozen_us(), 0) << "nothing waits for it";
+  executor_.StepWallClock(hours(2));
+  Run(minutes(2));
+  EXPECT_GT(Status().expiry_frozen_us(), 0);
+}
+
 TEST_F(ShardTimeTest, AStepWhileTheShardWasDownExpiresNothingAtOnce) {
   injector().Send({"a@d.example"}, "x", "", "", "");
   Run(minutes(1));
