@@ -150,6 +150,7 @@ std::shared_ptr<const config::PolicyView> Daemon::FirstView() {
   config::PolicyWatcherOptions options;
   options.hello.set_service(service);
   options.hello.set_instance(options_.instance);
+  options.hello.set_keeps_owners(service == "queue");
   options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
   config::PolicyWatcher watcher(thread.loop(), client, std::move(options),
                                 [first](std::shared_ptr<const config::PolicyView> view) {
@@ -258,6 +259,7 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
     config::PolicyWatcherOptions options;
     options.hello.set_service(service);
     options.hello.set_instance(options_.instance);
+    options.hello.set_keeps_owners(std::string_view(service) == "queue");
     options.log = options_.log;
     if (policy_ == nullptr) options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
     if (service == "delivery") options.report_every = kReportEvery;

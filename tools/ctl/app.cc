@@ -32,7 +32,8 @@ struct Arguments {
   ChangeOptions change;
   PauseOptions pause;
   QueueModeOptions mode;
-  std::string top_interval = "2s", inject_retry, queue_name, message_id, retry_pattern = "*/*";
+  std::string top_interval = "2s", inject_retry, inject_delay, inject_within, queue_name,
+              message_id, retry_pattern = "*/*";
   ConfigOptions config;
   bool on_server = false, live = false, running = false;
   uint64_t list_limit = 100;
@@ -135,6 +136,10 @@ class Commands {
     c->add_option("--vmta", o.vmta, "virtual MTA or pool");
     c->add_option("--job", o.job, "job id");
     c->add_option("--envid", o.envid, "envelope id");
+    c->add_option("--tenant", o.tenant, "whose mail it is, for records and events");
+    c->add_option("--delay", args_.inject_delay, "nothing leaves before that time from now");
+    c->add_option("--deliver-within", args_.inject_within,
+                  "what is not delivered within that time from now bounces, such as 2h");
     c->add_option("--priority", o.priority, "1 to 100; 0: not given")->check(CLI::Range(0, 100));
     c->add_option("--metadata", o.metadata, "key=value, repeatable")
         ->expected(1)
@@ -203,9 +208,8 @@ class Commands {
     backoff->add_option("--for", o.span, "normal again by itself after this time, such as 2h");
     common(*Command(queues, "normal", "End backoff mode of queues, whoever began it",
                     [this](Context& c) { return SetQueueMode(c, false, args_.mode); }));
-    CLI::App* disable =
-        Command(queues, "disable-source", "Do without a source address for queues",
-                [this](Context& c) { return SetQueueSource(c, true, args_.mode); });
+    CLI::App* disable = Command(queues, "disable-source", "Do without a source address for queues",
+                                [this](Context& c) { return SetQueueSource(c, true, args_.mode); });
     common(*disable);
     disable->add_option("--for", o.span, "used again by itself after this time, such as 2h");
     CLI::App* enable =
@@ -433,7 +437,9 @@ int Run(const std::vector<std::string>& arguments, Environment& env) {
     return code == 0 ? kExitOk : kExitUsage;
   }
   if (!Span("--interval", args.top_interval, args.top.interval_us, env) ||
-      !Span("--retry", args.inject_retry, args.inject.retry_us, env)) {
+      !Span("--retry", args.inject_retry, args.inject.retry_us, env) ||
+      !Span("--delay", args.inject_delay, args.inject.delay_us, env) ||
+      !Span("--deliver-within", args.inject_within, args.inject.deliver_within_us, env)) {
     return kExitUsage;
   }
   std::string error;

@@ -508,8 +508,9 @@ int ConfirmClock(Context& context, const std::string& author) {
   if (!status.ok()) return Failed(context, status, "clock confirm");
   std::string text;
   for (const auto& shard : response.shards()) {
-    text += PrintableText(shard.shard() + ": " + FormatTime(shard.wall_unix_us()) + " UTC is right") +
-            (shard.was_frozen_us() > 0 ? ", mail expires again\n" : "; nothing waited for that\n");
+    text +=
+        PrintableText(shard.shard() + ": " + FormatTime(shard.wall_unix_us()) + " UTC is right") +
+        (shard.was_frozen_us() > 0 ? ", mail expires again\n" : "; nothing waited for that\n");
   }
   for (const std::string& name : response.unreachable()) {
     text += "no answer from " + PrintableText(name) + ": nothing was confirmed there\n";

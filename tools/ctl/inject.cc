@@ -56,6 +56,10 @@ std::optional<InjectRequest> CommonPart(const InjectOptions& options, Environmen
   request.set_envid(options.envid);
   request.set_priority(options.priority);
   request.set_traceparent(options.traceparent);
+  request.set_tenant(options.tenant);
+  const int64_t now_us = env.now_us();
+  if (options.delay_us > 0) request.set_not_before_us(now_us + options.delay_us);
+  if (options.deliver_within_us > 0) request.set_deliver_by_us(now_us + options.deliver_within_us);
   if (options.ret == "full") request.set_dsn_return(common::v1::DSN_RETURN_FULL);
   if (options.ret == "hdrs") request.set_dsn_return(common::v1::DSN_RETURN_HEADERS);
   for (const std::string& pair : options.metadata) {

@@ -21,6 +21,9 @@ struct InjectOptions {
   std::vector<std::string> notify;    // never, or any of success, failure, delay
   std::string ret;                    // full, hdrs
   uint32_t priority = 0;
+  std::string tenant;
+  // From when it is sent; 0: not given.
+  int64_t delay_us = 0, deliver_within_us = 0;
   bool unary = false;              // one call a message in place of a stream
   uint64_t window = 256;           // messages on the stream without an answer
   int64_t retry_us = 0;            // repeat what was refused for now, this long

@@ -519,6 +519,13 @@ std::string RenderOwners(const admin::v1::ListOwnersResponse& owners) {
   }
   std::string out = table.ToString();
   for (const auto& witness : owners.witnesses()) {
+    if (witness.old_release()) {
+      out += PrintableText(
+                 "shard " + witness.shard() +
+                 " is of a release that cannot stand in for the policy service: upgrade it") +
+             "\n";
+      continue;
+    }
     if (witness.epoch() == owners.epoch()) continue;
     out += PrintableText("shard " + witness.shard() + " keeps to table " + Number(witness.epoch()) +
                          ", not yet to " + Number(owners.epoch())) +

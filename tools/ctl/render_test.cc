@@ -211,6 +211,8 @@ TEST(Render, Owners) {
       "both         192.0.2.3  -       nobody's             -  no worker that is connected has "
       "this address\n"
       "shard s0 keeps to table 6, not yet to 7\n");
+  owners.mutable_witnesses(0)->set_old_release(true);
+  EXPECT_TRUE(Has(RenderOwners(owners), "shard s0 is of a release that cannot stand in"));
 }
 
 TEST(Render, WhatNeedsAttentionIsWorthALine) {
@@ -223,7 +225,8 @@ TEST(Render, WhatNeedsAttentionIsWorthALine) {
                   "2 recipients are held in shard s0: sluicectl messages list --held\n"));
   status.mutable_shards(0)->set_expiry_frozen_us(90'000'000);
   EXPECT_TRUE(Has(RenderStatus(status, kNowUs),
-                  "the wall clock was set: nothing expires in shard s0 for another 1m30s\n"));
+                  "the wall clock was set: nothing expires in shard s0 for another 1m30s; if "
+                  "it is right: sluicectl clock confirm\n"));
 }
 
 }  // namespace

@@ -80,8 +80,7 @@ TEST(WorkerMode, AReplyPutsTheQueueIntoBackoffAndTheShardHearsWhyWithTheResult) 
   EXPECT_TRUE(mode.backoff());
   EXPECT_TRUE(mode.notify());
   EXPECT_EQ(mode.author(), "w1");
-  EXPECT_EQ(mode.reason(),
-            "421 Too many connections (matches /^421/ of backoff-trigger-pattern)");
+  EXPECT_EQ(mode.reason(), "421 Too many connections (matches /^421/ of backoff-trigger-pattern)");
   EXPECT_EQ(mode.until_us() - mode.since_us(), 90'000'000);
   EXPECT_EQ(said.results_size(), 1) << "in one frame";
 }

@@ -289,6 +289,7 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
   // Nobody answers to a report of the null sender's.
   if (message.verp() && message.mail_from().empty()) message.clear_verp();
   if (control.window.begin_us != 0) message.set_not_before_us(control.window.begin_us);
+  if (control.window.end_us != 0) message.set_deliver_by_us(control.window.end_us);
   if (!profile.settings->bcc().empty()) AddBlindCopies(profile.settings->bcc(), new_message);
   if (!profile.settings->source_group().empty()) {
     message.set_source_group(profile.settings->source_group());
@@ -317,6 +318,12 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
     if (settings == nullptr || domain != last_domain || choice.lines != nullptr || own) {
       last_domain = domain;
       settings = profile.policy->ForQueue(domain, route.vmta, route.pool);
+    }
+    // The time that a queue gives mail begins when it may leave.
+    if (control.window.begin_us != 0 && delivery.expires_us() == 0 &&
+        settings->bounce_after_us() > 0) {
+      delivery.set_expires_us(std::max(control.window.begin_us, message.time_queued_us()) +
+                              static_cast<int64_t>(settings->bounce_after_us()));
     }
     if (own) last_domain.clear();  // the next one's route may be another
     if (!route.pool.empty()) {

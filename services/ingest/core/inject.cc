@@ -143,6 +143,8 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     if (!request_.virtual_mta().empty()) control.virtual_mta = request_.virtual_mta();
     if (!request_.job_id().empty()) control.job_id = request_.job_id();
     if (!request_.envid().empty()) control.envid = request_.envid();
+    if (request_.not_before_us() != 0) control.window.begin_us = request_.not_before_us();
+    if (request_.deliver_by_us() != 0) control.window.end_us = request_.deliver_by_us();
     RouteChoice choice;
     if (auto refusal = ChooseRoute(*profile, control, message.mail_from(), "", choice)) {
       return StatusFor(*refusal);
@@ -156,6 +158,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     message.set_dsn_return(request_.dsn_return());
     message.set_priority(request_.priority());
     message.set_traceparent(request_.traceparent());
+    message.set_tenant(request_.tenant());
     message.set_idempotency_key(request_.idempotency_key());
     message.mutable_metadata()->swap(*request_.mutable_metadata());
     message.set_body_size(content_.size());
@@ -193,12 +196,20 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
          {std::pair<const char*, const std::string*>{"virtual_mta", &request_.virtual_mta()},
           {"job_id", &request_.job_id()},
           {"envid", &request_.envid()},
-          {"traceparent", &request_.traceparent()}}) {
+          {"traceparent", &request_.traceparent()},
+          {"tenant", &request_.tenant()}}) {
       if (value->size() > kMaxControlValueBytes) {
         return Invalid(std::string(field) + ": longer than " +
                        std::to_string(kMaxControlValueBytes) + " bytes");
       }
     }
+    const int64_t begin_us = request_.not_before_us();
+    const int64_t end_us = request_.deliver_by_us();
+    if (begin_us < 0 || end_us < 0) return Invalid("not_before_us, deliver_by_us: before 1970");
+    if (end_us != 0 && end_us <= ToUnixMicros(ingest_.wall_now())) {
+      return Invalid("deliver_by_us: has passed");
+    }
+    if (end_us != 0 && end_us <= begin_us) return Invalid("deliver_by_us: not after not_before_us");
     size_t metadata_bytes = 0;
     for (const auto& [key, value] : request_.metadata())
       metadata_bytes += key.size() + value.size();

@@ -79,6 +79,7 @@ TEST_F(InjectTest, MessageReachesTheShard) {
   request.set_envid("e");
   request.set_priority(70);
   request.set_traceparent("00-1-2-03");
+  request.set_tenant("acme");
   (*request.mutable_metadata())["k"] = "v";
   request.mutable_recipients(0)->set_notify(1);
   const auto result = Inject(request);
@@ -97,6 +98,7 @@ TEST_F(InjectTest, MessageReachesTheShard) {
   EXPECT_EQ(message.message().envid(), "e");
   EXPECT_EQ(message.message().header_from(), "f@b.test");
   EXPECT_EQ(message.message().metadata().at("k"), "v");
+  EXPECT_EQ(message.message().tenant(), "acme");
   EXPECT_EQ(message.deliveries(0).delivery().vmta(), "v1");
   EXPECT_EQ(message.deliveries(0).delivery().job_id(), "j");
   EXPECT_EQ(message.deliveries(0).delivery().notify(), 1u);
@@ -134,9 +136,36 @@ TEST_F(InjectTest, InvalidRequestsSayWhatAndWhere) {
       "There is no virtual MTA \"other\"");
   EXPECT_EQ(Refusal(with([](auto& r) { r.set_priority(101); }), StatusCode::kInvalidArgument),
             "priority: above 100");
+  EXPECT_EQ(Refusal(with([](auto& r) { r.set_deliver_by_us(1); }), StatusCode::kInvalidArgument),
+            "deliver_by_us: has passed");
+  const int64_t later_us = ToUnixMicros(executor_.clock().WallNow()) + 3'600'000'000;
+  EXPECT_EQ(Refusal(with([&](auto& r) {
+                      r.set_not_before_us(later_us);
+                      r.set_deliver_by_us(later_us);
+                    }),
+                    StatusCode::kInvalidArgument),
+            "deliver_by_us: not after not_before_us");
   EXPECT_TRUE(shard().taken.empty());
-  EXPECT_EQ(ingest_->counters().messages_refused, 9u);
+  EXPECT_EQ(ingest_->counters().messages_refused, 11u);
   EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
+// When it may leave and until when; a queue's own time for mail begins when it may leave.
+TEST_F(InjectTest, NotBeforeAndDeliverBy) {
+  policy_->bounce_after_us = 60'000'000;
+  Start();
+  const int64_t begin_us = ToUnixMicros(executor_.clock().WallNow()) + 3'600'000'000;
+  v1::InjectRequest request = Request();
+  request.set_not_before_us(begin_us);
+  ASSERT_TRUE(Inject(request).ok());
+  EXPECT_EQ(shard().taken[0].message.message().not_before_us(), begin_us);
+  EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().expires_us(), begin_us + 60'000'000);
+  request.set_deliver_by_us(begin_us + 5);
+  ASSERT_TRUE(Inject(request).ok());
+  EXPECT_EQ(shard().taken[1].message.message().deliver_by_us(), begin_us + 5);
+  EXPECT_EQ(shard().taken[1].message.deliveries(0).delivery().expires_us(), begin_us + 5);
+  ASSERT_TRUE(Inject(Request()).ok());
+  EXPECT_EQ(shard().taken[2].message.deliveries(0).delivery().expires_us(), 0) << "the queue's";
 }
 
 TEST_F(InjectTest, StatusOfEachOutcome) {

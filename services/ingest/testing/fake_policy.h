@@ -40,6 +40,7 @@ class FakePolicy final : public config::PolicyView {
   std::vector<const policy::v1::SourceGroupSection*> groups;
   std::vector<policy::v1::SmtpUserSection> users;
   policy::v1::AuthFileSection auth_file;
+  int64_t bounce_after_us = 0;
   std::string queue_to_domain;  // the domain that has a queue-to
   std::string queue_to;
 
@@ -49,6 +50,7 @@ class FakePolicy final : public config::PolicyView {
                                                             std::string_view,
                                                             std::string_view) const override {
     auto settings = std::make_shared<policy::v1::QueueSettings>();
+    settings->set_bounce_after_us(bounce_after_us);
     if (domain == queue_to_domain) settings->set_queue_to(queue_to);
     return settings;
   }

@@ -94,6 +94,7 @@ void Admin::ListOwners(admin::v1::ListOwnersRequest, Done<admin::v1::ListOwnersR
     auto* const witness = response.add_witnesses();
     witness->set_shard(shard);
     witness->set_epoch(owners.WitnessEpoch(shard));
+    witness->set_old_release(owners.WitnessIsOld(shard));
   }
   done(std::move(response));
 }

@@ -15,7 +15,9 @@ namespace {
 
 constexpr int kMostNamesShown = 1'000;
 
-bool HasWildcards(const std::string& pattern) { return pattern.find_first_of("*?") != pattern.npos; }
+bool HasWildcards(const std::string& pattern) {
+  return pattern.find_first_of("*?") != pattern.npos;
+}
 
 template <class Request, class Response, class Total>
 class ModeChange : public std::enable_shared_from_this<ModeChange<Request, Response, Total>> {
@@ -73,11 +75,10 @@ class ModeChange : public std::enable_shared_from_this<ModeChange<Request, Respo
     }
     if (found == 0) {
       if (total_.unreachable().empty()) return done_(std::move(none));
-      return done_(absl::UnavailableError(absl::StrCat("no answer from ", total_.unreachable(0),
-                                                       total_.unreachable_size() > 1
-                                                           ? " and others"
-                                                           : "",
-                                                       ", and nothing was changed elsewhere")));
+      return done_(
+          absl::UnavailableError(absl::StrCat("no answer from ", total_.unreachable(0),
+                                              total_.unreachable_size() > 1 ? " and others" : "",
+                                              ", and nothing was changed elsewhere")));
     }
     if (cut_) {
       total_.add_notes(
@@ -143,9 +144,8 @@ template <class Request, class Response, class Total>
 void Run(Executor& executor, Duration timeout, AdminPeers::Shards shards,
          void (QueueControlClient::*method)(Request, Done<Response>), Request request, bool makes,
          Done<Total> done) {
-  std::make_shared<ModeChange<Request, Response, Total>>(executor, timeout, std::move(shards),
-                                                         method, std::move(request), makes,
-                                                         std::move(done))
+  std::make_shared<ModeChange<Request, Response, Total>>(
+      executor, timeout, std::move(shards), method, std::move(request), makes, std::move(done))
       ->Begin();
 }
 

@@ -12,12 +12,17 @@ constexpr size_t kMostKept = 1'000;  // of a shard: the oldest ones say what the
 }  // namespace
 
 void LeaseWitnesses::OnReport(const std::string& shard, uint64_t epoch, MonotonicTime now) {
+  old_since_.erase(shard);
   std::deque<Kept>& kept = shards_[shard];
   // It lost its disk: what it promised is worth nothing.
   if (!kept.empty() && epoch < kept.back().epoch) kept.clear();
   if (!kept.empty() && epoch == kept.back().epoch) return;
   kept.push_back({epoch, now});
   if (kept.size() > kMostKept) kept.pop_front();
+}
+
+void LeaseWitnesses::OnOldRelease(const std::string& shard, MonotonicTime now) {
+  if (!shards_.contains(shard)) old_since_.emplace(shard, now);
 }
 
 uint64_t LeaseWitnesses::EpochOf(const std::string& shard) const {
@@ -30,6 +35,10 @@ bool LeaseWitnesses::Fenced(const std::vector<std::string>& witnesses, uint64_t 
   if (witnesses.empty()) return true;
   size_t enough = 0;
   for (const std::string& shard : witnesses) {
+    if (const auto old = old_since_.find(shard); old != old_since_.end()) {
+      enough += old->second <= since;
+      continue;
+    }
     const auto found = shards_.find(shard);
     if (found == shards_.end()) continue;
     enough += std::any_of(found->second.begin(), found->second.end(), [&](const Kept& kept) {

@@ -34,6 +34,25 @@ TEST(LeaseWitnesses, HalfOfTheShardsMustKeepToTheLaterTableForSoLong) {
   EXPECT_TRUE(witnesses.Fenced({"a"}, 5, At(10)));
 }
 
+// It vouches for nothing, so it is no reason to wait; unless it is not known what its disk has.
+TEST(LeaseWitnesses, AShardOfTheReleaseBefore) {
+  LeaseWitnesses witnesses;
+  witnesses.OnOldRelease("a", At(10));
+  EXPECT_TRUE(witnesses.IsOld("a"));
+  EXPECT_FALSE(witnesses.Fenced({"a"}, 5, At(9)));
+  EXPECT_TRUE(witnesses.Fenced({"a"}, 5, At(10)));
+  witnesses.OnOldRelease("a", At(50));
+  EXPECT_TRUE(witnesses.Fenced({"a"}, 5, At(10))) << "still the same";
+  witnesses.OnGone("a");
+  EXPECT_FALSE(witnesses.Fenced({"a"}, 5, At(100))) << "what comes there next is not known";
+  witnesses.OnOldRelease("a", At(110));
+  witnesses.OnReport("a", 4, At(120));  // upgraded
+  EXPECT_FALSE(witnesses.IsOld("a"));
+  EXPECT_FALSE(witnesses.Fenced({"a"}, 5, At(200)));
+  witnesses.OnOldRelease("a", At(210));  // and back: it may come again with what it has kept
+  EXPECT_FALSE(witnesses.Fenced({"a"}, 5, At(1000)));
+}
+
 TEST(LeaseWitnesses, AShardThatLostItsDiskPromisesNothing) {
   LeaseWitnesses witnesses;
   witnesses.OnReport("a", 5, At(10));

@@ -44,6 +44,10 @@ Policy::Policy(Executor& executor, PolicyOptions options, config::FileSource& fi
   });
   watchers_.set_on_shard_report(
       [this](const v1::ServiceReport& report) { owners_.OnShardReport(report); });
+  watchers_.set_on_shard_hello([this](const std::string& shard, bool keeps_owners) {
+    owners_.OnShardHello(shard, keeps_owners);
+  });
+  watchers_.set_on_shard_gone([this](const std::string& shard) { owners_.OnShardGone(shard); });
   watchers_.set_on_worker_gone([this](const std::string& worker) { owners_.OnGone(worker); });
   watchers_.set_on_newer([this](uint64_t version) {
     if (version >= kMaxVersion) return;

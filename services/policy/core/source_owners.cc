@@ -132,6 +132,17 @@ void SourceOwners::OnShardReport(const v1::ServiceReport& report) {
   StepLater();
 }
 
+void SourceOwners::OnShardHello(const std::string& shard, bool keeps_owners) {
+  if (keeps_owners) {
+    witnesses_.OnGone(shard);
+  } else {
+    witnesses_.OnOldRelease(shard, executor_.clock().Now());
+  }
+  StepLater();
+}
+
+void SourceOwners::OnShardGone(const std::string& shard) { witnesses_.OnGone(shard); }
+
 // Somebody knows a later table than ours: our data are lost, or an old copy. What was given then is
 // not known, so all stops until every lease of then is over.
 void SourceOwners::Settle(uint64_t least_epoch) {

@@ -68,6 +68,9 @@ class SourceOwners {
   void OnGone(const std::string& worker);
   // A shard's report.
   void OnShardReport(const v1::ServiceReport& report);
+  // A shard of that name connected, and went. Before its first report.
+  void OnShardHello(const std::string& shard, bool keeps_owners);
+  void OnShardGone(const std::string& shard);
 
   const v1::OwnersTable& table() const { return table_; }
 
@@ -85,6 +88,7 @@ class SourceOwners {
   };
   std::vector<Shown> List() const;
   uint64_t WitnessEpoch(const std::string& shard) const { return witnesses_.EpochOf(shard); }
+  bool WitnessIsOld(const std::string& shard) const { return witnesses_.IsOld(shard); }
 
  private:
   struct Worker {

@@ -251,6 +251,24 @@ TEST_F(SourceOwnersTest, WhereShardsVouchASilentWorkersShareWaitsForThem) {
   EXPECT_EQ(OwnerOf(queue), "w2") << "both are needed, so one that keeps to it is enough";
 }
 
+// Shards of the release before know of no table, and cannot have stood in for us.
+TEST_F(SourceOwnersTest, ShardsOfAnOldReleaseAreNotWaitedFor) {
+  witnesses_ = {"s1", "s0"};
+  Start({});
+  Shared();
+  const std::string queue = QueueOf("w1");
+  owners_->OnShardHello("s0", false);
+  owners_->OnShardHello("s1", true);
+  owners_->OnGone("w1");
+  for (int i = 0; i < 13; ++i) {
+    executor_.Advance(seconds(5));
+    Report("w2", {"192.0.2.2"}, disk_.epoch());
+    ASSERT_NE(OwnerOf(queue), "w2") << "its lease by us is not over";
+  }
+  executor_.Advance(seconds(10));
+  EXPECT_EQ(OwnerOf(queue), "w2");
+}
+
 TEST_F(SourceOwnersTest, AWorkerThatLetsGoIsNotWaitedForThoughShardsAreAway) {
   witnesses_ = {"s0"};
   Start({});

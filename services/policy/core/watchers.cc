@@ -79,6 +79,9 @@ class Watchers::Session final : public ServerStream::Handler {
     if (hello.have_version() > watchers_.current_.version() && watchers_.on_newer_ != nullptr) {
       watchers_.on_newer_(hello.have_version());
     }
+    if (hello.service() == "queue" && watchers_.on_shard_hello_ != nullptr) {
+      watchers_.on_shard_hello_(hello.instance(), hello.keeps_owners());
+    }
     // on_newer_ may have published a version, which this session has then been sent.
     if (sent_version_ != watchers_.current_.version()) SendFrom(BaseOf(hello));
     SendOwners();
@@ -179,6 +182,9 @@ void Watchers::Forget(Session* session) {
     states_[gone->key()].connected = false;
     if (gone->key().first == "delivery" && on_worker_gone_ != nullptr) {
       on_worker_gone_(gone->key().second);
+    }
+    if (gone->key().first == "queue" && on_shard_gone_ != nullptr) {
+      on_shard_gone_(gone->key().second);
     }
   }
   size_t gone_count = 0;

@@ -54,6 +54,12 @@ class Watchers final : public StreamService<v1::WatchPolicyRequest, v1::WatchPol
     on_shard_report_ = std::move(on_report);
   }
   // Called when a delivery worker's last stream has ended.
+  // A queue service says hello: whether it keeps to OwnersTable; and none of that instance is left.
+  using OnShardHello = absl::AnyInvocable<void(const std::string& instance, bool keeps_owners)>;
+  void set_on_shard_hello(OnShardHello on_hello) { on_shard_hello_ = std::move(on_hello); }
+  void set_on_shard_gone(absl::AnyInvocable<void(const std::string& instance)> on_gone) {
+    on_shard_gone_ = std::move(on_gone);
+  }
   void set_on_worker_gone(absl::AnyInvocable<void(const std::string& instance)> on_gone) {
     on_worker_gone_ = std::move(on_gone);
   }
@@ -86,6 +92,8 @@ class Watchers final : public StreamService<v1::WatchPolicyRequest, v1::WatchPol
   const v1::PolicySnapshot& current_;
   absl::AnyInvocable<void(uint64_t)> on_newer_;
   OnReport on_report_;
+  OnShardHello on_shard_hello_;
+  absl::AnyInvocable<void(const std::string&)> on_shard_gone_;
   absl::AnyInvocable<void(const v1::ServiceReport&)> on_shard_report_;
   absl::AnyInvocable<void(const std::string&)> on_worker_gone_;
   // What was in force before, newest first: a service that was away for a while gets a difference.

@@ -74,14 +74,13 @@ void Shard::ConfirmClock(v1::ConfirmClockRequest request, Done<v1::ConfirmClockR
     clock_step_us_ = 0;
     WriteClock();
   }
-  journal_.WhenDurable(
-      [response, done = std::move(done)](const absl::Status& status) mutable {
-        if (status.ok()) {
-          done(std::move(response));
-        } else {
-          done(status);
-        }
-      });
+  journal_.WhenDurable([response, done = std::move(done)](const absl::Status& status) mutable {
+    if (status.ok()) {
+      done(std::move(response));
+    } else {
+      done(status);
+    }
+  });
 }
 
 // After a step expiry waits until the clock has been quiet for a while, and timers that were set by

@@ -89,8 +89,7 @@ void Shard::AdoptMode(Queue& queue, const v1::QueueModeState& mode) {
   const bool by_time =
       own.backoff() && !mode.backoff() && own.until_us() != 0 && mode.since_us() >= own.until_us();
   const bool tell = mode.notify() || (by_time && own.notify());
-  const bool is_news =
-      flips || (mode.backoff() && mode.by_operator() && !SameWords(own, mode));
+  const bool is_news = flips || (mode.backoff() && mode.by_operator() && !SameWords(own, mode));
   own = mode;
   TouchRow(queue);
   if (!is_news) return;
