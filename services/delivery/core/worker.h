@@ -276,6 +276,7 @@ class Worker {
   // Whether this worker has a source for the queue that is not disabled; else the first time when
   // one is enabled by itself, 0 where that is never.
   bool AnySourceEnabled(const Queue& queue, int64_t* until_us) const;
+  void CloseDisabled(Queue& queue);
   void DisableSource(Queue& queue, const std::string& ip, const std::string& reason,
                      int64_t after_us);
 

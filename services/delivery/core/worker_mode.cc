@@ -77,6 +77,7 @@ void Worker::LearnMode(
   knows_less |= known < queue.disabled.size();
   if (knows_less) TellMode(queue, &ref, nullptr);
   if (!learned) return;
+  CloseDisabled(queue);
   ApplyMode(queue, was);
   TellMode(queue, nullptr, &ref);
 }

@@ -441,6 +441,24 @@ TEST(WorkerMode, AnOperatorsWordHoldsOnEveryShard) {
   EXPECT_TRUE(said.modes(0).mode().backoff() && said.modes(0).mode().by_operator());
 }
 
+// A warm connection from it is closed in good order, and no more mail goes by it.
+TEST(WorkerMode, ASourceThatAnOperatorDisablesIsLeftAtOnce) {
+  Config config;
+  World world(config.snapshot);
+  auto& remote = world.Connected(5);
+  world.Take();
+  queue::v1::DispatchResponse word;
+  auto* change = word.add_modes();
+  change->set_queue_ref(1);
+  auto* source = change->add_sources();
+  source->set_ip("127.0.0.5");
+  source->set_disabled(true);
+  source->set_since_us(ToUnixMicros(world.executor.clock().WallNow()));
+  world.shard().Say(word);
+  world.executor.RunPosted();
+  EXPECT_TRUE(remote.quit);
+}
+
 TEST(WorkerMode, BounceQueueAndDeferQueueAreTheQueuesFate) {
   for (const bool bounce : {true, false}) {
     Config config;

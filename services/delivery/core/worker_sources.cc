@@ -69,9 +69,14 @@ void Worker::DisableSource(Queue& queue, const std::string& ip, const std::strin
     return;
   }
   TellMode(queue, nullptr, nullptr);
+  CloseDisabled(queue);
+}
+
+// In good order: what is under way ends.
+void Worker::CloseDisabled(Queue& queue) {
   std::vector<Conn*> connecting;
   for (const auto& conn : queue.conns) {
-    if (conn->source->ip != ip || conn->quitting || conn.get() == judged_) continue;
+    if (!IsDisabled(queue, conn->source->ip) || conn->quitting || conn.get() == judged_) continue;
     if (conn->ready) {
       Quit(*conn);
     } else {
