@@ -40,7 +40,8 @@ std::vector<Directive> LocalDirectives() {
        .grammar = Grammar::kText,
        .help =
            "Program of type pipe, with its arguments and the variables of file-destination; the "
-           "message is its standard input, its exit status one of sysexits."},
+           "message is its standard input, its exit status one of sysexits. There is no shell, and "
+           "one that is named runs no variable."},
       {.name = "http-delivery-url",
        .scopes = kDomain,
        .target = kQueue,

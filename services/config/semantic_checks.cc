@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/config/command_line.h"
 #include "services/config/policy_view.h"
 #include "services/config/registry.h"
 #include "services/config/value.h"
@@ -102,6 +103,11 @@ class Checker {
     std::map<std::pair<std::string, std::string>, const ConfigLine*> by_selector;
     for (const ConfigLine& line : compiled_.lines) {
       if (line.directive->name == "dkim-key") KeyFile(line, line.value);
+      if (line.directive->name == "command" && RunsVariables(SplitCommand(line.value))) {
+        Warn(line.where,
+             "this would run what senders write, so all of it waits; give the variable as an "
+             "argument behind the program text: sh -c \"… $1\" x ${local}");
+      }
       if (line.directive->name != "domain-key") continue;
       const auto key = ParseDomainKey(line.value);
       if (!key) continue;

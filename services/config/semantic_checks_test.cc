@@ -50,6 +50,16 @@ TEST(SemanticChecksTest, SourceAddresses) {
   EXPECT_EQ(Warnings(""), "");
 }
 
+TEST(SemanticChecksTest, CommandsThatWouldRunAnAddress) {
+  const auto warnings = [](const std::string& command) {
+    return Warnings("<domain d.test>\ntype pipe\ncommand " + command + "\n</domain>\n");
+  };
+  EXPECT_EQ(warnings("/usr/bin/procmail -d ${local}"), "");
+  EXPECT_EQ(warnings(R"("/bin/sh -c \"cat > /x/$1\" x ${local}")"), "");
+  EXPECT_NE(warnings(R"("/bin/sh -c \"cat > /x/${local}\"")").find("3: this would run"),
+            std::string::npos);
+}
+
 TEST(SemanticChecksTest, DkimKeys) {
   EXPECT_EQ(Warnings("domain-key s,a.test,/k/good\ndomain-key s,b.test,good\n"
                      "domain-key v,*,{vault}:/x:y\n"),

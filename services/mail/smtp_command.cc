@@ -190,7 +190,7 @@ std::optional<ServerReply> SetMailParameter(const Parameters& p,
   }
   if (extensions.dsn && p.Is("ENVID")) {
     std::optional<std::string> envid = DecodeXtext(p.value);
-    if (!envid || p.value.empty() || p.value.size() > kMaxEnvidBytes) {
+    if (!envid || HoldsControl(*envid) || p.value.empty() || p.value.size() > kMaxEnvidBytes) {
       return Syntax("ENVID wants xtext of at most 100 characters");
     }
     out.envid = *std::move(envid);
@@ -198,7 +198,8 @@ std::optional<ServerReply> SetMailParameter(const Parameters& p,
   }
   if (extensions.auth && p.Is("AUTH")) {
     std::optional<std::string> auth = DecodeXtext(p.value);
-    if (!auth || auth->empty()) return Syntax("AUTH wants an address as xtext");
+    if (!auth || auth->empty() || HoldsControl(*auth))
+      return Syntax("AUTH wants an address as xtext");
     out.auth = *auth == "<>" ? "" : *std::move(auth);
     return std::nullopt;
   }
@@ -278,7 +279,8 @@ std::optional<ServerReply> SetRcptParameter(const Parameters& p,
     if (semicolon != std::string_view::npos && semicolon > 0 && p.value.size() <= kMaxOrcptBytes) {
       address = DecodeXtext(p.value.substr(semicolon + 1));
     }
-    if (!address || address->empty()) return Syntax("ORCPT wants type;address with xtext");
+    if (!address || address->empty() || HoldsControl(*address))
+      return Syntax("ORCPT wants type;address with xtext");
     out.orcpt.assign(p.value.substr(0, semicolon + 1));
     out.orcpt += *address;
     return std::nullopt;
@@ -379,9 +381,7 @@ std::optional<ServerReply> ParseXclientCommand(std::string_view argument, Xclien
     any = true;
     const Parameters& p = parameters;
     std::optional<std::string> value = DecodeXtext(p.value);
-    if (!p.has_value || !value || value->size() > kMaxDomainBytes ||
-        std::any_of(value->begin(), value->end(),
-                    [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; })) {
+    if (!p.has_value || !value || value->size() > kMaxDomainBytes || HoldsControl(*value)) {
       return Syntax("XCLIENT wants name=value with xtext");
     }
     if (EqualsIgnoreCase(*value, "[UNAVAILABLE]") || EqualsIgnoreCase(*value, "[TEMPUNAVAIL]")) {

@@ -13,9 +13,11 @@ void SmtpServerSession::OnBdatCommand(std::string_view argument) {
     Fatal(501, {5, 5, 4}, "Write BDAT size [LAST]; the next command cannot be found");
     return;
   }
-  if (bdat->size != 0 && stage_ >= Stage::kRcpt) idle_commands_ = 0;
-  data_begin_ = activity_;
-  data_bytes_ = 0;
+  if (bdat->size != 0 && stage_ >= Stage::kRcpt) idle_commands_ = idle_at_mail_;
+  if (stage_ != Stage::kChunks) {
+    data_begin_ = activity_;
+    data_bytes_ = 0;
+  }
   chunk_.emplace(Chunk{bdat->size, bdat->size, bdat->last, std::nullopt});
   if (merge_ != nullptr) {
     chunk_->refusal = ServerReply{503, {5, 5, 1}, "XPRT brings the text of a mail merge"};
@@ -40,6 +42,7 @@ void SmtpServerSession::OnBdatCommand(std::string_view argument) {
 void SmtpServerSession::BeginChunk() {
   stage_ = Stage::kChunks;
   body_paused_ = false;
+  data_begin_ = activity_;
   const auto framing = mail_.body == BodyParam::kBinaryMime ? DataReader::Framing::kBinary
                                                             : DataReader::Framing::kCounted;
   reader_.emplace(DataReader::Limits{options_->max_message_bytes, options_->max_header_bytes},

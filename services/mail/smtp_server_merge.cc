@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "services/mail/smtp_server_session.h"
+#include "services/mail/xtext.h"
 
 namespace sluice::mail {
 
@@ -44,6 +45,7 @@ void SmtpServerSession::OnMergeCommand(const CommandLine& command) {
         return;
       }
       if (const auto refusal = ParseMergeDefinitions(argument, merge_->definitions)) {
+        if (HoldsControl(argument)) handler_.OnRefusal(ClientRefusal::kHeaderInjection);
         Error(refusal->code, refusal->enhanced, refusal->text);
         return;
       }
@@ -122,8 +124,6 @@ void SmtpServerSession::OnPartCommand(std::string_view argument) {
   }
   Reply(354, {}, "Go on with part " + std::to_string(part->number));
   stage_ = Stage::kData;
-  data_begin_ = activity_;
-  data_bytes_ = 0;
   reader_.emplace(
       DataReader::Limits{limit == 0 ? 0 : limit - merge_->totals.size, options_->max_header_bytes});
 }

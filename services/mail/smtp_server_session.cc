@@ -46,18 +46,21 @@ std::optional<MonotonicTime> SmtpServerSession::deadline() const {
   }
   if (held_ != nullptr) return held_->until;
   if (question_ != Question::kNone || body_stopped()) return std::nullopt;
-  const bool body = stage_ == Stage::kData || chunk_.has_value();
-  return body ? DataDeadline() : activity_ + options_->command_timeout;
+  if (stage_ == Stage::kData || chunk_.has_value()) {
+    return std::min(activity_ + options_->data_timeout, MessageDeadline());
+  }
+  const MonotonicTime idle = activity_ + options_->command_timeout;
+  // Between its chunks a message's time goes on.
+  return stage_ == Stage::kChunks ? std::min(idle, MessageDeadline()) : idle;
 }
 
-MonotonicTime SmtpServerSession::DataDeadline() const {
-  const MonotonicTime idle =
-      std::min(activity_ + options_->data_timeout, data_begin_ + kMessageTimeMax);
-  if (options_->min_data_bytes_per_second == 0) return idle;
+MonotonicTime SmtpServerSession::MessageDeadline() const {
+  const MonotonicTime last = data_begin_ + kMessageTimeMax;
+  if (options_->min_data_bytes_per_second == 0) return last;
   // A cap, so that no rate and no size leave the clock's range.
   const uint64_t earned_s =
       std::min<uint64_t>(data_bytes_ / options_->min_data_bytes_per_second, 1'000'000'000);
-  return std::min(idle, data_begin_ + kDataRateGrace + std::chrono::seconds(earned_s));
+  return std::min(last, data_begin_ + kDataRateGrace + std::chrono::seconds(earned_s));
 }
 
 void SmtpServerSession::OnBytes(MonotonicTime now, std::string_view bytes) {

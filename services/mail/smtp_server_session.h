@@ -18,8 +18,9 @@ namespace sluice::mail {
 
 // What a message may take before its rate counts.
 inline constexpr Duration kDataRateGrace = std::chrono::seconds(30);
-// What a message may take in all, at whatever rate, and a client to read everything that it was
-// told: who sends or takes a byte now and then holds a session no longer than this.
+// What a message may take in all, at whatever rate and in however many chunks, and a client to read
+// everything that it was told: who sends or takes a byte now and then holds a session no longer
+// than this.
 inline constexpr Duration kMessageTimeMax = std::chrono::hours(12);
 inline constexpr Duration kUnreadTimeMax = std::chrono::hours(1);
 
@@ -33,7 +34,8 @@ struct SmtpServerOptions {
   uint32_t max_errors = 20;                 // commands refused for what they are, since the last
                                             // accepted message: 421 beyond
   uint32_t max_rejections = 1000;     // MAIL and RCPT refused by the handler in a row: 421 beyond
-  uint32_t max_idle_commands = 1000;  // commands without a message among them: 421 beyond
+  uint32_t max_idle_commands = 1000;  // commands without a message among them, the recipients and
+                                      // chunks of a transaction apart: 421 beyond
   uint32_t max_line_bytes = 4096;     // a command with CRLF
   Duration command_timeout = std::chrono::minutes(10);
   Duration data_timeout = std::chrono::minutes(10);  // without a byte of the message
@@ -53,6 +55,13 @@ enum class ClientFault : uint8_t {
   kForeignProtocol,  // HTTP and the like
   kTooManyErrors,    // of syntax, refusals, commands without a message
   kTooSlow,          // silent, below the least rate of data, or not reading
+};
+// What the session refuses by itself, and goes on.
+enum class ClientRefusal : uint8_t {
+  kTooManyRecipients,  // above max_recipients
+  kDeclaredTooLarge,   // by SIZE
+  kHeaderInjection,    // a control character in a value of a mail merge
+  kXclient,            // from a client that may not speak for others
 };
 enum class SmtpTrace : uint8_t { kCommand, kReply };
 
@@ -112,11 +121,13 @@ class SmtpServerHandler {
   virtual ServerReply OnXclient(const XclientCommand& /*xclient*/) {
     return {550, {5, 7, 0}, "Not for you"};
   }
-  // The message was not wanted for what it is (bare LF and the like); OnReset follows. For
-  // counting.
+  // The message was not wanted for what it is (bare LF and the like; kNone: too many hops); OnReset
+  // follows. For counting.
   virtual void OnDataRefused(DataError) {}
   // The session ends, for this. For counting.
   virtual void OnFault(ClientFault) {}
+  // A command was refused for this. For counting.
+  virtual void OnRefusal(ClientRefusal) {}
   // The client asked for TLS. Of what it sent behind the command `discarded` bytes were read, and
   // dropped: an attack where there are any (RFC 3207, CVE-2011-0411).
   virtual void OnStartTls(size_t discarded) { static_cast<void>(discarded); }
@@ -253,7 +264,8 @@ class SmtpServerSession {
     Fatal(code, enhanced, text);
   }
   void ResetTransaction();
-  MonotonicTime DataDeadline() const;
+  // Until when all of the text that has begun has to be there.
+  MonotonicTime MessageDeadline() const;
 
   SmtpServerHandler& handler_;
   const SmtpServerOptions* options_;
@@ -270,6 +282,7 @@ class SmtpServerSession {
   uint32_t errors_ = 0;
   uint32_t rejections_ = 0;
   uint32_t idle_commands_ = 0;
+  uint32_t idle_at_mail_ = 0;  // idle_commands_ as the transaction began
   MonotonicTime activity_;
   MonotonicTime all_read_;     // when nothing waited for the client last
   MonotonicTime data_begin_;   // of the message's text, later by what we made it wait

@@ -5,6 +5,7 @@
 //   C+ the same without CR LF
 //   S: a line that the server must send
 //   H: what the handler must see
+//   T: the handshake that STARTTLS asked for is done
 //   O: option value        before everything else
 #include "services/mail/smtp_server_session.h"
 
@@ -29,6 +30,7 @@ struct Transcript {
   std::string mechanisms;
   bool xclient = false;
   bool merge = false;
+  std::vector<size_t> handshakes;  // places in `client`
   std::string client;
   std::string server;
   std::string handler;
@@ -87,6 +89,10 @@ void SetOption(const std::string& name, const std::string& value, SmtpServerOpti
     options.extensions.mt_priority = true;
   } else if (name == "qualify_with") {
     options.extensions.qualify_with = value;
+  } else if (name == "require_tls") {
+    options.extensions.require_tls = true;
+  } else if (name == "starttls") {
+    options.offer_starttls = true;
   } else if (name == "smtp_utf8") {
     options.extensions.smtp_utf8 = true;
   } else {
@@ -109,6 +115,8 @@ Transcript ReadTranscript(const std::string& path) {
       t.client += Unescape(rest);
     } else if (kind == "S:") {
       t.server += rest + "\r\n";
+    } else if (kind == "T:") {
+      t.handshakes.push_back(t.client.size());
     } else if (kind == "H:") {
       t.handler += rest + "\n";
     } else if (kind == "O:") {
@@ -116,6 +124,7 @@ Transcript ReadTranscript(const std::string& path) {
       const std::string value = blank == std::string::npos ? "" : rest.substr(blank + 1);
       if (rest.starts_with("auth ")) {
         t.mechanisms = value;
+        t.options.extensions.auth = true;
       } else if (rest == "xclient") {
         t.xclient = true;
       } else if (rest == "merge") {
@@ -150,6 +159,8 @@ class ScriptedHandler : public SmtpServerHandler {
     if (mail.mt_priority) log_ << " priority=" << *mail.mt_priority;
     if (mail.merge) log_ << " merge";
     if (mail.verp) log_ << " verp";
+    if (mail.require_tls) log_ << " requiretls";
+    if (mail.auth) log_ << " auth=<" << *mail.auth << ">";
     log_ << "\n";
     if (mail.from.starts_with("later")) return Give({451, {4, 3, 2}, "No queue takes mail"});
     if (mail.from.starts_with("refuse")) return Give({550, {5, 7, 1}, "Not from you"});
@@ -245,6 +256,12 @@ class ScriptedHandler : public SmtpServerHandler {
     return {220, {}, ""};
   }
 
+  void OnStartTls(size_t) override { log_ << "starttls\n"; }
+  void OnRefusal(ClientRefusal refusal) override {
+    static constexpr const char* kNames[] = {"recipients", "size", "injection", "xclient"};
+    log_ << "refusal " << kNames[static_cast<size_t>(refusal)] << "\n";
+  }
+
   std::string log() const { return log_.str(); }
   std::optional<ServerReply> TakeHeld() { return std::exchange(held_, std::nullopt); }
 
@@ -297,14 +314,28 @@ Outcome Run(const Transcript& t, const std::vector<std::string_view>& chunks,
       }
     }
   };
+  if (t.options.offer_starttls) session.set_tls_available();
   session.Start(now);
   drain();
+  size_t at = 0;
+  auto handshake = t.handshakes.begin();
   for (std::string_view chunk : chunks) {
-    now += Duration(1);
-    if (session.closing()) break;
-    EXPECT_TRUE(session.wants_read());
-    session.OnBytes(now, chunk);
-    drain();
+    // What is encrypted never comes with what is not.
+    while (!chunk.empty() && !session.closing()) {
+      if (handshake != t.handshakes.end() && *handshake == at) {
+        ++handshake;
+        EXPECT_TRUE(session.tls_handshake());
+        if (session.tls_handshake()) session.OnTlsReady(now);
+      }
+      const size_t until = handshake == t.handshakes.end() ? t.client.size() : *handshake;
+      const std::string_view piece = chunk.substr(0, until - at);
+      chunk.remove_prefix(piece.size());
+      at += piece.size();
+      now += Duration(1);
+      EXPECT_TRUE(session.wants_read());
+      session.OnBytes(now, piece);
+      drain();
+    }
   }
   if (!session.closing()) {
     session.OnEof(now);

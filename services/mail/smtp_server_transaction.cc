@@ -32,6 +32,7 @@ void SmtpServerSession::OnMailCommand(std::string_view argument, bool merge) {
     return;
   }
   if (options_->max_message_bytes != 0 && mail_.size > options_->max_message_bytes) {
+    handler_.OnRefusal(ClientRefusal::kDeclaredTooLarge);
     Reply(552, {5, 3, 4},
           "The message is larger than " + std::to_string(options_->max_message_bytes) + " bytes");
     return;
@@ -52,10 +53,11 @@ void SmtpServerSession::OnRcptCommand(std::string_view argument) {
     return;
   }
   if (options_->max_recipients != 0 && recipients_ >= options_->max_recipients) {
+    handler_.OnRefusal(ClientRefusal::kTooManyRecipients);
     Reply(452, {4, 5, 3}, "Too many recipients, send the rest in another transaction");
     return;
   }
-  idle_commands_ = 0;
+  idle_commands_ = idle_at_mail_;
   rcpt_.merge = nullptr;
   if (merge_ != nullptr) {
     AskMergeRcpt();
@@ -146,6 +148,7 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
     case Question::kMail:
       if (accepted) {
         stage_ = Stage::kMail;
+        idle_at_mail_ = idle_commands_;
         recipients_ = 0;
         if (mail_.merge) merge_ = std::make_unique<Merge>();
       } else if (reply.code < 500 && reply.code != 421) {

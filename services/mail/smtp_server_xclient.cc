@@ -5,6 +5,7 @@ namespace sluice::mail {
 
 void SmtpServerSession::OnXclientCommand(std::string_view argument) {
   if (!handler_.OffersXclient()) {
+    handler_.OnRefusal(ClientRefusal::kXclient);
     Error(550, {5, 7, 0}, "XCLIENT is not for this client");
     return;
   }

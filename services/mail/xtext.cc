@@ -1,5 +1,7 @@
 #include "services/mail/xtext.h"
 
+#include <algorithm>
+
 namespace sluice::mail {
 namespace {
 
@@ -10,6 +12,11 @@ int HexValue(char c) {
 }
 
 }  // namespace
+
+bool HoldsControl(std::string_view text) {
+  return std::any_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; });
+}
 
 std::string EncodeXtext(std::string_view bytes) {
   static constexpr char kHex[] = "0123456789ABCDEF";

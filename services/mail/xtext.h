@@ -13,4 +13,7 @@ std::string EncodeXtext(std::string_view bytes);
 // Nothing where `text` is not xtext. "+" needs two capital hex digits.
 std::optional<std::string> DecodeXtext(std::string_view text);
 
+// Whether a byte of `text`, once decoded, could end a line, or is no text for other reasons.
+bool HoldsControl(std::string_view text);
+
 }  // namespace sluice::mail

@@ -62,26 +62,4 @@ std::string Expand(std::string_view text, const queue::v1::Lease& lease, int del
   return out;
 }
 
-std::vector<std::string> SplitCommand(std::string_view command) {
-  std::vector<std::string> words;
-  bool in_word = false;
-  bool quoted = false;
-  for (size_t i = 0; i < command.size(); ++i) {
-    char c = command[i];
-    if (!quoted && (c == ' ' || c == '\t')) {
-      in_word = false;
-      continue;
-    }
-    if (!in_word) words.emplace_back();
-    in_word = true;
-    if (c == '"') {
-      quoted = !quoted;
-      continue;
-    }
-    if (c == '\\' && i + 1 < command.size()) c = command[++i];
-    words.back() += c;
-  }
-  return words;
-}
-
 }  // namespace sluice::delivery

@@ -3,7 +3,6 @@
 
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "sluice/queue/v1/queue_service.pb.h"
 
@@ -16,8 +15,5 @@ bool NamesRecipient(std::string_view text);
 // recipients choose cannot leave the folder: no slash, no dot in front, never empty.
 std::string Expand(std::string_view text, const queue::v1::Lease& lease, int delivery,
                    bool for_path);
-
-// A command line in words: blanks separate, double quotes and backslashes group. There is no shell.
-std::vector<std::string> SplitCommand(std::string_view command);
 
 }  // namespace sluice::delivery

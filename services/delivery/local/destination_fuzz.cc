@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "services/base/check.h"
+#include "services/config/command_line.h"
 #include "services/delivery/local/destination.h"
 #include "services/delivery/local/http_post.h"
 
@@ -20,7 +21,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string path = "/in/" + sluice::delivery::Expand("${local}", lease, 0, true) + "/x";
   SLUICE_CHECK(path.find("/../") == std::string::npos && path.find("//") == std::string::npos);
   SLUICE_CHECK(path.find('\0') == std::string::npos);
-  sluice::delivery::SplitCommand(pattern);
+  sluice::config::RunsVariables(sluice::config::SplitCommand(pattern));
   if (const auto url = sluice::delivery::ParseHttpUrl(pattern)) {
     SLUICE_CHECK(!url->host.empty() && url->path.starts_with('/'));
     SLUICE_CHECK(url->authority.find_first_of("\r\n ") == std::string::npos);

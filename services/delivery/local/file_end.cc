@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -91,9 +92,10 @@ LocalVerdict NewFile(const std::string& temporary, const std::string& folder,
   return Delivered("delivered to " + path);
 }
 
+// `kept`: how much of the path is the operator's, where no folder is made.
 LocalVerdict NewPlainFile(const LocalJob& job, const Copy& copy, const std::string& folder,
-                          bool pickup) {
-  if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return Failed(folder, errno);
+                          size_t kept, bool pickup) {
+  if (const int error = MakeFolders(folder, kept); error != 0) return Failed(folder, error);
   const std::string name = NameOf(job, copy) + ".eml";
   return NewFile(folder + "/." + name + ".tmp", folder, name, [&](FileWriter& file) {
     if (pickup) WritePickupLines(job, copy, file);
@@ -101,10 +103,12 @@ LocalVerdict NewPlainFile(const LocalJob& job, const Copy& copy, const std::stri
   });
 }
 
-LocalVerdict ToMaildir(const LocalJob& job, const Copy& copy, const std::string& folder) {
-  for (const char* part : {"", "/tmp", "/new", "/cur"}) {
+LocalVerdict ToMaildir(const LocalJob& job, const Copy& copy, const std::string& folder,
+                       size_t kept) {
+  if (const int error = MakeFolders(folder, kept); error != 0) return Failed(folder, error);
+  for (const char* part : {"/tmp", "/new", "/cur"}) {
     const std::string path = folder + part;
-    if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) return Failed(path, errno);
+    if (const int error = MakeFolders(path, folder.size()); error != 0) return Failed(path, error);
   }
   const std::string name = std::to_string(job.lease->message().time_queued_us() / 1'000'000) + "." +
                            NameOf(job, copy) + "." + job.host_name;
@@ -128,7 +132,12 @@ bool Lock(const LocalJob& job, int fd) {
   return true;
 }
 
-LocalVerdict ToMbox(const LocalJob& job, const Copy& copy, const std::string& path) {
+LocalVerdict ToMbox(const LocalJob& job, const Copy& copy, const std::string& path, size_t kept) {
+  const size_t name = path.rfind('/');
+  if (name != path.npos && name > kept) {
+    const std::string folder = path.substr(0, name);
+    if (const int error = MakeFolders(folder, kept); error != 0) return Failed(folder, error);
+  }
   const int fd =
       open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
   if (fd < 0) return Failed(path, errno);
@@ -170,11 +179,17 @@ LocalVerdict ToMbox(const LocalJob& job, const Copy& copy, const std::string& pa
 }
 
 LocalVerdict DeliverCopy(const LocalJob& job, const Copy& copy) {
-  const std::string path = Expand(job.settings->file_destination(), *job.lease, copy.begin, true);
+  const std::string& destination = job.settings->file_destination();
+  const std::string path = Expand(destination, *job.lease, copy.begin, true);
+  // Folders that a recipient's name asks for are made, and the last one; a folder that the operator
+  // has named and that is missing may be one whose disk is not there.
+  const size_t literal = std::min(destination.find("${"), destination.size());
+  const size_t slash = destination.substr(0, literal).rfind('/');
+  const size_t kept = slash == destination.npos ? 0 : slash;
   const std::string& format = job.settings->file_format();
-  if (format == "maildir") return ToMaildir(job, copy, path);
-  if (format == "append-mbox") return ToMbox(job, copy, path);
-  return NewPlainFile(job, copy, path, format == "newfile-pickup");
+  if (format == "maildir") return ToMaildir(job, copy, path, kept);
+  if (format == "append-mbox") return ToMbox(job, copy, path, kept);
+  return NewPlainFile(job, copy, path, kept, format == "newfile-pickup");
 }
 
 }  // namespace

@@ -99,6 +99,29 @@ TEST_F(FileEndTest, WhatIsNoPlainFileIsLeftAlone) {
   EXPECT_EQ(RunLocalJob(Job())[0].outcome, RECIPIENT_OUTCOME_TRANSIENT);
 }
 
+TEST_F(FileEndTest, FoldersOfRecipientsAreMadeAndNoOthers) {
+  AddRcpt("anna@b.test");
+  AddRcpt("bert@c.test");
+  for (const char* const format : {"newfile-plain", "maildir", "append-mbox"}) {
+    settings_->set_file_format(format);
+    const std::string folder = folder_ + "/" + format;
+    settings_->set_file_destination(folder + "/${domain}/of-${local}");
+    // Its disk may not be there.
+    EXPECT_EQ(RunLocalJob(Job())[0].outcome, RECIPIENT_OUTCOME_TRANSIENT) << format;
+    std::filesystem::create_directory(folder);
+    for (const auto& verdict : RunLocalJob(Job())) {
+      EXPECT_EQ(verdict.outcome, RECIPIENT_OUTCOME_DELIVERED) << format << verdict.reply.text();
+    }
+    EXPECT_TRUE(std::filesystem::exists(folder + "/b.test/of-anna")) << format;
+    EXPECT_TRUE(std::filesystem::exists(folder + "/c.test/of-bert")) << format;
+  }
+  settings_->set_file_format("newfile-plain");
+  settings_->set_file_destination(folder_ + "/here/${local}");
+  std::filesystem::create_directory(folder_ + "/here");
+  EXPECT_EQ(RunLocalJob(Job())[1].outcome, RECIPIENT_OUTCOME_DELIVERED);
+  EXPECT_EQ(FilesIn(folder_ + "/here/bert").size(), 1u);
+}
+
 TEST_F(FileEndTest, ALockedMailboxIsGivenUpWhenNobodyWaits) {
   const std::string path = folder_ + "/mbox";
   settings_->set_file_destination(path);

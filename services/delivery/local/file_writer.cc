@@ -1,6 +1,7 @@
 #include "services/delivery/local/file_writer.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <system_error>
@@ -79,6 +80,23 @@ int SyncFolder(const std::string& folder) {
   const int error = fsync(fd) == 0 ? 0 : errno;
   close(fd);
   return error;
+}
+
+int MakeFolders(const std::string& path, size_t kept) {
+  size_t end = kept;
+  do {
+    end = path.find('/', end + 1);
+    std::string folder = path.substr(0, end);
+    if (mkdir(folder.c_str(), 0700) == 0) {
+      while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+      const size_t slash = folder.rfind('/');
+      const std::string parent = slash == folder.npos ? "." : folder.substr(0, slash + 1);
+      if (const int error = SyncFolder(parent); error != 0) return error;
+    } else if (errno != EEXIST) {
+      return errno;
+    }
+  } while (end != path.npos);
+  return 0;
 }
 
 std::string ErrorText(int error) { return std::generic_category().message(error); }

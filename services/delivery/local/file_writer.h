@@ -39,6 +39,10 @@ class FileWriter {
 // Syncs a folder, so that a name in it lasts. 0, or an errno.
 int SyncFolder(const std::string& folder);
 
+// Makes the folders of `path` beyond its first `kept` bytes, which end before a slash or are none,
+// where they are missing, so that they last. 0, or an errno.
+int MakeFolders(const std::string& path, size_t kept);
+
 // "No space left on device"
 std::string ErrorText(int error);
 

@@ -93,15 +93,20 @@ class LocalConnections::End final : public Connection {
                  target_.ehlo_name,
                  owner_.executor_.clock().WallNow(),
                  cancelled_};
-    owner_.pool_.Run([this, alive = alive_, owner = &owner_, owner_alive = owner_.alive_,
-                      size = size_, executor = &owner_.executor_, job = std::move(job)]() mutable {
-      std::vector<LocalVerdict> verdicts = RunLocalJob(job);
-      job = LocalJob();
-      executor->Post([this, alive, owner, owner_alive, size, verdicts = std::move(verdicts)] {
-        if (*owner_alive) owner->GiveRoom(size);
-        if (*alive) Done(verdicts);
-      });
-    });
+    // What the job waits for, where it hangs.
+    const policy::v1::QueueSettings& settings = *target_.settings;
+    const std::string end = absl::StrCat(settings.type(), "\n", settings.file_destination(), "\n",
+                                         settings.command(), "\n", settings.http_delivery_url());
+    owner_.pool_.Run(
+        end, [this, alive = alive_, owner = &owner_, owner_alive = owner_.alive_, size = size_,
+              executor = &owner_.executor_, job = std::move(job)]() mutable {
+          std::vector<LocalVerdict> verdicts = RunLocalJob(job);
+          job = LocalJob();
+          executor->Post([this, alive, owner, owner_alive, size, verdicts = std::move(verdicts)] {
+            if (*owner_alive) owner->GiveRoom(size);
+            if (*alive) Done(verdicts);
+          });
+        });
   }
 
   void Done(const std::vector<LocalVerdict>& verdicts) {
@@ -156,7 +161,10 @@ class LocalConnections::End final : public Connection {
 
 LocalConnections::LocalConnections(Executor& executor, ConnectionFactory& remote,
                                    const LocalOptions& options)
-    : executor_(executor), remote_(remote), options_(options), pool_(options.threads) {}
+    : executor_(executor),
+      remote_(remote),
+      options_(options),
+      pool_(options.threads, options.threads_of_an_end) {}
 
 LocalConnections::~LocalConnections() { *alive_ = false; }
 

@@ -12,7 +12,9 @@
 namespace sluice::delivery {
 
 struct LocalOptions {
-  size_t threads = 4;
+  // At most, all ends together, and those that have the same file, program or URL.
+  size_t threads = 16;
+  size_t threads_of_an_end = 4;
   // Text of messages in work and waiting; one that is larger goes alone.
   uint64_t max_body_bytes = 256 * 1024 * 1024;
 };

@@ -101,7 +101,7 @@ class LocalConnectionsTest : public testing::LocalFixture {
   Nowhere nowhere_;
   Handler handler_{loop_};
   std::unique_ptr<LocalConnections> connections_ =
-      std::make_unique<LocalConnections>(loop_, nowhere_, LocalOptions{2, 10});
+      std::make_unique<LocalConnections>(loop_, nowhere_, LocalOptions{2, 2, 10});
 };
 
 TEST_F(LocalConnectionsTest, GroupsAreAnsweredInOrderAndQuitEndsIt) {

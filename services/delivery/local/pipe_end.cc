@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <chrono>
 
+#include "services/config/command_line.h"
 #include "services/delivery/local/destination.h"
 #include "services/delivery/local/file_writer.h"
 #include "services/delivery/local/local_job.h"
@@ -229,10 +230,17 @@ LocalVerdict DeliverCopy(const LocalJob& job, const std::vector<std::string>& co
 
 std::vector<LocalVerdict> DeliverToPipe(const LocalJob& job) {
   const int count = job.lease->deliveries_size();
-  const std::vector<std::string> command = SplitCommand(job.settings->command());
+  const std::vector<std::string> command = config::SplitCommand(job.settings->command());
   if (command.empty() || command[0].empty()) {
     return std::vector<LocalVerdict>(static_cast<size_t>(count),
                                      Transient("4.3.5", "there is no command"));
+  }
+  if (config::RunsVariables(command)) {
+    return std::vector<LocalVerdict>(
+        static_cast<size_t>(count),
+        Transient("4.3.5",
+                  "the command would run what the sender wrote; give the variable as an "
+                  "argument behind the program text"));
   }
   if (!NamesRecipient(job.settings->command())) {
     return std::vector<LocalVerdict>(static_cast<size_t>(count), DeliverCopy(job, command, 0));

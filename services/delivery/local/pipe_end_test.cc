@@ -1,4 +1,5 @@
 // Proves what a program is given, and what its end means.
+#include "services/config/command_line.h"
 #include "services/delivery/local/destination.h"
 #include "services/delivery/local/local_fixture.h"
 
@@ -37,6 +38,20 @@ TEST_F(PipeEndTest, EachRecipientHasItsOwnRunWhereTheCommandNamesIt) {
   EXPECT_EQ(verdicts[1].reply.enhanced(), "5.1.3");
 }
 
+TEST_F(PipeEndTest, NoShellRunsWhatASenderWrote) {
+  AddRcpt("`touch${IFS}" + folder_ + "/pwned`@b.test");
+  for (const char* const command :
+       {"/bin/sh -c \"echo ${local}\"", "/bin/bash -ec \"exit 0; # ${from}\"", "sh -c ${rcpt}",
+        "/usr/bin/env python3 -c \"print('${domain}')\"", "perl -e \"print '${local}'\""}) {
+    const LocalVerdict verdict = Run(command);
+    EXPECT_EQ(verdict.outcome, RECIPIENT_OUTCOME_TRANSIENT) << command;
+    EXPECT_EQ(verdict.reply.enhanced(), "4.3.5") << command;
+  }
+  EXPECT_EQ(Run("/bin/sh -c \"printf '%s' \\\"$1\\\"; : ${id}\" x ${rcpt}").reply.text(),
+            lease_->deliveries(0).rcpt());
+  EXPECT_TRUE(FilesIn(folder_).empty());
+}
+
 TEST_F(PipeEndTest, ExitStatusesAreThoseOfSysexits) {
   AddRcpt("a@b.test");
   EXPECT_EQ(Run("/bin/true").outcome, RECIPIENT_OUTCOME_DELIVERED);
@@ -65,7 +80,7 @@ TEST_F(PipeEndTest, AProgramThatReadsNothingOrNeverEndsIsNoTrouble) {
 }
 
 TEST(Destination, WordsAndVariables) {
-  EXPECT_EQ(SplitCommand(R"( a  "b c"d \" "" )"),
+  EXPECT_EQ(config::SplitCommand(R"( a  "b c"d \" "" )"),
             (std::vector<std::string>{"a", "b cd", "\"", ""}));
   queue::v1::Lease lease;
   lease.add_deliveries()->set_rcpt("x@y.test");

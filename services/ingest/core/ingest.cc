@@ -93,6 +93,18 @@ std::shared_ptr<const ClientProfile> Ingest::ProfileFor(
       .first->second;
 }
 
+std::shared_ptr<const ClientProfile> Ingest::ProfileForUser(std::string_view client_ip,
+                                                            std::string_view listener,
+                                                            const std::string& user) {
+  std::vector<std::string> sources;
+  if (!user.empty()) {
+    sources.emplace_back("{auth}");
+    const policy::v1::SmtpUserSection* const section = policy_->FindSmtpUser(user);
+    if (section != nullptr && !section->source().empty()) sources.push_back(section->source());
+  }
+  return ProfileFor(client_ip, listener, sources);
+}
+
 std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes) {
   if (draining_) return mail::ServerReply{421, {4, 3, 2}, "Shutting down"};
   if (body_bytes() + bytes > max_body_bytes_ && body_bytes() != 0) {

@@ -67,15 +67,21 @@ struct IngestCounters {
   std::atomic<uint64_t> recipients_refused{0};
   std::atomic<uint64_t> senders_refused{0};
   std::atomic<uint64_t> backpressure{0};  // refused at MAIL or DATA for want of room or of a shard
-  std::atomic<uint64_t> smuggling_refused{0};  // bare LF, bare CR, NUL
-  std::atomic<uint64_t> tarpitted{0};          // refusals that were held back
+  std::atomic<uint64_t> smuggling_refused{0};          // bare LF, bare CR, NUL
+  std::atomic<uint64_t> mail_loops_refused{0};         // too many Received fields
+  std::atomic<uint64_t> too_large_refused{0};          // by SIZE, or text or header as they came
+  std::atomic<uint64_t> too_many_recipients{0};        // RCPT beyond the limit of a message
+  std::atomic<uint64_t> header_injections_refused{0};  // control characters in merge values
+  std::atomic<uint64_t> xclient_refused{0};            // of clients that may not speak for others
+  std::atomic<uint64_t> tarpitted{0};                  // refusals that were held back
   std::atomic<uint64_t> auth_succeeded{0};
   std::atomic<uint64_t> auth_failed{0};
-  std::atomic<uint64_t> auth_throttled{0};       // not tried: too many failures, too much waiting
-  std::atomic<uint64_t> tls_connections{0};      // whose handshake was done
-  std::atomic<uint64_t> tls_resumed{0};          // of these
-  std::atomic<uint64_t> tls_failures{0};         // handshakes that failed, or took too long
-  std::atomic<uint64_t> starttls_injections{0};  // clear text behind STARTTLS, dropped
+  std::atomic<uint64_t> auth_throttled{0};         // not tried: too many failures, too much waiting
+  std::atomic<uint64_t> auth_in_clear_refused{0};  // mechanisms that want TLS
+  std::atomic<uint64_t> tls_connections{0};        // whose handshake was done
+  std::atomic<uint64_t> tls_resumed{0};            // of these
+  std::atomic<uint64_t> tls_failures{0};           // handshakes that failed, or took too long
+  std::atomic<uint64_t> starttls_injections{0};    // clear text behind STARTTLS, dropped
   // Sessions that were ended for what the client did (mail::ClientFault).
   std::atomic<uint64_t> fault_bare_line_end{0};
   std::atomic<uint64_t> fault_line_too_long{0};
@@ -129,6 +135,11 @@ class Ingest {
   std::shared_ptr<const ClientProfile> ProfileFor(
       std::string_view client_ip, std::string_view listener = {},
       const std::vector<std::string>& user_sources = {});
+  // The same with {auth} and the named source that the user has now; nobody's where `user` is
+  // empty.
+  std::shared_ptr<const ClientProfile> ProfileForUser(std::string_view client_ip,
+                                                      std::string_view listener,
+                                                      const std::string& user);
   // Changes with each policy.
   uint64_t policy_generation() const { return policy_generation_; }
   // Whether a message of about that size may begin now; a refusal is counted.

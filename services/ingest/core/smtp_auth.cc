@@ -48,6 +48,7 @@ std::optional<mail::ServerReply> SmtpAuth::Start(std::string_view mechanism,
                                                  std::optional<std::string_view> initial) {
   if (!Has(Mechanisms(*profile_, protection_), mechanism)) {
     if (!protection_.encrypted && Has(Mechanisms(*profile_, {true, true}), mechanism)) {
+      ingest_.mutable_counters().auth_in_clear_refused.fetch_add(1, std::memory_order_relaxed);
       return mail::ServerReply{538, {5, 7, 11}, "Encryption is required for this mechanism"};
     }
     return mail::ServerReply{504, {5, 5, 4}, "This mechanism is not offered"};

@@ -136,6 +136,7 @@ std::optional<mail::ServerReply> SmtpConnection::CheckRcpt(const mail::RcptComma
   if (profile_->max_recipients != 0 &&
       static_cast<uint32_t>(message_.deliveries_size()) >= profile_->max_recipients) {
     too_many_recipients_ = true;
+    OnRefusal(mail::ClientRefusal::kTooManyRecipients);
     return mail::ServerReply{452, {4, 5, 3}, "Too many recipients, the message will be refused"};
   }
   if (merge_ != nullptr) {
@@ -377,10 +378,21 @@ void SmtpConnection::OnReset() { Forget(); }
 void SmtpConnection::OnDataRefused(mail::DataError error) {
   IngestCounters& counters = ingest_.mutable_counters();
   counters.messages_refused.fetch_add(1, std::memory_order_relaxed);
-  if (error == mail::DataError::kBareLf || error == mail::DataError::kBareCr ||
-      error == mail::DataError::kNul) {
-    counters.smuggling_refused.fetch_add(1, std::memory_order_relaxed);
-  }
+  using mail::DataError;
+  std::atomic<uint64_t>& why =
+      error == DataError::kNone ? counters.mail_loops_refused
+      : error == DataError::kTooLarge || error == DataError::kHeaderTooLarge
+          ? counters.too_large_refused
+          : counters.smuggling_refused;
+  why.fetch_add(1, std::memory_order_relaxed);
+}
+
+void SmtpConnection::OnRefusal(mail::ClientRefusal refusal) {
+  static constexpr std::atomic<uint64_t> IngestCounters::*kCounters[] = {
+      &IngestCounters::too_many_recipients, &IngestCounters::too_large_refused,
+      &IngestCounters::header_injections_refused, &IngestCounters::xclient_refused};
+  (ingest_.mutable_counters().*kCounters[static_cast<size_t>(refusal)])
+      .fetch_add(1, std::memory_order_relaxed);
 }
 
 void SmtpConnection::OnFault(mail::ClientFault fault) {

@@ -66,6 +66,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void OnReset() override;
   void OnDataRefused(mail::DataError error) override;
   void OnFault(mail::ClientFault fault) override;
+  void OnRefusal(mail::ClientRefusal refusal) override;
   std::string AuthMechanisms() override;
   std::optional<mail::ServerReply> OnAuth(std::string_view mechanism,
                                           std::optional<std::string_view> initial) override;
@@ -127,11 +128,10 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::optional<MonotonicTime> began_;          // where the connection is logged
   std::optional<mail::ServerReply> held_back_;  // until the timer
   TimerId held_back_timer_ = 0;
-  bool can_bind_ = false;                  // SCRAM-SHA-256-PLUS
-  std::unique_ptr<SmtpAuth> auth_;         // an exchange is on its way
-  std::string user_;                       // who authenticated; empty: nobody
-  std::vector<std::string> user_sources_;  // named sources that hold for the user
-  std::string claimed_hello_;              // what a trusted proxy says that its client said
+  bool can_bind_ = false;           // SCRAM-SHA-256-PLUS
+  std::unique_ptr<SmtpAuth> auth_;  // an exchange is on its way
+  std::string user_;                // who authenticated; empty: nobody
+  std::string claimed_hello_;       // what a trusted proxy says that its client said
 
   // The message that is coming in.
   queue::v1::NewMessage message_;

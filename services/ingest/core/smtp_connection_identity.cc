@@ -78,20 +78,12 @@ void SmtpConnection::Settle(const std::optional<mail::ServerReply>& reply) {
 
 void SmtpConnection::BecomeUser(std::string user) {
   user_ = std::move(user);
-  user_sources_.clear();
-  if (!user_.empty()) {
-    user_sources_.emplace_back("{auth}");
-    const auto* const section = profile_->policy->FindSmtpUser(user_);
-    if (section != nullptr && !section->source().empty()) {
-      user_sources_.push_back(section->source());
-    }
-  }
   UpdateProfile();
 }
 
 void SmtpConnection::UpdateProfile() {
   std::shared_ptr<const ClientProfile> profile =
-      ingest_.ProfileFor(peer_.client_ip, peer_.listener, user_sources_);
+      ingest_.ProfileForUser(peer_.client_ip, peer_.listener, user_);
   session_.UseOptions(profile->smtp);
   profile_ = std::move(profile);
 }

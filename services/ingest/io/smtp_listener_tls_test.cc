@@ -1,15 +1,24 @@
 // TLS of the SMTP listener over real sockets: STARTTLS and from the first byte, what the record
 // and the Received field say, and clients that mean harm.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <openssl/ssl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdio>
 #include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/strings/escaping.h"
+#include "services/base/log/log.h"
 #include "services/base/net/connector.h"
 #include "services/base/net/tcp_connection.h"
 #include "services/base/net/tls_certificate.h"
@@ -272,6 +281,89 @@ TEST_F(SmtpListenerTlsTest, SlowAndFalseHandshakesEnd) {
   }
   EXPECT_EQ(ingest_->counters().tls_failures, 6u);
   EXPECT_EQ(ingest_->counters().tls_connections, 0u);
+}
+
+// A client of OpenSSL's own, on a thread of its own: with what it shows, into the listener that
+// begins with TLS. Ends when the server ends it.
+std::thread ShowCertificates(uint16_t port, const KeyAndChain& shown, std::atomic<bool>& over) {
+  return std::thread([port, &shown, &over] {
+    sigset_t pipe;
+    sigemptyset(&pipe);
+    sigaddset(&pipe, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe, nullptr);
+    const SslCtxPtr context(SSL_CTX_new(TLS_client_method()));
+    SSL_CTX_use_certificate(context.get(), shown.certificate.get());
+    SSL_CTX_use_PrivateKey(context.get(), shown.key.get());
+    for (const X509Ptr& each : shown.chain) SSL_CTX_add1_chain_cert(context.get(), each.get());
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(port);
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&to), sizeof to), 0);
+    SSL* const ssl = SSL_new(context.get());
+    SSL_set_fd(ssl, fd);
+    char text[1024];
+    // What is too large may be noticed by either.
+    if (SSL_connect(ssl) == 1 && SSL_read(ssl, text, sizeof text) > 0) {
+      SSL_write(ssl, "QUIT\r\n", 6);
+      while (SSL_read(ssl, text, sizeof text) > 0) {
+      }
+    }
+    SSL_free(ssl);
+    ::close(fd);
+    over = true;
+  });
+}
+
+TEST_F(SmtpListenerTlsTest, AChainOfTenMegabytesEndsTheHandshake) {
+  KeyAndChain large = MakeCertificate({.common_name = "large"});
+  for (int i = 0; i < 11; ++i) {
+    large.chain.push_back(
+        MakeCertificate({.common_name = "x", .extra_bytes = 900'000}).certificate);
+  }
+  options_.smtp.tls_timeout = std::chrono::minutes(10);  // not what ends it
+  Start();
+  for (uint64_t i = 1; i <= 3; ++i) {
+    std::atomic<bool> over{false};
+    std::thread client = ShowCertificates(listener_->addresses()[1].port, large, over);
+    EXPECT_TRUE(RunUntil([&] { return ingest_->counters().tls_failures == i && over; }));
+    client.join();
+  }
+  EXPECT_EQ(ingest_->counters().connections_open, 0u);
+  EXPECT_EQ(ingest_->counters().tls_connections, 0u);
+  Connect(1);
+  Encrypt();
+  EXPECT_EQ(Reply().substr(0, 3), "220");
+}
+
+TEST_F(SmtpListenerTlsTest, ANulInACertificateMakesNobodyElse) {
+  policy_->loopback->set_log_tls(true);
+  std::vector<std::string> lines;
+  LogOptions log_options;
+  log_options.sink = [&lines](std::string_view line) { lines.emplace_back(line); };
+  Log log(log_options, Clock::Real());
+  options_.log = &log;
+  const KeyAndChain tim = MakeCertificate({.common_name = "tim", .names = {"tim.test"}});
+  const KeyAndChain false_tim =
+      MakeCertificate({.common_name = std::string("tim\0\r\nX: y", 9),
+                       .names = {std::string("tim.test\0.evil.test", 19)}});
+  Start();
+  auto users = std::make_shared<CertificateUsers>();
+  users->emplace(CertificateFingerprint(tim.certificate.get()), "tim");
+  listener_->SetTls({{context_, true, users}, {context_, true, users}});
+  for (const bool is_tim : {false, true}) {
+    std::atomic<bool> over{false};
+    std::thread client =
+        ShowCertificates(listener_->addresses()[1].port, is_tim ? tim : false_tim, over);
+    EXPECT_TRUE(RunUntil([&] { return over.load(); }));
+    client.join();
+    EXPECT_EQ(ingest_->counters().auth_succeeded, is_tim ? 1u : 0u);
+  }
+  EXPECT_EQ(ingest_->counters().tls_connections, 2u);
+  for (const std::string& line : lines) {
+    EXPECT_EQ(line.find_first_of(std::string_view("\0\r\n", 3)), line.npos) << line;
+  }
 }
 
 // A handshake for each client above a limit would cost what the limit is there for.
