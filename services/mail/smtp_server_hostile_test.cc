@@ -1,5 +1,6 @@
 // Proves that no client holds a session, its memory or its answers longer than the limits say, by
 // the ways that extensions open: chunks, authentication, mail merge, answers that wait.
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,42 @@ TEST_F(SmtpServerHostileTest, AChunkHasToComeInAtTheLeastRate) {
     if (!session.closing()) Say("x");
   }
   EXPECT_TRUE(session.closing());
+}
+
+TEST_F(SmtpServerHostileTest, ManySmallChunksAreNoWayToStayForEver) {
+  Envelope();
+  const MonotonicTime began = now;
+  while (!session.closing() && now < began + 2 * kMessageTimeMax) {
+    EXPECT_TRUE(Say("BDAT 1\r\nx").starts_with("250 "));
+    now = std::min(now + minutes(9), session.deadline().value_or(now));
+    session.OnTimer(now);
+  }
+  EXPECT_TRUE(Take().starts_with("421 "));
+  EXPECT_LE(now, began + kMessageTimeMax);
+  EXPECT_EQ(handler.faults, std::vector{ClientFault::kTooSlow});
+  EXPECT_EQ(handler.resets, 1);
+}
+
+TEST_F(SmtpServerHostileTest, ChunksAndPartsHaveTheLeastRateOfOneText) {
+  options.min_data_bytes_per_second = 100;
+  for (const bool merge : {false, true}) {
+    SmtpServerSession other(handler, options);
+    const auto say = [&](std::string_view text) {
+      other.OnBytes(now, text);
+      other.Sent(now, other.output().size());
+    };
+    other.Start(now);
+    say(merge ? "EHLO c\r\nXMRG FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
+              : "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    const MonotonicTime began = now;
+    for (int part = 1; part <= 10 && !other.closing(); ++part) {
+      say(merge ? "XPRT " + std::to_string(part) + "\r\nx\r\n.\r\n" : "BDAT 3\r\nx\r\n");
+      now += seconds(20);
+      other.OnTimer(now);
+    }
+    EXPECT_TRUE(other.closing()) << merge;
+    EXPECT_LE(now, began + seconds(40)) << merge;
+  }
 }
 
 TEST_F(SmtpServerHostileTest, ARefusedChunkIsDroppedNotHeld) {

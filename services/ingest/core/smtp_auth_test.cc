@@ -178,6 +178,32 @@ TEST_F(SmtpAuthTest, WhoIsInMaySendAndStandsInTheRecord) {
   EXPECT_NE(shard_.taken[0].body.find(" with ESMTPA id "), std::string::npos);
 }
 
+TEST_F(SmtpAuthTest, ANewPolicyHoldsForWhoIsInAndForWhoIsNotYet) {
+  const auto policy_with = [](const std::string& name, const std::string& source) {
+    auto policy = std::make_shared<FakePolicy>();
+    policy->loopback->set_allow_unencrypted_plain_auth(true);
+    policy->named_sources["own"].set_max_message_size(777);
+    auto& user = policy->users.emplace_back();
+    user.set_name(name);
+    user.set_password("sesame");
+    user.set_source(source);
+    return policy;
+  };
+  Connect();
+  ingest_->SetPolicy(policy_with("tim", ""));
+  const auto in = Connect();
+  const auto late = Connect();
+  in->Say("EHLO c.test");
+  late->Say("EHLO c.test");
+  EXPECT_TRUE(in->Say(Plain("tim", "sesame")).starts_with("235 "));
+  ingest_->SetPolicy(policy_with("tim", "own"));
+  EXPECT_TRUE(in->Say("MAIL FROM:<a@b.test> SIZE=700").starts_with("250 "));
+  EXPECT_NE(in->Say("EHLO c.test").find("SIZE 777\r\n"), std::string::npos);
+  ingest_->SetPolicy(policy_with("tom", ""));
+  EXPECT_EQ(late->Say(Plain("tim", "sesame")), "");  // a refusal waits
+  EXPECT_EQ(ingest_->counters().auth_failed, 1u);
+}
+
 // RFC 4013: however the client and the configuration write it; the record has the configuration's.
 TEST_F(SmtpAuthTest, ANameIsTheSameInEveryForm) {
   const std::string composed = "Zo\xC3\xAB", apart = "Zoe\xCC\x88";

@@ -82,10 +82,7 @@ void SmtpConnection::OnHello(std::string_view name, bool extended) {
 }
 
 std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand& mail) {
-  if (policy_generation_ != ingest_.policy_generation()) {
-    policy_generation_ = ingest_.policy_generation();
-    UpdateProfile();
-  }
+  FollowPolicy();
   if (auto refusal = profile_->RefuseSender(!user_.empty())) {
     ingest_.mutable_counters().senders_refused.fetch_add(1, std::memory_order_relaxed);
     return HoldBack(Noted("MAIL", *std::move(refusal)));

@@ -88,8 +88,9 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   void Settle(const std::optional<mail::ServerReply>& reply);
   // Nobody where `user` is empty.
   void BecomeUser(std::string user);
-  // To what holds now for this client and user.
+  // To what holds now for this client and user; the other one: where the policy has changed.
   void UpdateProfile();
+  void FollowPolicy();
 
   void OnDrain() override;
 

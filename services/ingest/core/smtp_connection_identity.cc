@@ -49,6 +49,7 @@ std::string SmtpConnection::AuthMechanisms() {
 
 std::optional<mail::ServerReply> SmtpConnection::OnAuth(std::string_view mechanism,
                                                         std::optional<std::string_view> initial) {
+  FollowPolicy();  // a user that is gone does not get in
   auth_ = std::make_unique<SmtpAuth>(
       ingest_, profile_, peer_.client_ip, protection(),
       can_bind_ ? driver_.ChannelBindings() : mail::SaslChannelBindings(),
@@ -78,6 +79,12 @@ void SmtpConnection::Settle(const std::optional<mail::ServerReply>& reply) {
 
 void SmtpConnection::BecomeUser(std::string user) {
   user_ = std::move(user);
+  UpdateProfile();
+}
+
+void SmtpConnection::FollowPolicy() {
+  if (policy_generation_ == ingest_.policy_generation()) return;
+  policy_generation_ = ingest_.policy_generation();
   UpdateProfile();
 }
 

@@ -192,6 +192,28 @@ TEST_F(SmtpConnectionTest, NewPolicyHoldsFromTheNextMail) {
   EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n").substr(0, 4), "530 ");
 }
 
+TEST_F(SmtpConnectionTest, WhatIsRefusedIsCountedByItsReason) {
+  policy_->loopback->set_max_rcpt_per_message(1);
+  policy_->loopback->set_max_message_size(2000);
+  policy_->loopback->set_max_message_hops(1);
+  policy_->loopback->set_allow_mailmerge(true);
+  Start();
+  auto client = Connect();
+  client->Say("EHLO c.test\r\nXCLIENT ADDR=192.0.2.1\r\nMAIL FROM:<a@b.test> SIZE=2001\r\n");
+  client->Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nRCPT TO:<z@y.test>\r\n");
+  EXPECT_TRUE(client->Say("DATA\r\nReceived: a\r\nReceived: b\r\n\r\n.\r\n").ends_with("loop\r\n"));
+  client->Say("MAIL FROM:<a@b.test>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+  client->Say(std::string(3000, 'x') + "\r\n.\r\n");
+  client->Say("XMRG FROM:<a@b.test>\r\nXDFN a=\"x\x01\"\r\n");
+  const IngestCounters& counters = ingest_->counters();
+  EXPECT_EQ(counters.xclient_refused, 1u);
+  EXPECT_EQ(counters.too_large_refused, 2u);
+  EXPECT_EQ(counters.too_many_recipients, 1u);
+  EXPECT_EQ(counters.mail_loops_refused, 1u);
+  EXPECT_EQ(counters.header_injections_refused, 1u);
+  EXPECT_EQ(counters.messages_refused, 2u);
+}
+
 TEST_F(SmtpConnectionTest, MetricsAreSumsWithNamesOfTheirOwn) {
   Start();
   auto client = Connect();
