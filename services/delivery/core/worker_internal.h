@@ -120,7 +120,8 @@ struct Worker::Link final
   absl::flat_hash_map<uint64_t, Queue*> refs;
   absl::flat_hash_map<uint64_t, Held> held;
   // Until the shard says that they are durable.
-  absl::flat_hash_map<uint64_t, queue::v1::GroupResult> unacknowledged;
+  // Encoded: each is sent once, and hardly ever again.
+  absl::flat_hash_map<uint64_t, std::string> unacknowledged;
   Frame<queue::v1::DispatchRequest> out;
   bool dirty = false;
 };

@@ -30,7 +30,9 @@ void Worker::SendHello(Link& link) {
   link.stream->Send(std::move(frame));
   // Those that an older stream may have lost.
   link.out = {};
-  for (const auto& [id, result] : link.unacknowledged) *link.out.header.add_results() = result;
+  for (const auto& [id, result] : link.unacknowledged) {
+    SLUICE_CHECK(link.out.header.add_results()->ParseFromString(result));
+  }
   link.out.header.set_draining(draining_);
   link.dirty = true;
   FlushLater();
@@ -157,9 +159,9 @@ void Worker::Report(Queue& queue, queue::v1::GroupResult result) {
     ++named;
   }
   count(result.outcome(), recipients - std::min(recipients, named));
-  *link.out.header.add_results() = result;
+  link.unacknowledged.emplace(result.lease_id(), result.SerializeAsString());
+  *link.out.header.add_results() = std::move(result);
   link.dirty = true;
-  link.unacknowledged.emplace(result.lease_id(), std::move(result));
   FlushLater();
 }
 

@@ -250,9 +250,10 @@ class Shard {
   }
   // Not while the wall clock is in doubt.
   bool MayExpire() const { return executor_.clock().Now() >= expiry_frozen_until_; }
+  // `spent`: the result, where nobody needs its attempt and reply after this.
   void Delivered(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
                  const StoredMessage& message, const v1::GroupResult& result,
-                 const common::v1::Reply& reply);
+                 const common::v1::Reply& reply, v1::GroupResult* spent = nullptr);
   // False where the recipient failed: it expired, or had its last attempt.
   bool Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery& delivery,
                 const StoredMessage& message, const v1::GroupResult& result,

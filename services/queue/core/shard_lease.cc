@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "services/base/check.h"
+#include "services/queue/core/lease_view.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -168,8 +169,10 @@ void Shard::PutIntoFrame(WorkerSession& worker, Lease& lease) {
   v1::Lease* sent = worker.out.header.add_leases();
   sent->set_lease_id(lease.id);
   sent->set_queue_ref(lease.queue->session == &worker ? lease.queue->queue_ref : 0);
-  *sent->mutable_message() = lease.message->envelope;
-  for (const common::v1::Delivery& delivery : lease.deliveries) *sent->add_deliveries() = delivery;
+  FillForWorker(lease.message->envelope, sent->mutable_message());
+  for (const common::v1::Delivery& delivery : lease.deliveries) {
+    FillForWorker(delivery, sent->add_deliveries());
+  }
   if (lease.message->chunks > 0) {
     sent->set_large_body_id(lease.keys[0].storage_key);
     sent->set_chunk_count(lease.message->chunks);

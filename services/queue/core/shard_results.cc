@@ -65,7 +65,8 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
     common::v1::Delivery& delivery = lease.deliveries[i];
     reached |= ReachedRemote(reply, outcome);
     if (outcome == v1::RECIPIENT_OUTCOME_DELIVERED) {
-      Delivered(queue, lease.keys[i], delivery, *lease.message, result, reply);
+      Delivered(queue, lease.keys[i], delivery, *lease.message, result, reply,
+                lease.keys.size() == 1 ? &result : nullptr);
       delivered = &delivery;
       ++ended;
     } else if (outcome == v1::RECIPIENT_OUTCOME_PERMANENT) {
@@ -173,7 +174,7 @@ void Shard::SettleLate(const DeliveryKey& key, std::shared_ptr<const v1::GroupRe
 
 void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
                       const StoredMessage& message, const v1::GroupResult& result,
-                      const common::v1::Reply& reply) {
+                      const common::v1::Reply& reply, v1::GroupResult* spent) {
   ++stats_.delivered;
   ++queue.delivered;
   common::v1::Event& event =
@@ -186,12 +187,18 @@ void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::De
   event.set_dsn_mta(ToUtf8(reply.host()));
   event.set_attempts(delivery.attempts() + 1);
   event.set_stage(reply.stage());
-  *event.mutable_reply() = reply;
-  *event.mutable_attempt() = result.attempt();
   if (event.time_first_attempt_us() == 0) event.set_time_first_attempt_us(result.time_us());
   DropRow(key);
   UnindexRow(key, delivery);
-  if (delivery.notify() != 0 && !result.attempt().dsn_passed_on()) {
+  const bool tell = delivery.notify() != 0 && !result.attempt().dsn_passed_on();
+  if (spent != nullptr && !tell && &reply == &spent->reply()) {
+    event.mutable_reply()->Swap(spent->mutable_reply());
+    event.mutable_attempt()->Swap(spent->mutable_attempt());
+    return;
+  }
+  *event.mutable_reply() = reply;
+  *event.mutable_attempt() = result.attempt();
+  if (tell) {
     SendDsn(queue, delivery, message, key.storage_key, reply, common::v1::EVENT_KIND_DELIVERED,
             relayed);
   }

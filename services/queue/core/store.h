@@ -34,7 +34,7 @@ class Batch {
   virtual ~Batch() = default;
   virtual void Put(Family family, std::string_view key, std::string_view value) = 0;
   virtual void Delete(Family family, std::string_view key) = 0;
-  // Removes [begin, end).
+  // Removes [begin, end). Of bodies, events and keys only.
   virtual void DeleteRange(Family family, std::string_view begin, std::string_view end) = 0;
   virtual size_t bytes() const = 0;
   virtual size_t count() const = 0;

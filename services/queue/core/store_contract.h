@@ -66,13 +66,13 @@ TYPED_TEST_P(StoreContract, AClearedBatchIsEmptyAndUsableAgain) {
 }
 
 TYPED_TEST_P(StoreContract, RangesAreHalfOpenAndSortedByUnsignedBytes) {
-  for (const char* key : {"b", "a", "\xff", "c", "\x7f"}) this->Put(Family::kDeliveries, key, "x");
-  EXPECT_EQ(this->Keys(Family::kDeliveries, "a", "c"), "a b ");
-  EXPECT_EQ(this->Keys(Family::kDeliveries, "b", ""), "b c \x7f \xff ");
+  for (const char* key : {"b", "a", "\xff", "c", "\x7f"}) this->Put(Family::kBodies, key, "x");
+  EXPECT_EQ(this->Keys(Family::kBodies, "a", "c"), "a b ");
+  EXPECT_EQ(this->Keys(Family::kBodies, "b", ""), "b c \x7f \xff ");
   auto batch = this->store().NewBatch();
-  batch->DeleteRange(Family::kDeliveries, "a", "c");
+  batch->DeleteRange(Family::kBodies, "a", "c");
   ASSERT_TRUE(this->store().Commit(*batch, true).ok());
-  EXPECT_EQ(this->Keys(Family::kDeliveries, "", ""), "c \x7f \xff ");
+  EXPECT_EQ(this->Keys(Family::kBodies, "", ""), "c \x7f \xff ");
 }
 
 TYPED_TEST_P(StoreContract, SeekStaysInsideTheBounds) {
