@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -53,6 +54,10 @@ class DeliveryPart {
  private:
   absl::Status SetUpReceiverTls(const config::PolicyView& policy);
   void WarnOfDane(const config::PolicyView& policy) const;
+  // What limits on bytes have used up, from one start in good order to the next.
+  void TakeOverVolumes();
+  void LeaveVolumes() const;
+  std::string VolumesFile() const;
 
   const Options& options_;
   const std::vector<delivery::ShardAddress> shards_;

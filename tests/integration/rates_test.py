@@ -1,4 +1,5 @@
-"""Proves in real time that a queue's limits on connects and on bytes hold at the receiver, over a restart too, and that operators are told."""
+"""Proves in real time that a queue's limits on connects and on bytes hold at the receiver, over a kill and over a restart in good order, which
+goes on where it was, and that operators are told."""
 import threading
 import time
 import unittest
@@ -59,6 +60,25 @@ class RatesTest(ScenarioTest):
         node.ctl.wait_empty()
         self.assert_no_window_over(self.texts, 100 * 1024)
         self.assertGreater(sum(size for _, size in self.texts), 15 * 20_000)
+
+    def test_bytes_go_on_after_a_restart_in_good_order(self):
+        period_s = 12
+        node = self.node(sources=ONE_SOURCE, domain_extra=f"max-data-volume-rate 400k/{period_s}s")
+        for number in range(40):
+            self.send(node, [b"u%d@d.test" % number], b"Subject: x\r\n\r\n" + (b"y" * 998 + b"\r\n") * 20)
+        # It does not know what was sent before, and says so.
+        wait_until(lambda: "not known" in node.ctl.run("queues", "show", "d.test/v1").stdout, "the reason in sluicectl queues", 10)
+        self.receiver.wait_for(3)
+        self.assertEqual(node.service.stop(), 0)
+        taken = len(self.receiver.recipients())
+        node.start()
+        begun = time.monotonic()
+        self.receiver.wait_for(taken + 2)
+        self.assertLess(time.monotonic() - begun, period_s / 2, "it stood still for a period")
+        self.assertNotIn("not known", node.ctl.run("queues", "show", "d.test/v1").stdout)
+        self.receiver.wait_for(40)
+        for first, (start, _) in enumerate(self.texts):
+            self.assertLessEqual(sum(size for when, size in self.texts[first:] if when - start < period_s - JITTER_S), 400 * 1024)
 
 
 if __name__ == "__main__":

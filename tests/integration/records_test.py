@@ -13,6 +13,7 @@ SINK, SINK_PORT = loopback(12), 2600
 CONTENT = (b"From: Shop <shop@client.test>\r\nSender: <news@client.test>\r\nSubject: caf\xe9\r\nMessage-ID: <1@client.test>\r\nX-Job: spring\r\n"
            b"X-Virtual-MTA: v1\r\n\r\nbody\r\n")
 SHORT_S = "1s"
+DELAY_S = 4
 
 
 class RecordsTest(ScenarioTest):
@@ -108,13 +109,30 @@ class RecordsTest(ScenarioTest):
                          ("v1", "spring", 4 + 8, "rfc822;first+@other.test"))
         done = node.ctl.run("inject", "--from", "a@client.test", "--to", "u@grpc.test", "--vmta", "all", "--job", "j", "--envid", "e", "--priority",
                             "70", "--metadata", "k=v", "--traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-                            "--idempotency-key", "key", "--ids")
+                            "--idempotency-key", "key", "--tenant", "acme", "--deliver-within", "2h", "--ids")
         self.assertEqual(done.returncode, 0, done.stderr)
         kept = node.ctl.json("messages", "show", done.stdout.split()[0])["message"]
-        expected = {"priority": 70, "metadata": {"k": "v"}, "idempotency_key": "key", "source_type": "grpc", "envid": "e"}
+        expected = {"priority": 70, "metadata": {"k": "v"}, "idempotency_key": "key", "source_type": "grpc", "envid": "e", "tenant": "acme"}
         self.assertEqual({key: kept["message"][key] for key in expected}, expected)
         self.assertTrue(kept["message"]["traceparent"].startswith("00-0af76519"))
         self.assertEqual(kept["recipients"][0]["delivery"]["pool"], "all")
+        hours_s = (kept["message"]["deliver_by_us"] - kept["message"]["time_queued_us"]) / 1e6
+        self.assertAlmostEqual(hours_s, 7200, delta=30)
+        self.assertEqual(kept["recipients"][0]["delivery"]["expires_us"], kept["message"]["deliver_by_us"])
+
+    def test_mail_leaves_when_its_sender_said(self):
+        node = self.start()
+        done = node.ctl.run("inject", "--from", "a@client.test", "--to", "u@grpc.test", "--vmta", "v1", "--tenant", "acme", "--delay", f"{DELAY_S}s", "--ids")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        message = done.stdout.split()[0]
+        (queue,) = node.ctl.json("queues", "show", "grpc.test/v1")["per_shard"]
+        self.assertEqual(queue["reason"], "waits for the time that its sender gave")
+        self.assertGreater(queue["oldest_queued_us"], 0)
+        self.assertFalse(queue["oldest_at_least"])
+        wait_until(lambda: "delivered" in [e["kind"] for e in node.ctl.events(message)], "the delivery", 60)
+        times = {e["kind"]: e["time_us"] for e in node.ctl.events(message)}
+        self.assertGreaterEqual(times["delivered"] - times["received"], DELAY_S * 1_000_000)
+        self.assertEqual({e["tenant"] for e in node.ctl.events(message)}, {"acme"})
 
 
 if __name__ == "__main__":

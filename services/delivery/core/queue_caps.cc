@@ -161,10 +161,14 @@ size_t Pace::CountWithin(Duration length, uint64_t bytes) const {
 }
 
 void Pace::Exhaust(MonotonicTime now) {
+  ExhaustRates(now);
+  if (volume != nullptr) volume->Exhaust(now);
+}
+
+void Pace::ExhaustRates(MonotonicTime now) {
   messages.Exhaust(now);
   per_hour.Exhaust(now);
   connects.Exhaust(now);
-  if (volume != nullptr) volume->Exhaust(now);
 }
 
 bool Pace::Rested(MonotonicTime now) const {

@@ -83,6 +83,7 @@ struct Pace {
   }
   // What others did until then is not known: as if it were all that may be.
   void Exhaust(MonotonicTime now);
+  void ExhaustRates(MonotonicTime now);  // all but the volume
   bool Rested(MonotonicTime now) const;
 };
 

@@ -5,6 +5,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "services/base/clock.h"
 
@@ -98,7 +100,42 @@ class VolumeWindow {
   // As if all that may be sent had just been: what somebody before us sent until `now` is not
   // known.
   void Exhaust(MonotonicTime now) {
-    if (limited_ && most_ > 0) Add(now, most_);
+    if (!limited_ || most_ == 0) return;
+    Add(now, most_);
+    unknown_until_ = std::max(unknown_until_, now);
+  }
+  // Whether that still keeps mail back.
+  bool waits_for_unknown(MonotonicTime now) const {
+    return limited_ && unknown_until_ != MonotonicTime{} && now <= unknown_until_ + period_ + slot_;
+  }
+
+  // What counts, for another window with the same limit. Times rise.
+  struct Record {
+    Duration period{};
+    MonotonicTime paid_until{};
+    std::vector<std::pair<MonotonicTime, uint64_t>> sent;  // bytes until then
+  };
+  Record RecordOf(MonotonicTime now) const {
+    Record record{period_, theoretical_, {}};
+    for (int64_t i = newest_ - kRing + 1; i <= newest_; ++i) {
+      if (At(i) > 0 && Forgotten(i) > now) {
+        record.sent.emplace_back(MonotonicTime(slot_ * (i + 1)) - Duration(1), At(i));
+      }
+    }
+    if (reserved_ > 0) {
+      record.sent.emplace_back(std::max(now, MonotonicTime(slot_ * (newest_ + 1))), reserved_);
+    }
+    return record;
+  }
+  // After Limit. With another period than then all of it counts as sent at the last moment.
+  // `unknown_until`: what was sent before was not known then either.
+  void TakeOver(const Record& record, MonotonicTime unknown_until) {
+    if (!limited_) return;
+    unknown_until_ = std::max(unknown_until_, unknown_until);
+    for (const auto& [when, bytes] : record.sent) {
+      Add(record.period == period_ ? when : record.sent.back().first, bytes);
+    }
+    theoretical_ = std::max(theoretical_, record.paid_until);
   }
   // Whether it would behave as a new one.
   bool Rested(MonotonicTime now) const {
@@ -149,6 +186,7 @@ class VolumeWindow {
   uint64_t reserved_ = 0;
   MonotonicTime last_{};
   MonotonicTime theoretical_{};
+  MonotonicTime unknown_until_{};
 };
 
 }  // namespace sluice::delivery

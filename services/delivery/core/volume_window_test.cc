@@ -153,5 +153,43 @@ TEST(VolumeWindow, AfterExhaustItWaitsAPeriod) {
   EXPECT_TRUE(window.Rested(At(seconds(16))));
 }
 
+// As often as it is handed on, at any moment, it stays the same; another period loses nothing.
+TEST(VolumeWindow, IsHandedOnAsItIs) {
+  constexpr Duration kPeriod = std::chrono::minutes(10);
+  VolumeWindow window;
+  MonotonicTime now{std::chrono::hours(5)};
+  window.Limit(now, 10'000, kPeriod);
+  for (int i = 0; i < 20; ++i) {
+    now = window.Next(now, 450);
+    window.Settle(now + Duration(1000), window.Reserve(now, 450), true);
+  }
+  VolumeWindow next;
+  next.Limit(now, 10'000, kPeriod);
+  next.TakeOver(window.RecordOf(now), {});
+  for (int i = 0; i < 100; ++i) {
+    VolumeWindow again;
+    again.Limit(now, 10'000, kPeriod);
+    again.TakeOver(next.RecordOf(now), {});
+    next = again;
+  }
+  for (const uint64_t size : {1, 500, 5'000, 10'000}) {
+    EXPECT_EQ(next.Next(now, size), window.Next(now, size)) << size;
+  }
+  EXPECT_FALSE(next.Rested(now));
+  EXPECT_TRUE(next.Rested(now + 2 * kPeriod));
+  VolumeWindow other;
+  other.Limit(now, 10'000, 2 * kPeriod);
+  other.TakeOver(window.RecordOf(now), {});
+  EXPECT_GE(other.Next(now, 5'000), now + 2 * kPeriod - kPeriod / 8);
+  // What is under way counts as sent.
+  VolumeWindow busy;
+  busy.Limit(now, 10'000, kPeriod);
+  busy.Reserve(now, 9'000);
+  VolumeWindow after;
+  after.Limit(now, 10'000, kPeriod);
+  after.TakeOver(busy.RecordOf(now), {});
+  EXPECT_GE(after.Next(now, 2'000), now + kPeriod);
+}
+
 }  // namespace
 }  // namespace sluice::delivery

@@ -16,7 +16,8 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
       policy_(config::PolicyView::Defaults()),
       total_limit_(std::make_unique<Limiter>()),
       total_(*total_limit_),
-      started_(executor.clock().Now()) {
+      started_(executor.clock().Now()),
+      unknown_until_(started_) {
   for (ShardAddress& shard : shards) {
     links_.push_back(std::make_unique<Link>(*this, std::move(shard)));
   }
@@ -49,6 +50,7 @@ Worker::~Worker() {
 
 void Worker::Start() {
   started_ = executor_.clock().Now();
+  if (!knows_past_) unknown_until_ = started_;
   if (owned_vmtas_.empty()) SetPolicy(policy_);
   for (const auto& link : links_) {
     if (link->stream == nullptr && link->reconnect == 0) OpenLink(*link);

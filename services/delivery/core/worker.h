@@ -31,6 +31,7 @@
 #include "services/delivery/core/volume_window.h"
 #include "services/delivery/dns/mx_resolver.h"
 #include "sluice/delivery/v1/delivery_service.pb.h"
+#include "sluice/delivery/v1/volume_records.pb.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
 namespace sluice::delivery {
@@ -102,6 +103,12 @@ class Worker {
   // Takes nothing more, finishes what is under way, says QUIT; then `done`.
   void Drain(absl::AnyInvocable<void()> done);
 
+  // How much of its limits on bytes an earlier life of this worker has used, on this boot of the
+  // machine: what Volumes() gave when it had drained. Without it all of them count as used up at
+  // the start. Before SetPolicy and Start.
+  void TakeOverVolumes(const delivery::v1::VolumeRecords& records);
+  delivery::v1::VolumeRecords Volumes() const;
+
   delivery::v1::GetWorkerStatusResponse Status(bool with_connections) const;
   const WorkerStats& stats() const { return stats_; }
   // Configured sources that this machine has, and that it lacks.
@@ -151,6 +158,11 @@ class Worker {
   void HoldForVolume(Queue& queue, uint64_t bytes, const std::string& limit, MonotonicTime next);
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
+
+  // worker_volumes.cc
+  void FirstVolume(const std::string& key, VolumeWindow* volume);
+  static std::string WhyVolume(const std::string& limit, const VolumeWindow& volume,
+                               MonotonicTime now);
 
   // worker_owners.cc
   bool MayUse(const Queue& queue) const;
@@ -221,7 +233,7 @@ class Worker {
   void ChargePace(Queue& queue, Conn& conn, uint64_t recipients);
   MonotonicTime NextOfSharedVolume(const Queue& queue, uint64_t bytes, Limiter** limiter);
   bool BlockBySharedVolume(Queue& queue, Duration ahead);
-  static std::string VolumeLimit(const Limiter& limiter);
+  std::string VolumeLimit(const Limiter& limiter) const;
   void ForgetHeld(const Queue& queue);
   void ReserveVolume(Queue& queue, Conn& conn, uint64_t bytes);
   void SettleVolume(Conn& conn, bool sent);
@@ -326,6 +338,12 @@ class Worker {
   // Of queues that were let go and that a new one of the same name must not forget.
   absl::flat_hash_map<std::string, Pace> resting_;
   MonotonicTime started_{};
+  // Of an earlier life, what no limit has taken over yet.
+  absl::flat_hash_map<std::string, VolumeWindow::Record> past_volumes_;
+  bool knows_past_ = false;
+  uint64_t past_epoch_ = 0;
+  // What was sent before, of limits without a record, is not known.
+  MonotonicTime unknown_until_{};
   std::shared_ptr<const config::Owners> owners_;
   MonotonicTime owners_since_{};
   MonotonicTime lease_until_{};

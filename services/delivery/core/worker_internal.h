@@ -44,6 +44,7 @@ struct Worker::Limiter {
   RatePacer pacer;
   RateCap volume_cap;
   std::unique_ptr<VolumeWindow> volume;  // made with the first limit
+  std::string volume_key;                // of VolumeRecord
   uint64_t volume_count = 0;             // bytes, of all workers
   uint64_t volume_share = 0;             // and this one's
   // A message that has no room yet: what is smaller does not take the room that comes free.

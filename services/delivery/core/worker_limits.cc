@@ -86,9 +86,11 @@ bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate*
     const bool fresh = limiter.volume == nullptr;
     if (fresh) limiter.volume = std::make_unique<VolumeWindow>();
     limiter.volume->Limit(executor_.clock().Now(), limiter.volume_share, limiter.volume_cap.period);
-    if (fresh) limiter.volume->Exhaust(started_);
-    // What comes to us may have been used by who had it.
-    if (!fresh && same && limiter.volume_share > had) {
+    const bool first = fresh || (knows_past_ && had == 0);
+    if (first && limiter.volume_share > 0) {
+      FirstVolume(limiter.volume_key, limiter.volume.get());
+    } else if (same && limiter.volume_share > had) {
+      // What comes to us may have been used by who had it.
       limiter.volume->Count(executor_.clock().Now(), limiter.volume_share - had);
     }
   } else if (limiter.volume != nullptr) {
@@ -102,6 +104,7 @@ Worker::VmtaLimits& Worker::LimitsOf(const std::string& vmta) {
   if (slot == nullptr) {
     slot = std::make_unique<VmtaLimits>();
     slot->own.what = "virtual MTA";
+    slot->own.volume_key = absl::StrCat("\nvirtual-mta\n", absl::AsciiStrToLower(vmta));
   }
   return *slot;
 }
@@ -137,6 +140,7 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
     std::unique_ptr<Limiter>& slot = pool_limits_[pool->name()];
     if (slot == nullptr) slot = std::make_unique<Limiter>();
     slot->what = absl::StrCat("pool ", pool->name());
+    slot->volume_key = absl::StrCat("\npool\n", pool->name());
     std::vector<std::string> sources;
     for (const std::string& member : pool->virtual_mtas()) {
       for (const std::string& ip : sources_of[absl::AsciiStrToLower(member)]) {
@@ -318,8 +322,9 @@ void Worker::ChargePace(Queue& queue, Conn& conn, uint64_t recipients) {
   for (Limiter* pool : queue.limits->pools) pool->pacer.Charge(now, recipients);
 }
 
-std::string Worker::VolumeLimit(const Limiter& limiter) {
-  return absl::StrCat(limiter.volume_cap.ToString(), " (", limiter.what, ")");
+std::string Worker::VolumeLimit(const Limiter& limiter) const {
+  return WhyVolume(absl::StrCat(limiter.volume_cap.ToString(), " (", limiter.what, ")"),
+                   *limiter.volume, executor_.clock().Now());
 }
 
 // When the virtual MTA and its pools have room for a message of that size of the queue.

@@ -255,7 +255,9 @@ TEST(WorkerLimits, VolumeOfAVirtualMtaHoldsOverItsQueues) {
   // What was sent before the start is not known.
   const queue::v1::DispatchRequest said = world.Take();
   ASSERT_GT(said.blocked_size(), 0);
-  EXPECT_EQ(said.blocked(0).limit(), "max-smtp-data-volume-rate 100000/10s (virtual MTA)");
+  EXPECT_EQ(said.blocked(0).limit(),
+            "max-smtp-data-volume-rate 100000/10s (virtual MTA), counted as used up: what was sent "
+            "before this worker began is not known");
   const size_t sent = RunVolume(world, seconds(110), 1000, 100'000, seconds(10));
   EXPECT_GE(sent, 900u) << "of 1,000 after the first period";
 }

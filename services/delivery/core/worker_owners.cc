@@ -33,6 +33,8 @@ bool Worker::MayUse(const Source& source) const {
 
 void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
   auto before = std::exchange(owners_, std::move(owners));
+  // Still the table of an earlier life: nobody else has had since then what is ours.
+  const bool same_as_before = before == nullptr && knows_past_ && owners_->epoch() == past_epoch_;
   // A table between them would be one that we never saw.
   if (before != nullptr && before->epoch() + 1 != owners_->epoch()) before = nullptr;
   owners_since_ = executor_.clock().Now();
@@ -47,21 +49,36 @@ void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
     const std::string_view vmta = queue.substr(queue.rfind('/') + 1);
     return before != nullptr && before->OwnerOf(queue, vmta) == std::string_view(options_.name);
   };
-  absl::erase_if(resting_, [&](const auto& each) {
+  const auto is_foreign = [&](const auto& each) {
     const std::string_view name = each.first;  // of a queue, or of what it sends from one source
     return !had(name.substr(0, name.find('\n')));
-  });
+  };
+  absl::erase_if(resting_, is_foreign);
+  if (!same_as_before) {
+    absl::erase_if(past_volumes_, is_foreign);
+    knows_past_ = false;
+    unknown_until_ = owners_since_;
+  }
+  const auto exhaust = [&](Pace& pace) {
+    if (same_as_before) {
+      pace.ExhaustRates(owners_since_);
+    } else {
+      pace.Exhaust(owners_since_);
+    }
+  };
   for (const auto& [name, queue] : queues_) {
     if (had(name)) continue;
-    queue->pace.Exhaust(owners_since_);
-    for (const auto& part : queue->parts) part->pace.Exhaust(owners_since_);
+    exhaust(queue->pace);
+    for (const auto& part : queue->parts) exhaust(part->pace);
   }
   // Our parts of divided limits.
   std::vector<std::string> unchanged = owned_vmtas_;
   SetLimits(&unchanged);
   const auto unknown = [&](Limiter& limit) {
     limit.pacer.Exhaust(owners_since_);
-    if (before == nullptr && limit.volume != nullptr) limit.volume->Exhaust(owners_since_);
+    if (before == nullptr && !same_as_before && limit.volume != nullptr) {
+      limit.volume->Exhaust(owners_since_);
+    }
   };
   for (const auto& [name, limits] : vmta_limits_) unknown(limits->own);
   for (const auto& [name, limit] : pool_limits_) unknown(*limit);
@@ -151,11 +168,15 @@ void Worker::Halt(Queue& queue) {
   }
   const std::string_view owner =
       owners_ == nullptr ? std::string_view() : owners_->OwnerOf(queue.name, queue.vmta);
-  Block(queue,
-        owner.empty()
-            ? std::string("the policy service has not given it to a worker yet")
-            : absl::StrCat("it belongs to worker ", absl::string_view(owner.data(), owner.size())),
-        {});
+  Block(
+      queue,
+      owners_ == nullptr
+          ? std::string("the policy service has not said yet which worker has it; one of a release "
+                        "before tables of owners never does, and is to be upgraded first")
+      : owner.empty()
+          ? std::string("the policy service has not given it to a worker yet")
+          : absl::StrCat("it belongs to worker ", absl::string_view(owner.data(), owner.size())),
+      {});
 }
 
 void Worker::SetLease(MonotonicTime until, Duration grace) {

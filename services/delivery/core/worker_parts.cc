@@ -34,8 +34,10 @@ Worker::SourcePart* Worker::PartOf(Queue& queue, const Source& source) {
   }
   part.pace.Limit(part.caps, now);
   // What was sent before, by this worker or another one, is not known.
-  part.pace.Exhaust(started_);
-  if (owners_ != nullptr) part.pace.Exhaust(owners_since_);
+  part.pace.ExhaustRates(started_);
+  if (part.pace.has_volume())
+    FirstVolume(RestingKey(queue.name, source.ip), part.pace.volume.get());
+  if (owners_ != nullptr) part.pace.ExhaustRates(owners_since_);
   return &part;
 }
 

@@ -78,9 +78,10 @@ void Worker::FirstPace(Queue& queue) {
     return;
   }
   if (!queue.pace.limited()) return;
-  queue.pace.Exhaust(started_);
+  queue.pace.ExhaustRates(started_);
+  if (queue.pace.has_volume()) FirstVolume(queue.name, queue.pace.volume.get());
   if (owners_ != nullptr) {
-    queue.pace.Exhaust(owners_since_);  // another worker may have had it before
+    queue.pace.ExhaustRates(owners_since_);  // another worker may have had it before
     return;
   }
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
@@ -125,7 +126,11 @@ void Worker::Pump(Queue& queue) {
     const MonotonicTime next = queue.pace.Next(now, queue.held_bytes);
     // No connection is made to wait on it.
     if (next > now + kConnectAhead && (due > 0 || next == MonotonicTime::max())) {
-      Block(queue, queue.pace.Slowest(queue.caps, now, queue.held_bytes).ToString(), next);
+      const RateCap& cap = queue.pace.Slowest(queue.caps, now, queue.held_bytes);
+      Block(queue,
+            &cap == &queue.caps.volume ? WhyVolume(cap.ToString(), *queue.pace.volume, now)
+                                       : cap.ToString(),
+            next);
       if (next != MonotonicTime::max()) WakeAt(queue, next - kConnectAhead);
       return;
     }
@@ -346,12 +351,15 @@ void Worker::SendPaced(Queue& queue) {
     if (best->paced()) {
       // Not for so long: it may expire meanwhile. No other goes before it.
       if (queue.pace.has_volume() && queue.pace.volume->Next(now, bytes) > now + kPaceAhead) {
-        HoldForVolume(queue, bytes, queue.caps.volume.ToString(),
+        HoldForVolume(queue, bytes,
+                      WhyVolume(queue.caps.volume.ToString(), *queue.pace.volume, now),
                       queue.pace.volume->Next(now, bytes));
         return;
       }
       if (from_source > now + kPaceAhead && best->part->pace.has_volume()) {
-        HoldForVolume(queue, bytes, best->part->caps.volume.ToString(), from_source);
+        HoldForVolume(queue, bytes,
+                      WhyVolume(best->part->caps.volume.ToString(), *best->part->pace.volume, now),
+                      from_source);
         return;
       }
       Limiter* full = nullptr;

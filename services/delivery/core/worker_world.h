@@ -82,18 +82,25 @@ struct World {
     auto view = config::PolicyView::Build(snapshot);
     EXPECT_TRUE(view.ok()) << view.status().ToString();
 
-    WorkerOptions options;
     options.name = "w1";
     options.incarnation = 7;
     options.only_listed = only_listed;
     options.addresses = {"127.0.0.5"};
+    for (size_t i = 0; i < shard_count; ++i) shards.push_back(std::make_unique<FakeShard>());
+    first_policy = *view;
+    Restart(nullptr, false);
+  }
+  // Another life of the worker, with the first policy. `past`: what it left, or nullptr.
+  void Restart(const v1::VolumeRecords* past, bool follows_owners) {
     std::vector<ShardAddress> addresses;
-    for (size_t i = 0; i < shard_count; ++i) {
-      shards.push_back(std::make_unique<FakeShard>());
-      addresses.push_back({"s" + std::to_string(i), shards.back().get(), nullptr});
+    for (size_t i = 0; i < shards.size(); ++i) {
+      addresses.push_back({"s" + std::to_string(i), shards[i].get(), nullptr});
     }
+    options.follows_owners = follows_owners;
+    worker.reset();
     worker = std::make_unique<Worker>(options, executor, resolver, sites, std::move(addresses));
-    worker->SetPolicy(*view);
+    if (past != nullptr) worker->TakeOverVolumes(*past);
+    worker->SetPolicy(first_policy);
     worker->Start();
     executor.RunPosted();
     for (const auto& each : shards) each->Hello(60);
@@ -103,6 +110,8 @@ struct World {
   FakeSites sites{executor};
   FakeResolver resolver;
   std::vector<std::unique_ptr<FakeShard>> shards;
+  WorkerOptions options;
+  std::shared_ptr<const config::PolicyView> first_policy;
   std::unique_ptr<Worker> worker;
 };
 

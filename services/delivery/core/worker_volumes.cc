@@ -1,0 +1,96 @@
+// What this worker's limits on bytes have used up over its restarts. A volume counts whole messages
+// in a window, so what is not known must count as all of it, and mail would stand still for one
+// period after each start. A worker that ends in good order leaves what it knows to the next one;
+// after a kill nothing is known, and the limit comes before the mail.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+namespace {
+
+int64_t Micros(MonotonicTime time) { return time.time_since_epoch().count(); }
+
+void Add(const std::string& key, const VolumeWindow* volume, MonotonicTime now,
+         v1::VolumeRecords* records) {
+  if (volume == nullptr || !volume->limited() || volume->Rested(now)) return;
+  const VolumeWindow::Record record = volume->RecordOf(now);
+  v1::VolumeRecord* const written = records->add_records();
+  written->set_key(key);
+  written->set_period_us(record.period.count());
+  written->set_paid_until_us(Micros(record.paid_until));
+  for (const auto& [when, bytes] : record.sent) {
+    written->add_sent_us(Micros(when));
+    written->add_sent_bytes(bytes);
+  }
+}
+
+}  // namespace
+
+void Worker::TakeOverVolumes(const v1::VolumeRecords& records) {
+  if (records.written_us() > Micros(executor_.clock().Now())) return;  // of another boot
+  knows_past_ = true;
+  past_epoch_ = records.owners_epoch();
+  unknown_until_ = MonotonicTime(Duration(records.unknown_until_us()));
+  for (const v1::VolumeRecord& written : records.records()) {
+    VolumeWindow::Record& record = past_volumes_[written.key()];
+    record.period = Duration(written.period_us());
+    record.paid_until = MonotonicTime(Duration(written.paid_until_us()));
+    const int count = std::min(written.sent_us_size(), written.sent_bytes_size());
+    for (int i = 0; i < count; ++i) {
+      record.sent.emplace_back(MonotonicTime(Duration(written.sent_us(i))), written.sent_bytes(i));
+    }
+  }
+}
+
+v1::VolumeRecords Worker::Volumes() const {
+  const MonotonicTime now = executor_.clock().Now();
+  v1::VolumeRecords records;
+  records.set_written_us(Micros(now));
+  records.set_unknown_until_us(Micros(unknown_until_));
+  if (owners_ != nullptr) records.set_owners_epoch(owners_->epoch());
+  for (const auto& [key, pace] : resting_) Add(key, pace.volume.get(), now, &records);
+  for (const auto& [name, queue] : queues_) {
+    Add(name, queue->pace.volume.get(), now, &records);
+    for (const auto& part : queue->parts) {
+      Add(absl::StrCat(name, "\n", part->source->ip), part->pace.volume.get(), now, &records);
+    }
+  }
+  for (const auto& [name, limits] : vmta_limits_) {
+    Add(limits->own.volume_key, limits->own.volume.get(), now, &records);
+  }
+  for (const auto& [name, pool] : pool_limits_) {
+    Add(pool->volume_key, pool->volume.get(), now, &records);
+  }
+  // Nothing was sent of these, but the next one must not forget them either.
+  for (const auto& [key, record] : past_volumes_) {
+    VolumeWindow window;
+    const uint64_t any = uint64_t{1} << 62;
+    window.Limit(now, any, record.period);
+    window.TakeOver(record, {});
+    Add(key, &window, now, &records);
+  }
+  return records;
+}
+
+// A limit begins to be counted.
+void Worker::FirstVolume(const std::string& key, VolumeWindow* volume) {
+  const auto past = past_volumes_.find(key);
+  if (past == past_volumes_.end()) {
+    volume->Exhaust(unknown_until_);
+    return;
+  }
+  volume->TakeOver(past->second, unknown_until_);
+  past_volumes_.erase(past);
+}
+
+std::string Worker::WhyVolume(const std::string& limit, const VolumeWindow& volume,
+                              MonotonicTime now) {
+  if (!volume.waits_for_unknown(now)) return limit;
+  return absl::StrCat(limit,
+                      ", counted as used up: what was sent before this worker began is not "
+                      "known");
+}
+
+}  // namespace sluice::delivery
