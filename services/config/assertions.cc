@@ -10,10 +10,12 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "services/base/net/ip_address.h"
 #include "services/config/policy_view.h"
 #include "services/config/printer.h"
 #include "services/config/registry.h"
 #include "services/config/setter.h"
+#include "services/config/value.h"
 
 namespace sluice::config {
 namespace {
@@ -66,7 +68,11 @@ double Limit(const Directive& directive, double value) {
 
 class Runner {
  public:
-  Runner(const std::string& test_file, FileSource& files) : test_file_(test_file), files_(files) {}
+  Runner(const std::string& test_file, FileSource& files,
+         const std::set<std::string>& accept_unsupported)
+      : test_file_(test_file), files_(files) {
+    options_.accept_unsupported = accept_unsupported;
+  }
 
   AssertionResult Run(std::string_view text, const std::vector<std::string>& config_files) {
     paths_ = config_files;
@@ -142,9 +148,12 @@ class Runner {
     if (kind == "global" && subject.size() == 1) {
       return Claim(at, kGlobal, Target::kGlobalSettings, view_->global(), "", claim);
     }
-    if (subject.size() != 2) return Fail(at, "one queue, client, source or vmta is named");
+    if (subject.size() != 2) return Fail(at, "one queue, client, source, vmta or pool is named");
     const std::string& name = subject[1];
     if (kind == "queue") return Queue(at, name, claim);
+    if ((kind == "client" || kind == "source") && !IpAddress::Parse(name)) {
+      return Fail(at, absl::StrCat("\"", name, "\" is no IP address"));
+    }
     if (kind == "client") {
       return Claim(at, kSource, Target::kClientSettings, *view_->ForClient(name), "", claim);
     }
@@ -156,13 +165,22 @@ class Runner {
       if (vmta == nullptr) return Fail(at, absl::StrCat("there is no virtual MTA \"", name, "\""));
       return Claim(at, kVirtualMta, Target::kVirtualMta, *vmta, "", claim);
     }
-    Fail(at, absl::StrCat("\"", kind, "\" is none of queue, client, source, vmta, global"));
+    if (kind == "pool") {
+      const auto* const pool = view_->FindPool(name);
+      if (pool == nullptr) return Fail(at, absl::StrCat("there is no pool \"", name, "\""));
+      return Claim(at, kPool, Target::kPool, *pool, "", claim);
+    }
+    Fail(at, absl::StrCat("\"", kind, "\" is none of queue, client, source, vmta, pool, global"));
   }
 
   void Queue(int at, const std::string& name, const std::vector<std::string>& claim) {
     const size_t slash = name.rfind('/');
     if (slash == name.npos) return Fail(at, "a queue is DOMAIN/VIRTUAL-MTA");
-    const std::string domain = absl::AsciiStrToLower(name.substr(0, slash));
+    const auto parsed = ParseDomainPattern(name.substr(0, slash));
+    if (!parsed || parsed->find('*') != parsed->npos) {
+      return Fail(at, absl::StrCat("\"", name.substr(0, slash), "\" is no domain"));
+    }
+    const std::string& domain = *parsed;
     const std::string target = name.substr(slash + 1);
     const auto check = [&](const std::string& vmta, const std::string& pool) {
       Claim(at, kDomain, Target::kQueueSettings, *view_->ForQueue(domain, vmta, pool),
@@ -239,8 +257,9 @@ class Runner {
 }  // namespace
 
 AssertionResult RunAssertions(const std::string& test_file, std::string_view text,
-                              const std::vector<std::string>& config_files, FileSource& files) {
-  return Runner(test_file, files).Run(text, config_files);
+                              const std::vector<std::string>& config_files, FileSource& files,
+                              const std::set<std::string>& accept_unsupported) {
+  return Runner(test_file, files, accept_unsupported).Run(text, config_files);
 }
 
 }  // namespace sluice::config

@@ -1,6 +1,7 @@
 // Config tests: what operators say must hold, kept beside a configuration and run in their CI.
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,10 +34,12 @@ struct AssertionResult {
 //   client IP: require-auth == yes
 //   source IP: max-msg-rate <= 100/h
 //   vmta NAME: max-smtp-out >= 5
+//   pool NAME: max-smtp-out <= 200
 //   global: host-name != localhost
 // Operators: == != < <= > >=; the value is written as in a directive file. `#` starts a comment.
-// `config_files` go before those of the file.
+// `config_files` go before those of the file, `accept_unsupported` beside its lines.
 AssertionResult RunAssertions(const std::string& test_file, std::string_view text,
-                              const std::vector<std::string>& config_files, FileSource& files);
+                              const std::vector<std::string>& config_files, FileSource& files,
+                              const std::set<std::string>& accept_unsupported = {});
 
 }  // namespace sluice::config

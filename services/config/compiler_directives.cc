@@ -26,10 +26,13 @@ bool Compiler::Accepted(const std::string& name) const {
 void Compiler::SayStatus(const Statement& statement, const std::string& what, Status status,
                          std::string_view reason, bool restricts) {
   const std::string because = reason.empty() ? "" : absl::StrCat(": ", std::string(reason));
+  const std::string with =
+      reason.empty() ? " (planned)" : absl::StrCat(" (planned, with ", std::string(reason), ")");
   if (restricts && status != Status::kNoEffect && status != Status::kNotYet &&
       !Accepted(statement.name)) {
     return Say(Severity::kError, statement.where,
-               absl::StrCat(what, " is not possible in this version", because),
+               absl::StrCat(what, " is not possible in this version",
+                            status == Status::kUnsupported ? because : with),
                absl::StrCat(kUnsafeHint, statement.name));
   }
   switch (status) {
@@ -38,7 +41,7 @@ void Compiler::SayStatus(const Statement& statement, const std::string& what, St
     case Status::kNotYet:
     case Status::kRefused:
       return Say(Severity::kWarning, statement.where,
-                 absl::StrCat(what, " has no effect in this version (planned)"));
+                 absl::StrCat(what, " has no effect in this version", with));
     case Status::kNoEffect:
       return Say(Severity::kWarning, statement.where,
                  absl::StrCat(what, " has no meaning here", because));
@@ -105,7 +108,7 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
     return;
   }
   if (directive->name == "smtp-listener") {
-    if (options_.keep_origins) KeepOrigin(*directive, statement, draft_.global.settings());
+    if (options_.keep_origins) KeepOrigin(*directive, statement, *draft_.global.mutable_settings());
     return Add(AddListenerLine(statement, &draft_), statement);
   }
   switch (directive->target) {
@@ -304,6 +307,10 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
         }
         draft_.smtp_ips.push_back(ip);
       }
+    }
+    if (options_.keep_origins) {
+      constexpr int kField = policy::v1::GlobalSettings::kSmtpListenersFieldNumber;
+      draft_.origins[draft_.global.mutable_settings()][kField] = {where.file, where.line};
     }
     return;
   }

@@ -136,13 +136,14 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
   }
   draft->references.emplace_back(name, statement.where);
   // Every message has a sender and a recipient, and not every one a header field.
-  const bool reached = list->rules().empty() ||
-                       list->rules().rbegin()->subject() == Rule::SUBJECT_HEADER ||
-                       !MatchesEverything(list->rules().rbegin()->regex());
+  const bool reached =
+      std::none_of(list->rules().begin(), list->rules().end(), [](const auto& earlier) {
+        return earlier.subject() != Rule::SUBJECT_HEADER && MatchesEverything(earlier.regex());
+      });
   *list->add_rules() = std::move(rule);
   if (needs_pcre) return LineError{kPcreWarning, line, true};
   if (!reached) {
-    return LineError{"this line is never reached: the one before matches everything", line, true};
+    return LineError{"this line does nothing: one before it matches everything", line, true};
   }
   return std::nullopt;
 }

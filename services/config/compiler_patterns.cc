@@ -1,5 +1,6 @@
 #include "services/config/compiler_patterns.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -50,12 +51,39 @@ absl::StatusOr<Regex> ReadRegex(const Statement& statement, size_t argument) {
 // After a line that matches everything, none is looked at.
 template <class Rules>
 bool Unreachable(const Rules& rules) {
-  return !rules.empty() && MatchesEverything(rules.rbegin()->regex());
+  return std::any_of(rules.begin(), rules.end(),
+                     [](const auto& rule) { return MatchesEverything(rule.regex()); });
+}
+
+// Of lines with replies all that match count; of two that contradict each other the first. So a
+// line does nothing where what it says was said for every reply.
+bool DoesNothing(const google::protobuf::RepeatedPtrField<policy::v1::ReplyRule>& rules,
+                 const policy::v1::ReplyRule& rule) {
+  const auto queue = [](const auto& r) { return r.bounce_queue() || r.defer_queue(); };
+  const auto recipient = [](const auto& r) { return r.bounce_rcpt() || r.skip_mx(); };
+  bool any = false;
+  policy::v1::ReplyRule left = rule;
+  for (const policy::v1::ReplyRule& earlier : rules) {
+    if (!MatchesEverything(earlier.regex())) continue;
+    any = true;
+    if (!earlier.mode().empty()) left.clear_mode();
+    if (queue(earlier)) {
+      left.clear_bounce_queue();
+      left.clear_defer_queue();
+    }
+    if (recipient(earlier)) {
+      left.clear_bounce_rcpt();
+      left.clear_skip_mx();
+    }
+    if (earlier.disable_source_ip()) left.clear_disable_source_ip();
+  }
+  return any && left.mode().empty() && !queue(left) && !recipient(left) &&
+         !left.disable_source_ip();
 }
 
 LineError NeverReached(const Statement& statement) {
-  return {"this line is never reached: the one before matches everything",
-          statement.arguments.size(), true};
+  return {"this line does nothing: one before it matches everything", statement.arguments.size(),
+          true};
 }
 
 std::optional<int64_t> TimeOf(std::string_view value) {
@@ -121,7 +149,7 @@ std::optional<LineError> AddReplyRule(const Statement& statement,
     }
   }
   if (list->rules_size() >= kMaxRules) return LineError{"a list has at most 10000 lines", line};
-  const bool unreachable = Unreachable(list->rules());
+  const bool unreachable = DoesNothing(list->rules(), rule);
   *list->add_rules() = std::move(rule);
   if (unreachable) return NeverReached(statement);
   return regex->warning;

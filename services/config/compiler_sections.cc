@@ -64,7 +64,8 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
   if (kind->status != Status::kActive) {
     frame->skip = false;
     frame->quiet = true;
-    if (!outer.quiet) SayStatus(statement, absl::StrCat("<", name, ">"), kind->status, "", true);
+    if (!outer.quiet)
+      SayStatus(statement, absl::StrCat("<", name, ">"), kind->status, kind->reason, true);
     return;
   }
   if (name == "bind") return EnterBind(statement, frame);

@@ -10,6 +10,8 @@
 #include "services/config/domain_pattern.h"
 #include "services/config/explain.h"
 #include "services/config/policy_view.h"
+#include "services/config/printer.h"
+#include "services/config/registry.h"
 #include "services/config/snapshot_delta.h"
 
 namespace sluice::config {
@@ -18,18 +20,6 @@ namespace {
 using policy::v1::Section;
 
 constexpr size_t kMaxChanges = 10'000;
-
-// A domain that the pattern matches and, most likely, no more particular one.
-std::string ExampleOf(const std::string& pattern) {
-  constexpr std::string_view kUnlikely = "sluice-diff";
-  if (pattern == "*") return absl::StrCat(std::string(kUnlikely), ".invalid");
-  if (pattern.starts_with("[*.]")) return pattern.substr(4);
-  if (pattern.starts_with("*.")) return std::string(kUnlikely) + pattern.substr(1);
-  if (pattern.starts_with('[') && pattern.find('/') != pattern.npos) {
-    return absl::StrCat(pattern.substr(0, pattern.find('/')), "]");
-  }
-  return pattern;
-}
 
 std::map<std::string, const ExplainedSetting*> ByName(const std::vector<ExplainedSetting>& all) {
   std::map<std::string, const ExplainedSetting*> by_name;
@@ -97,7 +87,14 @@ class Differ {
     for (const Section& section : delta.changed()) changed_.insert(section.name());
     for (const std::string& name : delta.removed()) changed_.insert(name);
     if (changed_.empty()) return std::move(changes_);
-    Add("outside of sections", Compare(ExplainGlobal(before_), ExplainGlobal(after_)));
+    auto global = Compare(ExplainGlobal(before_), ExplainGlobal(after_));
+    for (ChangedSetting& setting : global) {
+      const Directive* const directive = FindDirective(kGlobal, setting.directive);
+      setting.needs_restart = directive != nullptr && directive->needs_restart;
+    }
+    Add("outside of sections", std::move(global));
+    Add("clients that no <source> names",
+        Compare(ExplainClient(before_, ""), ExplainClient(after_, "")));
     Named();
     Queues();
     if (dropped_ > 0) changes_.push_back({absl::StrCat("and ", dropped_, " more"), {}});
@@ -131,11 +128,13 @@ class Differ {
         const std::string ip = rest.substr(0, rest.find('/'));
         Add(absl::StrCat("client ", rest),
             Compare(ExplainClient(before_, ip), ExplainClient(after_, ip)));
-      } else if (kind == "pool") {
-        Add(absl::StrCat("virtual-mta-pool ", rest),
-            Compare(Pool(before_, rest), Pool(after_, rest)));
       } else if (kind != "domain" && kind != "macro-domain") {
-        Add(absl::StrCat(kind, " ", rest), {WholeSection(name)});
+        auto changes = Compare(ExplainSection(before_, name), ExplainSection(after_, name));
+        // Of a list, or of a pool whose domains say something else.
+        if (changes.empty() && kind == "pool") continue;
+        if (changes.empty()) changes.push_back(WholeSection(name));
+        Add(absl::StrCat(kind == "pool" ? "virtual-mta-pool" : kind, " ", rest),
+            std::move(changes));
       }
     }
   }
@@ -167,18 +166,6 @@ class Differ {
     }
     if (!hosts.empty()) settings.push_back({"smtp-source-host", hosts, "", "", false});
     return settings;
-  }
-
-  static std::vector<ExplainedSetting> Pool(const Compiled& compiled, const std::string& name) {
-    std::string members;
-    for (const Section& section : compiled.snapshot.sections()) {
-      if (section.name() != absl::StrCat("pool/", name)) continue;
-      for (const std::string& vmta : section.content().pool().virtual_mtas()) {
-        absl::StrAppend(&members, members.empty() ? "" : " ", vmta);
-      }
-    }
-    if (members.empty()) return {};
-    return {{"virtual-mta", members, "", "", false}};
   }
 
   bool QueueDefaultsChanged() const {
@@ -293,6 +280,29 @@ absl::StatusOr<std::vector<ConfigChange>> DiffConfigs(const Compiled& before,
   return Differ(before, after).Diff();
 }
 
+std::vector<std::string> NeedRestart(const policy::v1::PolicySnapshot& before,
+                                     const policy::v1::PolicySnapshot& after) {
+  const auto settings = [](const policy::v1::PolicySnapshot& snapshot) {
+    for (const Section& section : snapshot.sections()) {
+      if (section.content().has_global()) return section.content().global().settings();
+    }
+    return policy::v1::GlobalSettings();
+  };
+  const policy::v1::GlobalSettings one = settings(before);
+  const policy::v1::GlobalSettings other = settings(after);
+  std::vector<std::string> names;
+  for (const Directive& directive : AllDirectives()) {
+    // smtp-port is a listener in the end.
+    if (!directive.needs_restart || directive.target != Target::kGlobalSettings ||
+        directive.field == "smtp_port") {
+      continue;
+    }
+    if (PrintValues(directive, one, true) == PrintValues(directive, other, true)) continue;
+    names.emplace_back(directive.name);
+  }
+  return names;
+}
+
 std::string RenderChanges(const std::vector<ConfigChange>& changes) {
   if (changes.empty()) return "nothing changes\n";
   std::string text;
@@ -305,6 +315,7 @@ std::string RenderChanges(const std::vector<ConfigChange>& changes) {
       const std::string& where =
           setting.where_after.empty() ? setting.where_before : setting.where_after;
       if (!where.empty()) absl::StrAppend(&text, "  ", where);
+      if (setting.needs_restart) text += "  (takes a restart)";
       text += "\n";
     }
   }

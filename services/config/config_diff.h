@@ -15,6 +15,7 @@ struct ChangedSetting {
   std::string after;
   std::string where_before;  // "file:line", or "default"
   std::string where_after;
+  bool needs_restart = false;  // a reload does not bring it into force
 };
 
 struct ConfigChange {
@@ -29,6 +30,10 @@ struct ConfigChange {
 // stands for a domain that only it matches. INVALID_ARGUMENT as PolicyView::Build. Pure.
 absl::StatusOr<std::vector<ConfigChange>> DiffConfigs(const Compiled& before,
                                                       const Compiled& after);
+
+// Directives that say another thing now, and that a reload does not bring into force. Pure.
+std::vector<std::string> NeedRestart(const policy::v1::PolicySnapshot& before,
+                                     const policy::v1::PolicySnapshot& after);
 
 std::string RenderChanges(const std::vector<ConfigChange>& changes);
 

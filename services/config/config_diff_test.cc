@@ -83,7 +83,46 @@ TEST(ConfigDiffTest, ASecretThatChangesIsToldAndNotShown) {
             "outside of sections\n"
             "  smtp-server-tls-certificate  (secret) -> (changed secret)  new:18\n");
   EXPECT_EQ(Diff(before, Replaced(before, "password two", "password four")),
-            "smtp-user bob\n  section  there -> changed\n");
+            "smtp-user bob\n  password  (secret) -> (changed secret)  new:20\n");
+}
+
+TEST(ConfigDiffTest, LimitsOfPoolsListenersAndNamedSources) {
+  const std::string before = std::string(kBefore) +
+                             "<virtual-mta-pool p>\nvirtual-mta news\nmax-smtp-out 50\n"
+                             "</virtual-mta-pool>\n"
+                             "<smtp-listener 192.0.2.9:587>\nsource partners\n"
+                             "</smtp-listener>\n"
+                             "<source {auth}>\nmax-message-size 5M\n</source>\n"
+                             "<source partners>\nrequire-auth yes\n</source>\n";
+  EXPECT_EQ(Diff(before, Replaced(before, "max-smtp-out 50", "max-smtp-out 60")),
+            "virtual-mta-pool p\n  max-smtp-out  50 -> 60  new:20\n");
+  EXPECT_EQ(Diff(before, Replaced(before, "source partners\n</smtp",
+                                  "immediate-tls yes\n"
+                                  "source partners\n</smtp")),
+            "listener 192.0.2.9:587\n  immediate-tls  (none) -> yes  new:23\n");
+  EXPECT_EQ(Diff(before, Replaced(before, "require-auth yes", "require-auth no")),
+            "named-source partners\n  require-auth  yes -> no  new:29\n");
+}
+
+TEST(ConfigDiffTest, WhatTakesARestartSaysSo) {
+  EXPECT_EQ(Diff(kBefore, std::string(kBefore) + "smtp-listener 192.0.2.9:25\n"),
+            "outside of sections\n  smtp-listener  (none) -> 192.0.2.9:25  new:18  (takes a "
+            "restart)\n");
+  MemoryFiles files;
+  const auto snapshot = [&](const std::string& text) {
+    return CompileText("f", text, files, {}).snapshot;
+  };
+  EXPECT_EQ(NeedRestart(snapshot("smtp-port 25\nhost-name a.test\n"),
+                        snapshot("smtp-port 26\nhost-name b.test\nname-server 192.0.2.1\n")),
+            (std::vector<std::string>{"smtp-listener", "name-server"}));
+  EXPECT_TRUE(NeedRestart(snapshot(kBefore), snapshot(kBefore)).empty());
+}
+
+TEST(ConfigDiffTest, ClientsThatNoSectionNamesAndLists) {
+  EXPECT_EQ(Diff(kBefore, std::string(kBefore) + "max-message-hops 50\n"),
+            "clients that no <source> names\n  max-message-hops  100 -> 50  new:18\n");
+  EXPECT_EQ(Diff(kBefore, std::string(kBefore) + "alias a@a.test b@b.test\n"),
+            "outside of sections\n  alias  (none) -> a@a.test b@b.test  new:18\n");
 }
 
 }  // namespace

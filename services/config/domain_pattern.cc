@@ -71,6 +71,17 @@ std::pair<int, int> PatternRank(std::string_view pattern, bool from_macro) {
   return {1, network ? network->prefix_bits() : 0};
 }
 
+std::string ExampleOf(const std::string& pattern) {
+  constexpr std::string_view kUnlikely = "sluice-example";
+  if (pattern == "*") return std::string(kUnlikely) + ".invalid";
+  if (pattern.starts_with("[*.]")) return pattern.substr(4);
+  if (pattern.starts_with("*.")) return std::string(kUnlikely) + pattern.substr(1);
+  if (pattern.starts_with('[') && pattern.find('/') != pattern.npos) {
+    return pattern.substr(0, pattern.find('/')) + "]";
+  }
+  return pattern;
+}
+
 bool WildcardMatches(std::string_view pattern, std::string_view text) {
   size_t p = 0;
   size_t t = 0;

@@ -1,6 +1,7 @@
 // Patterns of <domain> sections, and how settings of several sections become one.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -15,6 +16,9 @@ bool IsPlainDomain(std::string_view pattern);
 // Greater is more particular: longer names before shorter ones, of one name "*.d" before "[*.]d", a
 // literal before a macro's.
 std::pair<int, int> PatternRank(std::string_view pattern, bool from_macro);
+
+// A domain that the pattern matches and, most likely, no more particular one.
+std::string ExampleOf(const std::string& pattern);
 
 // * and ? over the whole text. Pure.
 bool WildcardMatches(std::string_view pattern, std::string_view text);

@@ -45,6 +45,14 @@ class Finisher {
         *values->Add() = listener;
       }
     }
+    using policy::v1::GlobalSettings;
+    if (const auto said = draft_.origins.find(settings); said != draft_.origins.end()) {
+      const auto port = said->second.find(GlobalSettings::kSmtpPortFieldNumber);
+      if (port != said->second.end()) {
+        const Origin origin = port->second;
+        said->second.emplace(GlobalSettings::kSmtpListenersFieldNumber, origin);
+      }
+    }
     // It says which port, and where only where nothing else does.
     if (!draft_.smtp_ips.empty()) settings->clear_smtp_port();
     if (settings->smtp_port() != 0) {
@@ -99,6 +107,7 @@ class Finisher {
       policy::v1::SectionContent client;
       client.mutable_client()->set_name(name);
       *client.mutable_client()->mutable_settings() = source.settings;
+      KeepOrigins(&source.settings, absl::StrCat("named-source/", name));
       Add(absl::StrCat("named-source/", name), std::move(client));
     }
     for (const auto& [address, listener] : draft_.listeners) {
@@ -106,6 +115,7 @@ class Finisher {
       policy::v1::SectionContent content;
       content.mutable_listener()->set_address(address);
       *content.mutable_listener()->mutable_settings() = listener.settings;
+      KeepOrigins(&listener.settings, absl::StrCat("listener/", address));
       Add(absl::StrCat("listener/", address), std::move(content));
     }
     for (const auto& [name, list] : draft_.pattern_lists) {
@@ -116,6 +126,7 @@ class Finisher {
     for (const auto& [name, user] : draft_.smtp_users) {
       policy::v1::SectionContent content;
       *content.mutable_smtp_user() = user;
+      KeepOrigins(&user, absl::StrCat("smtp-user/", name));
       Add(absl::StrCat("smtp-user/", name), std::move(content));
     }
     for (const auto& [name, file] : draft_.auth_files) {
@@ -126,6 +137,7 @@ class Finisher {
     for (const auto& [name, group] : draft_.source_groups) {
       policy::v1::SectionContent content;
       *content.mutable_source_group() = group;
+      KeepOrigins(&group, absl::StrCat("source-group/", name));
       Add(absl::StrCat("source-group/", name), std::move(content));
     }
     for (const auto& [name, list] : draft_.smtp_pattern_lists) {

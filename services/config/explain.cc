@@ -11,6 +11,7 @@
 #include "services/config/printer.h"
 #include "services/config/registry.h"
 #include "services/config/settings_defaults.h"
+#include "services/config/value.h"
 
 namespace sluice::config {
 namespace {
@@ -117,6 +118,34 @@ std::vector<ExplainedSetting> Resolve(const Compiled& compiled, Target target,
   return settings;
 }
 
+// Lists outside of sections that are no field of their own. Their lines are known by name only.
+void AddLists(const Compiled& compiled, const policy::v1::GlobalSettings& global,
+              std::vector<ExplainedSetting>* settings) {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (const auto& alias : global.aliases()) {
+    all.emplace_back("alias", absl::StrCat(alias.source(), " ", alias.target()));
+  }
+  for (const std::string& rule : global.relay_addresses().values()) {
+    all.emplace_back("relay-address", rule.starts_with('/') ? PrintRegex(rule.substr(1)) : rule);
+  }
+  for (const auto& pickup : global.pickups()) {
+    all.emplace_back("pickup", absl::StrCat(pickup.folder(), " ", pickup.bad_folder()));
+  }
+  for (const auto& [name, value] : all) {
+    if (!settings->empty() && settings->back().directive == name) {
+      absl::StrAppend(&settings->back().value, "; ", value);
+      continue;
+    }
+    std::string where;
+    for (const ConfigLine& line : compiled.lines) {
+      if (line.directive->name == name) {
+        where = absl::StrCat(*line.where.file, ":", line.where.line);
+      }
+    }
+    settings->push_back({name, value, "", std::move(where), false});
+  }
+}
+
 }  // namespace
 
 std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string_view domain_name,
@@ -209,10 +238,39 @@ std::vector<ExplainedSetting> ExplainClient(const Compiled& compiled, std::strin
 
 std::vector<ExplainedSetting> ExplainGlobal(const Compiled& compiled) {
   std::vector<Layer> layers = {{&DefaultGlobalSettings(), "", "", true}};
-  if (const auto* const content = FindContent(compiled.snapshot, "global")) {
+  const auto* const content = FindContent(compiled.snapshot, "global");
+  if (content != nullptr) {
     layers.push_back({&content->global().settings(), "global settings", ""});
   }
-  return Resolve(compiled, Target::kGlobalSettings, layers);
+  auto settings = Resolve(compiled, Target::kGlobalSettings, layers);
+  if (content != nullptr) AddLists(compiled, content->global().settings(), &settings);
+  return settings;
+}
+
+std::vector<ExplainedSetting> ExplainSection(const Compiled& compiled, const std::string& name) {
+  const auto* const content = FindContent(compiled.snapshot, name);
+  if (content == nullptr) return {};
+  const std::string rest = name.substr(name.find('/') + 1);
+  const auto resolve = [&](Target target, const Message& settings, const char* kind) {
+    return Resolve(compiled, target, {{&settings, name, absl::StrCat("<", kind, " ", rest, ">")}});
+  };
+  if (content->has_listener()) {
+    return resolve(Target::kListenerSettings, content->listener().settings(), "smtp-listener");
+  }
+  if (content->has_client()) {
+    return resolve(Target::kClientSettings, content->client().settings(), "source");
+  }
+  if (content->has_source_group()) {
+    return resolve(Target::kSourceGroup, content->source_group(), "source-group");
+  }
+  if (content->has_smtp_user()) {
+    return resolve(Target::kSmtpUser, content->smtp_user(), "smtp-user");
+  }
+  if (!content->has_pool()) return {};
+  auto settings = resolve(Target::kPool, content->pool(), "virtual-mta-pool");
+  settings.push_back({"virtual-mta", absl::StrJoin(content->pool().virtual_mtas(), " "),
+                      absl::StrCat("<virtual-mta-pool ", rest, ">"), "", false});
+  return settings;
 }
 
 std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot,
@@ -230,8 +288,18 @@ std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot,
 
 absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuestion& question) {
   Explanation answer;
-  const std::string& domain = question.domain;
   const std::string& name = question.vmta;
+  std::string domain;
+  if (!question.domain.empty()) {
+    const auto pattern = ParseDomainPattern(question.domain);
+    if (!pattern) return absl::InvalidArgumentError(question.domain + " is no domain");
+    domain = *pattern;
+  }
+  for (const std::string* ip : {&question.source, &question.client}) {
+    if (!ip->empty() && !IpAddress::Parse(*ip)) {
+      return absl::InvalidArgumentError(*ip + " is no IP address");
+    }
+  }
   const auto add = [&](std::string subject, std::vector<ExplainedSetting> settings) {
     answer.subjects.emplace_back(std::move(subject), std::move(settings));
   };
@@ -260,9 +328,18 @@ absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuest
       }
     }
   }
+  if (pool != nullptr && domain.empty()) {
+    add(absl::StrCat("virtual-mta-pool ", name),
+        ExplainSection(compiled, absl::StrCat("pool/", Lower(name))));
+  }
   if (!vmta.empty()) add(absl::StrCat("virtual-mta ", name), std::move(vmta));
   if (!question.source.empty()) {
-    add(absl::StrCat("source ", question.source), ExplainSource(compiled, question.source));
+    auto settings = ExplainSource(compiled, question.source);
+    if (settings.empty()) {
+      answer.notes.push_back(absl::StrCat("no line is about the source ", question.source,
+                                          ", and no virtual MTA has it"));
+    }
+    add(absl::StrCat("source ", question.source), std::move(settings));
   }
   if (!question.client.empty()) {
     add(absl::StrCat("client ", question.client), ExplainClient(compiled, question.client));

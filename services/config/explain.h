@@ -36,6 +36,9 @@ std::vector<ExplainedSetting> ExplainSource(const Compiled& compiled, std::strin
 // A client's address. As PolicyView::ForClient.
 std::vector<ExplainedSetting> ExplainClient(const Compiled& compiled, std::string_view ip);
 std::vector<ExplainedSetting> ExplainGlobal(const Compiled& compiled);
+// What a section says by itself, by its name in the snapshot: "pool/NAME", "listener/IP:PORT",
+// "named-source/NAME", "source-group/NAME", "smtp-user/NAME". Empty for others.
+std::vector<ExplainedSetting> ExplainSection(const Compiled& compiled, const std::string& name);
 
 // Pools that have this virtual MTA, in order of name.
 std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot, std::string_view vmta);
@@ -52,7 +55,8 @@ struct Explanation {
   std::vector<std::pair<std::string, std::vector<ExplainedSetting>>> subjects;
   std::vector<std::string> notes;
 };
-// NOT_FOUND where there is no virtual MTA or pool of that name.
+// NOT_FOUND where there is no virtual MTA or pool of that name, INVALID_ARGUMENT for what is no
+// domain or no address.
 absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuestion& question);
 
 // A table for people: name, value, place; defaults only with `all`.

@@ -13,7 +13,9 @@
 #include "services/config/policy_view.h"
 #include "services/config/printer.h"
 #include "services/config/registry.h"
+#include "services/config/semantic_checks.h"
 #include "services/config/snapshot_hash.h"
+#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
@@ -33,6 +35,8 @@ const std::vector<Case>& Cases() {
        {{"gmail.com", "m1", "marketing"},
         {"googlemail.com", "m2", "marketing"},
         {"gmail.com", "t1", "transactional"},
+        {"hotmail.com", "m1", "marketing"},
+        {"aol.com", "m2", "marketing"},
         {"other.example", "m1", ""}},
        {"10.1.2.3", "10.9.0.1", "127.0.0.1", "192.0.2.99"},
        {"192.0.2.11"}},
@@ -142,6 +146,53 @@ TEST(ExplainTest, PrintedConfigurationsAreTheSame) {
     const Compiled again = CompileText("printed", PrintSnapshot(compiled.snapshot, true), files);
     EXPECT_EQ(SectionsHash(compiled.snapshot), SectionsHash(again.snapshot)) << c.name;
   }
+}
+
+// Everything in them is in force, and nothing is doubtful.
+TEST(ExplainTest, RealisticConfigurationsPassTheCheck) {
+  DiskFiles files;
+  for (const Case& c : Cases()) {
+    const Compiled compiled = CompileCase(c.name);
+    EXPECT_EQ(Render(compiled.diagnostics), "") << c.name;
+    EXPECT_EQ(Render(CheckSemantics(compiled, files, std::nullopt)), "") << c.name;
+    EXPECT_EQ(compiled.tally.planned + compiled.tally.no_meaning + compiled.tally.unsupported, 0u);
+    EXPECT_GT(compiled.tally.effective + compiled.tally.aliases, 20u) << c.name;
+  }
+}
+
+// Where an address comes from that no smtp-listener line says.
+TEST(ExplainTest, ListenersOfAPortSayTheLineOfThePort) {
+  testing::MemoryFiles files;
+  CompileOptions options;
+  options.keep_origins = true;
+  const auto where = [&](const std::string& text) {
+    for (const auto& setting : ExplainGlobal(CompileText("f", text, files, options))) {
+      if (setting.directive == "smtp-listener") return setting.value + " " + setting.where;
+    }
+    return std::string();
+  };
+  EXPECT_EQ(where("host-name a.test\nsmtp-port 2525\n"), "0.0.0.0:2525 f:2");
+  EXPECT_EQ(where("smtp-port 2525\nsmtp-ip 192.0.2.1\n"), "192.0.2.1:2525 f:2");
+  EXPECT_EQ(where("smtp-listener 192.0.2.1:25\n"), "192.0.2.1:25 f:1");
+}
+
+TEST(ExplainTest, PoolsAndWhatIsNoName) {
+  const Compiled compiled = CompileCase("newsletter");
+  ExplainQuestion question;
+  question.vmta = "Marketing";
+  const auto pool = Explain(compiled, question);
+  ASSERT_TRUE(pool.ok());
+  ASSERT_EQ(pool->subjects.size(), 1u);
+  EXPECT_EQ(pool->subjects[0].second.back().value, "m1 m2");
+  question = {};
+  question.domain = "GMAIL.com.";
+  EXPECT_EQ(Explain(compiled, question)->subjects[0].first,
+            "queue gmail.com/* (no virtual MTA's own)");
+  question.domain = "gmail..com";
+  EXPECT_TRUE(absl::IsInvalidArgument(Explain(compiled, question).status()));
+  question = {};
+  question.source = "192.0.2";
+  EXPECT_TRUE(absl::IsInvalidArgument(Explain(compiled, question).status()));
 }
 
 TEST(ExplainTest, SecretsAndUnknownNames) {

@@ -163,6 +163,7 @@ class Migrator {
       Indented(out, depth, "# planned: no effect yet");
       Report(path, number, absl::StrCat(statement.name, " is planned"));
     }
+    OtherFile(path, *directive, statement);
     if (statement.name == "/" || statement.name == directive->name) {
       Indented(out, depth, std::string(line));
       return false;
@@ -173,14 +174,29 @@ class Migrator {
     return false;
   }
 
+  // Keys, users and patterns are not directive files, and are not rewritten.
+  void OtherFile(const std::string& path, const Directive& directive, const Statement& statement) {
+    const bool names_file = directive.grammar == Grammar::kFile ||
+                            directive.grammar == Grammar::kTlsCertificate ||
+                            directive.name == "auth-plain";
+    if (!names_file || statement.arguments.empty()) return;
+    const std::string& file = statement.arguments[0].text;
+    if (file.empty() || file.starts_with('/') || file.starts_with('{')) return;
+    Report(path, statement.where.line,
+           absl::StrCat("the file \"", file, "\" is not copied: put it beside this one"));
+  }
+
   void Include(const std::string& path, const Statement& statement,
                const std::vector<Scope>& scopes) {
     if (statement.arguments.size() != 1) return;
     std::filesystem::path target(statement.arguments[0].text);
     if (target.is_relative()) target = std::filesystem::path(path).parent_path() / target;
-    if (statement.arguments[0].text.find_first_of("*?[") == std::string::npos) {
+    const bool folder =
+        statement.arguments[0].text.ends_with('/') || statement.arguments[0].text.ends_with(".d");
+    if (!folder && statement.arguments[0].text.find_first_of("*?[") == std::string::npos) {
       return File(target.string(), {scopes.back()});
     }
+    if (folder) target /= "*.conf";
     for (const std::string& file : files_.Glob(target.string())) File(file, {scopes.back()});
   }
 

@@ -47,6 +47,22 @@ TEST(MigrateTest, ATreeIsTidiedAndMeansTheSame) {
   EXPECT_EQ(migration.report[5], "/etc/pmta/vmtas/rules:1: throttle is written max-msg-rate");
 }
 
+TEST(MigrateTest, FoldersAndFilesOfOtherKinds) {
+  MemoryFiles files;
+  files.files["/etc/pmta/config"] = "include config.d\ninclude more/\n";
+  files.files["/etc/pmta/config.d/a.conf"] =
+      "hostname a.test\n<domain x.test>\ndkim-key keys/x.pem\n</domain>\n";
+  files.files["/etc/pmta/more/b.conf"] = "max-smtp-in 5\n";
+  const Migration migration = Migrate("/etc/pmta/config", files);
+  ASSERT_EQ(migration.files.size(), 3u);
+  EXPECT_EQ(migration.files[2].text, "total-max-smtp-in 5\n");
+  EXPECT_TRUE(migration.equivalent);
+  ASSERT_EQ(migration.report.size(), 4u);
+  EXPECT_EQ(migration.report[2],
+            "/etc/pmta/config.d/a.conf:3: the file \"keys/x.pem\" is not copied: put it beside "
+            "this one");
+}
+
 // Of the guides: what is left out or planned does not change what holds.
 TEST(MigrateTest, TheGuidesStayTheSame) {
   DiskFiles files;

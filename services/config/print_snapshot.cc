@@ -171,6 +171,7 @@ class SnapshotPrinter {
 
   static std::string ReplyLine(const policy::v1::ReplyRule& rule) {
     std::string line = absl::StrCat("reply ", PrintRegex(rule.regex()));
+    const size_t bare = line.size();
     if (!rule.mode().empty()) absl::StrAppend(&line, " mode=", rule.mode());
     if (rule.backoff_to_normal_after_us() != 0) {
       absl::StrAppend(&line, " backoff-to-normal-after=", rule.backoff_to_normal_after_us() / 1000,
@@ -184,7 +185,8 @@ class SnapshotPrinter {
       absl::StrAppend(&line, " reenable-after=", rule.reenable_after_us() / 1000, "ms");
     }
     if (rule.defer_queue()) line += " defer-queue";
-    return line;
+    // A line that says only what it does not do.
+    return line.size() == bare ? line + " skip-mx=no" : line;
   }
 
   // As one line; what a line cannot say (SOCKS5, a version) follows as a comment.

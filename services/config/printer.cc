@@ -64,7 +64,7 @@ class Printer {
 
  private:
   std::string Text(const std::string& text) const {
-    return directive_.grammar == Grammar::kRegex ? text : PrintWord(text);
+    return directive_.grammar == Grammar::kRegex ? PrintWritten(text) : PrintWord(text);
   }
 
   std::vector<std::string> Composite(const Message& value) const {
@@ -137,6 +137,11 @@ std::string PrintWord(std::string_view text) {
     quoted += c;
   }
   return quoted + "\"";
+}
+
+std::string PrintWritten(std::string_view regex) {
+  const bool literal = regex.size() > 1 && regex.front() == '/' && regex.find('#') == regex.npos;
+  return literal ? std::string(regex) : PrintWord(regex);
 }
 
 std::string PrintRegex(std::string_view expression) {

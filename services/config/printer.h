@@ -28,6 +28,9 @@ std::string PrintWord(std::string_view text);
 // "/.../flags" for an expression as ConsumeRegex gives it.
 std::string PrintRegex(std::string_view expression);
 
+// A regex as a directive said it, between slashes or bare.
+std::string PrintWritten(std::string_view regex);
+
 // A directive file that compiles to the same sections; control entries are left out. Pure.
 std::string PrintSnapshot(const policy::v1::PolicySnapshot& snapshot, bool with_secrets = false);
 

@@ -171,6 +171,9 @@ TEST(PrinterTest, SectionsOfPatternsAndListeners) {
       "defer-queue=no\n</smtp-pattern-list>\n<bounce-category-patterns>\n/5\\.1\\.1/ "
       "bad-mailbox\n</bounce-category-patterns>\n<mx-rollup-list>\nmx *.x.test all.rollup\n"
       "</mx-rollup-list>\n");
+  ExpectRoundTrip(
+      "<domain a.test>\nbackoff-trigger-pattern \"too many\"\nbackoff-trigger-pattern /a b/\n"
+      "</domain>\n<smtp-pattern-list n>\nreply /x/ skip-mx=no\n</smtp-pattern-list>\n");
   EXPECT_EQ(PrintRegex("(?i)a/b\\d"), "/a\\/b\\d/");
   EXPECT_EQ(PrintRegex("(?si)\\\\/"), "/(?si)\\\\\\//I");
 }

@@ -20,11 +20,14 @@ std::string Remark(const Directive& directive) {
   const std::string_view reason = directive.reason;
   switch (directive.status) {
     case Status::kActive:
-      return "";
+      return directive.needs_restart ? " A change takes a restart." : "";
     case Status::kNotYet:
-      return " *Planned: checked, without effect in this version; a warning says so.*";
+      return absl::StrCat(" *Planned, with ", std::string(reason),
+                          ": checked, without effect in this version; a warning says so.*");
     case Status::kRefused:
-      return " *Planned: an error in this version, since going on without it would not be safe.*";
+      return absl::StrCat(
+          " *Planned, with ", std::string(reason),
+          ": an error in this version, since going on without it would not be safe.*");
     case Status::kNoEffect:
       return " *No meaning here; a warning says so.*";
     case Status::kUnsupported:

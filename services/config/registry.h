@@ -153,6 +153,17 @@ enum class Status {
 // "effective", "planned", "no meaning here", "unsupported".
 std::string_view StatusName(Status status);
 
+// Capabilities that planned directives come with.
+inline constexpr std::string_view kWarmUp = "warm-up";
+inline constexpr std::string_view kAdaptive = "adaptive throttling";
+inline constexpr std::string_view kDkim = "DKIM and sender authentication";
+inline constexpr std::string_view kBounces = "bounce and complaint processing";
+inline constexpr std::string_view kAccounting = "accounting and delivery logs";
+inline constexpr std::string_view kThrottles = "throttles of the cluster";
+inline constexpr std::string_view kStore = "the store's own settings";
+inline constexpr std::string_view kSenders = "source addresses by sender";
+inline constexpr std::string_view kManagement = "the management interface";
+
 struct Directive {
   std::string_view name;
   std::vector<std::string_view> aliases = {};
@@ -171,9 +182,11 @@ struct Directive {
   bool appends = false;  // a further line adds to a list, else it replaces
   Key key = Key::kNothing;
   std::string_view syntax = {};  // where the grammar's own is not enough
-  std::string_view reason = {};  // of kNoEffect, where help does not say it, and of kUnsupported
-  bool secret = false;           // the value is never shown
-  bool needs_restart = false;    // a reload does not change it
+  // Of kNoEffect, where help does not say it, and of kUnsupported; of what is planned the
+  // capability that it comes with, "DKIM".
+  std::string_view reason = {};
+  bool secret = false;         // the value is never shown
+  bool needs_restart = false;  // a reload does not change it
   // With kUnsupported or kNoEffect: what it asks for restricts, so it is refused, as kRefused.
   bool restricts = false;
 };
@@ -186,6 +199,7 @@ struct SectionKind {
   std::string_view argument;  // "NAME", "[NAME]", ...; empty: none
   std::string_view help;
   Status status = Status::kActive;
+  std::string_view reason = {};  // of what is planned: the capability that it comes with
 };
 const std::vector<SectionKind>& AllSections();
 const SectionKind* FindSection(std::string_view name);

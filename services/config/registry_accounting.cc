@@ -54,6 +54,7 @@ std::vector<Directive> AccountingDirectives() {
   add("http-webhook-log-verbose", Grammar::kBool, "Log posts in full.");
   add("http-webhook-connect-timeout", Grammar::kDuration, "Longest wait for a connection.");
   add("http-webhook-io-timeout", Grammar::kDuration, "Longest wait for an answer.");
+  ComesWith(kAccounting, &all, 0);
   return all;
 }
 

@@ -46,7 +46,8 @@ std::vector<Directive> AuthDirectives() {
                  .grammar = Grammar::kIpPorts,
                  .help = "Address and port whose connections begin with a PROXY header.",
                  .default_port = 25,
-                 .appends = true});
+                 .appends = true,
+                 .needs_restart = true});
   all.push_back({.name = "mailmerge-expands-undefined-variables",
                  .scopes = kGlobal,
                  .target = Target::kGlobalSettings,

@@ -38,13 +38,17 @@ std::vector<Directive> PlannedClientDirectives() {
     boolean(name, "Refuse mail that SPF says no to; of use with check-spf-inbound.");
   }
   add("suppression-lists", Grammar::kWords, "Lists of addresses that get no mail.",
-      Status::kRefused);
+      Status::kRefused)
+      .reason = kBounces;
   boolean("process-x-dkim-options", "The header X-DKIM-Options changes signing.");
   boolean("process-x-dkim-key", "The header X-DKIM-Key names the key.");
   boolean("retain-x-dkim-key", "Leave X-DKIM-Key in the message.");
   boolean("retain-x-dkim-options", "Leave X-DKIM-Options in the message.");
   all.push_back(Planned("log-data", kSource, Grammar::kBool, "Log message texts."));
+  all.back().reason = kAccounting;
   boolean("always-allow-api-submission", "Clients may inject by HTTP.");
+  all.back().reason = kManagement;
+  ComesWith(kDkim, &all, 0);
   return all;
 }
 

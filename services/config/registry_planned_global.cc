@@ -54,6 +54,7 @@ void AddSpool(std::vector<Directive>* all) {
                       "Nothing: a queue on disk is not bounded by memory; see max-queue-size."),
             "auto"));
   all->push_back(Global("spool-buffer-size", Grammar::kSize, "Write buffer of the spool."));
+  all->back().reason = kStore;
   for (const std::string_view name : {"sync-msg-create", "sync-msg-update"}) {
     all->push_back(
         NoMeaning(name, Grammar::kBool, "Nothing: what is acknowledged is always on disk."));
@@ -93,14 +94,15 @@ void AddProcess(std::vector<Directive>* all) {
     all->push_back(
         NoMeaning(name, Grammar::kBool, "Nothing: sluice-receive is the receiver for tests."));
   }
+  all->push_back(Global("edns-udp-length", Grammar::kCount, "Size of DNS answers over UDP."));
   all->push_back(Global("dns-workers", Grammar::kCount,
                         "Nothing: one resolver asks for any number of names at a time.",
                         Status::kNoEffect));
-  all->push_back(Global("edns-udp-length", Grammar::kCount, "Size of DNS answers over UDP."));
   all->push_back(Keyed(
       Global("ip", Grammar::kIpDomain,
              "Source address that only mail of this sender domain may use.", Status::kRefused),
       Key::kNothing));
+  all->back().reason = kSenders;
 }
 
 void AddHttp(std::vector<Directive>* all) {
@@ -147,12 +149,14 @@ void AddLogs(std::vector<Directive>* all) {
                                         "A log of deliveries in a format of its own."),
                                  2, 2, "\"FILE\" \"FORMAT\""),
                        Key::kNothing));
+  const size_t bounces = all->size();
   for (const std::string_view name : {"bounce-log", "bounce-category-log"}) {
     all->push_back(Planned(name, kGlobal | kVirtualMta, Grammar::kFile, "A log of bounces."));
   }
   all->push_back(Global("permanent-bounce-after", Grammar::kDuration,
                         "Time of soft bounces after which an address is suppressed.",
                         Status::kRefused));
+  ComesWith(kBounces, all, bounces);
 }
 
 void AddMail(std::vector<Directive>* all) {
@@ -174,12 +178,14 @@ void AddSending(std::vector<Directive>* all) {
   all->push_back(std::move(key));
   all->push_back(Planned("include-headers-from", kSending, Grammar::kFile,
                          "File of header lines for every message."));
+  const size_t adaptive = all->size();
   all->push_back(Global("adaptive-max-smtp-out", Grammar::kBool,
                         "Fewer connections to a domain that defers much.", Status::kRefused));
   all->push_back(Global("adaptive-soft-bounce-limit", Grammar::kCount,
                         "Soft bounces a minute that are much."));
   all->push_back(
       Global("adaptive-backoff-interval", Grammar::kDuration, "Time with fewer connections."));
+  ComesWith(kAdaptive, all, adaptive);
 }
 
 void AddServerTls(std::vector<Directive>* all) {
@@ -192,13 +198,18 @@ void AddServerTls(std::vector<Directive>* all) {
 
 std::vector<Directive> PlannedGlobalDirectives() {
   std::vector<Directive> all;
-  AddSpool(&all);
-  AddProcess(&all);
-  AddHttp(&all);
-  AddLogs(&all);
-  AddMail(&all);
-  AddSending(&all);
-  AddServerTls(&all);
+  const auto add = [&all](void (*part)(std::vector<Directive>*), std::string_view capability) {
+    const size_t first = all.size();
+    part(&all);
+    ComesWith(capability, &all, first);
+  };
+  add(AddSpool, kAccounting);
+  add(AddProcess, kManagement);
+  add(AddHttp, kManagement);
+  add(AddLogs, kAccounting);
+  add(AddMail, "delivery reports");
+  add(AddSending, kDkim);
+  add(AddServerTls, "TLS");
   return all;
 }
 

@@ -37,7 +37,8 @@ void AddLimits(QueueTable* t) {
 void AddBackoff(QueueTable* t) {
   t->Add("backoff-reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool in backoff mode.");
   t->Add("reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool that takes the mail.");
-  t->Add("bounce-pattern-file", Grammar::kFile, "File of patterns that class bounces.");
+  t->Add("bounce-pattern-file", Grammar::kFile, "File of patterns that class bounces.").reason =
+      kBounces;
 }
 
 void AddDkim(QueueTable* t) {
@@ -60,7 +61,8 @@ void AddDkim(QueueTable* t) {
   t->Add("dkim-identity", Grammar::kText, "Identity that signatures name.").syntax =
       "ADDRESS | DOMAIN | sender-or-from";
   t->Add("dkim-identity-fallback", Grammar::kText, "Identity where that one has no key.");
-  t->Add("bounce-domain", Grammar::kHostName, "Domain of the return path of this sender domain.");
+  t->Add("bounce-domain", Grammar::kHostName, "Domain of the return path of this sender domain.")
+      .reason = kBounces;
   t->Add("spf-identity", Grammar::kChoice, "Identity that SPF is about.").choices = "mfrom,helo";
   t->Bool("check-spf-outbound", "Check the sender's SPF before sending.");
 }
@@ -113,13 +115,18 @@ void AddOtherWays(QueueTable* t) {
 
 std::vector<Directive> PlannedQueueDirectives() {
   QueueTable table;
-  AddLimits(&table);
-  AddBackoff(&table);
-  AddDkim(&table);
-  AddTls(&table);
-  AddReplies(&table);
-  AddReports(&table);
-  AddOtherWays(&table);
+  const auto add = [&table](void (*part)(QueueTable*), std::string_view capability) {
+    const size_t first = table.all.size();
+    part(&table);
+    ComesWith(capability, &table.all, first);
+  };
+  add(AddLimits, kWarmUp);
+  add(AddBackoff, "rerouting by rule");
+  add(AddDkim, kDkim);
+  add(AddTls, "TLS");
+  add(AddReplies, "priorities within a connection");
+  add(AddReports, kAccounting);
+  add(AddOtherWays, "local delivery");
   return std::move(table.all);
 }
 

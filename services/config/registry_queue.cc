@@ -171,7 +171,7 @@ std::vector<Directive> QueueDirectives() {
        .min = 1000,
        .max = kYearUs},
       Bool("retry-upon-new-mail", "retry_upon_new_mail",
-           "New mail ends the wait of a queue that could not connect.", Status::kNotYet),
+           "New mail ends the wait of a queue that could not connect."),
       {.name = "smtp-hosts",
        .aliases = {"smtp-route", "route"},
        .scopes = kEverywhere,

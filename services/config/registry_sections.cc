@@ -77,10 +77,11 @@ void AddSending(Table* t) {
            "The sender is replaced.");
   t->Words("from-domain", kRewriteList, 2, 2, "SOURCE-DOMAIN TARGET-DOMAIN",
            "The sender's domain is replaced.");
-  t->Words("server", kProxy, 1, 1, "HOST:PORT", "The proxy.");
+  const size_t vault = t->all.size();
   t->Add("server-url", kVault, Grammar::kUrl, "The vault.").aliases = {"server"};
   t->Add("access-token", kVault, Grammar::kText, "Token for the vault.").secret = true;
   t->Add("cache-ttl", kVault, Grammar::kDuration, "Time for which secrets are kept.");
+  ComesWith(kDkim, &t->all, vault);
 }
 
 void AddSeedSections(Table* t) {
@@ -90,23 +91,29 @@ void AddSeedSections(Table* t) {
   t->Add("start", kSchedule, Grammar::kRate, "Rate of the first day.", Status::kRefused);
   t->Add("increase", kSchedule, Grammar::kGrowth, "Growth a day.");
   t->Add("until", kSchedule, Grammar::kRate, "Rate at which growth ends.");
+  const size_t limits = t->all.size();
   t->Add("throttle", kLimits, Grammar::kRate, "Recipients in a time, of the whole cluster.",
          Status::kRefused);
   t->Add("error-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
          Status::kRefused);
   t->Add("defer-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
          Status::kRefused);
+  ComesWith(kThrottles, &t->all, limits);
+  const size_t penalties = t->all.size();
   t->Add("pattern", kSmtpPattern, Grammar::kRegex, "Replies that put the domain in the box.",
          Status::kRefused)
       .appends = true;
   t->Add("initial-pts", kSmtpPattern, Grammar::kDuration, "First penalty.");
   t->Add("max-pts", kSmtpPattern, Grammar::kDuration, "Largest penalty.");
+  ComesWith(kAdaptive, &t->all, penalties);
   t->Add("source-interface", kBind, Grammar::kIp, "Source address of the binding.",
          Status::kRefused);
-  t->Add("sign", kBind, Grammar::kBool, "Sign with DKIM.");
+  t->Add("sign", kBind, Grammar::kBool, "Sign with DKIM.").reason = kDkim;
+  const size_t statistics = t->all.size();
   t->Add("host", kStatistics, Grammar::kHostName, "Host that gets the statistics.");
   t->Add("port", kStatistics, Grammar::kCount, "Its port.").max = 65535;
   t->Add("prefix", kStatistics, Grammar::kText, "Before every name.");
+  ComesWith(kManagement, &t->all, statistics);
 }
 
 void AddPatterns(Table* t) {
@@ -140,12 +147,17 @@ void AddSpoolAndDns(Table* t) {
 
 std::vector<Directive> SectionDirectives() {
   Table table;
-  AddProcessors(&table);
-  AddListeners(&table);
-  AddSending(&table);
-  AddSeedSections(&table);
-  AddPatterns(&table);
-  AddSpoolAndDns(&table);
+  const auto add = [&table](void (*part)(Table*), std::string_view capability) {
+    const size_t first = table.all.size();
+    part(&table);
+    ComesWith(capability, &table.all, first);
+  };
+  add(AddProcessors, kBounces);
+  add(AddListeners, kManagement);
+  add(AddSending, kWarmUp);
+  add(AddSeedSections, kWarmUp);
+  add(AddPatterns, kBounces);
+  add(AddSpoolAndDns, "several spools");
   return std::move(table.all);
 }
 
@@ -161,35 +173,44 @@ std::vector<SectionKind> Sections() {
       {"source-pool", kSourcePool, kGlobal, "NETWORK", "A pool of addresses."},
       {"domain", kDomain, kGlobal | kVirtualMta | kPool, "PATTERN", "Mail to these domains."},
       {"spool", kSpool, kGlobal, "FOLDER", "The spool's folder, as disk-queue says it."},
-      {"bounce-processor", kBounceProcessor, kGlobal, "", "Bounces that come in.", kPlanned},
-      {"feedback-loop-processor", kFeedbackLoopProcessor, kGlobal, "", "Complaints.", kPlanned},
-      {"address-list", kAddressList, kProcessors, "", "Whose mail is processed.", kPlanned},
+      {"bounce-processor", kBounceProcessor, kGlobal, "", "Bounces that come in.", kPlanned,
+       kBounces},
+      {"feedback-loop-processor", kFeedbackLoopProcessor, kGlobal, "", "Complaints.", kPlanned,
+       kBounces},
+      {"address-list", kAddressList, kProcessors, "", "Whose mail is processed.", kPlanned,
+       kBounces},
       {"email-patterns", kEmailPatterns, kGlobal | kProcessors, "[NAME]", "How texts are classed.",
-       kPlanned},
+       kPlanned, kBounces},
       {"smtp-user", kSmtpUser, kGlobal, "NAME", "A user who may authenticate."},
       {"source-group", kSourceGroup, kGlobal, "NAME", "Client networks that share a limit."},
-      {"acct-file", kAcctFile, kGlobal, "FILE", "An accounting file.", kPlanned},
+      {"acct-file", kAcctFile, kGlobal, "FILE", "An accounting file.", kPlanned, kAccounting},
       {"pattern-list", kPatternList, kGlobal, "NAME",
        "The first line that matches chooses the virtual MTA."},
       {"smtp-pattern-list", kSmtpPatternList, kGlobal, "NAME",
        "Patterns of replies and what they do."},
-      {"bounce-category-patterns", kBounceCategories, kGlobal, "", "Classes of bounces.", kPlanned},
-      {"dns", kDns, kGlobal, "", "The resolver.", kPlanned},
+      {"bounce-category-patterns", kBounceCategories, kGlobal, "", "Classes of bounces.", kPlanned,
+       kBounces},
+      {"dns", kDns, kGlobal, "", "The resolver.", kPlanned, "answers known ahead"},
       {"smtp-listener", kListener, kGlobal, "IP:PORT", "An address that takes SMTP connections."},
-      {"rewrite-list", kRewriteList, kGlobal, "NAME", "Rewriting of senders.", kPlanned},
-      {"domain-key-list", kDomainKeyList, kGlobal, "[NAME]", "DKIM keys.", kPlanned},
-      {"transmissions-api", kTransmissionsApi, kGlobal, "[NAME]", "Injection by HTTP.", kPlanned},
+      {"rewrite-list", kRewriteList, kGlobal, "NAME", "Rewriting of senders.", kPlanned,
+       "rewriting"},
+      {"domain-key-list", kDomainKeyList, kGlobal, "[NAME]", "DKIM keys.", kPlanned, kDkim},
+      {"transmissions-api", kTransmissionsApi, kGlobal, "[NAME]", "Injection by HTTP.", kPlanned,
+       kManagement},
       {"transmissions-api-listener", kTransmissionsApiListener, kGlobal | kTransmissionsApi,
-       "IP:PORT", "Its listener.", kPlanned},
+       "IP:PORT", "Its listener.", kPlanned, kManagement},
       {"proxy", kProxy, kGlobal, "NAME", "A proxy that connections go through."},
-      {"vault", kVault, kGlobal, "[NAME]", "A HashiCorp vault.", kPlanned},
-      {"schedule", kSchedule, kSource, "NAME", "Warm-up.", kRefused},
-      {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused},
-      {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME", "A penalty box.", kRefused},
-      {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned},
+      {"vault", kVault, kGlobal, "[NAME]", "A HashiCorp vault.", kPlanned, kDkim},
+      {"schedule", kSchedule, kSource, "NAME", "Warm-up.", kRefused, kWarmUp},
+      {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused,
+       kThrottles},
+      {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME", "A penalty box.", kRefused,
+       kAdaptive},
+      {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned, kManagement},
       {"bind", kBind, kGlobal, "NAME=VALUE ...",
        "Mail of source-vmta=NAME to destination-domain=PATTERN; <domain> directives."},
-      {"mx-rollup-list", kMxRollupList, kGlobal, "", "Domains that share MX hosts.", kPlanned},
+      {"mx-rollup-list", kMxRollupList, kGlobal, "", "Domains that share MX hosts.", kPlanned,
+       "rollup"},
   };
 }
 

@@ -270,7 +270,8 @@ std::vector<Directive> SourceDirectives() {
        .field = "public_ip",
        .grammar = Grammar::kIp,
        .help = "The address that the world sees, where translation changes it.",
-       .status = Status::kNotYet},
+       .status = Status::kNotYet,
+       .reason = kWarmUp},
   };
 }
 

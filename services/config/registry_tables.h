@@ -1,6 +1,7 @@
 // The parts of the registry, one file each. Private to it.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "services/config/registry.h"
@@ -43,6 +44,16 @@ inline Directive Planned(std::string_view name, uint32_t scopes, Grammar grammar
   }
   directive.status = status;
   return directive;
+}
+
+// Names the capability that what is planned from `first` on comes with, where nothing is named.
+inline void ComesWith(std::string_view capability, std::vector<Directive>* all, size_t first) {
+  for (size_t i = first; i < all->size(); ++i) {
+    Directive& directive = (*all)[i];
+    const bool planned =
+        directive.status == Status::kNotYet || directive.status == Status::kRefused;
+    if (planned && directive.reason.empty()) directive.reason = capability;
+  }
 }
 
 }  // namespace sluice::config

@@ -6,15 +6,15 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "services/config/command_line.h"
-#include "services/config/policy_view.h"
+#include "services/config/queue_checks.h"
 #include "services/config/registry.h"
 #include "services/config/value.h"
 #include "services/config/value_lines.h"
@@ -25,23 +25,8 @@ namespace {
 constexpr size_t kMaxWarnings = 1'000;
 constexpr int kMinRsaBits = 1024;
 constexpr uint32_t kDayMinutes = 24 * 60;
-constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 using Lines = std::vector<const ConfigLine*>;
-
-// What a limit allows in a second, or at once.
-double LimitOf(const ConfigLine& line) {
-  const std::string word = absl::AsciiStrToLower(line.value);
-  if (word == "unlimited") return kNoLimit;
-  if (line.directive->grammar == Grammar::kCount) {
-    const double count = static_cast<double>(ParseCount(line.value).value_or(0));
-    return line.directive->unlimited == 0u && count == 0 ? kNoLimit : count;
-  }
-  const auto rate = line.directive->grammar == Grammar::kVolume ? ParseVolumeRate(line.value)
-                                                                : ParseRate(line.value);
-  if (!rate || rate->unlimited() || rate->period_us() == 0) return kNoLimit;
-  return static_cast<double>(rate->count()) / static_cast<double>(rate->period_us());
-}
 
 std::string Clock(uint32_t minute) {
   return absl::StrFormat("%02d:%02d", minute / 60, minute % 60);
@@ -57,11 +42,11 @@ class Checker {
     for (const ConfigLine& line : compiled_.lines) by_section_[line.section].push_back(&line);
     Sources();
     Keys();
-    StartTlsOfOthers();
+    for (Diagnostic& warning : CheckQueues(compiled_)) {
+      if (warnings_.size() < kMaxWarnings) warnings_.push_back(std::move(warning));
+    }
     for (const auto& [section, lines] : by_section_) {
-      StartTls(lines);
       KeyAlgorithm(lines);
-      Backoff(lines);
       Schedule(lines);
     }
     return std::move(warnings_);
@@ -161,62 +146,6 @@ class Checker {
     if (EVP_PKEY_base_id(key.get()) == EVP_PKEY_RSA && EVP_PKEY_bits(key.get()) < kMinRsaBits) {
       Warn(line.where, absl::StrCat("the key \"", name, "\" has ", EVP_PKEY_bits(key.get()),
                                     " bits; verifiers refuse RSA keys below 1024 (RFC 8301)"));
-    }
-  }
-
-  // Of global <domain> sections that say one of the two, when a more general one says the other.
-  void StartTlsOfOthers() {
-    const auto view = PolicyView::Build(compiled_.snapshot);
-    if (!view.ok()) return;
-    for (const auto& section : compiled_.snapshot.sections()) {
-      const auto& domain = section.content().domain();
-      const auto& said = domain.settings();
-      if (!section.content().has_domain() ||
-          said.has_use_starttls() == said.has_require_starttls()) {
-        continue;
-      }
-      // Of a pattern the shortest domain that it matches is like the others.
-      std::string name = domain.pattern();
-      if (name.starts_with("[*.]")) name.erase(0, 4);
-      if (name.starts_with('*')) name.replace(0, 1, "x");
-      const auto settings = (*view)->ForQueue(name, "", "");
-      if (!settings->require_starttls() || settings->use_starttls()) continue;
-      const auto fields = compiled_.origins.find(section.name());
-      if (fields == compiled_.origins.end() || fields->second.empty()) continue;
-      const int field = said.has_use_starttls()
-                            ? policy::v1::QueueSettings::kUseStarttlsFieldNumber
-                            : policy::v1::QueueSettings::kRequireStarttlsFieldNumber;
-      const auto origin = fields->second.find(field);
-      if (origin == fields->second.end()) continue;
-      Warn({origin->second.file, origin->second.line, 1, ""},
-           absl::StrCat("<domain ", domain.pattern(),
-                        "> has require-starttls with use-starttls no, one of which a more general "
-                        "section says: nothing can be sent"));
-    }
-  }
-
-  void StartTls(const Lines& lines) {
-    const ConfigLine* const require = Find(lines, "require-starttls");
-    const ConfigLine* const use = Find(lines, "use-starttls");
-    if (require == nullptr || use == nullptr || !ParseBool(require->value).value_or(false) ||
-        ParseBool(use->value).value_or(true)) {
-      return;
-    }
-    Warn(require->where, absl::StrCat("require-starttls with use-starttls no (line ",
-                                      use->where.line, "): nothing can be sent"));
-  }
-
-  void Backoff(const Lines& lines) {
-    for (const std::string_view name : {"max-msg-rate", "max-smtp-out", "max-connect-rate",
-                                        "max-data-volume-rate", "max-msg-per-hour"}) {
-      const ConfigLine* const normal = Find(lines, name);
-      const ConfigLine* const backoff = Find(lines, absl::StrCat("backoff-", std::string(name)));
-      if (normal == nullptr || backoff == nullptr || LimitOf(*backoff) <= LimitOf(*normal)) {
-        continue;
-      }
-      Warn(backoff->where,
-           absl::StrCat(std::string(backoff->directive->name), " ", backoff->value, " is above ",
-                        std::string(name), " ", normal->value, " (line ", normal->where.line, ")"));
     }
   }
 

@@ -77,21 +77,82 @@ TEST(SemanticChecksTest, DkimKeys) {
             "2: \"bad\" holds no private key\n");
 }
 
-TEST(SemanticChecksTest, StartTlsAndBackoff) {
-  EXPECT_EQ(Warnings("<domain *>\nuse-starttls no\nrequire-starttls yes\n</domain>\n"),
-            "3: require-starttls with use-starttls no (line 2): nothing can be sent\n");
+TEST(SemanticChecksTest, StartTls) {
+  EXPECT_EQ(
+      Warnings("<domain *>\nuse-starttls no\nrequire-starttls yes\n</domain>\n"),
+      "3: require-starttls with use-starttls no (line 2): nothing can be sent, as in the queue "
+      "*/*\n");
   EXPECT_EQ(
       Warnings("<domain *>\nuse-starttls no\n</domain>\n"
                "<domain *.bank.test>\nmax-smtp-out 3\nrequire-starttls yes\n</domain>\n"),
-      "6: <domain *.bank.test> has require-starttls with use-starttls no, one of which a more "
-      "general section says: nothing can be sent\n");
+      "6: require-starttls with use-starttls no (line 2): nothing can be sent, as in the queue "
+      "*.bank.test/*\n");
   EXPECT_EQ(Warnings("<domain *>\nuse-starttls yes\nrequire-starttls yes\n</domain>\n"), "");
-  EXPECT_EQ(Warnings("<domain *>\nmax-msg-rate 100/h\nbackoff-max-msg-rate 2/m\n"
-                     "max-smtp-out 5\nbackoff-max-smtp-out 1\nmax-data-volume-rate 1M/s\n"
-                     "backoff-max-data-volume-rate unlimited\n</domain>\n"),
-            "3: backoff-max-msg-rate 2/m is above max-msg-rate 100/h (line 2)\n"
-            "7: backoff-max-data-volume-rate unlimited is above max-data-volume-rate 1M/s "
-            "(line 6)\n");
+}
+
+// A virtual MTA's word goes over a domain's, so only their queue has both.
+TEST(SemanticChecksTest, StartTlsOfAVirtualMtasQueues) {
+  EXPECT_EQ(
+      Warnings("<domain bank.test>\nrequire-starttls yes\n</domain>\n"
+               "<virtual-mta v>\nsmtp-source-host 192.0.2.1\nuse-starttls no\n"
+               "</virtual-mta>\n"),
+      "2: require-starttls with use-starttls no (line 6): nothing can be sent, as in the queue "
+      "bank.test/v\n");
+}
+
+TEST(SemanticChecksTest, BackoffLimitsAboveNormalOnes) {
+  EXPECT_EQ(
+      Warnings("<domain *>\nmax-msg-rate 100/h\nbackoff-max-msg-rate 2/m\n"
+               "max-smtp-out 5\nbackoff-max-smtp-out 1\nmax-data-volume-rate 1M/s\n"
+               "backoff-max-data-volume-rate unlimited\n</domain>\n"),
+      "3: backoff-max-msg-rate 2/m is above max-msg-rate 100/h (line 2) and does nothing, as in "
+      "the queue */*\n"
+      "7: backoff-max-data-volume-rate unlimited is above max-data-volume-rate 1M/s (line 6) "
+      "and does nothing, as in the queue */*\n");
+  // What nobody said is no mistake: the default is 20.
+  EXPECT_EQ(Warnings("<domain *>\nmax-smtp-out 5\nmax-msg-rate 10/s\n</domain>\n"), "");
+  EXPECT_EQ(Warnings("<domain a.test>\nbackoff-max-smtp-out 20\n</domain>\n"), "");
+  EXPECT_EQ(
+      Warnings("<domain a.test>\nbackoff-max-smtp-out 30\n</domain>\n"),
+      "2: backoff-max-smtp-out 30 is above max-smtp-out 20 (the default) and does nothing, as "
+      "in the queue a.test/*\n");
+  // 0 is no limit.
+  EXPECT_EQ(Warnings("<domain b.test>\nbackoff-max-msg-per-hour 9\nmax-msg-per-hour 0\n"
+                     "</domain>\n<domain c.test>\nmax-msg-per-hour 5\n</domain>\n"),
+            "");
+}
+
+// What counts is what holds for a queue in the end, in whichever sections it was said.
+TEST(SemanticChecksTest, BackoffLimitsThatAreInherited) {
+  EXPECT_EQ(
+      Warnings("backoff-max-msg-rate 50/m\n<domain gmail.test>\nmax-msg-rate 600/h\n"
+               "</domain>\n"),
+      "1: backoff-max-msg-rate 50/m is above max-msg-rate 600/h (line 3) and does nothing, as "
+      "in the queue gmail.test/*\n");
+  EXPECT_EQ(
+      Warnings("<domain *>\nbackoff-max-smtp-out 4\n</domain>\n"
+               "<virtual-mta cold>\nsmtp-source-host 192.0.2.1\n<domain *.x.test>\n"
+               "max-smtp-out 2\n</domain>\n</virtual-mta>\n"
+               "<virtual-mta warm>\nsmtp-source-host 192.0.2.2\n</virtual-mta>\n"),
+      "2: backoff-max-smtp-out 4 is above max-smtp-out 2 (line 7) and does nothing, as in the "
+      "queue *.x.test/cold\n");
+  EXPECT_EQ(
+      Warnings("<virtual-mta a>\nsmtp-source-host 192.0.2.1\n</virtual-mta>\n"
+               "<virtual-mta-pool p>\nvirtual-mta a\n<domain y.test>\n"
+               "backoff-max-msg-rate 9/s\n</domain>\n</virtual-mta-pool>\n"
+               "max-msg-rate 1/s\n"),
+      "7: backoff-max-msg-rate 9/s is above max-msg-rate 1/s (line 10) and does nothing, as in "
+      "the queue y.test/a, of the pool p\n");
+  // One line that is wrong for many queues is told once.
+  std::string many = "backoff-max-msg-rate 9/s\nmax-msg-rate 1/s\n";
+  for (int i = 0; i < 300; ++i) {
+    many +=
+        "<domain d" + std::to_string(i) + ".test>\nmax-smtp-out 5\nbounce-after 1d\n</domain>\n";
+  }
+  EXPECT_EQ(
+      Warnings(many),
+      "1: backoff-max-msg-rate 9/s is above max-msg-rate 1/s (line 2) and does nothing, as in "
+      "the queue */*\n");
 }
 
 TEST(SemanticChecksTest, Schedules) {

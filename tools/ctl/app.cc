@@ -11,6 +11,7 @@
 #include "tools/ctl/commands.h"
 #include "tools/ctl/completion.h"
 #include "tools/ctl/config_commands.h"
+#include "tools/ctl/config_help.h"
 #include "tools/ctl/inject.h"
 #include "tools/ctl/text.h"
 
@@ -224,6 +225,7 @@ class Commands {
   void Config() {
     CLI::App* config = app_.add_subcommand("config", "Configuration files");
     config->require_subcommand(1);
+    config->footer(kConfigHelp);
     ConfigOptions& o = args_.config;
     CLI::App* check = Command(
         *config, "check",
@@ -243,6 +245,7 @@ class Commands {
     check->add_flag("--on-server", args_.on_server, "the files are the policy service's");
     check->add_flag("--live", args_.live, "ask the server which source addresses workers have");
     Accept(*check);
+    check->footer(kCheckHelp);
     CLI::App* explain =
         Command(*config, "explain", "What holds for a queue, and the line that says so",
                 [this](Context& c) {
@@ -257,30 +260,37 @@ class Commands {
     explain->add_flag("--all", o.all, "defaults too");
     explain->add_flag("--running", args_.running, "what is in force on the server, not in files");
     Files(*explain);
+    explain->footer(kExplainHelp);
     CLI::App* directives =
         Command(*config, "directives", "Every directive: value, status, meaning",
                 [this](Context& c) { return ListDirectives(c.env, args_.config, c.json); });
     directives->add_option("prefix", o.prefix, "only names that begin so");
     directives->add_option("--section", o.section, "only those of <section>, or global");
-    CLI::App* show = Command(*config, "show", "All that the files say, tidied",
-                             [this](Context& c) { return ShowConfig(c.env, args_.config); });
+    directives->footer(kDirectivesHelp);
+    CLI::App* show = Command(*config, "show", "All that the files say, tidied", [this](Context& c) {
+      return ShowConfig(c.env, args_.config, c.json);
+    });
     show->add_option("file", o.files, "files")->required();
     Accept(*show);
+    show->footer(kShowHelp);
     CLI::App* diff = Command(*config, "diff", "What a new file changes in effect, queue by queue",
                              [this](Context& c) { return DiffFiles(c.env, args_.config, c.json); });
     diff->add_option("old", o.old_file, "file before")->required();
     diff->add_option("new", o.new_file, "file after")->required();
     Accept(*diff);
+    diff->footer(kDiffHelp);
     CLI::App* test = Command(*config, "test", "Run the assertions of a file", [this](Context& c) {
       return TestConfig(c.env, args_.config, c.json);
     });
     test->add_option("file", o.test_file, "assertions, one a line")->required();
     Files(*test);
+    test->footer(kTestHelp);
     CLI::App* migrate =
         Command(*config, "migrate", "Rewrite a PowerMTA configuration in this system's names",
                 [this](Context& c) { return MigrateConfig(c.env, args_.config, c.json); });
     migrate->add_option("folder", o.folder, "such as /etc/pmta, or its main file")->required();
     migrate->add_option("--out", o.out_folder, "folder for the result; none: only the report");
+    migrate->footer(kMigrateHelp);
     CLI::App* reload =
         Command(app_, "reload", "Read the configuration again, wait for every service",
                 [this](Context& c) { return Reload(c, args_.wait_ms); });

@@ -22,6 +22,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Of a migration, beside its files.
+constexpr char kReportFile[] = "migration-report.txt";
+
 // Files may hold anything, and a name in them could drive the terminal.
 void Print(std::ostream& out, const std::string& text) {
   std::istringstream lines(text);
@@ -46,18 +49,6 @@ config::Compiled CompileFiles(const std::vector<std::string>& files, const Confi
   return config::Compile(files, disk, compile);
 }
 
-// Nothing where the files cannot be used; the errors are told.
-bool Loads(Environment& env, const config::Compiled& compiled) {
-  if (compiled.ok()) return true;
-  std::vector<config::Diagnostic> errors = compiled.diagnostics;
-  std::erase_if(errors, [](const config::Diagnostic& diagnostic) {
-    return diagnostic.severity != config::Diagnostic::Severity::kError;
-  });
-  Print(env.err, config::Render(errors));
-  env.err << "sluicectl: the configuration does not load\n";
-  return false;
-}
-
 Json DiagnosticJson(const config::Diagnostic& diagnostic) {
   Json json;
   json["severity"] =
@@ -68,6 +59,28 @@ Json DiagnosticJson(const config::Diagnostic& diagnostic) {
   json["message"] = diagnostic.message;
   json["hint"] = diagnostic.hint;
   return json;
+}
+
+Json DiagnosticsJson(const std::vector<config::Diagnostic>& diagnostics) {
+  Json rows = Json::array();
+  for (const auto& diagnostic : diagnostics) rows.push_back(DiagnosticJson(diagnostic));
+  return rows;
+}
+
+// False where the files cannot be used; the errors are told, to scripts as check tells them.
+bool Loads(Environment& env, const config::Compiled& compiled, bool json) {
+  if (compiled.ok()) return true;
+  std::vector<config::Diagnostic> errors = compiled.diagnostics;
+  std::erase_if(errors, [](const config::Diagnostic& diagnostic) {
+    return diagnostic.severity != config::Diagnostic::Severity::kError;
+  });
+  if (json) {
+    Print(env.out, {{"loads", false}, {"diagnostics", DiagnosticsJson(errors)}});
+    return false;
+  }
+  Print(env.err, config::Render(errors));
+  env.err << "sluicectl: the configuration does not load\n";
+  return false;
 }
 
 Json TallyJson(const config::Tally& tally) {
@@ -99,6 +112,40 @@ Json SettingsJson(const std::vector<config::ExplainedSetting>& settings, bool al
   return rows;
 }
 
+// A new file with the access rights of the one that it stands for: it may hold the same secrets.
+bool WriteLike(const std::filesystem::path& like, const std::filesystem::path& path,
+               const std::string& text) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  std::ofstream out(path);
+  if (!out) return false;
+  const fs::perms rights = fs::status(like, error).permissions();
+  if (!error) fs::permissions(path, rights & (fs::perms::all), error);
+  return static_cast<bool>((out << text).flush());
+}
+
+// What the printer writes, one directive or section bound a line: {"section", "directives",
+// "sections"}. Sections nest at most as deep as the language lets them.
+Json SectionJson(const std::string& name, std::istringstream* lines) {
+  Json directives = Json::array();
+  Json sections = Json::array();
+  for (std::string line; std::getline(*lines, line);) {
+    line.erase(0, line.find_first_not_of(' '));
+    if (line.empty()) continue;
+    if (line.starts_with("</")) break;
+    if (line.starts_with('<')) {
+      sections.push_back(SectionJson(line, lines));
+      continue;
+    }
+    const size_t space = line.find(' ');
+    directives.push_back({{"name", line.substr(0, space)},
+                          {"value", space == line.npos ? "" : line.substr(space + 1)}});
+  }
+  return {
+      {"section", name}, {"directives", std::move(directives)}, {"sections", std::move(sections)}};
+}
+
 }  // namespace
 
 int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
@@ -112,13 +159,9 @@ int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
   }
   const bool warnings = !compiled.diagnostics.empty();
   if (json) {
-    Json diagnostics = Json::array();
-    for (const auto& diagnostic : compiled.diagnostics) {
-      diagnostics.push_back(DiagnosticJson(diagnostic));
-    }
     Print(env.out, {{"loads", compiled.ok()},
                     {"summary", TallyJson(compiled.tally)},
-                    {"diagnostics", std::move(diagnostics)}});
+                    {"diagnostics", DiagnosticsJson(compiled.diagnostics)}});
   } else {
     Print(env.out,
           config::Render(compiled.diagnostics) + TallyText(compiled.tally) +
@@ -131,12 +174,12 @@ int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
 int ExplainConfig(Environment& env, const ConfigOptions& options, bool json) {
   if (options.files.empty()) return Usage(env, "which files? Give them by --config");
   const config::Compiled compiled = CompileFiles(options.files, options);
-  if (!Loads(env, compiled)) return kExitRefused;
+  if (!Loads(env, compiled, json)) return kExitRefused;
   const auto answer = config::Explain(
       compiled, {options.domain, options.vmta, options.pool, options.source, options.client});
   if (!answer.ok()) {
     env.err << "sluicectl: " << PrintableText(std::string(answer.status().message())) << "\n";
-    return kExitNotFound;
+    return absl::IsNotFound(answer.status()) ? kExitNotFound : kExitUsage;
   }
   PrintExplanation(env, *answer, options.all, json);
   return kExitOk;
@@ -151,7 +194,10 @@ void PrintExplanation(Environment& env, const config::Explanation& answer, bool 
       Print(env.out, subject + "\n" + config::RenderExplained(settings, all));
     }
   }
-  if (json) return Print(env.out, rows);
+  if (json) {
+    if (!answer.notes.empty() && !rows.empty()) rows.front()["notes"] = answer.notes;
+    return Print(env.out, rows);
+  }
   for (const std::string& note : answer.notes) Print(env.out, note);
 }
 
@@ -195,18 +241,24 @@ int ListDirectives(Environment& env, const ConfigOptions& options, bool json) {
   return found.empty() ? kExitNotFound : kExitOk;
 }
 
-int ShowConfig(Environment& env, const ConfigOptions& options) {
+int ShowConfig(Environment& env, const ConfigOptions& options, bool json) {
   const config::Compiled compiled = CompileFiles(options.files, options);
-  if (!Loads(env, compiled)) return kExitRefused;
-  Print(env.out, config::PrintSnapshot(compiled.snapshot));
+  if (!Loads(env, compiled, json)) return kExitRefused;
+  const std::string text = config::PrintSnapshot(compiled.snapshot);
+  if (json) {
+    std::istringstream lines(text);
+    Print(env.out, SectionJson("", &lines));
+  } else {
+    Print(env.out, text);
+  }
   return kExitOk;
 }
 
 int DiffFiles(Environment& env, const ConfigOptions& options, bool json) {
   const config::Compiled before = CompileFiles({options.old_file}, options);
-  if (!Loads(env, before)) return kExitRefused;
+  if (!Loads(env, before, json)) return kExitRefused;
   const config::Compiled after = CompileFiles({options.new_file}, options);
-  if (!Loads(env, after)) return kExitRefused;
+  if (!Loads(env, after, json)) return kExitRefused;
   const auto changes = config::DiffConfigs(before, after);
   if (!changes.ok()) return Usage(env, std::string(changes.status().message()));
   if (!json) {
@@ -221,7 +273,8 @@ int DiffFiles(Environment& env, const ConfigOptions& options, bool json) {
                           {"before", setting.before},
                           {"after", setting.after},
                           {"where_before", setting.where_before},
-                          {"where_after", setting.where_after}});
+                          {"where_after", setting.where_after},
+                          {"needs_restart", setting.needs_restart}});
     }
     rows.push_back({{"subject", change.subject}, {"settings", std::move(settings)}});
   }
@@ -236,13 +289,17 @@ int TestConfig(Environment& env, const ConfigOptions& options, bool json) {
     return Usage(env,
                  PrintableText(options.test_file) + ": " + std::string(text.status().message()));
   }
-  const auto result = config::RunAssertions(options.test_file, *text, options.files, disk);
+  const auto result =
+      config::RunAssertions(options.test_file, *text, options.files, disk,
+                            {options.accept_unsupported.begin(), options.accept_unsupported.end()});
   if (json) {
     Json failures = Json::array();
     for (const auto& failure : result.failures) {
       failures.push_back({{"line", failure.line}, {"message", failure.message}});
     }
-    Print(env.out, {{"passed", result.passed}, {"failures", std::move(failures)}});
+    Print(env.out, {{"passed", result.passed},
+                    {"failures", std::move(failures)},
+                    {"diagnostics", DiagnosticsJson(result.diagnostics)}});
     return result.ok() ? kExitOk : kExitRefused;
   }
   if (config::HasErrors(result.diagnostics)) Print(env.err, config::Render(result.diagnostics));
@@ -266,17 +323,30 @@ int MigrateConfig(Environment& env, const ConfigOptions& options, bool json) {
     return Usage(env, "there is neither " + PrintableText((folder / "config").string()) + " nor " +
                           PrintableText((folder / "powermta.conf").string()));
   }
+  if (!options.out_folder.empty() &&
+      fs::weakly_canonical(options.out_folder, error) ==
+          fs::weakly_canonical(fs::absolute(root).parent_path(), error)) {
+    return Usage(env, "--out must be another folder than that of the original");
+  }
   config::DiskFiles disk;
   const config::Migration migration = config::Migrate(root.string(), disk);
+  size_t written = 0;
   for (const config::MigratedFile& file : migration.files) {
     if (options.out_folder.empty()) break;
     fs::path relative = fs::path(file.path).lexically_relative(root.parent_path());
     // A file from elsewhere keeps its place, and its include line.
     if (relative.empty() || *relative.begin() == "..") continue;
     const fs::path path = fs::path(options.out_folder) / relative;
-    fs::create_directories(path.parent_path(), error);
-    std::ofstream out(path);
-    if (!(out << file.text).flush()) {
+    if (!WriteLike(file.path, path, file.text)) {
+      return Usage(env, "cannot write " + PrintableText(path.string()));
+    }
+    ++written;
+  }
+  if (!options.out_folder.empty()) {
+    std::string report;
+    for (const std::string& line : migration.report) report += PrintableText(line) + "\n";
+    const fs::path path = fs::path(options.out_folder) / kReportFile;
+    if (!WriteLike(root, path, report)) {
       return Usage(env, "cannot write " + PrintableText(path.string()));
     }
   }
@@ -285,14 +355,19 @@ int MigrateConfig(Environment& env, const ConfigOptions& options, bool json) {
     for (const auto& file : migration.files) files.push_back(file.path);
     Print(env.out, {{"equivalent", migration.equivalent},
                     {"files", std::move(files)},
+                    {"written", written},
                     {"summary", TallyJson(migration.tally)},
                     {"report", migration.report}});
   } else {
     for (const std::string& line : migration.report) Print(env.out, line);
     Print(env.out, config::Render(migration.diagnostics) + TallyText(migration.tally));
-    env.out << migration.files.size() << " files"
-            << (options.out_folder.empty() ? ", nothing written (--out FOLDER writes them)" : "")
-            << (migration.equivalent ? "; the same in effect\n"
+    env.out << migration.files.size() << " files";
+    if (options.out_folder.empty()) {
+      env.out << ", nothing written (--out FOLDER writes them)";
+    } else if (written < migration.files.size()) {
+      env.out << ", " << written << " written: those from outside of the folder stay as they are";
+    }
+    env.out << (migration.equivalent ? "; the same in effect\n"
                                      : "; not compared, for the original does not load\n");
   }
   return migration.equivalent ? kExitOk : kExitRefused;

@@ -39,7 +39,7 @@ void PrintExplanation(Environment& env, const config::Explanation& answer, bool 
 // Names that begin with `prefix`; of one kind of section, where `section` is given. For people and
 // for completion: a name, its value, its status and what it means, separated by tabs.
 int ListDirectives(Environment& env, const ConfigOptions& options, bool json);
-int ShowConfig(Environment& env, const ConfigOptions& options);
+int ShowConfig(Environment& env, const ConfigOptions& options, bool json);
 int DiffFiles(Environment& env, const ConfigOptions& options, bool json);
 int TestConfig(Environment& env, const ConfigOptions& options, bool json);
 int MigrateConfig(Environment& env, const ConfigOptions& options, bool json);

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 
 namespace sluice::ctl {
 namespace {
@@ -117,7 +118,7 @@ TEST_F(ConfigCommandsTest, ExplainNamesTheLine) {
 
 TEST_F(ConfigCommandsTest, ShowAndDiff) {
   options_.files = {Write("a", "max-msg-rate 60/h\n")};
-  EXPECT_EQ(Run([](Environment& env, const ConfigOptions& o) { return ShowConfig(env, o); }),
+  EXPECT_EQ(Run([](Environment& env, const ConfigOptions& o) { return ShowConfig(env, o, false); }),
             kExitOk);
   EXPECT_TRUE(Has(out(), "max-msg-rate 60/h\n"));
   options_.old_file = options_.files[0];
@@ -140,6 +141,89 @@ TEST_F(ConfigCommandsTest, TestRunsAssertions) {
   EXPECT_TRUE(Has(out(), "t:2: max-msg-rate is 60/h"));
   options_.test_file = folder_ + "/none";
   EXPECT_EQ(Run(test), kExitUsage);
+}
+
+TEST_F(ConfigCommandsTest, ShowAsJson) {
+  options_.files = {Write("a",
+                          "max-msg-rate 60/h\n<virtual-mta v>\nsource 192.0.2.1\n"
+                          "<domain x.test>\nretry-after 10m,1h\n</domain>\n</virtual-mta>\n")};
+  const auto show = [](Environment& env, const ConfigOptions& o) {
+    return ShowConfig(env, o, true);
+  };
+  EXPECT_EQ(Run(show), kExitOk);
+  const auto json = nlohmann::json::parse(out());
+  EXPECT_EQ(json["directives"][0]["name"], "max-msg-rate");
+  EXPECT_EQ(json["directives"][0]["value"], "60/h");
+  const auto& vmta = json["sections"].back();
+  EXPECT_EQ(vmta["section"], "<virtual-mta v>");
+  EXPECT_EQ(vmta["sections"][0]["section"], "<domain x.test>");
+  EXPECT_EQ(vmta["sections"][0]["directives"][0]["value"], "10m,1h");
+}
+
+// Whatever the command, a script gets the errors of files that do not load as check gives them.
+TEST_F(ConfigCommandsTest, FilesThatDoNotLoadAsJson) {
+  options_.files = {Write("bad", "max-smpt-out 5\n")};
+  options_.old_file = options_.new_file = options_.files[0];
+  using Command = int (*)(Environment&, const ConfigOptions&, bool);
+  for (const Command command : {&ExplainConfig, &ShowConfig, &DiffFiles}) {
+    EXPECT_EQ(
+        Run([command](Environment& env, const ConfigOptions& o) { return command(env, o, true); }),
+        kExitRefused);
+    const auto json = nlohmann::json::parse(out());
+    EXPECT_EQ(json["loads"], false);
+    EXPECT_EQ(json["diagnostics"][0]["line"], 1);
+    EXPECT_EQ(json["diagnostics"][0]["hint"], "did you mean \"max-smtp-out\"?");
+    EXPECT_EQ(err(), "");
+  }
+}
+
+TEST_F(ConfigCommandsTest, StrictIsForWarningsOnly) {
+  options_.strict = true;
+  options_.files = {Write("good", "host-name a.test\n")};
+  EXPECT_EQ(Run(kCheck), 0);
+  // Of the semantic checks, too.
+  options_.files = {Write("lone", "<virtual-mta v>\n</virtual-mta>\n")};
+  EXPECT_EQ(Run(kCheck), 2);
+  EXPECT_TRUE(Has(out(), "has no source address")) << out();
+  EXPECT_TRUE(Has(out(), "the configuration loads"));
+  options_.strict = false;
+  EXPECT_EQ(Run(kCheck), 1);
+  options_.files = {Write("wrong", "max-smtp-out many\n")};
+  EXPECT_EQ(Run(kCheck), 2);
+  options_.files = {folder_ + "/none"};
+  EXPECT_EQ(Run(kCheck), 2);
+}
+
+TEST_F(ConfigCommandsTest, ExplainRefusesWhatIsNoAddressOrDomain) {
+  options_.files = {Write("a", "max-msg-rate 60/h\n")};
+  const auto explain = [](Environment& env, const ConfigOptions& o) {
+    return ExplainConfig(env, o, false);
+  };
+  options_.client = "10.0.0.l";
+  EXPECT_EQ(Run(explain), kExitUsage);
+  EXPECT_EQ(err(), "sluicectl: 10.0.0.l is no IP address\n");
+  options_.client.clear();
+  options_.domain = "gmail..com";
+  EXPECT_EQ(Run(explain), kExitUsage);
+  options_.domain = "GMail.com";
+  options_.vmta = "nobody";
+  EXPECT_EQ(Run(explain), kExitNotFound);
+  options_.vmta.clear();
+  options_.source = "192.0.2.77";
+  EXPECT_EQ(Run(explain), kExitOk);
+  EXPECT_TRUE(Has(out(), "no line is about the source 192.0.2.77")) << out();
+}
+
+TEST_F(ConfigCommandsTest, TestTakesWhatIsAcceptedFromTheCommandLine) {
+  Write("c", "adaptive-max-smtp-out yes\nmax-msg-rate 60/h\n");
+  options_.test_file = Write("t", "config c\nqueue a.test/default: max-msg-rate == 60/h\n");
+  const auto test = [](Environment& env, const ConfigOptions& o) {
+    return TestConfig(env, o, true);
+  };
+  EXPECT_EQ(Run(test), kExitRefused);
+  EXPECT_EQ(nlohmann::json::parse(out())["diagnostics"][0]["severity"], "error");
+  options_.accept_unsupported = {"adaptive-max-smtp-out"};
+  EXPECT_EQ(Run(test), kExitOk);
 }
 
 TEST_F(ConfigCommandsTest, DirectivesForCompletion) {
@@ -171,6 +255,20 @@ TEST_F(ConfigCommandsTest, MigrateWritesATree) {
   EXPECT_EQ(ReadBack("new/more"), "host-name a.test\n");
   EXPECT_TRUE(Has(ReadBack("new/config"), "# run-as-root no\n"));
   EXPECT_TRUE(Has(out(), "2 files; the same in effect"));
+  EXPECT_TRUE(Has(ReadBack("new/migration-report.txt"), "run-as-root left out"));
+  // What only its owner may read stays so.
+  namespace fs = std::filesystem;
+  fs::permissions(folder_ + "/more", fs::perms::owner_read | fs::perms::owner_write);
+  const auto migrate = [](Environment& env, const ConfigOptions& o) {
+    return MigrateConfig(env, o, false);
+  };
+  EXPECT_EQ(Run(migrate), kExitOk);
+  EXPECT_EQ(fs::status(folder_ + "/new/more").permissions(),
+            fs::perms::owner_read | fs::perms::owner_write);
+  // Never over the original.
+  options_.out_folder = folder_ + "/new/..";
+  EXPECT_EQ(Run(migrate), kExitUsage);
+  EXPECT_EQ(ReadBack("more"), "hostname a.test\n");
   options_.folder = folder_ + "/new/none";
   EXPECT_EQ(
       Run([](Environment& env, const ConfigOptions& o) { return MigrateConfig(env, o, false); }),

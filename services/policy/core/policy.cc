@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "services/config/config_diff.h"
 #include "services/config/durable_file.h"
 #include "services/config/policy_view.h"
 #include "services/config/semantic_checks.h"
@@ -96,7 +97,21 @@ LoadResult Policy::Load() {
   return result;
 }
 
-LoadResult Policy::Reload() { return Compile(); }
+LoadResult Policy::Reload() {
+  v1::PolicySnapshot before;
+  for (const v1::Section& section : snapshot_.sections()) {
+    if (section.content().has_global()) *before.add_sections() = section;
+  }
+  LoadResult result = Compile();
+  if (!result.changed) return result;
+  for (const std::string& name : config::NeedRestart(before, snapshot_)) {
+    result.diagnostics.push_back({config::Diagnostic::Severity::kWarning,
+                                  {},
+                                  name + " has changed: that takes a restart of the services",
+                                  ""});
+  }
+  return result;
+}
 
 config::Compiled Policy::CompileWith(const std::vector<std::string>& files,
                                      config::CompileOptions options) const {
@@ -129,6 +144,7 @@ InForce Policy::ReadInForce() const {
   config::Compiled& compiled = in_force.compiled;
   if (!compiled.ok()) {
     compiled.origins.clear();
+    compiled.lines.clear();
     compiled.host_lines.clear();
     in_force.note = "the files do not load by now, so no lines are known";
   } else {

@@ -103,6 +103,20 @@ class PolicyTest : public ::testing::Test {
   std::vector<std::shared_ptr<const config::PolicyView>> views_;
 };
 
+// Listeners are opened once: who reloads is told that a new one is not there yet.
+TEST_F(PolicyTest, AReloadSaysWhatTakesARestart) {
+  Write("host-name one.test\nsmtp-listener 192.0.2.1:25\n");
+  ASSERT_TRUE(Start().ok);
+  Write("host-name two.test\nsmtp-listener 192.0.2.1:25\n");
+  EXPECT_TRUE(policy_->Reload().diagnostics.empty());
+  Write("host-name two.test\nsmtp-listener 192.0.2.1:26\n");
+  const LoadResult result = policy_->Reload();
+  EXPECT_TRUE(result.ok);
+  ASSERT_EQ(result.diagnostics.size(), 1u);
+  EXPECT_EQ(result.diagnostics[0].message,
+            "smtp-listener has changed: that takes a restart of the services");
+}
+
 TEST_F(PolicyTest, AServiceGetsTheSnapshotAndItsChanges) {
   ASSERT_TRUE(Start().ok);
   Watch();
