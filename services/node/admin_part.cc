@@ -172,10 +172,12 @@ class LocalWorkerClient final : public policy::WorkerClient {
   const std::string& name() const override { return name_; }
   void GetWorkerStatus(delivery::v1::GetWorkerStatusRequest request,
                        Done<delivery::v1::GetWorkerStatusResponse> done) override {
-    executor_.Post([this, with = request.with_connections(), done = std::move(done)]() mutable {
-      admin_.Post([done = std::move(done), status = worker_.Status(with)]() mutable {
-        done(std::move(status));
-      });
+    executor_.Post([this, request = std::move(request), done = std::move(done)]() mutable {
+      admin_.Post(
+          [done = std::move(done),
+           status = worker_.Status(request.with_connections(), request.queue_pattern())]() mutable {
+            done(std::move(status));
+          });
     });
   }
 

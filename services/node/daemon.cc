@@ -329,7 +329,7 @@ absl::Status Daemon::StartServer() {
         "/sluice.delivery.v1.DeliveryService/GetWorkerStatus", delivery_->loop(),
         [this](delivery::v1::GetWorkerStatusRequest request,
                Done<delivery::v1::GetWorkerStatusResponse> done) {
-          done(delivery_->worker().Status(request.with_connections()));
+          done(delivery_->worker().Status(request.with_connections(), request.queue_pattern()));
         });
   }
   if (policy_ != nullptr) {

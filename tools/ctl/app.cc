@@ -58,6 +58,7 @@ class Commands {
     Config();
     Pauses();
     Owners();
+    Connections();
     Clock();
     Messages();
   }
@@ -337,6 +338,13 @@ class Commands {
   void Owners() {
     Command(app_, "owners", "Which worker sends from which source address, and what changes hands",
             [](Context& c) { return ListOwners(c); });
+  }
+
+  void Connections() {
+    CLI::App* connections =
+        Command(app_, "connections", "Outbound connections of the workers",
+                [this](Context& c) { return ListConnections(c, args_.queues.pattern); });
+    connections->add_option("pattern", args_.queues.pattern, "of queues: DOMAIN/VMTA with * and ?");
   }
 
   void Clock() {

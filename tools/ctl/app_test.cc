@@ -29,8 +29,13 @@ constexpr char kId[] = "01HZZZZZZZZZZZZZZZZZZZZZZZ";
 
 class FakeAdmin final : public admin::v1::AdminService::Service {
  public:
-  Status GetStatus(ServerContext*, const admin::v1::GetStatusRequest*,
+  Status GetStatus(ServerContext*, const admin::v1::GetStatusRequest* request,
                    admin::v1::GetStatusResponse* response) override {
+    if (request->with_connections()) {
+      auto* connection = response->add_workers()->add_connections();
+      connection->set_queue(request->queue_pattern());
+      connection->set_state("sending");
+    }
     response->set_version("1.0");
     auto* shard = response->add_shards();
     shard->set_shard("0");
@@ -403,6 +408,12 @@ TEST_F(AppTest, ModesAndSourcesOfQueues) {
   admin_.unreachable = {"shard-1"};
   EXPECT_EQ(Run({"queues", "backoff", "a/v1"}), kExitPartly);
   EXPECT_TRUE(Has(out_, "no answer from shard-1: it has not heard of this"));
+}
+
+TEST_F(AppTest, ConnectionsAreShown) {
+  EXPECT_EQ(Run({"connections", "gmail.com/v1"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "gmail.com/v1"));
+  EXPECT_TRUE(Has(out_, "sending"));
 }
 
 TEST_F(AppTest, TheClockIsShownAndConfirmed) {

@@ -492,6 +492,20 @@ int SetQueueSource(Context& context, bool disable, const QueueModeOptions& optio
       (disable ? "without source " : "with source ") + PrintableText(options.source));
 }
 
+int ListConnections(Context& context, const std::string& pattern) {
+  admin::v1::GetStatusRequest request;
+  request.set_with_connections(true);
+  request.set_queue_pattern(pattern);
+  admin::v1::GetStatusResponse response;
+  const grpc::Status status = context.client.Call(request, &response);
+  if (!status.ok()) return Failed(context, status, "connections");
+  response.clear_shards();
+  response.clear_watchers();
+  response.clear_controls();
+  Print(context, response, RenderConnections(response));
+  return Partly(response);
+}
+
 int ShowClock(Context& context) {
   admin::v1::GetStatusResponse response;
   const grpc::Status status = context.client.Call(admin::v1::GetStatusRequest(), &response);

@@ -80,6 +80,8 @@ int ReleaseMessages(Context& context, const FilterOptions& filter, const ChangeO
 int RetryQueues(Context& context, const std::string& pattern, bool recipients);
 int SetQueueMode(Context& context, bool backoff, const QueueModeOptions& options);
 int SetQueueSource(Context& context, bool disable, const QueueModeOptions& options);
+// Outbound connections of the workers; empty: of all queues.
+int ListConnections(Context& context, const std::string& pattern);
 // Each shard's wall clock beside this machine's, and whether expiry waits for it.
 int ShowClock(Context& context);
 int ConfirmClock(Context& context, const std::string& author);

@@ -467,6 +467,36 @@ std::string PrintableLines(const std::string& text) {
 
 }  // namespace
 
+std::string RenderConnections(const admin::v1::GetStatusResponse& status) {
+  constexpr int kMostOfAWorker = 1000;
+  Table table({{"QUEUE", Align::kLeft, kAddressWidthMax},
+               {"WORKER"},
+               {"SOURCE IP"},
+               {"HOST", Align::kLeft, kAddressWidthMax},
+               {"IP"},
+               {"STATE"},
+               {"DELIVERED", Align::kRight},
+               {"OPEN", Align::kRight}});
+  bool any = false;
+  std::string notes;
+  for (const auto& worker : status.workers()) {
+    for (const auto& each : worker.connections()) {
+      any = true;
+      table.AddRow({each.queue(), worker.worker(), each.source_ip(), each.destination_host(),
+                    each.destination_ip(), each.state(), Number(each.delivered()),
+                    FormatSpan(each.opened_us_ago())});
+    }
+    if (worker.connections_size() >= kMostOfAWorker) {
+      notes +=
+          PrintableText("worker " + worker.worker() + " has " + Number(worker.connections_open()) +
+                        " connections in all, not all are shown: name some queues") +
+          "\n";
+    }
+  }
+  std::string out = any ? table.ToString() : "no connection is open\n";
+  return out + notes + Unreachable(status.unreachable());
+}
+
 std::string RenderClocks(const admin::v1::GetStatusResponse& status, int64_t now_us) {
   const auto difference = [](int64_t us) {
     constexpr int64_t kAlikeUs = 1'000'000;  // an answer takes a while

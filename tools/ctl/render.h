@@ -17,6 +17,7 @@ std::string RenderMessages(const admin::v1::ListMessagesResponse& messages, int6
 std::string RenderMessage(const admin::v1::GetMessageResponse& message, int64_t now_us);
 std::string RenderEvents(const admin::v1::ListEventsResponse& events);
 std::string RenderPauses(const admin::v1::ListPausesResponse& pauses, int64_t now_us);
+std::string RenderConnections(const admin::v1::GetStatusResponse& status);
 std::string RenderClocks(const admin::v1::GetStatusResponse& status, int64_t now_us);
 std::string RenderOwners(const admin::v1::ListOwnersResponse& owners);
 std::string RenderReload(const admin::v1::ReloadConfigResponse& reload);

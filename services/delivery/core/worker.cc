@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "services/base/net/ip_address.h"
+#include "services/config/domain_pattern.h"
 #include "services/delivery/core/worker_internal.h"
 
 namespace sluice::delivery {
@@ -193,7 +194,8 @@ void Worker::CheckDrained() {
   drained_ = nullptr;
 }
 
-v1::GetWorkerStatusResponse Worker::Status(bool with_connections) const {
+v1::GetWorkerStatusResponse Worker::Status(bool with_connections,
+                                           std::string_view queue_pattern) const {
   v1::GetWorkerStatusResponse status;
   status.set_worker(options_.name);
   status.set_incarnation(options_.incarnation);
@@ -226,10 +228,14 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections) const {
   constexpr int kMaxShown = 1000;
   const MonotonicTime now = executor_.clock().Now();
   for (const auto& [name, queue] : queues_) {
-    if (!queue->blocked.empty()) {
+    if (!queue_pattern.empty() && !config::WildcardMatches(queue_pattern, name)) continue;
+    if (!queue->blocked.empty() && status.blocked_size() < kMaxShown) {
       v1::BlockedQueue* blocked = status.add_blocked();
       blocked->set_queue(name);
       blocked->set_limit(queue->blocked);
+      if (queue->blocked_until != MonotonicTime{} && queue->blocked_until != MonotonicTime::max()) {
+        blocked->set_until_unix_us(WallUs() + (queue->blocked_until - now).count());
+      }
     }
     for (const auto& conn : queue->conns) {
       if (!with_connections || status.connections_size() >= kMaxShown) break;

@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -109,7 +110,9 @@ class Worker {
   void TakeOverVolumes(const delivery::v1::VolumeRecords& records);
   delivery::v1::VolumeRecords Volumes() const;
 
-  delivery::v1::GetWorkerStatusResponse Status(bool with_connections) const;
+  // `queue_pattern`: connections and blocked queues of these queues alone; empty: all.
+  delivery::v1::GetWorkerStatusResponse Status(bool with_connections,
+                                               std::string_view queue_pattern = {}) const;
   const WorkerStats& stats() const { return stats_; }
   // Configured sources that this machine has, and that it lacks.
   std::vector<std::string> owned_sources() const;
@@ -163,6 +166,8 @@ class Worker {
   void FirstVolume(const std::string& key, VolumeWindow* volume);
   static std::string WhyVolume(const std::string& limit, const VolumeWindow& volume,
                                MonotonicTime now);
+
+  static std::string WhyPart(const SourcePart& part, const RateCap& cap, MonotonicTime now);
 
   // worker_owners.cc
   bool MayUse(const Queue& queue) const;

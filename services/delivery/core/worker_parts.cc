@@ -104,15 +104,15 @@ bool Worker::BlockByParts(Queue& queue) {
     }
     if (until > now && until < soonest) {
       soonest = until;
-      limit = absl::StrCat(cap->ToString(), " (", part->source->ip, ")");
+      limit = WhyPart(*part, *cap, now);
     }
     if (!limit.empty()) continue;
     // Until one of them closes.
     const uint32_t most = part->caps.connections;
-    limit = most > 0 && part->connections >= most
-                ? absl::StrCat(part->caps.connections_directive, " ", most)
-                : part->pace.Slowest(part->caps, now, queue.held_bytes).ToString();
-    absl::StrAppend(&limit, " (", part->source->ip, ")");
+    limit =
+        most > 0 && part->connections >= most
+            ? absl::StrCat(part->caps.connections_directive, " ", most, " (", part->source->ip, ")")
+            : WhyPart(*part, part->pace.Slowest(part->caps, now, queue.held_bytes), now);
   }
   if (limit.empty()) return false;
   Block(queue, limit, soonest == MonotonicTime::max() ? MonotonicTime{} : soonest);
@@ -143,7 +143,7 @@ size_t Worker::PlacesOfParts(Queue& queue) {
   }
   if (places == 0 && next_part != nullptr) {
     const RateCap& cap = next_part->pace.Slowest(next_part->caps, now, queue.held_bytes);
-    Block(queue, absl::StrCat(cap.ToString(), " (", next_part->source->ip, ")"), next);
+    Block(queue, WhyPart(*next_part, cap, now), next);
     WakeAt(queue, next - kGrantAhead);
   }
   return places;

@@ -85,6 +85,11 @@ void Worker::FirstVolume(const std::string& key, VolumeWindow* volume) {
   past_volumes_.erase(past);
 }
 
+std::string Worker::WhyPart(const SourcePart& part, const RateCap& cap, MonotonicTime now) {
+  const std::string limit = absl::StrCat(cap.ToString(), " (", part.source->ip, ")");
+  return &cap == &part.caps.volume ? WhyVolume(limit, *part.pace.volume, now) : limit;
+}
+
 std::string Worker::WhyVolume(const std::string& limit, const VolumeWindow& volume,
                               MonotonicTime now) {
   if (!volume.waits_for_unknown(now)) return limit;

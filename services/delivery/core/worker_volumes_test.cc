@@ -97,6 +97,9 @@ class Lives {
     }
   }
   const std::string& blocked() const { return blocked_; }
+  v1::GetWorkerStatusResponse Status(const std::string& queues) const {
+    return world_.worker->Status(true, queues);
+  }
 
  private:
   MonotonicTime Now() const { return world_.executor.clock().Now(); }
@@ -145,9 +148,10 @@ TEST(WorkerVolumes, GoesOnAfterARestartInGoodOrder) {
     Lives lives(limit);
     lives.Begin(nullptr);
     EXPECT_EQ(lives.Run(minutes(55)), 0u) << "what was sent before is not known";
-    if (limit != Limit::kQueueAndSource) {
-      EXPECT_NE(lives.blocked().find("counted as used up"), std::string::npos) << lives.blocked();
-    }
+    EXPECT_NE(lives.blocked().find("counted as used up"), std::string::npos) << lives.blocked();
+    EXPECT_EQ(lives.Status("*.org/v").blocked_size(), 1);
+    EXPECT_GT(lives.Status("*.org/v").blocked(0).until_unix_us(), 0);
+    EXPECT_EQ(lives.Status("*.com/v").blocked_size(), 0);
     EXPECT_GT(lives.Run(hours(2)), 150u);
     const v1::VolumeRecords past = lives.End();
     lives.Begin(&past);

@@ -90,13 +90,18 @@ void MergeQueue(const queue::v1::QueueStatus& part, queue::v1::QueueStatus* sum)
 
 }  // namespace
 
-void Admin::GetStatus(admin::v1::GetStatusRequest, Done<admin::v1::GetStatusResponse> done) {
+void Admin::GetStatus(admin::v1::GetStatusRequest request,
+                      Done<admin::v1::GetStatusResponse> done) {
+  delivery::v1::GetWorkerStatusRequest of_workers;
+  of_workers.set_with_connections(request.with_connections());
+  of_workers.set_queue_pattern(request.queue_pattern());
   FanOut<queue::v1::GetShardStatusResponse>(
       executor_, options_.peer_timeout, peers_.shards(),
       [](QueueControlClient& shard, Done<queue::v1::GetShardStatusResponse> answer) {
         shard.GetShardStatus({}, std::move(answer));
       },
-      [this, done = std::move(done)](Answers<queue::v1::GetShardStatusResponse> shards) mutable {
+      [this, of_workers = std::move(of_workers),
+       done = std::move(done)](Answers<queue::v1::GetShardStatusResponse> shards) mutable {
         admin::v1::GetStatusResponse status;
         for (std::string& name : Unreachable(shards)) status.add_unreachable(std::move(name));
         for (auto& shard : shards) {
@@ -104,8 +109,9 @@ void Admin::GetStatus(admin::v1::GetStatusRequest, Done<admin::v1::GetStatusResp
         }
         FanOut<delivery::v1::GetWorkerStatusResponse>(
             executor_, options_.peer_timeout, peers_.workers(),
-            [](WorkerClient& worker, Done<delivery::v1::GetWorkerStatusResponse> answer) {
-              worker.GetWorkerStatus({}, std::move(answer));
+            [&of_workers](WorkerClient& worker,
+                          Done<delivery::v1::GetWorkerStatusResponse> answer) {
+              worker.GetWorkerStatus(of_workers, std::move(answer));
             },
             [this, status = std::move(status), done = std::move(done)](
                 Answers<delivery::v1::GetWorkerStatusResponse> workers) mutable {
@@ -206,8 +212,10 @@ void Admin::GetQueue(admin::v1::GetQueueRequest request, Done<admin::v1::GetQueu
         }
         FanOut<delivery::v1::GetWorkerStatusResponse>(
             executor_, options_.peer_timeout, peers_.workers(),
-            [](WorkerClient& worker, Done<delivery::v1::GetWorkerStatusResponse> answer) {
-              worker.GetWorkerStatus({}, std::move(answer));
+            [&name](WorkerClient& worker, Done<delivery::v1::GetWorkerStatusResponse> answer) {
+              delivery::v1::GetWorkerStatusRequest query;
+              query.set_queue_pattern(name);
+              worker.GetWorkerStatus(std::move(query), std::move(answer));
             },
             [name, response = std::move(response), done = std::move(done)](
                 Answers<delivery::v1::GetWorkerStatusResponse> workers) mutable {

@@ -195,13 +195,16 @@ class FakeShard final : public QueueControlClient {
 class FakeWorker final : public WorkerClient {
  public:
   const std::string& name() const override { return name_; }
-  void GetWorkerStatus(delivery::v1::GetWorkerStatusRequest,
+  void GetWorkerStatus(delivery::v1::GetWorkerStatusRequest request,
                        Done<delivery::v1::GetWorkerStatusResponse> done) override {
+    asked = request;
     delivery::v1::GetWorkerStatusResponse response;
     response.set_worker(name_);
     response.add_blocked()->set_queue("a.test/v");
     done(std::move(response));
   }
+
+  delivery::v1::GetWorkerStatusRequest asked;
 
  private:
   const std::string name_ = "worker-0";
@@ -238,7 +241,8 @@ class AdminTest : public ::testing::Test {
   std::optional<Policy> policy_;
   std::shared_ptr<FakeShard> s0_ = std::make_shared<FakeShard>("s0");
   std::shared_ptr<FakeShard> s1_ = std::make_shared<FakeShard>("s1");
-  FixedPeers peers_{{s0_, s1_}, {std::make_shared<FakeWorker>()}};
+  std::shared_ptr<FakeWorker> worker_ = std::make_shared<FakeWorker>();
+  FixedPeers peers_{{s0_, s1_}, {worker_}};
   std::optional<Admin> admin_{std::in_place, executor_, *policy_, peers_,
                               AdminOptions{.version = "test"}};
 };
@@ -256,6 +260,17 @@ TEST_F(AdminTest, StatusNamesWhoDoesNotAnswer) {
   EXPECT_EQ(status->version(), "test");
   s1_->AnswerLate();
   executor_.RunPosted();
+}
+
+TEST_F(AdminTest, WorkersAreAskedForTheConnectionsThatAreWanted) {
+  admin::v1::GetStatusRequest request;
+  ASSERT_TRUE(Call(&Admin::GetStatus, request).ok());
+  EXPECT_FALSE(worker_->asked.with_connections());
+  request.set_with_connections(true);
+  request.set_queue_pattern("a.test/*");
+  ASSERT_TRUE(Call(&Admin::GetStatus, request).ok());
+  EXPECT_TRUE(worker_->asked.with_connections());
+  EXPECT_EQ(worker_->asked.queue_pattern(), "a.test/*");
 }
 
 TEST_F(AdminTest, QueuesAreMergedByNameAndSorted) {
