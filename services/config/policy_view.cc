@@ -306,17 +306,20 @@ class SnapshotView final : public PolicyView {
   }
 
   const ControlEntry* FindPause(std::string_view queue, std::string_view job) const override {
+    const ControlEntry* longest = nullptr;
     for (const ControlEntry* entry : controls_) {
       if (entry->kind() != ControlEntry::KIND_PAUSE) continue;
       if (!entry->queue_pattern().empty() && !WildcardMatches(entry->queue_pattern(), queue)) {
         continue;
       }
-      if (job.empty() ? entry->job_id().empty()
-                      : entry->job_id().empty() || entry->job_id() == job) {
-        return entry;
+      if (job.empty() ? !entry->job_id().empty()
+                      : !entry->job_id().empty() && entry->job_id() != job) {
+        continue;
       }
+      if (entry->until_us() == 0) return entry;
+      if (longest == nullptr || entry->until_us() > longest->until_us()) longest = entry;
     }
-    return nullptr;
+    return longest;
   }
   const std::vector<const ControlEntry*>& controls() const override { return controls_; }
 

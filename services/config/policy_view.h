@@ -88,8 +88,8 @@ class PolicyView {
     return policy::v1::MxRollupSection::default_instance();
   }
 
-  // The operator's pause that holds for this queue ("domain/vmta") and job, or nullptr. job empty:
-  // whole-queue pauses only.
+  // The operator's pause that holds longest for this queue ("domain/vmta") and job, or nullptr; it
+  // may be over. job empty: whole-queue pauses only.
   virtual const policy::v1::ControlEntry* FindPause(std::string_view queue,
                                                     std::string_view job) const = 0;
   virtual const std::vector<const policy::v1::ControlEntry*>& controls() const = 0;

@@ -116,6 +116,15 @@ TEST(PolicyView, PausesHoldForQueuesAndForJobs) {
   EXPECT_EQ(view->FindPause("other/x", ""), nullptr);
   EXPECT_NE(view->FindPause("other/x", "j1"), nullptr);
   EXPECT_EQ(view->FindPause("other/x", "j2"), nullptr);
+  // Of several the one that lasts longest.
+  queue->set_until_us(5);
+  auto* longer = Add(snapshot, "control/3")->mutable_control();
+  longer->set_kind(policy::v1::ControlEntry::KIND_PAUSE);
+  longer->set_queue_pattern("*/m1");
+  longer->set_until_us(7);
+  EXPECT_EQ((*PolicyView::Build(snapshot))->FindPause("gmail.com/m1", "")->until_us(), 7);
+  longer->clear_until_us();
+  EXPECT_EQ((*PolicyView::Build(snapshot))->FindPause("gmail.com/m1", "")->until_us(), 0);
 }
 
 TEST(PolicyViewTest, NobodyButLoopbackMayRelayUnasked) {

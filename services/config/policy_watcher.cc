@@ -48,7 +48,7 @@ void PolicyWatcher::SendReport() {
   if (!has_report_ || stream_ == nullptr) return;
   Frame<policy::v1::WatchPolicyRequest> frame;
   *frame.header.mutable_report() = report_;
-  if (options_.report_every.count() > 0) {
+  if (options_.report_every.count() > 0 && on_lease_) {
     constexpr size_t kMostUnanswered = 1000;  // of a policy service that gives none
     if (lease_requests_.size() >= kMostUnanswered) lease_requests_.pop_front();
     lease_requests_.emplace_back(++last_lease_request_, executor_.clock().Now());

@@ -30,7 +30,8 @@ struct PolicyWatcherOptions {
   Duration min_backoff = std::chrono::milliseconds(100);
   Duration max_backoff = std::chrono::seconds(5);
   Log* log = nullptr;  // outlives the watcher; none: silence
-  // The report is sent again this often, and asks for a lease. Zero: only when it changes.
+  // The report is sent again this often, so that one that the network brings late holds for as
+  // long; it asks for a lease where on_lease is set. Zero: only when it changes.
   Duration report_every{};
 };
 

@@ -262,7 +262,7 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
     options.hello.set_keeps_owners(std::string_view(service) == "queue");
     options.log = options_.log;
     if (policy_ == nullptr) options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
-    if (service == "delivery") options.report_every = kReportEvery;
+    if (service == "delivery" || service == "queue") options.report_every = kReportEvery;
     follower->watcher = std::make_unique<config::PolicyWatcher>(thread.loop(), *follower->client,
                                                                 std::move(options), std::move(use));
     if (prepare) prepare(*follower->watcher);

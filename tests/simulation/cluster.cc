@@ -19,8 +19,7 @@ Cluster::Cluster(const RunOptions& options)
       world_(Random(options.seed).Next()),
       network_(world_, NetworkFaults{}),
       policy_node_(world_),
-      watch_(network_, policy_node_.executor, [this] { return policy_node_.watchers.get(); }),
-      ingest_(world_) {
+      watch_(network_, policy_node_.executor, [this] { return policy_node_.watchers.get(); }) {
   if (options.verbose) ledger_.log = [this](const std::string& what) { Log(what); };
   Random& random = world_.random();
   faulty_ = !random.Chance(0.1);
@@ -50,10 +49,13 @@ Cluster::Cluster(const RunOptions& options)
       world_, internet_, "worker-0", std::vector<std::string>{"198.51.100.1", "198.51.100.3"}));
   workers_.push_back(std::make_unique<WorkerNode>(
       world_, internet_, "worker-1", std::vector<std::string>{"198.51.100.2", "198.51.100.4"}));
+  for (uint64_t i = 0; i < 2; ++i) {
+    ingests_.push_back(std::make_unique<IngestNode>(world_, options.seed * 1'000'000 + i * 1000));
+  }
 }
 
 Cluster::~Cluster() {
-  StopIngest();
+  for (auto& node : ingests_) Stop(*node);
   for (auto& node : workers_) Stop(*node);
   for (auto& node : shards_) Stop(*node);
   StopPolicy();
@@ -64,7 +66,7 @@ RunReport Cluster::Go() {
   StartPolicy();
   for (auto& node : shards_) Start(*node);
   for (auto& node : workers_) Start(*node);
-  StartIngest();
+  for (auto& node : ingests_) Start(*node);
   Random& random = world_.random();
   if (options_.policy == RunOptions::PolicyFaults::kForGood) {
     const MonotonicTime set_up = world_.now() + minutes(2);
@@ -84,6 +86,7 @@ RunReport Cluster::Go() {
   }
   // The faults are over: all must end now, by itself.
   calm_ = true;
+  network_.set_faulty(false);
   for (auto& node : workers_) {
     if (!node->looks_again || node->worker == nullptr) continue;
     Stop(*node);
@@ -98,6 +101,7 @@ RunReport Cluster::Go() {
   }
   if (!Ended()) FailUnended();
   ledger_.CheckEnd(faulty_);
+  CheckLeftovers();
   RunReport report;
   report.seed = options_.seed;
   report.failures = ledger_.failures();
@@ -163,7 +167,7 @@ std::unique_ptr<config::PolicyWatcher> Cluster::Watch(Executor& executor,
   config::PolicyWatcherOptions options;
   options.hello.set_service(service);
   options.hello.set_instance(name);
-  if (service == "delivery") options.report_every = seconds(5);
+  options.report_every = seconds(5);
   return std::make_unique<config::PolicyWatcher>(executor, watch_, std::move(options), [](auto) {});
 }
 
@@ -265,107 +269,23 @@ void Cluster::Stop(WorkerNode& node) {
   node.executor.Clear();
 }
 
-void Cluster::StartIngest() {
+void Cluster::Start(IngestNode& node) {
   ingest::IngestOptions options;
-  options.random = options_.seed * 1000 + ++ingest_.starts;
+  options.random = node.random + ++node.starts;
   std::vector<ingest::ShardEndpoint> shards;
   for (size_t i = 0; i < shards_.size(); ++i) {
     shards.push_back({shards_[i]->name, enqueue_[i].get(), upload_[i].get()});
   }
-  ingest_.ingest = std::make_unique<ingest::Ingest>(ingest_.executor, options, shards, policy_);
-  ingest_.inject = std::make_unique<ingest::InjectService>(*ingest_.ingest);
-  ingest_.ingest->Start();
+  node.ingest = std::make_unique<ingest::Ingest>(node.executor, options, shards, policy_);
+  node.inject = std::make_unique<ingest::InjectService>(*node.ingest);
+  node.ingest->Start();
 }
 
-void Cluster::StopIngest() {
-  network_.Kill(ingest_.executor);
-  ingest_.inject.reset();
-  ingest_.ingest.reset();
-  ingest_.executor.Clear();
-}
-
-// ---- clients
-
-void Cluster::PlanInjections(Duration busy) {
-  Random& random = world_.random();
-  // Where sources change hands, there is mail for them on all shards, all the time.
-  const bool dense = PolicyIsLongAway();
-  const size_t count = dense ? 100 + random.Below(300) : 5 + random.Below(60);
-  const uint64_t domains = dense ? 2 : kDomains;
-  const bool burst = random.Chance(0.3);
-  for (size_t i = 0; i < count; ++i) {
-    auto injection = std::make_shared<Injection>();
-    auto& request = injection->request;
-    request.set_mail_from("sender@from.test");
-    const size_t rcpts = random.Chance(0.8) ? 1 : 1 + random.Below(6);
-    const uint64_t domain = random.Below(domains);
-    for (size_t r = 0; r < rcpts; ++r) {
-      const uint64_t of = random.Chance(0.7) ? domain : random.Below(domains);
-      injection->rcpts.push_back("u" + std::to_string(i) + "." + std::to_string(r) + "@d" +
-                                 std::to_string(of) + ".test");
-      request.add_recipients()->set_address(injection->rcpts.back());
-    }
-    std::string text = "Subject: " + std::to_string(i) + "\r\n\r\n";
-    text.append(random.Chance(0.03) ? 300'000 + random.Below(400'000) : random.Below(2000), 'x');
-    request.set_content(text + "\r\n");
-    request.set_virtual_mta(random.Chance(dense ? 0.9 : 0.4) ? "both"
-                            : random.Chance(0.5)             ? "v1"
-                                                             : "v2");
-    if (random.Chance(0.2)) request.set_job_id("job" + std::to_string(random.Below(3)));
-    request.set_idempotency_key("key" + std::to_string(i));
-    const Duration when =
-        burst ? random.Between(Duration(0), seconds(1)) : random.Between(Duration(0), busy);
-    world_.At(world_.now() + when, [this, injection] { Inject(injection); });
-  }
-}
-
-void Cluster::Inject(const std::shared_ptr<Injection>& injection) {
-  ++open_injections_;
-  ++injection->tries;
-  // No answer in two minutes: the client asks again, with the same key.
-  auto open = std::make_shared<bool>(true);
-  const auto again = [this, injection, open] {
-    if (!std::exchange(*open, false)) return;
-    --open_injections_;
-    if (injection->answered || injection->tries > 40) return;
-    ++open_injections_;
-    world_.At(world_.now() + world_.random().Between(seconds(1), seconds(30)), [this, injection] {
-      --open_injections_;
-      Inject(injection);
-    });
-  };
-  world_.At(world_.now() + minutes(2), again);
-  if (ingest_.inject == nullptr) {
-    again();
-    return;
-  }
-  ingest_.executor.Post([this, injection, open, again] {
-    ingest_.inject->Inject(
-        injection->request,
-        [this, injection, open, again](absl::StatusOr<ingest::v1::InjectResponse> response) {
-          if (!response.ok()) {
-            Log("refused: " + response.status().ToString());
-            if (absl::IsUnavailable(response.status()) ||
-                absl::IsResourceExhausted(response.status()) ||
-                absl::IsAborted(response.status())) {
-              again();
-            } else {
-              ledger_.Fail("not injected: " + response.status().ToString());
-              if (std::exchange(*open, false)) --open_injections_;
-            }
-            return;
-          }
-          if (std::exchange(*open, false)) --open_injections_;
-          injection->answered = true;
-          const auto id = mail::ParseMessageId(response->message_id());
-          if (!id) {
-            ledger_.Fail("no message id: " + response->message_id());
-            return;
-          }
-          Log("accepted " + response->message_id());
-          ledger_.Accepted(*id, injection->rcpts);
-        });
-  });
+void Cluster::Stop(IngestNode& node) {
+  network_.Kill(node.executor);
+  node.inject.reset();
+  node.ingest.reset();
+  node.executor.Clear();
 }
 
 // ---- the end
@@ -389,6 +309,28 @@ void Cluster::Release() {
     request.mutable_filter()->set_held_only(true);
     request.mutable_filter()->set_all(true);
     node->shard->ReleaseMessages(std::move(request), [](auto) {});
+  }
+}
+
+// What is no more takes no place: no text, envelope, recipient, lease or index row of it.
+void Cluster::CheckLeftovers() {
+  if (!ledger_.failures().empty()) return;
+  // Bodies that no message ever named wait for theirs this long.
+  const MonotonicTime later = world_.now() + minutes(15);
+  while (world_.Step(later)) {
+  }
+  using queue::Family;
+  for (auto& node : shards_) {
+    const std::pair<Family, const char*> families[] = {{Family::kMessages, "messages"},
+                                                       {Family::kBodies, "bodies"},
+                                                       {Family::kDeliveries, "deliveries"},
+                                                       {Family::kIndex, "index"}};
+    for (const auto& [family, name] : families) {
+      size_t rows = 0;
+      for (auto at = node->store.Scan(family, "", ""); at->Valid(); at->Next()) ++rows;
+      if (rows == 0) continue;
+      ledger_.Fail(node->name + " still has " + std::to_string(rows) + " rows of " + name);
+    }
   }
 }
 

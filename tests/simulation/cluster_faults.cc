@@ -14,6 +14,7 @@ using std::chrono::seconds;
 
 void Cluster::PlanFaults(Duration busy) {
   Random& random = world_.random();
+  network_.set_faulty(true);
   const size_t count = 1 + random.Below(PolicyIsLongAway() ? 24 : 12);
   for (size_t i = 0; i < count; ++i) {
     world_.At(world_.now() + random.Between(Duration(0), busy), [this] { Fault(); });
@@ -34,7 +35,7 @@ Duration Cluster::PolicyDownTime() {
 void Cluster::Fault() {
   Random& random = world_.random();
   ++faults_;
-  uint64_t what = random.Below(16);
+  uint64_t what = random.Below(20);
   if (PolicyIsLongAway() && random.Chance(0.5)) what = 9 + random.Below(4);
   switch (what) {
     case 0:
@@ -95,6 +96,12 @@ void Cluster::Fault() {
     case 15:
       Reroute();
       return;
+    case 16:
+    case 17:
+    case 18:
+      Log("lose a connection, of which the server hears late");
+      network_.LoseOne();
+      return;
     case 10:
     case 11:
     case 12: {
@@ -111,12 +118,14 @@ void Cluster::Fault() {
       }
       return;
     }
-    case 4:
-      if (ingest_.ingest == nullptr) return;
+    case 4: {
+      IngestNode& node = *ingests_[random.Below(ingests_.size())];
+      if (node.ingest == nullptr) return;
       Log("kill ingest");
-      StopIngest();
-      world_.At(world_.now() + DownTime(), [this] { StartIngest(); });
+      Stop(node);
+      world_.At(world_.now() + DownTime(), [this, &node] { Start(node); });
       return;
+    }
     case 5:
       Log("stall");
       network_.StallOne(random.Between(milliseconds(100), minutes(2)));
@@ -172,13 +181,14 @@ void Cluster::UsePolicy(const policy::v1::PolicySnapshot& snapshot) {
 void Cluster::Reroute() {
   Random& random = world_.random();
   ShardNode& node = *shards_[random.Below(shards_.size())];
-  if (node.shard == nullptr) return;
   queue::v1::RerouteMessagesRequest request;
   request.mutable_filter()->set_queue_pattern("d" + std::to_string(random.Below(kDomains)) +
                                               ".test/*");
   request.set_target(random.Chance(0.4) ? "both" : random.Chance(0.5) ? "v1" : "v2");
   Log("reroute in " + node.name + ": " + request.ShortDebugString());
-  node.shard->RerouteMessages(std::move(request), [](auto) {});
+  Call([&node, request] {
+    if (node.shard != nullptr) node.shard->RerouteMessages(request, [](auto) {});
+  });
 }
 
 }  // namespace sluice::simulation

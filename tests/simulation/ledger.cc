@@ -104,7 +104,13 @@ void Ledger::Sent(const std::string& queue, const std::string& source, uint64_t 
 
 size_t Ledger::Took(const queue::v1::Lease& lease, const std::string& rcpt, MonotonicTime now) {
   const std::string& id = lease.message().id();
-  if (!lease.message().parent_id().empty()) reports_.insert(lease.message().parent_id());
+  if (!lease.message().parent_id().empty()) {
+    reports_.insert(lease.message().parent_id());
+  } else if (const auto [first, made] = message_of_.emplace(rcpt, id);
+             !made && first->second != id) {
+    Fail("injected with one key, queued twice: " + mail::FormatMessageId(first->second) + " and " +
+         mail::FormatMessageId(id) + " to " + rcpt);
+  }
   std::vector<size_t>& before = by_recipient_[{id, rcpt}];
   // Workers number what they send by themselves: it is taken for the last lease of the recipient.
   const auto& lease_id = last_lease_[{id, rcpt}];

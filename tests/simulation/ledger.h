@@ -93,6 +93,8 @@ class Ledger {
   std::map<std::pair<std::string, std::string>, std::pair<std::string, uint64_t>> last_lease_;
   std::vector<Taken> taken_;
   std::map<std::pair<std::string, std::string>, std::vector<size_t>> by_recipient_;
+  // Each injection has recipients of its own.
+  std::map<std::string, std::string> message_of_;
   std::set<std::string> reports_;  // messages of which the sender got a DSN
   std::map<std::string, uint32_t> connections_;
   // What happened within the period.

@@ -110,8 +110,9 @@ struct WorkerNode {
 };
 
 struct IngestNode {
-  explicit IngestNode(World& world) : executor(world) {}
+  IngestNode(World& world, uint64_t random) : executor(world), random(random) {}
   SimExecutor executor;
+  const uint64_t random;  // of its first life; each has its own
   uint64_t starts = 0;
   std::unique_ptr<ingest::Ingest> ingest;
   std::unique_ptr<ingest::InjectService> inject;

@@ -1,8 +1,9 @@
-// The cluster of one run. `cluster.cc` has its life, its clients and its processes,
-// `cluster_faults.cc` what befalls them. Thread-safety: none.
+// The cluster of one run. `cluster.cc` has its life and its processes, `cluster_clients.cc` who
+// asks something of it, `cluster_faults.cc` what befalls it. Thread-safety: none.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@ namespace sluice::simulation {
 struct Injection {
   ingest::v1::InjectRequest request;
   std::vector<std::string> rcpts;
+  std::string id;  // of the message, as it was answered first
   bool answered = false;
   int tries = 0;
 };
@@ -47,12 +49,14 @@ class Cluster {
   void Stop(ShardNode& node);
   void Start(WorkerNode& node);
   void Stop(WorkerNode& node);
-  void StartIngest();
-  void StopIngest();
+  void Start(IngestNode& node);
+  void Stop(IngestNode& node);
 
   // ---- clients
   void PlanInjections(Duration busy);
+  void Call(const std::function<void()>& execute);
   void Inject(const std::shared_ptr<Injection>& injection);
+  void Accepted(Injection& injection, const ingest::v1::InjectResponse& response);
 
   // ---- faults
   void PlanFaults(Duration busy);
@@ -72,6 +76,7 @@ class Cluster {
   // The operator lifts what lost leases held.
   void Release();
   void FailUnended();
+  void CheckLeftovers();
 
   const RunOptions options_;
   World world_;
@@ -87,7 +92,7 @@ class Cluster {
   std::vector<std::unique_ptr<EnqueueClient>> enqueue_;
   std::vector<std::unique_ptr<UploadClient>> upload_;
   std::vector<std::unique_ptr<WorkerNode>> workers_;
-  IngestNode ingest_;
+  std::vector<std::unique_ptr<IngestNode>> ingests_;
   bool faulty_ = true;
   bool calm_ = false;
   uint64_t last_version_ = 1;

@@ -109,6 +109,7 @@ struct Worker::Link final
   Worker& worker;
   const ShardAddress address;
   std::shared_ptr<Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> stream;
+  uint64_t streams = 0;  // opened so far
   bool greeted = false;  // the shard's hello came
   Duration lease = std::chrono::seconds(60);
   // It knows of no table of owners after this one, and will not say otherwise until then.

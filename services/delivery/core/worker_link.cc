@@ -19,6 +19,7 @@ void Worker::SendHello(Link& link) {
   hello->set_worker(options_.name);
   hello->set_shard(link.address.name);
   hello->set_incarnation(options_.incarnation);
+  hello->set_stream(++link.streams);
   hello->set_snapshot_version(policy_->version());
   for (const std::string& vmta : owned_vmtas_) hello->add_vmtas(vmta);
   for (const auto& [id, held] : link.held) hello->add_held_leases()->set_lease_id(id);

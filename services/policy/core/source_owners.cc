@@ -91,8 +91,11 @@ void SourceOwners::SetConfig(std::vector<Vmta> vmtas) {
 std::optional<v1::SourceLease> SourceOwners::OnReport(const std::string& name,
                                                       const v1::ServiceReport& report) {
   Worker& worker = workers_[name];
-  if (report.incarnation() < worker.incarnation) return std::nullopt;  // a process of before
   const MonotonicTime now = executor_.clock().Now();
+  // A process of before, heard late; or its machine's clock was set back, and there is no other.
+  if (report.incarnation() < worker.incarnation && now < worker.seen + LeaseAndGrace()) {
+    return std::nullopt;
+  }
   std::set<std::string> ips(report.owned_source_ips().begin(), report.owned_source_ips().end());
   if (!worker.connected || ips != worker.ips || report.incarnation() != worker.incarnation ||
       report.released_epoch() != worker.released_epoch) {

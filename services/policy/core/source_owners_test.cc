@@ -46,6 +46,15 @@ class SourceOwnersTest : public ::testing::Test {
     executor_.RunPosted();
     return lease.has_value();
   }
+  // Of a process of `worker` with that number. True: it gets a lease.
+  bool ReportAs(uint64_t incarnation, const std::string& worker) {
+    v1::ServiceReport report;
+    report.set_incarnation(incarnation);
+    report.add_owned_source_ips("192.0.2.1");
+    report.set_released_epoch(disk_.epoch());
+    report.set_lease_request(++requests_);
+    return owners_->OnReport(worker, report).has_value();
+  }
   // `shard` has the last table on its disk.
   void Keeps(const std::string& shard) {
     v1::ServiceReport report;
@@ -93,6 +102,19 @@ TEST_F(SourceOwnersTest, WhatOneWorkerHasAloneNeedsNoLease) {
   EXPECT_FALSE(Table()->Leased("v"));
   EXPECT_TRUE(Table()->MayUseSource("w1", "192.0.2.1"));
   EXPECT_FALSE(Table()->MayUseSource("w2", "192.0.2.1"));
+}
+
+// Reports of a dead process come late and mean nothing; but a machine whose clock was set back
+// starts its worker with a lower number, and may not wait for its clock.
+TEST_F(SourceOwnersTest, AnOlderProcessIsHeardOnlyWhereTheNewerOneIsGone) {
+  Configure({{"v", {"192.0.2.1"}, false}});
+  EXPECT_TRUE(ReportAs(5, "w1"));
+  executor_.Advance(seconds(30));
+  EXPECT_FALSE(ReportAs(4, "w1"));
+  executor_.Advance(seconds(30));
+  EXPECT_FALSE(ReportAs(4, "w1"));
+  executor_.Advance(seconds(30));
+  EXPECT_TRUE(ReportAs(4, "w1"));
 }
 
 TEST_F(SourceOwnersTest, AQueueChangesHandsOnlyWhenTheOneThatHadItHasLetGo) {

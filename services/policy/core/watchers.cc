@@ -203,8 +203,13 @@ void Watchers::Acknowledged(Session* session, const v1::SnapshotAck& ack) {
 }
 
 bool Watchers::AllHave(uint64_t version) const {
+  const auto has = [version](const auto& session) { return session->acked() >= version; };
   return std::all_of(sessions_.begin(), sessions_.end(), [&](const auto& session) {
-    return !session->said_hello() || session->acked() >= version;
+    if (!session->said_hello() || has(session)) return true;
+    // A stream that its service has given up is never answered; a later one of it was.
+    return std::any_of(sessions_.begin(), sessions_.end(), [&](const auto& other) {
+      return other->said_hello() && other->key() == session->key() && has(other);
+    });
   });
 }
 

@@ -82,6 +82,8 @@ struct Queue {
   bool dirty = false;    // its row is to be written
   bool paused = false;
   bool stored_replies = false;  // the row has replies that are not in memory
+  // When the first pause of a lane ends; kNever: none does by itself.
+  int64_t lanes_resume_us = kNever;
   TimerId timer = 0;
   int64_t timer_us = 0;
   std::string blocked_limit;

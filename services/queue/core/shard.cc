@@ -303,12 +303,17 @@ void Shard::RefreshPause(Queue& queue) {
   queue.paused &= until_us == 0 || until_us > now_us;
   if (queue.paused && until_us != 0) Wake(queue, until_us);
   if (queue.paused != was_paused) TouchRow(queue);
-  for (Lane& lane : queue.lanes) {
-    if (lane.job_id.empty()) continue;
-    pause = policy_->FindPause(queue.name, lane.job_id);
-    lane.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > now_us);
-    if (lane.paused && pause->until_us() != 0) Wake(queue, pause->until_us());
-  }
+  queue.lanes_resume_us = kNever;
+  for (Lane& lane : queue.lanes) RefreshPause(queue, lane);
+}
+
+void Shard::RefreshPause(Queue& queue, Lane& lane) {
+  if (lane.job_id.empty()) return;
+  const auto* pause = policy_->FindPause(queue.name, lane.job_id);
+  lane.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > NowUs());
+  if (!lane.paused || pause->until_us() == 0) return;
+  queue.lanes_resume_us = std::min(queue.lanes_resume_us, pause->until_us());
+  Wake(queue, pause->until_us());
 }
 
 // While a restart's count is under way, rows behind its position are not in the counts yet.

@@ -133,6 +133,7 @@ class Shard {
     std::shared_ptr<const StoredMessage> message;  // likewise
     std::set<uint32_t> delete_asked;               // positions an operator wants gone
     std::set<uint32_t> settled;  // ended otherwise: a late answer of another lease
+    std::set<uint32_t> gone;     // of these: the row was not there any more after a restart
     std::string delete_author;
     std::string delete_reason;
     std::string unknown_fields;  // of its row: a later release wrote them
@@ -160,6 +161,7 @@ class Shard {
   void OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame);
   void OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame);
   void AbortUpload(uint64_t id);
+  void DropUnnamedUploads();
   void OnFetch(FetchSession& session, Frame<v1::FetchBodyRequest> frame);
   // Puts a message and its deliveries into the batch; `on_durable` hears of the commit.
   void AddMessage(std::shared_ptr<StoredMessage> message,
@@ -173,6 +175,7 @@ class Shard {
   // ---- queues
   const policy::v1::QueueSettings& SettingsOf(Queue& queue);
   void RefreshPause(Queue& queue);
+  void RefreshPause(Queue& queue, Lane& lane);
   void CountRow(Queue& queue, const DeliveryKey& key, int change);
   void MoveFloor(Queue& queue, Lane& lane);
   void ForgetWhenEmpty(Queue& queue);
@@ -184,6 +187,9 @@ class Shard {
   // ---- dispatch
   void OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame);
   void OnHello(WorkerSession& session, const v1::WorkerHello& hello);
+  // FAILED_PRECONDITION: this stream is not the worker's latest.
+  absl::Status CheckLatest(const v1::WorkerHello& hello);
+  void ForgetWorkers();
   void OnWorkerGone(WorkerSession& session);
   // Contact is lost: its queues go to others, its leases wait for it.
   void Detach(WorkerSession& session);
@@ -228,6 +234,7 @@ class Shard {
   // Ends a lease without a result. `lost` counts for the poison rule.
   void TakeBack(Lease& lease, bool lost);
   bool LoadLease(Lease& lease);
+  static std::vector<DeliveryKey> RowsOf(const Lease& lease);
   std::shared_ptr<const StoredMessage> LoadMessage(uint64_t storage_key);
   void Flush();
   void FlushLater();
@@ -391,6 +398,7 @@ class Shard {
   bool serving_ = false;
   bool draining_ = false;
   bool intake_refused_ = false;  // as the log was told
+  bool full_ = false;            // mail was refused for want of space, and there is little yet
 
   uint64_t last_storage_key_ = 0;
   uint64_t storage_key_mark_ = 0;
@@ -403,6 +411,13 @@ class Shard {
   std::list<std::unique_ptr<UploadSession>> upload_sessions_;
   std::list<std::unique_ptr<FetchSession>> fetch_sessions_;
   std::list<std::unique_ptr<WorkerSession>> workers_;
+  // Of each worker the latest stream, as long as an earlier one may still be heard of.
+  struct LastStream {
+    uint64_t incarnation = 0;
+    uint64_t stream = 0;
+    MonotonicTime lost{};  // when it was last seen to end
+  };
+  absl::flat_hash_map<std::string, LastStream> last_streams_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Lease>> leases_;
   absl::flat_hash_map<uint64_t, Queue*> refs_;
   absl::flat_hash_map<uint64_t, LostLease> lost_;
@@ -440,6 +455,7 @@ class Shard {
     uint64_t storage_key = 0;
     uint32_t chunks = 0;
     bool complete = false;
+    MonotonicTime finished{};
     UploadSession* session = nullptr;
   };
   absl::flat_hash_map<uint64_t, Upload> uploads_;

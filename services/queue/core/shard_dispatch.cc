@@ -72,7 +72,7 @@ void Shard::LookAt(Lane& lane) {
 
 void Shard::Offer(Queue& queue) {
   const int64_t now_us = NowUs();
-  if (queue.paused) RefreshPause(queue);
+  if (queue.paused || queue.lanes_resume_us <= now_us) RefreshPause(queue);
   if (queue.backoff != nullptr) EndByTime(queue);
   if (!failing_.empty() && failing_.contains(queue.id)) return;
   if (!MayDispatch(queue, now_us)) {

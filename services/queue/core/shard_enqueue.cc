@@ -10,6 +10,8 @@ namespace sluice::queue {
 namespace {
 
 constexpr int kMaxRecipients = 1'000'000;
+// Of a limit or reserve that was passed: room for one part of so many, and mail is taken again.
+constexpr uint64_t kRoomShare = 8;
 
 std::string BucketKey(int64_t bucket, const std::string& key) {
   return U64Key(static_cast<uint64_t>(bucket)) + key;
@@ -85,20 +87,28 @@ v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
     *detail = health_.detail;
     return v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
   }
+  // Once full it stays so until there is some room: what came since the last look at the volume is
+  // an estimate, and clients are not to be let in and turned away by turns.
+  const bool was_full = std::exchange(full_, true);
   const uint64_t limit = SpoolLimit();
+  const uint64_t most = was_full ? limit - limit / kRoomShare : limit;
   const uint64_t spool = health_.live_bytes + bytes_since_health_;
-  if (limit > 0 && spool > limit) {
+  if (limit > 0 && spool > most) {
     *detail = absl::StrCat("the spool holds ", spool, " bytes; its limit is ", limit);
+    if (was_full) absl::StrAppend(detail, "; it takes mail again below ", most);
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
   }
   const uint64_t reserve = std::max<uint64_t>(
       options_.reserve_bytes, uint64_t{policy_->global().spool_min_free_space_mb()} << 20);
+  const uint64_t least = was_full ? reserve + reserve / kRoomShare : reserve;
   if (health_.volume_free_bytes > 0 &&
-      health_.volume_free_bytes < reserve + 2 * bytes_since_health_) {
+      health_.volume_free_bytes < least + 2 * bytes_since_health_) {
     *detail = absl::StrCat("the spool's volume has ", health_.volume_free_bytes, " bytes left, ",
                            reserve, " are kept in reserve");
+    if (was_full) absl::StrAppend(detail, "; it takes mail again from ", least);
     return v1::EnqueueResult::OUTCOME_REFUSED_FULL;
   }
+  full_ = false;
   return v1::EnqueueResult::OUTCOME_UNSPECIFIED;
 }
 
@@ -123,14 +133,20 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
     journal_.Seal();
     const uint64_t token = each.token();
     common::v1::Message& envelope = *each.mutable_message();
+    // A body that came ahead of a message that is not taken goes: nobody can name it any more.
+    auto refuse = [this, &session, &each](v1::EnqueueResult::Outcome outcome,
+                                          std::string_view why) {
+      if (each.body_case() == v1::NewMessage::kUploadId) AbortUpload(each.upload_id());
+      session.Answer(each.token(), outcome, each.message().id(), why);
+    };
+    auto invalid = [&refuse](std::string_view why) {
+      refuse(v1::EnqueueResult::OUTCOME_REFUSED_INVALID, why);
+    };
     std::string detail;
     if (const auto refusal = Refusal(&detail); refusal != v1::EnqueueResult::OUTCOME_UNSPECIFIED) {
-      session.Answer(token, refusal, envelope.id(), detail);
+      refuse(refusal, detail);
       continue;
     }
-    auto invalid = [&session, token, &envelope](std::string_view why) {
-      session.Answer(token, v1::EnqueueResult::OUTCOME_REFUSED_INVALID, envelope.id(), why);
-    };
     if (envelope.id().size() != 16) {
       invalid("the message id must have 16 bytes");
       continue;
@@ -156,7 +172,9 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
     if (each.body_case() == v1::NewMessage::kUploadId) {
       const auto found = uploads_.find(each.upload_id());
       if (found == uploads_.end() || !found->second.complete) {
-        invalid("no such finished upload on this shard: send the body again");
+        // Not the message's fault: the shard was started again, or the upload was given up.
+        refuse(v1::EnqueueResult::OUTCOME_REFUSED_BUSY,
+               "no such finished upload on this shard: send the body again");
         continue;
       }
       upload = &found->second;
@@ -169,14 +187,16 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
     if (!idempotency_key.empty()) {
       const int64_t bucket = NowUs() / options_.key_bucket.count();
       std::string first_id;
+      // The next bucket has those from before the clock was set back.
       if (store_.Get(Family::kKeys, BucketKey(bucket, idempotency_key), &first_id).ok() ||
-          store_.Get(Family::kKeys, BucketKey(bucket - 1, idempotency_key), &first_id).ok()) {
-        session.Answer(token, v1::EnqueueResult::OUTCOME_DUPLICATE, first_id, "");
+          store_.Get(Family::kKeys, BucketKey(bucket - 1, idempotency_key), &first_id).ok() ||
+          store_.Get(Family::kKeys, BucketKey(bucket + 1, idempotency_key), &first_id).ok()) {
+        envelope.set_id(first_id);
+        refuse(v1::EnqueueResult::OUTCOME_DUPLICATE, "");
         continue;
       }
       if (!keys_in_flight_.insert(idempotency_key).second) {
-        session.Answer(token, v1::EnqueueResult::OUTCOME_IN_FLIGHT, envelope.id(),
-                       "the same key is being enqueued: try again");
+        refuse(v1::EnqueueResult::OUTCOME_IN_FLIGHT, "the same key is being enqueued: try again");
         continue;
       }
       journal_.batch().Put(Family::kKeys, BucketKey(bucket, idempotency_key), envelope.id());
@@ -226,7 +246,7 @@ void Shard::ChooseVmta(common::v1::Delivery& delivery) {
 Lane& Shard::LaneFor(Queue& queue, uint64_t id, const std::string& job_id, uint32_t priority) {
   if (Lane* found = queue.FindLane(id)) return *found;
   Lane& lane = queue.LaneOf(id, job_id, priority);
-  lane.paused = policy_->FindPause(queue.name, job_id) != nullptr;
+  RefreshPause(queue, lane);
   // A lane of that name may have been here before and left deleted rows behind: what comes now
   // sorts after them, or NoteRow moves this back.
   lane.floor = lane.cursor = DeliveryKey{queue.id, id, NowUs(), 0, 0};

@@ -212,13 +212,28 @@ bool Shard::LoadLease(Lease& lease) {
   for (const DeliveryKey& key : lease.keys) {
     std::string value;
     common::v1::Delivery& delivery = lease.deliveries.emplace_back();
-    if (!store_.Get(Family::kDeliveries, key.Encode(), &value).ok() ||
-        !delivery.ParseFromString(value)) {
+    const absl::Status status = store_.Get(Family::kDeliveries, key.Encode(), &value);
+    if (absl::IsNotFound(status)) {
+      // A late answer of another lease ended this one before the restart; the others stand.
+      const auto position = static_cast<uint32_t>(lease.deliveries.size() - 1);
+      lease.settled.insert(position);
+      lease.gone.insert(position);
+      lease.queue->LaneOf(key.lane).busy.erase(key);
+    } else if (!status.ok() || !delivery.ParseFromString(value)) {
       lease.deliveries.clear();
       return false;
     }
   }
   return true;
+}
+
+std::vector<DeliveryKey> Shard::RowsOf(const Lease& lease) {
+  if (lease.gone.empty()) return lease.keys;
+  std::vector<DeliveryKey> rows;
+  for (size_t i = 0; i < lease.keys.size(); ++i) {
+    if (!lease.gone.contains(static_cast<uint32_t>(i))) rows.push_back(lease.keys[i]);
+  }
+  return rows;
 }
 
 void Shard::TakeBack(Lease& lease, bool lost) {
@@ -264,7 +279,7 @@ void Shard::TakeBack(Lease& lease, bool lost) {
     new_keys.push_back(next);
   }
   if (ended > 0) RecipientsLess(lease.keys[0].storage_key, *lease.message, ended);
-  old_keys = lease.keys;
+  old_keys = RowsOf(lease);
   EndLease(lease, false);
   // A dead process says nothing more; one that only lost contact may.
   if (lost) {

@@ -97,7 +97,8 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
   if (remembered != nullptr) queues_.Remember(queue, *remembered, now_us);
   if (reached) LeaveRetryMode(queue);
   EndLease(lease, true);
-  FreeWhenDurable(queue, std::move(lease.keys), std::move(new_keys));
+  FreeWhenDurable(queue, lease.gone.empty() ? std::move(lease.keys) : RowsOf(lease),
+                  std::move(new_keys));
 }
 
 // An answer to a lease that is over. Told twice, or the group was taken back and went its own way:

@@ -147,6 +147,8 @@ void Shard::Tick() {
   NoteIntake();
   WatchWallClock();
   CheckLeases();
+  DropUnnamedUploads();
+  ForgetWorkers();
   CloseOutboxSegment();
   TrimEvents();
   const int64_t bucket = NowUs() / options_.key_bucket.count();

@@ -6,6 +6,8 @@ namespace sluice::queue {
 namespace {
 constexpr uint32_t kMaxChunks = 16'384;  // 4 GiB
 constexpr uint32_t kMaxChunksPerFetch = 2;
+// How long a finished body waits for the message that names it: its ingest may be gone.
+constexpr Duration kWaitForMessage = std::chrono::minutes(10);
 }  // namespace
 
 void Shard::UploadSession::OnClosed(absl::Status) {
@@ -31,6 +33,15 @@ void Shard::AbortUpload(uint64_t id) {
   uploads_.erase(found);
 }
 
+void Shard::DropUnnamedUploads() {
+  const MonotonicTime now = executor_.clock().Now();
+  std::vector<uint64_t> old;
+  for (const auto& [id, upload] : uploads_) {
+    if (upload.complete && now >= upload.finished + kWaitForMessage) old.push_back(id);
+  }
+  for (uint64_t id : old) AbortUpload(id);
+}
+
 void Shard::OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame) {
   v1::UploadRequest& request = frame.header;
   auto answer = [&session](v1::UploadResponse response) {
@@ -46,7 +57,7 @@ void Shard::OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame) {
       response.mutable_opened()->set_detail(detail);
     } else {
       const uint64_t key = NextStorageKey();
-      uploads_[key] = Upload{key, 0, false, &session};
+      uploads_[key] = Upload{key, 0, false, {}, &session};
       v1::UploadRow row;
       row.set_started_us(NowUs());
       journal_.batch().Put(Family::kMeta, UploadRowKey(key), row.SerializeAsString());
@@ -85,6 +96,7 @@ void Shard::OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame) {
   bytes_since_health_ += frame.bodies[0].size();
   ++upload.chunks;
   upload.complete = request.chunk().last();
+  if (upload.complete) upload.finished = executor_.clock().Now();
   journal_.WhenDurable([weak = std::weak_ptr<UploadSession*>(session.self), id,
                         chunks = upload.chunks](const absl::Status& status) {
     const auto session = weak.lock();

@@ -6,6 +6,15 @@
 #include "services/queue/core/shard_sessions.h"
 
 namespace sluice::queue {
+namespace {
+
+// A process of before whose hello comes late is not believed for so long after a later one was
+// heard of; then its clock may have been set back, and it is the one that lives.
+constexpr Duration kNewerComesBack = std::chrono::seconds(30);
+// The latest stream of a worker that is away.
+constexpr Duration kRememberStream = std::chrono::hours(1);
+
+}  // namespace
 
 void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame) {
   v1::DispatchRequest& request = frame.header;
@@ -14,7 +23,16 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     return;
   }
   if (session.incarnation == 0) {
-    session.stream->Close(absl::FailedPreconditionError("the first frame must be a hello"));
+    if (session.worker.empty()) {
+      session.stream->Close(absl::FailedPreconditionError("the first frame must be a hello"));
+      return;
+    }
+    // A later stream of its worker has taken over. What was answered is true all the same.
+    for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
+    if (request.results().empty()) {
+      session.stream->Close(
+          absl::FailedPreconditionError("a later stream of this worker has taken over"));
+    }
     return;
   }
   for (const v1::QueueModeChange& change : request.modes()) {
@@ -82,6 +100,10 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
     return;
   }
   session.worker = hello.worker();
+  if (absl::Status latest = CheckLatest(hello); !latest.ok()) {
+    session.stream->Close(std::move(latest));
+    return;
+  }
   session.incarnation = hello.incarnation();
   session.vmtas.clear();
   session.vmtas.insert(hello.vmtas().begin(), hello.vmtas().end());
@@ -96,12 +118,6 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
   // The same worker on an older stream: that one is over.
   for (const auto& other : workers_) {
     if (other.get() == &session || other->worker != session.worker) continue;
-    if (other->incarnation > session.incarnation) {
-      session.stream->Close(absl::FailedPreconditionError(absl::StrCat(
-          "worker ", session.worker, " has a newer incarnation: two processes share its name")));
-      session.incarnation = 0;
-      return;
-    }
     if (other->incarnation != 0) Detach(*other);
   }
   session.out.header.mutable_hello()->set_shard(options_.name);
@@ -143,6 +159,35 @@ void Shard::OnHello(WorkerSession& session, const v1::WorkerHello& hello) {
   PumpWaitingLater();
 }
 
+absl::Status Shard::CheckLatest(const v1::WorkerHello& hello) {
+  LastStream& last = last_streams_[hello.worker()];
+  const bool connected = std::any_of(workers_.begin(), workers_.end(), [&](const auto& each) {
+    return each->worker == hello.worker() && each->incarnation == last.incarnation &&
+           each->incarnation != 0;
+  });
+  if (hello.incarnation() < last.incarnation &&
+      (connected || executor_.clock().Now() < last.lost + kNewerComesBack)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "worker ", hello.worker(), " has a newer incarnation: two processes share its name"));
+  }
+  if (hello.incarnation() == last.incarnation && hello.stream() != 0 &&
+      hello.stream() <= last.stream) {
+    return absl::FailedPreconditionError("a later stream of this worker has taken over");
+  }
+  last.incarnation = hello.incarnation();
+  last.stream = hello.stream();
+  return absl::OkStatus();
+}
+
+void Shard::ForgetWorkers() {
+  const MonotonicTime now = executor_.clock().Now();
+  absl::erase_if(last_streams_, [this, now](const auto& each) {
+    return now >= each.second.lost + kRememberStream &&
+           std::none_of(workers_.begin(), workers_.end(),
+                        [&](const auto& worker) { return worker->worker == each.first; });
+  });
+}
+
 void Shard::ReleaseAll(WorkerSession& session) {
   std::vector<uint64_t> refs;
   for (const auto& [ref, standing] : session.standing) refs.push_back(ref);
@@ -165,6 +210,7 @@ void Shard::Detach(WorkerSession& session) {
     found->second->expires = executor_.clock().Now() + options_.lease + options_.lost_contact_grace;
   }
   session.leases.clear();
+  if (session.incarnation != 0) last_streams_[session.worker].lost = executor_.clock().Now();
   session.incarnation = 0;
   for (uint64_t id : std::exchange(session.to_send, {})) {  // never sent: free at once
     const auto found = leases_.find(id);

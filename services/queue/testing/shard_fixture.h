@@ -95,7 +95,8 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     std::string body;
   };
   TestWorker(Shard& shard, Executor& executor, std::string name = "w1", uint64_t incarnation = 1,
-             std::vector<uint64_t> held = {}, std::vector<std::string> vmtas = {"default"})
+             std::vector<uint64_t> held = {}, std::vector<std::string> vmtas = {"default"},
+             uint64_t stream = 0)
       : client_(shard.dispatch()) {
     stream_ = client_.Open(executor);
     stream_->Start(this);
@@ -103,6 +104,7 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     auto* hello = frame.header.mutable_hello();
     hello->set_worker(name);
     hello->set_incarnation(incarnation);
+    hello->set_stream(stream);
     for (const std::string& vmta : vmtas) hello->add_vmtas(vmta);
     for (uint64_t id : held) hello->add_held_leases()->set_lease_id(id);
     stream_->Send(std::move(frame));
@@ -231,9 +233,9 @@ class ShardFixture : public ::testing::Test {
   }
   TestWorker& AddWorker(std::string name = "w1", uint64_t incarnation = 1,
                         std::vector<uint64_t> held = {},
-                        std::vector<std::string> vmtas = {"default"}) {
+                        std::vector<std::string> vmtas = {"default"}, uint64_t stream = 0) {
     workers_.push_back(std::make_unique<TestWorker>(*shard_, executor_, std::move(name),
-                                                    incarnation, held, vmtas));
+                                                    incarnation, held, vmtas, stream));
     return *workers_.back();
   }
   void Run(Duration time = std::chrono::milliseconds(50)) { executor_.Advance(time); }

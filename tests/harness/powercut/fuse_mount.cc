@@ -10,16 +10,29 @@
 
 #include <cerrno>
 #include <cstring>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace sluice::powercut {
+
+// What is open, by the number that the kernel has for it. A cut takes the mount away from under the
+// kernel, which then releases nothing: it goes with the mount. One thread: that of the loop.
+struct FuseMount::Session {
+  explicit Session(VolatileFs& fs) : fs(fs) {}
+  VolatileFs& fs;
+  std::unordered_map<uint64_t, VolatileFs::Node> open;
+  uint64_t last = 0;
+};
+
 namespace {
 
-VolatileFs& Fs() { return *static_cast<VolatileFs*>(fuse_get_context()->private_data); }
-
-VolatileFs::Node& Handle(fuse_file_info* info) {
-  return *reinterpret_cast<VolatileFs::Node*>(info->fh);
+FuseMount::Session& TheSession() {
+  return *static_cast<FuseMount::Session*>(fuse_get_context()->private_data);
 }
+VolatileFs& Fs() { return TheSession().fs; }
+
+VolatileFs::Node& Handle(fuse_file_info* info) { return TheSession().open.at(info->fh); }
 
 // The node of an open file where there is one, else the path's.
 int NodeOf(const char* path, fuse_file_info* info, VolatileFs::Node* node) {
@@ -31,7 +44,9 @@ int NodeOf(const char* path, fuse_file_info* info, VolatileFs::Node* node) {
 }
 
 void Keep(fuse_file_info* info, VolatileFs::Node node) {
-  info->fh = reinterpret_cast<uint64_t>(new VolatileFs::Node(std::move(node)));
+  FuseMount::Session& session = TheSession();
+  info->fh = ++session.last;
+  session.open.emplace(info->fh, std::move(node));
 }
 
 void* Init(fuse_conn_info*, fuse_config* config) {
@@ -77,7 +92,7 @@ int Create(const char* path, mode_t mode, fuse_file_info* info) {
 }
 
 int Release(const char*, fuse_file_info* info) {
-  delete &Handle(info);
+  TheSession().open.erase(info->fh);
   return 0;
 }
 
@@ -172,7 +187,8 @@ std::unique_ptr<FuseMount> FuseMount::Make(VolatileFs& fs, const std::string& mo
   fuse_args args = FUSE_ARGS_INIT(0, nullptr);
   fuse_opt_add_arg(&args, "powercut");
   static const fuse_operations operations = Operations();
-  struct fuse* made = fuse_new(&args, &operations, sizeof(operations), &fs);
+  auto session = std::make_unique<Session>(fs);
+  struct fuse* made = fuse_new(&args, &operations, sizeof(operations), session.get());
   fuse_opt_free_args(&args);
   if (made == nullptr) {
     *error = "libfuse refuses its arguments";
@@ -184,11 +200,14 @@ std::unique_ptr<FuseMount> FuseMount::Make(VolatileFs& fs, const std::string& mo
     return nullptr;
   }
   std::unique_ptr<FuseMount> mount(new FuseMount());
+  mount->session_ = std::move(session);
   mount->fuse_ = made;
   mount->mount_point_ = mount_point;
   mount->thread_ = std::thread([made] { fuse_loop(made); });
   return mount;
 }
+
+FuseMount::FuseMount() = default;
 
 FuseMount::~FuseMount() {
   // The loop sleeps in a read of the device, which fails when the file system is gone.

@@ -23,8 +23,11 @@ class FuseMount {
   FuseMount(const FuseMount&) = delete;
   FuseMount& operator=(const FuseMount&) = delete;
 
+  struct Session;  // private to the implementation
+
  private:
-  FuseMount() = default;
+  FuseMount();
+  std::unique_ptr<Session> session_;
   struct fuse* fuse_ = nullptr;
   std::string mount_point_;
   std::thread thread_;
