@@ -27,6 +27,7 @@ Cluster::Cluster(const RunOptions& options)
   ScenarioPolicy policy = BuildPolicy(random, ledger_);
   policy_ = std::move(policy.view);
   policy_node_.snapshot = std::move(policy.snapshot);
+  config_ = policy_node_.snapshot;
   const size_t shards = 1 + random.Below(2) + (PolicyIsLongAway() ? 1 : 0);
   for (size_t i = 0; i < shards; ++i) {
     shards_.push_back(std::make_unique<ShardNode>(world_, "shard-" + std::to_string(i)));

@@ -35,7 +35,7 @@ Duration Cluster::PolicyDownTime() {
 void Cluster::Fault() {
   Random& random = world_.random();
   ++faults_;
-  uint64_t what = random.Below(20);
+  uint64_t what = random.Below(21);
   if (PolicyIsLongAway() && random.Chance(0.5)) what = 9 + random.Below(4);
   switch (what) {
     case 0:
@@ -96,6 +96,11 @@ void Cluster::Fault() {
     case 15:
       Reroute();
       return;
+    case 19:
+      Log("other limits");
+      ChangeLimits(world_, ledger_, &config_);
+      UsePolicy();
+      return;
     case 16:
     case 17:
     case 18:
@@ -149,24 +154,28 @@ void Cluster::Fault() {
 
 void Cluster::Pause(Duration time) {
   Random& random = world_.random();
-  policy::v1::PolicySnapshot snapshot = policy_node_.snapshot;
-  snapshot.set_version(++last_version_);
-  auto* entry = snapshot.add_sections()->mutable_content()->mutable_control();
-  entry->set_id("pause");
+  policy::v1::ControlEntry pause;
+  auto* entry = &pause;
+  entry->set_id("pause" + std::to_string(last_version_));
   entry->set_kind(policy::v1::ControlEntry::KIND_PAUSE);
   entry->set_queue_pattern("d" + std::to_string(random.Below(kDomains)) + ".test/*");
   if (random.Chance(0.3)) entry->set_job_id("job" + std::to_string(random.Below(3)));
   Log("pause " + entry->queue_pattern() + " " + entry->job_id());
-  UsePolicy(snapshot);
-  world_.At(world_.now() + time, [this] {
+  pauses_.push_back(pause);
+  UsePolicy();
+  world_.At(world_.now() + time, [this, id = pause.id()] {
     Log("resume");
-    policy::v1::PolicySnapshot without = policy_node_.snapshot;
-    without.set_version(++last_version_);
-    UsePolicy(without);
+    std::erase_if(pauses_, [&](const auto& each) { return each.id() == id; });
+    UsePolicy();
   });
 }
 
-void Cluster::UsePolicy(const policy::v1::PolicySnapshot& snapshot) {
+void Cluster::UsePolicy() {
+  policy::v1::PolicySnapshot snapshot = config_;
+  snapshot.set_version(++last_version_);
+  for (const auto& pause : pauses_) {
+    *snapshot.add_sections()->mutable_content()->mutable_control() = pause;
+  }
   const auto view = config::PolicyView::Build(snapshot);
   SLUICE_CHECK(view.ok());
   policy_ = *view;

@@ -50,6 +50,8 @@ static std::array<std::string, 4> LimitsOf(const std::string& queue, const std::
 void Ledger::Count(const char* directive, const std::string& name, const WindowLimit& limit,
                    uint64_t amount, MonotonicTime now) {
   if (limit.most == 0) return;
+  const auto from = counted_from_.find(name);
+  if (from != counted_from_.end() && now < from->second) return;
   Window& window = windows_[{name, directive}];
   window.amounts.emplace_back(now, amount);
   window.sum += amount;
@@ -63,6 +65,12 @@ void Ledger::Count(const char* directive, const std::string& name, const WindowL
          " within " + std::to_string((now - window.amounts.front().first).count()) + " us at " +
          Seconds(now));
   }
+}
+
+void Ledger::Change(const std::string& queue, const QueueLimit& limit, MonotonicTime now) {
+  limits[queue] = limit;
+  counted_from_[queue] = now + std::chrono::minutes(2);
+  std::erase_if(windows_, [&](const auto& each) { return each.first.first == queue; });
 }
 
 void Ledger::Connected(const std::string& queue, const std::string& source,

@@ -41,6 +41,10 @@ class Ledger {
   // "domain/vmta@ip", or by address of a site, "ip"; where none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
 
+  // The configuration says so from `now` on. What began before may end within two minutes, and is
+  // not counted; connections that stand may stay.
+  void Change(const std::string& queue, const QueueLimit& limit, MonotonicTime now);
+
   // ---- what clients know
   void Accepted(const std::string& id, const std::vector<std::string>& rcpts);
 
@@ -105,6 +109,7 @@ class Ledger {
   void Count(const char* directive, const std::string& name, const WindowLimit& limit,
              uint64_t amount, MonotonicTime now);
   std::map<std::pair<std::string, const char*>, Window> windows_;
+  std::map<std::string, MonotonicTime> counted_from_;  // where a limit has changed
   size_t duplicates_ = 0;
   size_t reported_ = 0;
   size_t unexplained_ = 0;

@@ -123,6 +123,40 @@ class SimConnection final : public delivery::Connection {
       Finish(0);
       return;
     }
+    SendText(0, 0);
+  }
+
+  // The text, from `chunk` on where it comes in chunks; `size` of it was sent.
+  void SendText(uint32_t chunk, uint64_t size) {
+    const Transaction& transaction = work_.front();
+    if (transaction.chunks == nullptr) {
+      TextIsSent(transaction.body.size());
+      return;
+    }
+    if (chunk == transaction.lease->chunk_count()) {
+      TextIsSent(size);
+      return;
+    }
+    transaction.chunks->Fetch(chunk, [this, alive = std::weak_ptr<bool>(alive_), chunk,
+                                      size](const absl::StatusOr<Body>& body) {
+      if (alive.expired()) return;
+      // Not from here: the body asks its stream again, or goes with it.
+      Later(Duration(1), [this, chunk, size, ok = body.ok(), more = body.ok() ? body->size() : 0] {
+        if (ok) {
+          SendText(chunk + 1, size + more);
+        } else {
+          Break(common::v1::STAGE_BODY, "the text could not be read");
+        }
+      });
+    });
+  }
+
+  void TextIsSent(uint64_t size) {
+    const queue::v1::Lease& lease = *work_.front().lease;
+    if (size != lease.message().body_size()) {
+      internet_.ledger->Fail("a text of " + std::to_string(size) + " bytes, of " +
+                             std::to_string(lease.message().body_size()));
+    }
     internet_.ledger->Sent(queue_, target_.source_ip, lease.message().body_size(),
                            executor_.clock().Now());
     if (!handler_->MayFinish(lease.lease_id())) {

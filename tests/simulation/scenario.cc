@@ -48,6 +48,52 @@ static void Say(const WindowLimit& limit, policy::v1::Rate* rate) {
   rate->set_period_us(static_cast<uint64_t>(limit.period.count()));
 }
 
+// What the queues of a domain may do, by chance; as the section says it, too.
+static QueueLimit DrawLimits(Random& random, policy::v1::QueueSettings& settings) {
+  QueueLimit limit;
+  if (random.Chance(0.5)) {
+    limit.connections = static_cast<uint32_t>(1 + random.Below(4));
+    settings.set_max_smtp_out(limit.connections);
+  }
+  if (random.Chance(0.4)) {
+    limit.recipients = {1 + random.Below(10), random.Between(seconds(1), seconds(20))};
+    Say(limit.recipients, settings.mutable_max_msg_rate());
+    settings.set_rate_burst(static_cast<uint32_t>(1 + random.Below(3)));
+  }
+  if (random.Chance(0.2)) {
+    limit.hourly = {3600 + random.Below(20'000), std::chrono::hours(1)};
+    settings.set_max_msg_per_hour(static_cast<uint32_t>(limit.hourly.most));
+  }
+  if (random.Chance(0.3)) {
+    limit.connects = {1 + random.Below(10), random.Between(seconds(1), seconds(10))};
+    Say(limit.connects, settings.mutable_max_connect_rate());
+  }
+  if (random.Chance(0.3)) {
+    limit.bytes = {20'000 + random.Below(400'000), random.Between(seconds(1), seconds(10))};
+    Say(limit.bytes, settings.mutable_max_data_volume_rate());
+  }
+  return limit;
+}
+
+void ChangeLimits(World& world, Ledger& ledger, policy::v1::PolicySnapshot* snapshot) {
+  Random& random = world.random();
+  const std::string domain = "d" + std::to_string(random.Below(kDomains)) + ".test";
+  for (policy::v1::Section& section : *snapshot->mutable_sections()) {
+    if (section.content().domain().pattern() != domain) continue;
+    auto& settings = *section.mutable_content()->mutable_domain()->mutable_settings();
+    settings.clear_max_smtp_out();
+    settings.clear_max_msg_rate();
+    settings.clear_rate_burst();
+    settings.clear_max_msg_per_hour();
+    settings.clear_max_connect_rate();
+    settings.clear_max_data_volume_rate();
+    const QueueLimit limit = DrawLimits(random, settings);
+    for (const char* vmta : {"/v1", "/v2", "/both"}) {
+      ledger.Change(domain + vmta, limit, world.now());
+    }
+  }
+}
+
 ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   policy::v1::PolicySnapshot snapshot;
   snapshot.set_version(1);
@@ -61,28 +107,7 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
     const std::string domain = "d" + std::to_string(i) + ".test";
     auto* section = snapshot.add_sections()->mutable_content()->mutable_domain();
     section->set_pattern(domain);
-    QueueLimit limit;
-    if (random.Chance(0.5)) {
-      limit.connections = static_cast<uint32_t>(1 + random.Below(4));
-      section->mutable_settings()->set_max_smtp_out(limit.connections);
-    }
-    if (random.Chance(0.4)) {
-      limit.recipients = {1 + random.Below(10), random.Between(seconds(1), seconds(20))};
-      Say(limit.recipients, section->mutable_settings()->mutable_max_msg_rate());
-      section->mutable_settings()->set_rate_burst(static_cast<uint32_t>(1 + random.Below(3)));
-    }
-    if (random.Chance(0.2)) {
-      limit.hourly = {3600 + random.Below(20'000), std::chrono::hours(1)};
-      section->mutable_settings()->set_max_msg_per_hour(static_cast<uint32_t>(limit.hourly.most));
-    }
-    if (random.Chance(0.3)) {
-      limit.connects = {1 + random.Below(10), random.Between(seconds(1), seconds(10))};
-      Say(limit.connects, section->mutable_settings()->mutable_max_connect_rate());
-    }
-    if (random.Chance(0.3)) {
-      limit.bytes = {20'000 + random.Below(400'000), random.Between(seconds(1), seconds(10))};
-      Say(limit.bytes, section->mutable_settings()->mutable_max_data_volume_rate());
-    }
+    const QueueLimit limit = DrawLimits(random, *section->mutable_settings());
     if (random.Chance(0.3)) {
       section->mutable_settings()->set_max_msg_per_connection(
           static_cast<uint32_t>(1 + random.Below(3)));

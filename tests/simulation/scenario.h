@@ -27,4 +27,7 @@ void BuildInternet(World& world, Ledger& ledger, Internet& internet);
 // Settings, virtual MTAs and limits; the ledger is told of the limits.
 ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger);
 
+// Another configuration: other limits for the queues of some domain.
+void ChangeLimits(World& world, Ledger& ledger, policy::v1::PolicySnapshot* snapshot);
+
 }  // namespace sluice::simulation

@@ -68,7 +68,7 @@ class Cluster {
   // ---- operators
   // Some queues, on all shards, and not for good; by the configuration, as policy keeps pauses.
   void Pause(Duration time);
-  void UsePolicy(const policy::v1::PolicySnapshot& snapshot);
+  void UsePolicy();
   void Reroute();
 
   // ---- the end
@@ -84,6 +84,8 @@ class Cluster {
   Ledger ledger_;
   Internet internet_;
   std::shared_ptr<const config::PolicyView> policy_;
+  policy::v1::PolicySnapshot config_;  // as it is now, and what operators paused
+  std::vector<policy::v1::ControlEntry> pauses_;
   PolicyNode policy_node_;
   WatchClient watch_;
   std::vector<std::unique_ptr<ShardNode>> shards_;
