@@ -89,7 +89,7 @@ TEST_F(ShardRulesTest, AFailureThatIsPermanentFromAnAgeOnLeavesYoungMailInTheQue
   EXPECT_EQ(fail().recipients(), 0U);
 }
 
-TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainBelowIt) {
+TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainWhenThereIsRoom) {
   Defaults();
   policy_.mutable_sections(0)
       ->mutable_content()
@@ -107,7 +107,14 @@ TEST_F(ShardRulesTest, MailIsPutOffFromMaxQueueSizeOnAndTakenAgainBelowIt) {
   Run();
   EXPECT_EQ(injector().outcome(second), v1::EnqueueResult::OUTCOME_REFUSED_FULL);
   EXPECT_EQ(Status().spool_limit_bytes(), 1'000'000U);
-  store_.health().live_bytes = 1000;
+  // Clients are not let in and turned away by turns.
+  store_.health().live_bytes = 950'000;
+  Run(std::chrono::seconds(2));
+  EXPECT_FALSE(Status().accepting());
+  const uint64_t again = injector().Send({"b@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(again), v1::EnqueueResult::OUTCOME_REFUSED_FULL);
+  store_.health().live_bytes = 870'000;
   Run(std::chrono::seconds(2));
   const uint64_t third = injector().Send({"c@x.example"});
   Run();
