@@ -61,6 +61,15 @@ TEST(CompileCacheTest, TheSameAsWithoutIt) {
   }
 }
 
+TEST(CompileCacheTest, MistakesOfAllKindsComeInTheirOrder) {
+  CompileCache cache;
+  for (int round = 0; round < 2; ++round) {
+    ExpectSame(
+        std::string("<domain a.test>\nunknown 1\nmax-smtp-out 1\0\nunknown 2\n</domain>\n", 62),
+        &cache);
+  }
+}
+
 // The parts as they are cut, sections in brackets.
 std::string Cut(std::string_view text) {
   std::string shown;

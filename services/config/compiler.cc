@@ -91,8 +91,12 @@ void Compiler::RunSection(const std::shared_ptr<const std::string>& file, const 
                           size_t depth) {
   const size_t said = compiled_.diagnostics.size();
   auto statements = LexPart(file, part.first_line, part.text, &TakesRegex, &compiled_.diagnostics);
-  HideSecrets(said);
-  if (compiled_.diagnostics.size() == said) MakeCandidate(part.text, statements);
+  if (compiled_.diagnostics.size() != said) {
+    // Nothing of it can be kept; line by line mistakes of all kinds come in their order.
+    compiled_.diagnostics.resize(said);
+    return RunText(file, part, depth);
+  }
+  MakeCandidate(part.text, statements);
   for (Statement& statement : statements) {
     if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
     Run(&statement, depth);
