@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -177,7 +178,7 @@ void TcpConnection::Read() {
   std::span<char> buffer = loop_.read_buffer();
   ssize_t got;
   do {
-    got = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
+    got = ::recv(fd_.get(), buffer.data(), std::min(buffer.size(), read_limit_), 0);
   } while (got < 0 && errno == EINTR);
   if (got > 0) {
     if (!close_when_flushed_) {

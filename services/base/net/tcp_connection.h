@@ -90,6 +90,9 @@ class TcpConnection final : private FdWatcher, private TurnEndHook {
   // Back-pressure towards the peer. Bytes that were read already have been handed over.
   void PauseReading();
   void ResumeReading();
+  // At most so many bytes a turn, at least 1: what one OnBytes may bring is what the owner may have
+  // to keep. TLS brings up to kCarryBytes more.
+  void LimitReads(size_t bytes) { read_limit_ = bytes; }
 
   // Sends FIN when all output has left; the peer may still write.
   void ShutdownWrite();
@@ -152,6 +155,7 @@ class TcpConnection final : private FdWatcher, private TurnEndHook {
 
   uint32_t watched_ = 0;
   bool reading_ = false;
+  size_t read_limit_ = SIZE_MAX;
   bool paused_ = false;
   bool peer_finished_ = false;
   bool want_write_ = false;  // the kernel's buffer was full

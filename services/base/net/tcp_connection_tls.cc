@@ -52,7 +52,7 @@ void TcpConnection::ReadTls() {
   const std::span<char> plain = buffer.first(buffer.size() - kReadBytes);
   ssize_t got;
   do {
-    got = ::recv(fd_.get(), encrypted.data(), encrypted.size(), 0);
+    got = ::recv(fd_.get(), encrypted.data(), std::min(encrypted.size(), read_limit_), 0);
   } while (got < 0 && errno == EINTR);
   if (got < 0) {
     if (errno == EAGAIN || errno == EWOULDBLOCK) return;

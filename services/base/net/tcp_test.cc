@@ -33,6 +33,7 @@ bool RunUntil(EventLoop& loop, Condition done) {
 struct Recorder final : TcpHandler {
   void OnBytes(std::string_view bytes) override {
     received += bytes;
+    most_at_once = std::max(most_at_once, bytes.size());
     if (on_bytes) on_bytes();
   }
   void OnWritable() override { ++writable; }
@@ -46,6 +47,7 @@ struct Recorder final : TcpHandler {
   }
 
   std::string received;
+  size_t most_at_once = 0;
   std::function<void()> on_bytes;
   bool keep_after_finish = false;
   bool finished = false;
@@ -123,6 +125,14 @@ TEST(Tcp, AStreamThatNeverDrainsKeepsItsOrderAndMemory) {
   ASSERT_TRUE(
       RunUntil(pair.loop, [&] { return pair.at_server.received.size() >= expected.size(); }));
   EXPECT_TRUE(pair.at_server.received == expected);
+}
+
+TEST(Tcp, ReadsAreAsSmallAsTheOwnerWants) {
+  Pair pair;
+  pair.server->LimitReads(1000);
+  pair.client->Write(std::string(50'000, 'x'));
+  ASSERT_TRUE(RunUntil(pair.loop, [&] { return pair.at_server.received.size() == 50'000; }));
+  EXPECT_LE(pair.at_server.most_at_once, 1000u);
 }
 
 TEST(Tcp, CongestionIsSeenAndEnds) {

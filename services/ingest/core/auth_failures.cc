@@ -69,12 +69,18 @@ Duration AuthFailures::OnFailure(std::string_view client_ip, MonotonicTime now) 
   return kFirstDelay * (1 << doublings);
 }
 
-void AuthFailures::OnSuccess(std::string_view client_ip) {
+void AuthFailures::OnSuccess(std::string_view client_ip, const policy::v1::Rate& rate,
+                             MonotonicTime begun) {
   std::lock_guard lock(mutex_);
   const auto found = networks_.find(NetworkOf(client_ip));
   if (found == networks_.end()) return;
-  // What Begin counted.
-  if (found->second.in_window > 0) --found->second.in_window;
+  Network& network = found->second;
+  // Where Begin counted it, and nowhere else: who has one password would buy guesses with it.
+  const Duration period(static_cast<int64_t>(rate.period_us()));
+  uint64_t* const counted = begun >= network.window_start            ? &network.in_window
+                            : begun + period >= network.window_start ? &network.in_last_window
+                                                                     : nullptr;
+  if (counted != nullptr && *counted > 0) --*counted;
 }
 
 size_t AuthFailures::networks() const {

@@ -26,7 +26,8 @@ class AuthFailures {
   // How long the answer to this failure waits: 1 s, doubling up to 16 s while failures come less
   // than ten minutes apart.
   Duration OnFailure(std::string_view client_ip, MonotonicTime now);
-  void OnSuccess(std::string_view client_ip);
+  // What Begin counted at `begun` was none.
+  void OnSuccess(std::string_view client_ip, const policy::v1::Rate& rate, MonotonicTime begun);
 
   size_t networks() const;
 

@@ -92,7 +92,7 @@ std::vector<IngestMetric> ReadMetrics(std::span<const Ingest* const> ingests) {
     }
     metrics.push_back(metric);
   }
-  IngestMetric bytes{"sluice_ingest_body_bytes", "text in memory, bytes", true, 0};
+  IngestMetric bytes{"sluice_ingest_body_bytes", "text and envelopes in memory, bytes", true, 0};
   IngestMetric open{"sluice_ingest_connections", "SMTP clients that are connected", true, 0};
   IngestMetric ready{"sluice_ingest_loops_ready", "ingest loops that take messages", true, 0};
   for (const Ingest* ingest : ingests) {

@@ -53,8 +53,9 @@ std::optional<mail::ServerReply> SmtpAuth::Start(std::string_view mechanism,
     }
     return mail::ServerReply{504, {5, 5, 4}, "This mechanism is not offered"};
   }
+  begun_ = ingest_.now();
   if (!ingest_.auth_failures().Begin(client_ip_, profile_->settings->smtp_max_auth_failure_rate(),
-                                     ingest_.now())) {
+                                     begun_)) {
     ingest_.mutable_counters().auth_throttled.fetch_add(1, std::memory_order_relaxed);
     return mail::ServerReply{
         454, {4, 7, 0}, "Too many failed authentications from your network, try again later"};
@@ -92,7 +93,8 @@ std::optional<mail::ServerReply> SmtpAuth::Take(mail::SaslStep step) {
     }
     case Kind::kSuccess:
       open_ = false;
-      ingest_.auth_failures().OnSuccess(client_ip_);
+      ingest_.auth_failures().OnSuccess(client_ip_,
+                                        profile_->settings->smtp_max_auth_failure_rate(), begun_);
       ingest_.mutable_counters().auth_succeeded.fetch_add(1, std::memory_order_relaxed);
       return mail::ServerReply{235, {2, 7, 0}, "Authentication succeeded"};
     case Kind::kFailure:

@@ -60,6 +60,7 @@ class SmtpAuth {
   mail::SaslChannelBindings bindings_;
   Owner& owner_;
   std::unique_ptr<mail::SaslServer> server_;
+  MonotonicTime begun_{};
   bool open_ = false;  // begun, and neither failed nor succeeded
   std::shared_ptr<SmtpAuth*> self_ = std::make_shared<SmtpAuth*>(this);  // for work's return
 };

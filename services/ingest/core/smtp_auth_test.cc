@@ -331,5 +331,25 @@ TEST(AuthFailures, NeverMoreThanTheRateInAnyWindow) {
   for (size_t i = 10; i < taken.size(); ++i) EXPECT_GE(taken[i] - taken[i - 10], seconds(1));
 }
 
+// Exchanges that were begun long before they succeed take back what they cost, and nothing else.
+TEST(AuthFailures, APasswordBuysNoGuesses) {
+  policy::v1::Rate rate;
+  rate.set_count(4);
+  rate.set_period_us(1'000'000);
+  for (const auto held : {std::chrono::milliseconds(900), std::chrono::milliseconds(2500)}) {
+    AuthFailures failures;
+    const MonotonicTime start{seconds(5)};
+    const MonotonicTime later = start + held;
+    EXPECT_TRUE(failures.Begin("192.0.2.1", rate, start));
+    EXPECT_TRUE(failures.Begin("192.0.2.1", rate, start));
+    int guesses = 0;
+    for (int i = 0; i < 10; ++i) guesses += failures.Begin("192.0.2.1", rate, later);
+    failures.OnSuccess("192.0.2.1", rate, start);
+    failures.OnSuccess("192.0.2.1", rate, start);
+    for (int i = 0; i < 10; ++i) guesses += failures.Begin("192.0.2.1", rate, later);
+    EXPECT_EQ(guesses, 4);
+  }
+}
+
 }  // namespace
 }  // namespace sluice::ingest

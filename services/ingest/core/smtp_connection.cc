@@ -12,6 +12,8 @@ namespace {
 constexpr size_t kFirstBufferBytes = 16 * 1024;
 // Room for our own Received field, and others that we may add.
 constexpr size_t kReceivedBytes = 768;
+// What the record of a recipient takes beside its texts.
+constexpr size_t kRecipientBytes = 256;
 // What a large message holds at most: the piece that is being filled, one that is held back, and
 // those that the shard has not acknowledged.
 constexpr uint64_t kLargeMessageBytes = (2 + kUploadWindowChunks) * kMaxInlineBodyBytes;
@@ -139,6 +141,7 @@ std::optional<mail::ServerReply> SmtpConnection::CheckRcpt(const mail::RcptComma
   if (merge_ != nullptr) {
     if (auto refusal = merge_->Check(*profile_, *rcpt.merge)) return refusal;
   }
+  if (auto full = ChargeRecipient(rcpt)) return full;
   if (rcpt.invalid) {
     AddInvalidRecipient(rcpt.to, rcpt.notify, rcpt.orcpt, ingest_.wall_now(), message_);
     return std::nullopt;
@@ -199,13 +202,27 @@ std::optional<mail::ServerReply> SmtpConnection::OnData() {
   return mail::ServerReply{354, {}, "End data with <CR><LF>.<CR><LF>"};
 }
 
+std::optional<mail::ServerReply> SmtpConnection::ChargeRecipient(const mail::RcptCommand& rcpt) {
+  const uint64_t bytes = kRecipientBytes + 2 * rcpt.to.size() + rcpt.orcpt.size() +
+                         (merge_ == nullptr ? 0 : 2 * rcpt.merge->bytes());
+  if (!ingest_.MayGrow(bytes)) {
+    return mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
+  }
+  ingest_.AddBodyBytes(bytes);
+  charged_ += bytes;
+  envelope_charged_ += bytes;
+  return std::nullopt;
+}
+
 bool SmtpConnection::Charge(uint64_t bytes) {
+  bytes += envelope_charged_;
   if (bytes <= charged_) return true;
   if (!ingest_.MayGrow(bytes - charged_)) {
     refusal_ = mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
     buffer_ = std::string();
     submission_.reset();
-    ingest_.RemoveBodyBytes(std::exchange(charged_, 0));
+    ingest_.RemoveBodyBytes(charged_ - envelope_charged_);
+    charged_ = envelope_charged_;
     return false;
   }
   ingest_.AddBodyBytes(bytes - charged_);
@@ -422,6 +439,7 @@ void SmtpConnection::Forget() {
   ended_ = false;
   body_size_ = 0;
   if (charged_ != 0) ingest_.RemoveBodyBytes(std::exchange(charged_, 0));
+  envelope_charged_ = 0;
 }
 
 void SmtpConnection::OnDrain() { session_.Shutdown(ingest_.now()); }

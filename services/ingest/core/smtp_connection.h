@@ -112,6 +112,9 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   // The refusal, once the log has it.
   mail::ServerReply Noted(std::string_view step, mail::ServerReply refusal);
   bool Charge(uint64_t bytes);
+  // The same for what a recipient takes until the message is with a shard; the refusal of it where
+  // there is no room.
+  std::optional<mail::ServerReply> ChargeRecipient(const mail::RcptCommand& rcpt);
   void Forget();
 
   Ingest& ingest_;
@@ -153,7 +156,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   bool ended_ = false;
   uint64_t body_size_ = 0;
   size_t recipients_ = 0;
-  uint64_t charged_ = 0;
+  uint64_t charged_ = 0;  // with the envelope's
+  uint64_t envelope_charged_ = 0;
 
   mail::SmtpServerSession session_;
 };

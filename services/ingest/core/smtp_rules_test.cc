@@ -84,15 +84,15 @@ TEST_F(SmtpRulesTest, ATransientErrorEndsTheSessionWhereThatIsSaid) {
 }
 
 TEST_F(SmtpRulesTest, MemoryPoolMaxBoundsWhatIsOnItsWay) {
-  policy_->global_settings.set_memory_pool_max(1000);
+  policy_->global_settings.set_memory_pool_max(1500);
   auto one = Connect();
   auto two = Connect();
-  const char kMail[] = "EHLO c\r\nMAIL FROM:<a@b.test> SIZE=1000\r\n";
+  const char kMail[] = "EHLO c\r\nMAIL FROM:<a@b.test> SIZE=1500\r\n";
   EXPECT_TRUE(one->Say(kMail).ends_with("Sender OK\r\n"));
   one->Say("RCPT TO:<x@y.test>\r\nDATA\r\n");
   EXPECT_NE(two->Say(kMail).find("\r\n451 4.3.1"), std::string::npos);
   EXPECT_TRUE(one->Say("x\r\n.\r\n").starts_with("250"));
-  EXPECT_TRUE(two->Say("MAIL FROM:<a@b.test> SIZE=1000\r\n").starts_with("250"));
+  EXPECT_TRUE(two->Say("MAIL FROM:<a@b.test> SIZE=1500\r\n").starts_with("250"));
 }
 
 TEST_F(SmtpRulesTest, ConnectionsAreLoggedWhereThatIsSaid) {

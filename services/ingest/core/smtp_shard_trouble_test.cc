@@ -143,6 +143,33 @@ TEST_F(SmtpShardTroubleTest, MemoryLimitDefersNewMessages) {
   EXPECT_EQ(b->Say("MAIL FROM:<a@b.test> SIZE=20000\r\n"), "250 2.1.0 Sender OK\r\n");
 }
 
+// Nobody need ever send a text to fill a process that keeps envelopes.
+TEST_F(SmtpShardTroubleTest, RecipientsCountBeforeAnyText) {
+  options_.max_body_bytes = 1'000'000;
+  Start();
+  std::vector<std::unique_ptr<SmtpClient>> clients;
+  int refused = 0;
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(Connect());
+    clients.back()->Say("EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n");
+    std::string rcpts;
+    for (int r = 0; r < 200; ++r) {
+      rcpts += "RCPT TO:<" + std::string(60, 'r') + "@y.test> ORCPT=rfc822;" +
+               std::string(450, 'o') + "\r\n";
+    }
+    const std::string replies = clients.back()->Say(rcpts);
+    refused += replies.find("451 4.3.1 ") != replies.npos;
+    EXPECT_LE(ingest_->body_bytes(), 2'000'000u);
+  }
+  EXPECT_GT(refused, 5);
+  EXPECT_GT(ingest_->counters().backpressure, 0u);
+  // A transaction that is over, or a client that has gone, holds nothing.
+  clients.front()->Say("RSET\r\n");
+  EXPECT_LT(ingest_->body_bytes(), 1'900'000u);
+  clients.clear();
+  EXPECT_EQ(ingest_->body_bytes(), 0u);
+}
+
 TEST_F(SmtpShardTroubleTest, MessagesThatGrowCannotPassTwiceTheLimit) {
   options_.max_body_bytes = 2'000'000;
   Start();

@@ -18,6 +18,10 @@ namespace {
 // Replies are short; a client with this much unread gets no more until it reads.
 constexpr TcpConnectionOptions kTcpOptions = {.output_high_bytes = 16 * 1024,
                                               .output_low_bytes = 4 * 1024};
+// Of what the client sends at a time: a session keeps what stands behind a command whose answer
+// waits. Commands are short; more than this is text, most often.
+constexpr size_t kCommandReadBytes = 16 * 1024;
+constexpr size_t kTextReadBytes = 64 * 1024;
 // How long a proxy may take for its header.
 constexpr Duration kProxyTimeout = std::chrono::seconds(10);
 // How long the last reply may take to leave.
@@ -55,6 +59,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
   }
 
   void Start() {
+    tcp_.LimitReads(kCommandReadBytes);
     tcp_.Start(this);
     if (smtp_) {
       Greet();
@@ -219,6 +224,7 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
       deadline_.SetAfter(kLinger);
       return;
     }
+    tcp_.LimitReads(session.receiving_data() ? kTextReadBytes : kCommandReadBytes);
     if (session.wants_read() == reading_paused_) {
       reading_paused_ = !reading_paused_;
       if (reading_paused_) {
