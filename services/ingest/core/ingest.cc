@@ -105,9 +105,10 @@ std::shared_ptr<const ClientProfile> Ingest::ProfileForUser(std::string_view cli
   return ProfileFor(client_ip, listener, sources);
 }
 
-std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes) {
+std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes, uint64_t own) {
   if (draining_) return mail::ServerReply{421, {4, 3, 2}, "Shutting down"};
-  if (body_bytes() + bytes > max_body_bytes_ && body_bytes() != 0) {
+  const uint64_t others = body_bytes() - own;
+  if (others + bytes > max_body_bytes_ && others != 0) {
     counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
     return mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
   }

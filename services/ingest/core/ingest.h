@@ -142,8 +142,9 @@ class Ingest {
                                                       const std::string& user);
   // Changes with each policy.
   uint64_t policy_generation() const { return policy_generation_; }
-  // Whether a message of about that size may begin now; a refusal is counted.
-  std::optional<mail::ServerReply> Admit(uint64_t bytes);
+  // Whether a message of about that size may begin now, `own` bytes of which are counted already; a
+  // refusal is counted.
+  std::optional<mail::ServerReply> Admit(uint64_t bytes, uint64_t own = 0);
   // Whether a message that has begun may take so much more; a refusal is counted.
   bool MayGrow(uint64_t bytes);
   void AddBodyBytes(uint64_t bytes) { body_bytes_.fetch_add(bytes, std::memory_order_relaxed); }

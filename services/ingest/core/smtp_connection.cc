@@ -177,7 +177,9 @@ mail::ServerReply SmtpConnection::Final(mail::ServerReply reply) const {
 
 std::optional<mail::ServerReply> SmtpConnection::OnData() {
   if (too_many_recipients_) return mail::ServerReply{554, {5, 5, 3}, "Too many recipients"};
-  if (auto full = ingest_.Admit(declared_size_)) return Final(Noted("DATA", *std::move(full)));
+  if (auto full = ingest_.Admit(declared_size_, envelope_charged_)) {
+    return Final(Noted("DATA", *std::move(full)));
+  }
   common::v1::Message& message = *message_.mutable_message();
   message.set_id(ingest_.NextMessageId());
   recipients_ = static_cast<size_t>(message_.deliveries_size());
