@@ -38,6 +38,15 @@ class BackoffTest(ScenarioTest):
         done = at.ctl.run("inject", "--from", "a@client.test", "--to", f"{name}%n@d.test", "--vmta", "v1", "--count", count)
         self.assertEqual(done.returncode, 0, done.stderr)
 
+    def inject_both(self, at):
+        """Until both shards have the queue, while nothing leaves it: ingest may have found but one of them yet. How many it was."""
+        count = COUNT
+        self.inject(at, COUNT)
+        while len(self.shown(at)) < 2:
+            self.inject(at, 2, f"more{count}x")
+            count += 2
+        return count
+
     def shown(self, at):
         """The queue as each shard has it; nothing where none has."""
         done = at.ctl.run("queues", "show", QUEUE)
@@ -71,7 +80,7 @@ class BackoffTest(ScenarioTest):
     def test_from_a_reply_to_a_delivery_through_kills(self):
         at = self.cluster(RULES, LIMITS + "  backoff-to-normal-after-delivery yes\n", sources=SOURCES, workers=WORKERS, shards=2)
         self.refuse = True
-        self.inject(at, COUNT)
+        count = self.inject_both(at)
         parts = self.wait_mode(at, "backoff", 2)
         for part in parts:
             mode = part["backoff"]
@@ -84,7 +93,7 @@ class BackoffTest(ScenarioTest):
         self.assertIn("backoff since", text)
         self.assertIn("too many of isp", text)
         self.assertEqual([q["name"] for q in at.ctl.json("queues", "list", "--mode", "backoff")["queues"]], [QUEUE])
-        wait_until(lambda: len(self.since(begun)) > len({recipient for _, recipient in self.since(begun)}), "a second attempt in backoff mode")
+        wait_until(lambda: len(self.since(begun)) > len({recipient for _, recipient in self.since(begun)}), "a second attempt in backoff mode", 120)
         # Before the kills: what they interrupt is tried again at once.
         self.assert_retried_late(self.since(begun))
         for service in (*at.shards, *at.workers):
@@ -96,7 +105,7 @@ class BackoffTest(ScenarioTest):
         wait_until(lambda: len(self.since(begun)) >= before + 3, "attempts after the kills")
         in_backoff = self.since(begun)
         self.refuse = False
-        self.receiver.wait_for(COUNT)
+        self.receiver.wait_for(count)
         self.assert_paced(in_backoff)
         for part in self.wait_mode(at, "normal", len(self.shown(at))):
             self.assertIn("a delivery (backoff-to-normal-after-delivery)", part["backoff"]["reason"])
@@ -104,7 +113,7 @@ class BackoffTest(ScenarioTest):
         # Normal again: nothing paces it.
         begun = time.monotonic()
         self.inject(at, COUNT, "again")
-        self.receiver.wait_for(2 * COUNT)
+        self.receiver.wait_for(count + COUNT)
         self.assertLess(time.monotonic() - begun, COUNT / 2 - 1)
 
     def test_ends_by_its_time(self):

@@ -84,7 +84,8 @@ ModeFacts FactsOf(const queue::v1::QueueStatus& queue, int64_t now_us) {
                   (mode.by_operator() ? "" : ", or earlier by a reply or delivery");
   } else {
     facts.until = mode.by_operator() ? "an operator says normal"
-                                     : "a reply or a delivery ends it, or an operator";
+                                     : "a reply or delivery that is configured to, or an operator, "
+                                       "ends it";
   }
   return facts;
 }

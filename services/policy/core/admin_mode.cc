@@ -74,7 +74,13 @@ class ModeChange : public std::enable_shared_from_this<ModeChange<Request, Respo
       for (const std::string& name : answers[i].response->changed()) changed_[name].insert(i);
     }
     if (found == 0) {
-      if (total_.unreachable().empty()) return done_(std::move(none));
+      if (total_.unreachable().empty()) {
+        // Of a name that was to be made the shards say what is wrong.
+        if (!request_.names().empty()) return done_(std::move(none));
+        return done_(absl::NotFoundError(
+            absl::StrCat("no shard has a queue that matches ", request_.pattern(),
+                         makes_ ? "" : ", so nothing is to be undone")));
+      }
       return done_(
           absl::UnavailableError(absl::StrCat("no answer from ", total_.unreachable(0),
                                               total_.unreachable_size() > 1 ? " and others" : "",

@@ -328,7 +328,8 @@ TEST_F(AdminTest, AModeIsSetInAllShardsAlsoWhereThereIsNoMailNow) {
   EXPECT_EQ(s0_->named, (std::vector<std::string>{"new.test/v"}));
   // What is normal needs no row; and there is no such virtual MTA.
   request.mutable_request()->set_backoff(false);
-  EXPECT_TRUE(absl::IsNotFound(Call(&Admin::SetQueueMode, request).status()));
+  EXPECT_EQ(Call(&Admin::SetQueueMode, request).status().message(),
+            "no shard has a queue that matches new.test/v, so nothing is to be undone");
   request.mutable_request()->set_backoff(true);
   request.mutable_request()->set_pattern("a.test/none");
   EXPECT_TRUE(absl::IsNotFound(Call(&Admin::SetQueueMode, request).status()));
