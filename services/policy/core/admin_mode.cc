@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
 #include "services/policy/core/admin.h"
@@ -37,10 +38,14 @@ class ModeChange : public std::enable_shared_from_this<ModeChange<Request, Respo
 
   void Begin() {
     request_.clear_names();
-    if (request_.pattern().find('/') == std::string::npos) {
+    const size_t slash = request_.pattern().find('/');
+    if (slash == std::string::npos) {
       return done_(absl::InvalidArgumentError(
           "which queues? They are named domain/vmta, with * and ? for more than one"));
     }
+    // As queues are named.
+    std::string& pattern = *request_.mutable_pattern();
+    pattern.replace(0, slash, absl::AsciiStrToLower(pattern.substr(0, slash)));
     if (makes_ && !HasWildcards(request_.pattern())) request_.add_names(request_.pattern());
     FanOut<Response>(
         executor_, timeout_, shards_,

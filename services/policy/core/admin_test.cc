@@ -342,10 +342,13 @@ TEST_F(AdminTest, NormalIsToldToShardsThatDoNotHaveTheQueue) {
   s0_->backoff = {"a.test/v"};
   admin::v1::SetQueueModeRequest request;
   request.mutable_request()->set_pattern("*/*");
-  const auto answer = Call(&Admin::SetQueueMode, request);
+  auto answer = Call(&Admin::SetQueueMode, request);
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_EQ(answer->queues(), 1u) << "the other one is normal";
   EXPECT_EQ(s1_->named, (std::vector<std::string>{"a.test/v"}));
+  request.mutable_request()->set_pattern("A.Test/v");
+  answer = Call(&Admin::SetQueueMode, request);
+  ASSERT_TRUE(answer.ok()) << "as queues are named: " << answer.status();
 }
 
 TEST_F(AdminTest, AShardThatDoesNotHearOfAModeIsNamed) {
