@@ -87,7 +87,9 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
 
 void IngestPart::WatchCertificates() {
   threads_[0]->loop().After(kCertificateLook, [this] {
-    for (const auto& change : tls_.ReloadChanged()) {
+    const auto changes = tls_.ReloadChanged();
+    if (!changes.empty() && listener_ != nullptr) listener_->SetTls(tls_.made());
+    for (const auto& change : changes) {
       if (options_.log == nullptr) continue;
       if (change.ok) {
         options_.log->Info("certificate_reloaded", "", {{"file", change.text}});

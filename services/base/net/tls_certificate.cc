@@ -5,6 +5,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <sys/stat.h>
 
 #include <cctype>
 #include <cerrno>
@@ -75,6 +76,13 @@ std::vector<std::string> NamesOf(X509* certificate) {
 }
 
 }  // namespace
+
+std::string FileStamp(const std::string& file) {
+  struct stat info;
+  if (::stat(file.c_str(), &info) != 0) return "-";
+  return absl::StrCat(info.st_ino, " ", info.st_size, " ", info.st_mtim.tv_sec, " ",
+                      info.st_mtim.tv_nsec);
+}
 
 void X509Free::operator()(X509* certificate) const { X509_free(certificate); }
 void PkeyFree::operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }

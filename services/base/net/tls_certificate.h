@@ -48,6 +48,10 @@ absl::Status UseKeyAndChain(SSL_CTX* context, const KeyAndChain& read, const std
 // The certificate of a PEM file without its key: the first one.
 absl::StatusOr<X509Ptr> ReadCertificate(const std::string& file);
 
+// The file as it is now: what changes when it is replaced or written. Of one that is not there,
+// too.
+std::string FileStamp(const std::string& file);
+
 std::string CertificateSubject(X509* certificate);
 std::string CertificateFingerprint(X509* certificate);  // SHA-256, lower-case hexadecimal
 std::string CertificateDer(X509* certificate);

@@ -3,7 +3,6 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/ssl.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cctype>
@@ -19,14 +18,6 @@ namespace {
 constexpr long kTicketSeconds = 12 * 60 * 60;
 // OpenSSL resumes no session with a client certificate where this is unset.
 constexpr unsigned char kSessionIdContext[] = "sluice";
-
-// The file as it is now: what changes when it is replaced or written.
-std::string StampOf(const std::string& file) {
-  struct stat info;
-  if (::stat(file.c_str(), &info) != 0) return "-";
-  return absl::StrCat(info.st_ino, " ", info.st_size, " ", info.st_mtim.tv_sec, " ",
-                      info.st_mtim.tv_nsec);
-}
 
 }  // namespace
 
@@ -95,8 +86,9 @@ absl::StatusOr<std::unique_ptr<TlsServerContext>> TlsServerContext::Load(
 
 std::vector<std::string> TlsServerContext::Stamps() const {
   std::vector<std::string> stamps;
-  for (const TlsCertificateFile& each : options_.certificates) stamps.push_back(StampOf(each.file));
-  if (!options_.ca_file.empty()) stamps.push_back(StampOf(options_.ca_file));
+  for (const TlsCertificateFile& each : options_.certificates)
+    stamps.push_back(FileStamp(each.file));
+  if (!options_.ca_file.empty()) stamps.push_back(FileStamp(options_.ca_file));
   return stamps;
 }
 

@@ -35,21 +35,30 @@ TlsServerOptions OptionsOf(const policy::v1::GlobalSettings& global,
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const CertificateUsers>> ListenerTls::ReadUsers(
-    const config::PolicyView& policy) {
-  auto users = std::make_shared<CertificateUsers>();
+std::vector<ListenerTls::User> ListenerTls::UsersOf(const config::PolicyView& policy) {
+  std::vector<User> users;
   for (const policy::v1::SmtpUserSection* user : policy.smtp_users()) {
     if (user->authentication_method() != "certificate" || user->tls_certificate().empty()) continue;
-    const auto certificate = ReadCertificate(user->tls_certificate());
+    users.push_back({user->name(), user->tls_certificate(), ""});
+  }
+  return users;
+}
+
+absl::StatusOr<std::shared_ptr<const CertificateUsers>> ListenerTls::ReadUsers(
+    std::vector<User>& users) {
+  auto known = std::make_shared<CertificateUsers>();
+  for (User& user : users) {
+    user.stamp = FileStamp(user.file);
+    const auto certificate = ReadCertificate(user.file);
     if (!certificate.ok()) {
       return absl::Status(
           certificate.status().code(),
-          absl::StrCat("<smtp-user ", user->name(), ">: ", certificate.status().message()));
+          absl::StrCat("<smtp-user ", user.name, ">: ", certificate.status().message()));
     }
-    users->emplace(CertificateFingerprint(certificate->get()), user->name());
+    known->emplace(CertificateFingerprint(certificate->get()), user.name);
   }
-  if (users->empty()) return nullptr;
-  return users;
+  if (known->empty()) return nullptr;
+  return known;
 }
 
 absl::StatusOr<std::vector<SmtpListenerTls>> ListenerTls::Make(
@@ -57,7 +66,8 @@ absl::StatusOr<std::vector<SmtpListenerTls>> ListenerTls::Make(
   std::vector<SmtpListenerTls> made;
   std::vector<Entry> entries;
   const policy::v1::ListenerSettings none;
-  auto users = ReadUsers(policy);
+  std::vector<User> certified = UsersOf(policy);
+  auto users = ReadUsers(certified);
   if (!users.ok()) return users.status();
   for (const Endpoint& address : addresses) {
     const policy::v1::ListenerSettings* own = policy.FindListener(address.ToString());
@@ -94,7 +104,28 @@ absl::StatusOr<std::vector<SmtpListenerTls>> ListenerTls::Make(
     tls.context = known->context;
   }
   entries_ = std::move(entries);
+  users_ = std::move(certified);
+  made_ = made;
   return made;
+}
+
+void ListenerTls::ReloadUsers(std::vector<Change>& changes) {
+  const auto changed = std::find_if(users_.begin(), users_.end(), [](const User& user) {
+    return FileStamp(user.file) != user.stamp;
+  });
+  if (changed == users_.end()) return;
+  std::vector<User> fresh = users_;
+  auto known = ReadUsers(fresh);
+  if (!known.ok()) {
+    std::string error(known.status().message());
+    if (error != last_users_error_) changes.push_back({false, error});
+    last_users_error_ = std::move(error);
+    return;
+  }
+  changes.push_back({true, changed->file});
+  last_users_error_.clear();
+  users_ = std::move(fresh);
+  for (SmtpListenerTls& each : made_) each.users = *known;
 }
 
 std::vector<ListenerTls::Change> ListenerTls::ReloadChanged() {
@@ -111,6 +142,7 @@ std::vector<ListenerTls::Change> ListenerTls::ReloadChanged() {
     entry.last_error.clear();
     if (*reloaded) changes.push_back({true, file});
   }
+  ReloadUsers(changes);
   return changes;
 }
 

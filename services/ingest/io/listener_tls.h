@@ -26,24 +26,37 @@ class ListenerTls {
   absl::StatusOr<std::vector<SmtpListenerTls>> Make(const config::PolicyView& policy,
                                                     const std::vector<Endpoint>& addresses);
 
-  // Reads files that have changed: what came of it, a text each; nothing where none has. Files that
-  // cannot be used are said once.
+  // Reads files that have changed, of listeners and of users who are known by a certificate: what
+  // came of it, a text each; nothing where none has. Files that cannot be used are said once, and
+  // change nothing. Behind a change made() is what SmtpListener wants.
   struct Change {
     bool ok;
     std::string text;
   };
   std::vector<Change> ReloadChanged();
+  const std::vector<SmtpListenerTls>& made() const { return made_; }
 
  private:
-  // Those with authentication-method certificate; null: there is none.
+  // With authentication-method certificate.
+  struct User {
+    std::string name;
+    std::string file;
+    std::string stamp;  // of the file as it was read
+  };
+  static std::vector<User> UsersOf(const config::PolicyView& policy);
+  // Null: there is none. Sets the stamps.
   static absl::StatusOr<std::shared_ptr<const CertificateUsers>> ReadUsers(
-      const config::PolicyView& policy);
+      std::vector<User>& users);
+  void ReloadUsers(std::vector<Change>& changes);
   struct Entry {
     std::shared_ptr<TlsServerContext> context;
     std::string last_error;
   };
   const Clock& clock_;
   std::vector<Entry> entries_;
+  std::vector<User> users_;
+  std::string last_users_error_;
+  std::vector<SmtpListenerTls> made_;
 };
 
 }  // namespace sluice::ingest

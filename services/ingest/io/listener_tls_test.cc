@@ -117,6 +117,37 @@ TEST_F(ListenerTlsTest, UsersAreKnownByTheirCertificate) {
   EXPECT_NE(refused.status().message().find("<smtp-user tim>"), absl::string_view::npos);
 }
 
+TEST_F(ListenerTlsTest, AUsersNewCertificateHoldsWithoutAReload) {
+  AddGlobal();
+  const std::string file = path_ + ".user";
+  const auto write = [&] {
+    const KeyAndChain made = MakeCertificate({.common_name = "tim"});
+    std::ofstream(file) << CertificatePem(made.certificate.get());
+    return CertificateFingerprint(made.certificate.get());
+  };
+  const std::string old = write();
+  auto& user = policy_.users.emplace_back();
+  user.set_name("tim");
+  user.set_authentication_method("certificate");
+  user.set_tls_certificate(file);
+  ASSERT_TRUE(tls_.Make(policy_, addresses_).ok());
+  EXPECT_TRUE(tls_.ReloadChanged().empty());
+  std::ofstream(file) << "rubbish";
+  for (const size_t said : {1u, 0u}) {
+    const auto changes = tls_.ReloadChanged();
+    ASSERT_EQ(changes.size(), said);
+    EXPECT_TRUE(tls_.made()[0].users->contains(old));
+    if (said == 0) continue;
+    EXPECT_NE(changes[0].text.find("<smtp-user tim>"), std::string::npos);
+  }
+  const std::string fresh = write();
+  ASSERT_EQ(tls_.ReloadChanged().size(), 1u);
+  EXPECT_EQ(tls_.made()[0].users->at(fresh), "tim");
+  EXPECT_FALSE(tls_.made()[0].users->contains(old));
+  EXPECT_TRUE(tls_.ReloadChanged().empty());
+  std::remove(file.c_str());
+}
+
 TEST_F(ListenerTlsTest, SaysOnceWhatCameOfChangedFiles) {
   AddGlobal();
   ASSERT_TRUE(tls_.Make(policy_, addresses_).ok());
