@@ -20,7 +20,7 @@ using Planned = std::map<std::string, std::string>;  // by name: the capability
 void Note(const std::string& name, Status status, std::string_view reason, Planned* planned) {
   if (status == Status::kActive) return;
   // What these ask for is always so.
-  if (name == "queue-interval" || name == "dns-workers" || name == "random-ip") return;
+  if (name == "dns-workers" || name == "random-ip") return;
   EXPECT_TRUE(status == Status::kNotYet || status == Status::kRefused)
       << name << " is " << StatusName(status);
   planned->emplace(name, reason);
@@ -84,7 +84,7 @@ TEST(SeedsStatusTest, WhatIsPlannedBelongsToACapabilityThatIsNotBuilt) {
            // <domain> caps is counted for each queue.
            all(kThrottles, {"<limits>"}),
            all(kAdaptive, {"<smtp-pattern>", "pattern", "initial-pts", "max-pts"}),
-           all(kStore, {"queue-shards", "spool-buffer-size"}),
+           all(kStore, {"spool-buffer-size"}),
            all(kSenders, {"ip"}),
            all(kAccounting, {"log-format-extended", "<acct-file>", "record", "max-size", "rotate"}),
            all(kManagement,

@@ -90,7 +90,7 @@ absl::Status Daemon::Start() {
     const std::string directive = policy_ != nullptr ? view->global().disk_queue() : "";
     auto spool = SpoolFolder(options_.data_dir, options_.spool_dir, directive);
     if (!spool.ok()) return spool.status();
-    if (absl::Status status = StartQueue(*spool); !status.ok()) return status;
+    if (absl::Status status = StartQueue(*spool, *view); !status.ok()) return status;
     queue_->SetPolicy(view);
   }
   for (const std::string& text : options_.shards) {
@@ -169,8 +169,9 @@ absl::Status Daemon::StartPolicy() {
   return policy_->Start();
 }
 
-absl::Status Daemon::StartQueue(const std::string& spool_folder) {
+absl::Status Daemon::StartQueue(const std::string& spool_folder, const config::PolicyView& policy) {
   queue_ = std::make_unique<QueuePart>(options_);
+  queue_->set_cache_shards(policy.global().queue_shards());
   absl::Status status = queue_->Start(spool_folder, [this](const absl::Status&) {
     failed_ = true;
     // The main thread waits for this: the process ends, and is started again.

@@ -43,7 +43,7 @@ class Daemon {
   // What a service starts with: its own copy of the last snapshot, else what policy says within
   // some seconds, else the defaults.
   std::shared_ptr<const config::PolicyView> FirstView();
-  absl::Status StartQueue(const std::string& spool_folder);
+  absl::Status StartQueue(const std::string& spool_folder, const config::PolicyView& policy);
   absl::Status StartIngest(const std::shared_ptr<const config::PolicyView>& policy);
   absl::Status StartDelivery(const std::shared_ptr<const config::PolicyView>& policy);
   absl::Status StartAdmin();

@@ -23,6 +23,7 @@ absl::Status QueuePart::Start(const std::string& spool_folder,
         absl::StrCat("cannot make the spool folder ", rocksdb.folder, ": ", error.message()));
   }
   rocksdb.ballast_bytes = options_.ballast_bytes;
+  rocksdb.cache_shards = cache_shards_;
   if (options_.log != nullptr) {
     rocksdb.on_warning = [log = options_.log](std::string_view text) {
       log->Warn("rocksdb", text);

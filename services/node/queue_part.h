@@ -20,6 +20,8 @@ class QueuePart {
   explicit QueuePart(const Options& options) : options_(options) {}
   ~QueuePart();
 
+  // Parts of the spool's cache; before Start.
+  void set_cache_shards(uint32_t shards) { cache_shards_ = shards; }
   // Opens the spool, makes its folder where absent, and reads its small rows; the loop runs
   // afterwards.
   absl::Status Start(const std::string& spool_folder,
@@ -35,6 +37,7 @@ class QueuePart {
 
  private:
   const Options& options_;
+  uint32_t cache_shards_ = 0;
   LoopThread thread_{"queue"};
   std::unique_ptr<queue::Store> store_;
   std::unique_ptr<queue::WriterThread> writer_;

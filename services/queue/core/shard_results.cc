@@ -29,6 +29,13 @@ bool ReachedRemote(const common::v1::Reply& reply, v1::RecipientOutcome outcome)
   return outcome == v1::RECIPIENT_OUTCOME_DELIVERED || reply.stage() >= common::v1::STAGE_MAIL;
 }
 
+// With a queue-interval retries are due together, at its multiples.
+int64_t OnTheSweep(int64_t due_us, int64_t interval_us) {
+  if (interval_us <= 0) return due_us;
+  const int64_t past_us = due_us % interval_us;
+  return past_us == 0 ? due_us : due_us - past_us + interval_us;
+}
+
 }  // namespace
 
 void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
@@ -232,7 +239,8 @@ bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery&
     wait_us = std::max(wait_us, steps.us(step));
   }
   DeliveryKey next = key;
-  next.due_us = std::max<int64_t>(now_us + 1, std::min(now_us + wait_us, expires_us));
+  const int64_t due_us = OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us());
+  next.due_us = std::max<int64_t>(now_us + 1, std::min(due_us, expires_us));
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_TRANSIENT, queue, message.envelope, &delivery);
   event.set_dsn_action("delayed");
@@ -375,7 +383,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   }
   queue.mode = v1::QUEUE_MODE_RETRY;
   ++queue.retry_step;
-  queue.retry_until_us = now_us + wait_us;
+  queue.retry_until_us = OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us());
   TouchRow(queue);
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_QUEUE_TRANSIENT, queue, common::v1::Message(), nullptr);

@@ -64,6 +64,36 @@ TEST_F(ShardRulesTest, NewMailEndsTheRetryWaitOnlyWhereThePolicySaysSo) {
   EXPECT_EQ(worker.announcements, before + 1);
 }
 
+// queue-interval: what waits is due at multiples of it, and never before its own time.
+TEST_F(ShardRulesTest, RetriesAreDueTogetherAtTheQueueInterval) {
+  constexpr int64_t kSecondUs = 1'000'000;
+  auto& global = *Section("global").mutable_global();
+  global.mutable_queue_defaults()->set_retry_recipients_after_us(100 * kSecondUs);
+  global.mutable_queue_defaults()->mutable_retry_after()->add_us(100 * kSecondUs);
+  global.mutable_settings()->set_queue_interval_us(60 * kSecondUs);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  injector().Send({"a@x.example"});
+  injector().Send({"a@y.example"});
+  Run();
+  ASSERT_EQ(worker.leases.size(), 2U);
+  const int64_t asked_us = NowUs();
+  for (const auto& held : worker.leases) {
+    worker.Answer(held.lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+    Run(std::chrono::milliseconds(50));
+  }
+  std::vector<int64_t> due;
+  for (auto rows = store_.Scan(Family::kDeliveries, "", "", false); rows->Valid(); rows->Next()) {
+    due.push_back(DeliveryKey::Decode(rows->key())->due_us);
+  }
+  ASSERT_EQ(due.size(), 2U);
+  EXPECT_EQ(due[0], due[1]) << "though deferred at different times";
+  EXPECT_EQ(due[0] % (60 * kSecondUs), 0);
+  EXPECT_GE(due[0], asked_us + 100 * kSecondUs);
+  EXPECT_LE(due[0], asked_us + 161 * kSecondUs);
+}
+
 TEST_F(ShardRulesTest, AFailureThatIsPermanentFromAnAgeOnLeavesYoungMailInTheQueue) {
   constexpr int64_t kHourUs = 3'600'000'000;
   TestWorker& worker = AddWorker();

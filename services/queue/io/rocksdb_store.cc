@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -196,7 +197,7 @@ class RocksdbStore final : public Store {
     // RocksDB syncs the names in its folder, but nobody the folder's own.
     if (absl::Status made = MakeDurableFolder(options.folder); !made.ok()) return made;
     ballast_.Adopt(options.folder, options.give_up_ballast_below_bytes);
-    auto cache = rocksdb::NewLRUCache(options.cache_bytes);
+    auto cache = rocksdb::NewLRUCache(options.cache_bytes, CacheShardBits(options.cache_shards));
     rocksdb::DBOptions db;
     db.create_if_missing = true;
     db.create_missing_column_families = true;
@@ -382,6 +383,12 @@ class RocksdbStore final : public Store {
 };
 
 }  // namespace
+
+int CacheShardBits(uint32_t shards) {
+  constexpr uint32_t kMost = 64;
+  if (shards == 0) return -1;
+  return std::bit_width(std::min(shards, kMost) - 1);
+}
 
 absl::StatusOr<std::unique_ptr<Store>> OpenRocksdbStore(const RocksdbOptions& options) {
   auto store = std::make_unique<RocksdbStore>();

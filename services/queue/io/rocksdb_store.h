@@ -19,6 +19,8 @@ struct RocksdbOptions {
   // Memory of all memtables, caches and filters together.
   size_t memtable_bytes = size_t{160} << 20;
   size_t cache_bytes = size_t{32} << 20;
+  // Parts of the cache, each with a lock of its own; see CacheShardBits. 0: RocksDB's choice.
+  uint32_t cache_shards = 0;
   uint64_t max_wal_bytes = uint64_t{192} << 20;
   // A file kept aside that is given up when the volume is full, so that results, bounces and
   // deletions go on. Zero: none.
@@ -34,6 +36,10 @@ struct RocksdbOptions {
 // FAILED_PRECONDITION where another process has the folder, or where the format is too new;
 // PERMISSION_DENIED and the like from the system, with the folder's name.
 absl::StatusOr<std::unique_ptr<Store>> OpenRocksdbStore(const RocksdbOptions& options);
+
+// The power of two that `shards` parts come to, at most 6: each part holds half a megabyte then.
+// -1, RocksDB's choice, for 0.
+int CacheShardBits(uint32_t shards);
 
 // Written with every open; readers below kLeastReader refuse.
 inline constexpr uint32_t kFormatVersion = 1;

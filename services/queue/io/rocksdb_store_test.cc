@@ -40,6 +40,15 @@ struct RocksdbHarness {
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Rocksdb, StoreContract, RocksdbHarness);
 
+// queue-shards
+TEST(RocksdbStore, PartsOfTheCache) {
+  EXPECT_EQ(CacheShardBits(0), -1);
+  EXPECT_EQ(CacheShardBits(1), 0);
+  EXPECT_EQ(CacheShardBits(16), 4);
+  EXPECT_EQ(CacheShardBits(17), 5);
+  EXPECT_EQ(CacheShardBits(4096), 6);
+}
+
 TEST(RocksdbStore, AFolderInUseIsRefusedWithItsName) {
   RocksdbHarness harness;
   const auto second = OpenRocksdbStore({.folder = harness.folder, .ballast_bytes = 0});
