@@ -3,11 +3,15 @@
 namespace sluice::queue {
 
 void AppendU64(std::string& key, uint64_t value) {
-  for (int shift = 56; shift >= 0; shift -= 8) key.push_back(static_cast<char>(value >> shift));
+  char bytes[8];
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<char>(value >> (56 - 8 * i));
+  key.append(bytes, sizeof(bytes));
 }
 
 void AppendU32(std::string& key, uint32_t value) {
-  for (int shift = 24; shift >= 0; shift -= 8) key.push_back(static_cast<char>(value >> shift));
+  char bytes[4];
+  for (int i = 0; i < 4; ++i) bytes[i] = static_cast<char>(value >> (24 - 8 * i));
+  key.append(bytes, sizeof(bytes));
 }
 
 uint64_t ReadU64(std::string_view key, size_t offset) {
