@@ -8,7 +8,7 @@
 namespace sluice::ingest {
 namespace {
 
-// Room for a message whose size the client did not say.
+// Room for a message whose size the client did not say, where it is the connection's first.
 constexpr size_t kFirstBufferBytes = 16 * 1024;
 // Room for our own Received field, and others that we may add.
 constexpr size_t kReceivedBytes = 768;
@@ -183,7 +183,8 @@ std::optional<mail::ServerReply> SmtpConnection::OnData() {
   common::v1::Message& message = *message_.mutable_message();
   message.set_id(ingest_.NextMessageId());
   recipients_ = static_cast<size_t>(message_.deliveries_size());
-  const uint64_t room = kReceivedBytes + (declared_size_ == 0 ? kFirstBufferBytes : declared_size_);
+  const uint64_t expected = declared_size_ != 0 ? declared_size_ : expected_size_;
+  const uint64_t room = kReceivedBytes + (expected == 0 ? kFirstBufferBytes : expected);
   if (!Charge(room)) return *std::exchange(refusal_, std::nullopt);
   buffer_.reserve(room);
   const policy::v1::ClientSettings& client = *profile_->settings;
@@ -366,6 +367,8 @@ std::optional<mail::ServerReply> SmtpConnection::OnMessageEnd(const MessageFacts
   ended_ = true;
   // The shard keeps it for the worker, and counts what it holds and not what it could hold.
   if (buffer_.capacity() > buffer_.size() + buffer_.size() / 4 + 512) buffer_.shrink_to_fit();
+  // Messages of one client are often alike: with the right room the next one is not copied here.
+  expected_size_ = std::min<uint64_t>(body_size_ + body_size_ / 8, kMaxInlineBodyBytes);
   submission_->Finish(std::move(message_), std::exchange(buffer_, std::string()));
   return std::nullopt;
 }

@@ -140,6 +140,7 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   // The message that is coming in.
   queue::v1::NewMessage message_;
   uint64_t declared_size_ = 0;
+  uint64_t expected_size_ = 0;  // by the message before, where the client says none
   std::string buffer_;          // Received field and text; of a large one, what is in no chunk yet
   size_t text_begin_ = 0;       // end of our Received field
   size_t header_searched_ = 0;  // up to here there is no end of the header
