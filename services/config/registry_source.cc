@@ -269,9 +269,8 @@ std::vector<Directive> SourceDirectives() {
        .target = Target::kSourceSettings,
        .field = "public_ip",
        .grammar = Grammar::kIp,
-       .help = "The address that the world sees, where translation changes it.",
-       .status = Status::kNotYet,
-       .reason = kWarmUp},
+       .help = "The address that the world sees, where translation changes it: recorded with each "
+               "attempt."},
   };
 }
 

@@ -392,5 +392,18 @@ TEST(WorkerRoute, SourceThatCanReachTheHost) {
   }
 }
 
+// public-ip
+TEST(WorkerRoute, WhatTheWorldSeesOfASourceIsRecorded) {
+  World world([](auto&) {}, [](auto& source) { source.set_public_ip("198.51.100.9"); });
+  auto& remote = world.Connected(5);
+  world.Take();
+  world.shard().Lease(1, 1);
+  world.executor.RunPosted();
+  remote.Answer(queue::v1::RECIPIENT_OUTCOME_DELIVERED, 250, "ok");
+  const auto said = world.Take();
+  ASSERT_EQ(said.results_size(), 1);
+  EXPECT_EQ(said.results(0).attempt().source_public_ip(), "198.51.100.9");
+}
+
 }  // namespace
 }  // namespace sluice::delivery
