@@ -1,5 +1,6 @@
 #include "tools/ctl/config_commands.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -158,13 +159,21 @@ int CheckFiles(Environment& env, const ConfigOptions& options, bool json,
     }
   }
   const bool warnings = !compiled.diagnostics.empty();
+  const auto errors = std::count_if(
+      compiled.diagnostics.begin(), compiled.diagnostics.end(), [](const auto& diagnostic) {
+        return diagnostic.severity == config::Diagnostic::Severity::kError;
+      });
+  const auto doubts = static_cast<std::ptrdiff_t>(compiled.diagnostics.size()) - errors;
   if (json) {
     Print(env.out, {{"loads", compiled.ok()},
+                    {"errors", errors},
+                    {"warnings", doubts},
                     {"summary", TallyJson(compiled.tally)},
                     {"diagnostics", DiagnosticsJson(compiled.diagnostics)}});
   } else {
     Print(env.out,
           config::Render(compiled.diagnostics) + TallyText(compiled.tally) +
+              std::to_string(errors) + " errors, " + std::to_string(doubts) + " warnings; " +
               (compiled.ok() ? "the configuration loads\n" : "the configuration does not load\n"));
   }
   if (!compiled.ok() || (options.strict && warnings)) return 2;
