@@ -74,8 +74,14 @@ class RatePacer {
   }
   // Whether it would behave as a new one.
   bool Rested(MonotonicTime now) const { return !limited_ || due() <= now; }
-  // Keeps what was charged when the limit changes: a reload never opens a window anew.
-  void TakeOver(const RatePacer& old) { theoretical_ = old.due(); }
+  // Keeps what was charged when the limit changes: a reload never opens a window anew. Where the
+  // burst has grown, the next cell passes when it would have, and the burst builds up from there.
+  void TakeOver(const RatePacer& old) {
+    theoretical_ = old.due();
+    if (limited_ && !never_ && tolerance_ > old.tolerance_) {
+      theoretical_ = Later(theoretical_, tolerance_ - old.tolerance_);
+    }
+  }
 
  private:
   using Wide = unsigned __int128;

@@ -129,5 +129,35 @@ TEST(RatePacer, ANewLimitKeepsWhatWasCharged) {
   EXPECT_EQ(renewed.Next(At(100)), At(100) + std::chrono::seconds(10));
 }
 
+// A reload that changes `rate-burst` alone let a burst pass on top of what had just been sent.
+TEST(RatePacer, NoWindowHoldsMoreThanItsCountWhileTheBurstChanges) {
+  std::mt19937_64 random(5);
+  const auto pick = [&random](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  for (int round = 0; round < 3000; ++round) {
+    const auto count = static_cast<uint64_t>(pick(1, 8));
+    const Duration period(pick(1, 20'000'000));
+    SCOPED_TRACE(testing::Message() << "count " << count << " period " << period.count());
+    RatePacer pacer(count, period, 1);
+    MonotonicTime now = At(pick(0, 1'000'000'000));
+    std::vector<MonotonicTime> passed;
+    for (int demand = 0; demand < 200; ++demand) {
+      if (pick(0, 5) == 0) now += Duration(pick(0, period.count()));
+      if (pick(0, 3) == 0) {
+        RatePacer changed(count, period, static_cast<uint32_t>(pick(1, 5)));
+        changed.TakeOver(pacer);
+        pacer = changed;
+      }
+      now = pacer.Next(now);
+      pacer.Charge(now, 1);
+      passed.push_back(now);
+    }
+    for (size_t i = 0; i + count < passed.size(); ++i) {
+      ASSERT_GE(passed[i + count] - passed[i], period) << "after " << i;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace sluice::delivery

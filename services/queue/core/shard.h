@@ -335,6 +335,7 @@ class Shard {
   static std::string IndexPrefixOf(const v1::MessageFilter& filter);
   // Indexes what is older than a minute and still queued, a little at a time.
   void AdvanceWatermark();
+  void NoteDrop(const DeliveryKey& key);
   void UnindexMessage(const common::v1::Message& envelope, uint64_t storage_key);
 
   // ---- maintenance
@@ -474,6 +475,8 @@ class Shard {
   uint64_t durable_watermark_ = 0;  // as the store shows it
   uint64_t indexed_accepted_ = 0;
   absl::flat_hash_set<uint64_t> ending_;  // messages that the batch on its way removes
+  // Recipients, by message and position, whose row it removes or moves.
+  absl::flat_hash_map<std::pair<uint64_t, uint32_t>, int> dropping_;
   // Below this (a restart's) it is not known whether a message is indexed.
   uint64_t unknown_below_ = 0;
   absl::flat_hash_set<uint64_t> indexed_;  // behind the watermark all the same

@@ -74,6 +74,18 @@ void Shard::UnindexMessage(const common::v1::Message& envelope, uint64_t storage
   journal_.WhenDurable([this, storage_key](const absl::Status&) { ending_.erase(storage_key); });
 }
 
+// The store still shows the row where it was until this batch is durable: it must not be indexed
+// there meanwhile.
+void Shard::NoteDrop(const DeliveryKey& key) {
+  if (static_cast<int64_t>(key.storage_key) + kIndexAfterUs / 2 > NowUs()) return;
+  const std::pair place(key.storage_key, key.recipient);
+  ++dropping_[place];
+  journal_.WhenDurable([this, place](const absl::Status&) {
+    const auto found = dropping_.find(place);
+    if (found != dropping_.end() && --found->second == 0) dropping_.erase(found);
+  });
+}
+
 void Shard::AdvanceWatermark() {
   index_timer_ = 0;
   const auto target = static_cast<uint64_t>(std::max<int64_t>(0, NowUs() - kIndexAfterUs));
@@ -116,7 +128,8 @@ void Shard::IndexUntil(uint64_t target) {
       std::string value;
       common::v1::Delivery delivery;
       // One that is not there has moved, and was indexed then, or has ended.
-      if (store_.Get(Family::kDeliveries, key.Encode(), &value).ok() &&
+      if (!dropping_.contains({storage_key, i}) &&
+          store_.Get(Family::kDeliveries, key.Encode(), &value).ok() &&
           delivery.ParseFromString(value)) {
         IndexRow(message, delivery, key);
       }

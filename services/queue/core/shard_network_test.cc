@@ -221,6 +221,36 @@ TEST_F(ShardNetworkTest, AKeyIsKnownAfterTheClockWasSetBack) {
   EXPECT_EQ(injector().outcome(second), v1::EnqueueResult::OUTCOME_DUPLICATE);
 }
 
+// What ends or moves in the moment in which its message is indexed leaves no row in the index, and
+// none that leads to where it was.
+TEST_F(ShardNetworkTest, WhatEndsWhileItIsIndexedLeavesNothingInTheIndex) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 1;
+  for (int i = 0; i < 40; ++i) {
+    injector().Send({"a@x.example", "b@x.example", "c@x.example"}, "x", "", "", "");
+    Run();
+    Run(seconds(59));
+    // The index takes it up within the next seconds: answers come all the while.
+    Run(Duration(13'000 * i));
+    for (int turn = 0; turn < 40 && !worker.leases.empty(); ++turn) {
+      const uint64_t id = worker.leases.back().lease.lease_id();
+      worker.leases.clear();
+      worker.Answer(id, v1::RECIPIENT_OUTCOME_DELIVERED, 250, "ok",
+                    {{1, v1::RECIPIENT_OUTCOME_TRANSIENT}});
+      Run(std::chrono::microseconds(60'000));
+    }
+    EXPECT_EQ(Listed(ByRcpt("a@x.example")), 0);
+    EXPECT_EQ(Listed(ByRcpt("b@x.example")), 1) << "it waits for its next turn";
+    Run(minutes(12));
+    ASSERT_EQ(worker.leases.size(), 1U);
+    worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250, "ok");
+    worker.leases.clear();
+    Run(seconds(5));
+    ASSERT_EQ(Status().recipients(), 0U);
+    ASSERT_EQ(store_.rows(Family::kIndex), 0U) << "round " << i;
+  }
+}
+
 // The policy service, which would say that a pause is over, may be away then.
 TEST_F(ShardNetworkTest, APauseOfAJobEndsByItsTime) {
   TestWorker& worker = AddWorker();

@@ -284,6 +284,7 @@ void Shard::Fail(Queue& queue, const DeliveryKey& key, const common::v1::Deliver
 
 void Shard::DropRow(const DeliveryKey& key) {
   journal_.batch().Delete(Family::kDeliveries, key.Encode());
+  NoteDrop(key);
 }
 
 void Shard::RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended) {

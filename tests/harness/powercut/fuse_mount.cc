@@ -214,6 +214,7 @@ FuseMount::~FuseMount() {
   fuse_exit(fuse_);
   umount2(mount_point_.c_str(), MNT_DETACH);
   thread_.join();
+  fuse_unmount(fuse_);  // sees that it is unmounted, and frees what is left
   fuse_destroy(fuse_);
 }
 
