@@ -71,7 +71,8 @@ std::string AnyValue(Random& random, const Directive& directive) {
     case Grammar::kDuration: {
       if (directive.unlimited && random() % 4 == 0) return "never";
       if (directive.max < 1'000'000'000) return "2s";
-      return directive.min > 500'000 ? "4d" : AnyOf(random, kTimes);
+      if (directive.min <= 500'000) return AnyOf(random, kTimes);
+      return directive.max < uint64_t{4} * 86'400'000'000 ? "20h" : "4d";
     }
     case Grammar::kDurationList:
       return "10m,30m, 1h30m";

@@ -83,16 +83,16 @@ void AddProcess(std::vector<Directive>* all) {
                                        Status::kUnsupported)),
                          "there is no licence to audit"));
   all->push_back(NoMeaning("dummy-smtp-ip", Grammar::kIps,
-                           "Nothing: sluice-receive is the receiver for tests."));
+                           "Nothing: sluice-sink is the receiver for tests."));
   for (const std::string_view name : {"dummy-smtp-port", "dummy-smtp-latency"}) {
     all->push_back(
-        NoMeaning(name, Grammar::kText, "Nothing: sluice-receive is the receiver for tests."));
+        NoMeaning(name, Grammar::kText, "Nothing: sluice-sink is the receiver for tests."));
   }
   for (const std::string_view name :
        {"dummy-smtp-await-slot", "dummy-smtp-has-chunking", "dummy-smtp-has-pipelining",
         "dummy-smtp-has-verp", "dummy-smtp-update-stats"}) {
     all->push_back(
-        NoMeaning(name, Grammar::kBool, "Nothing: sluice-receive is the receiver for tests."));
+        NoMeaning(name, Grammar::kBool, "Nothing: sluice-sink is the receiver for tests."));
   }
   all->push_back(Global("edns-udp-length", Grammar::kCount, "Size of DNS answers over UDP."));
   all->push_back(Global("dns-workers", Grammar::kCount,

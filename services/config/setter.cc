@@ -190,10 +190,12 @@ class Setter {
   }
   std::optional<ValueError> BadRange() const {
     const bool time = directive_.grammar != Grammar::kCount && directive_.grammar != Grammar::kSize;
-    const char* const unit = time ? "ms" : directive_.grammar == Grammar::kSize ? " bytes" : "";
-    const uint64_t scale = time ? 1000 : 1;
-    return Fail(absl::StrCat(std::string(directive_.name), " is from ", directive_.min / scale,
-                             unit, " to ", directive_.max / scale, unit),
+    const char* const unit = directive_.grammar == Grammar::kSize ? " bytes" : "";
+    const auto text = [&](uint64_t value) {
+      return time ? DurationText(value) : absl::StrCat(value, unit);
+    };
+    return Fail(absl::StrCat(std::string(directive_.name), " is from ", text(directive_.min),
+                             " to ", text(directive_.max)),
                 0);
   }
   bool InRange(uint64_t value) const { return value >= directive_.min && value <= directive_.max; }

@@ -154,6 +154,7 @@ const policy::v1::GlobalSettings& DefaultGlobalSettings() {
     s->set_mailmerge_expands_undefined_variables(true);
     s->set_events_keep_us(24 * kHour);
     s->set_events_keep_bytes(uint64_t{2} << 30);
+    s->set_idempotency_keep_us(kHour);
     return s;
   }();
   return *settings;

@@ -71,7 +71,7 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
       ->required();
   Add(app, "instance", options.instance, "Stable name of this process (default: the host name)");
   Add(app, "rpc-listen", options.rpc_listen,
-      "gRPC addresses, HOST:PORT or unix:PATH (port 0: any free one)");
+      "gRPC addresses, HOST:PORT or unix:PATH (port 0: any free one; default: 127.0.0.1:7100)");
   Add(app, "metrics-listen", options.metrics_listen,
       "HTTP address of /metrics, /healthz and /readyz (default: none)");
   Add(app, "log-level", options.log_level, "Least severity to log")

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <thread>
 
@@ -31,6 +32,8 @@ int Run(Role role, int argc, char** argv) {
     return help ? 0 : 2;
   }
   Signals signals;
+  // What goes wrong with a connection or an address is told by us; GRPC_VERBOSITY asks for more.
+  setenv("GRPC_VERBOSITY", "NONE", 0);
   RaiseFileLimit();
   Log log(LogOptionsOf(role, *options), Clock::Real());
   options->log = &log;

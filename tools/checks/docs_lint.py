@@ -8,6 +8,7 @@ Usage: docs_lint.py [ROOT]    Prints FILE:LINE: what; exit code 1 where anything
 - `--flag` in backquotes or after one of our programs in a code block must be declared in the source: a CLI11 add_option/add_flag, or an
   argument that a script parses.
 - Relative Markdown links must lead somewhere.
+- Metrics: each "sluice_SERVICE_NAME" of the source is in services/SERVICE/README.md, as such or as `NAME`, and each that a document names is in the source.
 """
 import pathlib
 import re
@@ -69,6 +70,33 @@ def lint_document(root, name, flags, top, report):
                 report(name, number, f"the link {link} leads nowhere")
 
 
+def declared_metrics(root, files):
+    """Metrics of the source: name -> file."""
+    metrics = {}
+    for name in files:
+        if name.startswith("services/") and name.endswith((".cc", ".h")) and not name.endswith("_test.cc") and (root / name).is_file():
+            for metric in re.findall(r'"(sluice_[a-z]+_[a-z_]+)"', (root / name).read_text(encoding="utf-8", errors="replace")):
+                metrics[metric] = name
+    return metrics
+
+
+def lint_metrics(root, files, report):
+    metrics = declared_metrics(root, files)
+    for metric, source in sorted(metrics.items()):
+        _, service, rest = metric.split("_", 2)
+        readme = root / "services" / service / "README.md"
+        text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        if metric not in text and f"`{rest}`" not in text:
+            report(source, 1, f"services/{service}/README.md does not tell of the metric {metric}")
+    for name in files:
+        if not name.endswith(".md") or not (root / name).is_file():
+            continue
+        for number, line in enumerate((root / name).read_text(encoding="utf-8").splitlines(), 1):
+            for metric in re.findall(r"`(sluice_(?:ingest|queue|delivery|policy)_[a-z_]*[a-z])`", line):
+                if metric not in metrics:
+                    report(name, number, f"there is no metric {metric}")
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     files = tracked(root)
@@ -78,6 +106,7 @@ def main():
     for name in files:
         if name.endswith(".md") and (root / name).is_file():
             lint_document(root, name, flags, top, lambda f, n, what: problems.append(f"{f}:{n}: {what}"))
+    lint_metrics(root, files, lambda f, n, what: problems.append(f"{f}:{n}: {what}"))
     for problem in problems:
         print(problem)
     return 1 if problems else 0

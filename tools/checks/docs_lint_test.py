@@ -43,6 +43,15 @@ class DocsLintTest(unittest.TestCase):
             with self.subTest(text=text):
                 self.assertEqual(run(text, FILES), (1, [f"README.md:1: {what}"]))
 
+    def test_metrics_and_readmes_name_each_other(self):
+        source = {"services/queue/core/m.cc": 'add("sluice_queue_workers", "Connected.");\n'}
+        readme = lambda text: {**source, "services/queue/README.md": text}
+        self.assertEqual(run("", readme("`workers` now\n")), (0, []))
+        self.assertEqual(run("", readme("`sluice_queue_workers` now\n")), (0, []))
+        self.assertEqual(run("", readme("nothing\n")),
+                         (1, ["services/queue/core/m.cc:1: services/queue/README.md does not tell of the metric sluice_queue_workers"]))
+        self.assertEqual(run("see `sluice_queue_worker`\n", readme("`workers`\n")), (1, ["README.md:1: there is no metric sluice_queue_worker"]))
+
     def test_foreign_programs_are_not_our_business(self):
         self.assertEqual(run("    apt-get install --no-install-recommends x\n", FILES), (0, []))
 

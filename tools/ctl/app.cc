@@ -167,8 +167,12 @@ class Commands {
   }
 
   void Queues() {
-    CLI::App* queues = app_.add_subcommand("queues", "Queues with mail");
-    queues->require_subcommand(1);
+    CLI::App* queues = app_.add_subcommand("queues", "Queues with mail; alone: `queues list`");
+    queues->require_subcommand(0, 1);
+    queues->final_callback([this, queues] {
+      if (!queues->get_subcommands().empty() || action_) return;
+      action_ = [this](Context& c) { return ListQueues(c, args_.queues); };
+    });
     CLI::App* list = Command(*queues, "list", "All, or those that match a pattern",
                              [this](Context& c) { return ListQueues(c, args_.queues); });
     list->add_option("pattern", args_.queues.pattern, "DOMAIN/VMTA with * and ?");

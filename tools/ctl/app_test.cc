@@ -50,8 +50,9 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     response->add_queues()->set_name("example.com/v1");
     return Status::OK;
   }
-  Status GetQueue(ServerContext*, const admin::v1::GetQueueRequest*,
+  Status GetQueue(ServerContext*, const admin::v1::GetQueueRequest* request,
                   admin::v1::GetQueueResponse*) override {
+    if (request->name() == "away/v1") return Status(StatusCode::UNAVAILABLE, "no answer from s1");
     return Status(StatusCode::NOT_FOUND, "no queue of this name has mail\x1b[31m");
   }
   Status ListMessages(ServerContext*, const admin::v1::ListMessagesRequest* request,
@@ -340,6 +341,11 @@ TEST_F(AppTest, QueuesListAndShow) {
   EXPECT_EQ(admin_.queues_request.request().pattern(), "*.com/v1");
   EXPECT_EQ(admin_.queues_request.request().limit(), 7u);
   EXPECT_TRUE(admin_.queues_request.request().paused_only());
+  EXPECT_EQ(Run({"queues"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "example.com/v1"));
+  EXPECT_EQ(Run({"queues", "show", "away/v1"}), kExitPartly);
+  EXPECT_EQ(err_.str(), "sluicectl: queues show away/v1: no answer from s1\n")
+      << "we are connected";
   EXPECT_EQ(Run({"queues", "show", "nowhere/v1"}), kExitNotFound);
   EXPECT_TRUE(Has(err_, "queues show nowhere/v1: no queue of this name has mail?[31m"));
 }

@@ -55,6 +55,7 @@ std::unique_ptr<Client> Client::Create(const ClientOptions& options, std::string
   auto client = std::unique_ptr<Client>(new Client(options));
   if (client->options_.ingest.empty()) client->options_.ingest = client->options_.server;
   const auto channel = grpc::CreateCustomChannel(client->options_.server, credentials, arguments);
+  client->channel_ = channel;
   client->admin_ = admin::v1::AdminService::NewStub(channel);
   client->shard_ = queue::v1::QueueControlService::NewStub(channel);
   client->ingest_ = ingest::v1::IngestService::NewStub(
@@ -195,13 +196,19 @@ grpc::Status Client::Call(const ingest::v1::InjectRequest& request,
   return ingest_->Inject(&context.context, request, response);
 }
 
+bool Client::connected() const { return channel_->GetState(false) == GRPC_CHANNEL_READY; }
+
 int ReportFailure(const grpc::Status& status, std::string_view what, std::string_view address,
-                  Environment& env) {
+                  bool answered, Environment& env) {
   const std::string where = PrintableText(address);
   const std::string text = PrintableText(status.error_message());
   env.err << "sluicectl: " << what << ": ";
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:
+      if (answered) {  // a shard or worker behind it is away
+        env.err << text << "\n";
+        return kExitPartly;
+      }
       env.err << "no connection to " << where << ": " << text
               << "\n  Is the service running there? Another address: --server, or SLUICE_SERVER. "
                  "While the "

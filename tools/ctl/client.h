@@ -55,6 +55,8 @@ class Client {
   // Streams have no deadline of their own: the caller watches the answers.
   ingest::v1::IngestService::Stub& ingest() { return *ingest_; }
   const ClientOptions& options() const { return options_; }
+  // To the admin API, at this moment.
+  bool connected() const;
 
  private:
   template <class Method, class Request, class Response>
@@ -62,13 +64,15 @@ class Client {
   explicit Client(ClientOptions options) : options_(std::move(options)) {}
 
   ClientOptions options_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
   std::unique_ptr<ShardStub> shard_;
   std::unique_ptr<ingest::v1::IngestService::Stub> ingest_;
 };
 
-// Says on `env.err` what failed, where, and what to do about it; returns the exit code.
+// Says on `env.err` what failed, where, and what to do about it; returns the exit code. `answered`:
+// the server itself said so, and not the lack of a connection to it.
 int ReportFailure(const grpc::Status& status, std::string_view what, std::string_view address,
-                  Environment& env);
+                  bool answered, Environment& env);
 
 }  // namespace sluice::ctl

@@ -20,7 +20,8 @@ void Print(Context& context, const google::protobuf::Message& message, const std
 }
 
 int Failed(Context& context, const grpc::Status& status, std::string_view what) {
-  return ReportFailure(status, what, context.client.options().server, context.env);
+  return ReportFailure(status, what, context.client.options().server, context.client.connected(),
+                       context.env);
 }
 
 int Usage(Context& context, std::string_view what) {

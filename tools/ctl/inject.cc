@@ -325,10 +325,10 @@ int Inject(Client& client, const InjectOptions& options, Environment& env) {
   }
   const double seconds = static_cast<double>(steady_us() - begin_us) / 1e6;
   if (!status.ok() && outcome.accepted + outcome.refused == 0) {
-    return ReportFailure(status, "inject", client.options().ingest, env);
+    return ReportFailure(status, "inject", client.options().ingest, false, env);
   }
   Report(outcome, options, seconds, env);
-  if (!status.ok()) ReportFailure(status, "inject", client.options().ingest, env);
+  if (!status.ok()) ReportFailure(status, "inject", client.options().ingest, false, env);
   if (outcome.refused + outcome.unanswered == 0) return kExitOk;
   return outcome.accepted == 0 ? kExitRefused : kExitPartly;
 }

@@ -370,13 +370,15 @@ std::string RenderMessages(const admin::v1::ListMessagesResponse& messages, int6
                {"DUE"},
                {"TRIES", Align::kRight},
                {"SIZE", Align::kRight},
-               {"LAST REPLY", Align::kLeft, kReasonWidthMax}});
+               {"WHY IT WAITS", Align::kLeft, kReasonWidthMax}});
   for (const auto& r : messages.recipients()) {
-    const std::string reply = ReplyText(r.delivery().last_reply());
+    const common::v1::Reply& last = r.delivery().last_reply();
+    // The reply with its code, where it is the reason.
+    const bool replied = r.reason().empty() || r.reason() == last.text();
     table.AddRow({Id(r.message_id()), r.delivery().rcpt(), Address(r.mail_from()), r.queue(),
                   r.state(), Age(r.time_queued_us(), now_us), Until(r.due_us(), now_us),
                   Number(r.delivery().attempts()), FormatBytes(r.body_size()),
-                  reply.empty() ? r.reason() : reply});
+                  replied ? ReplyText(last) : r.reason()});
   }
   std::string out = table.ToString();
   if (!messages.after().empty()) out += "there are more: raise --limit\n";
@@ -401,6 +403,9 @@ std::string RenderMessage(const admin::v1::GetMessageResponse& response, int64_t
   admin::v1::ListMessagesResponse recipients;
   *recipients.mutable_recipients() = response.message().recipients();
   std::string out = facts.ToString() + "\n" + RenderMessages(recipients, now_us);
+  if (response.message().more()) {
+    out += "there are more: sluicectl messages list --id " + Id(message.id()) + " --limit N\n";
+  }
   if (!response.message().body().empty()) {
     out += "\n";
     std::string_view body = response.message().body();
@@ -434,7 +439,8 @@ std::string RenderEvents(const admin::v1::ListEventsResponse& events) {
                                                              : event.attempt().destination_host(),
                   what});
   }
-  return table.ToString() + Unreachable(events.unreachable());
+  return table.ToString() + (events.more() ? "there may be more: raise --limit\n" : "") +
+         Unreachable(events.unreachable());
 }
 
 std::string RenderPauses(const admin::v1::ListPausesResponse& pauses, int64_t now_us) {

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -23,7 +24,7 @@ providers do), sends messages in by SMTP and by gRPC, shows their delivery from 
   --size BYTES   size of each (default 10240)
   --keep         leave everything running, and say how to talk to it
   --stop         stop what --keep left running
-  --folder PATH  spool and logs (default ~/.cache/sluice/quickstart)
+  --folder PATH  spool and logs (default ~/.cache/sluice/quickstart); made anew by each run, and deleted by --stop
   -h, --help     this text
 """
 
@@ -41,6 +42,9 @@ METRICS = ("127.0.0.1", 9100)
 SINK_SMTP = ("127.0.0.1", 2526)
 SINK_DNS = ("127.0.0.1", 5354)
 SINK_HTTP = ("127.0.0.1", 9101)
+FOLDER = pathlib.Path.home() / ".cache/sluice/quickstart"
+# In each folder that this made, and so may delete.
+MARK = "made-by-quickstart"
 START_S = 60
 DELIVERY_S = 600
 # Recipients are in d1.example ... d10.example: two of them are not so easy.
@@ -168,6 +172,21 @@ def kept(folder):
     return found
 
 
+def clear(folder):
+    """Takes away what an earlier run left. A folder that no run of this made is never touched."""
+    if not folder.exists():
+        return
+    if folder != FOLDER and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / MARK).exists())):
+        raise Trouble(f"{folder} has other things in it, which this would delete: give an empty or a new folder by --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make(folder):
+    clear(folder)
+    folder.mkdir(parents=True)
+    (folder / MARK).write_text("Made by tools/quickstart, which deletes this folder when it is run or stopped again.\n")
+
+
 def stop_kept(folder):
     running = kept(folder)
     for name, pid in running.items():
@@ -176,7 +195,7 @@ def stop_kept(folder):
         while pathlib.Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         print(f"  stopped {name}")
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     return bool(running)
 
 
@@ -274,14 +293,18 @@ def summary(now, seconds, received, flow_seconds):
     return lines
 
 
+def own_folder(folder):
+    """The flag that a later --stop needs."""
+    return "" if folder == FOLDER else f" --folder {shlex.quote(str(folder))}"
+
+
 def run(options, folder):
     progress = Progress()
     build(progress)
     if kept(folder):
         print("Stopping what an earlier run left")
         stop_kept(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    make(folder)
     for name, address in (("SMTP", SMTP), ("gRPC", RPC), ("metrics", METRICS), ("the receiver's SMTP", SINK_SMTP), ("the receiver's HTTP", SINK_HTTP)):
         if in_use(address):
             raise Trouble(f"{at(address)} ({name}) is in use by another program: stop it first")
@@ -309,9 +332,9 @@ def run(options, folder):
         print()
         if options.keep:
             print(f"Running: SMTP {at(SMTP)}, gRPC {at(RPC)}, http://{at(METRICS)}/metrics; receiver SMTP {at(SINK_SMTP)}, http://{at(SINK_HTTP)}/counters\n"
-                  f"  swaks --server {at(SMTP)} --to you@d1.example\n"
+                  f"  {os.path.relpath(binary('sluicectl'))} inject --from me@sender.example --to you@d1.example\n"
                   f"  {os.path.relpath(binary('sluicectl'))} status\n"
-                  f"  spool and logs: {folder}\n  stop it: ./tools/quickstart --stop")
+                  f"  spool and logs: {folder}\n  stop it: ./tools/quickstart --stop{own_folder(folder)}")
             daemons = []
         return 0
     finally:
@@ -325,14 +348,14 @@ def main():
     parser.add_argument("--size", type=int, default=10240)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--stop", action="store_true")
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path.home() / ".cache/sluice/quickstart")
+    parser.add_argument("--folder", type=pathlib.Path, default=FOLDER)
     options = parser.parse_args()
     folder = options.folder.absolute()
-    if options.stop:
-        if not stop_kept(folder):
-            print("Nothing was running.")
-        return 0
     try:
+        if options.stop:
+            if not stop_kept(folder):
+                print(f"Nothing was running in {folder}.")
+            return 0
         return run(options, folder)
     except Trouble as trouble:
         print(f"quickstart: {trouble}", file=sys.stderr)

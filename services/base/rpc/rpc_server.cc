@@ -85,10 +85,10 @@ class ServerCall final : public RawStream, private grpc::ServerGenericBidiReacto
 // whichever comes first: an actor that answers late, or never, holds no call and no server.
 class UnaryCall final : public grpc::ServerGenericBidiReactor {
  public:
-  using Handler =
-      std::function<void(const std::string&, std::function<void(absl::Status, std::string)>)>;
-  UnaryCall(Executor& executor, Handler handler)
-      : executor_(executor), handler_(std::move(handler)) {
+  using Handler = std::function<void(const std::string&, const std::string&,
+                                     std::function<void(absl::Status, std::string)>)>;
+  UnaryCall(Executor& executor, Handler handler, std::string peer)
+      : executor_(executor), handler_(std::move(handler)), peer_(std::move(peer)) {
     StartRead(&request_);
   }
   void OnCancel() override {
@@ -103,9 +103,9 @@ class UnaryCall final : public grpc::ServerGenericBidiReactor {
       return;
     }
     // `this` may be gone when these run; what they need of it lives on with them.
-    executor_.Post([this, over = over_, handler = handler_, bytes = Text(request_)] {
+    executor_.Post([this, over = over_, handler = handler_, peer = peer_, bytes = Text(request_)] {
       if (*over) return;
-      handler(bytes, [this, over](absl::Status status, std::string response) {
+      handler(peer, bytes, [this, over](absl::Status status, std::string response) {
         if (over->exchange(true)) return;
         if (!status.ok()) {
           Finish(ToGrpc(status));
@@ -121,6 +121,7 @@ class UnaryCall final : public grpc::ServerGenericBidiReactor {
  private:
   Executor& executor_;
   const Handler handler_;
+  const std::string peer_;
   const std::shared_ptr<std::atomic<bool>> over_ = std::make_shared<std::atomic<bool>>(false);
   grpc::ByteBuffer request_;
   grpc::ByteBuffer response_;
@@ -221,7 +222,7 @@ class RpcServer::Service final : public grpc::CallbackGenericService {
       return reactor;
     }
     if (const auto found = unary.find(context->method()); found != unary.end()) {
-      return new UnaryCall(*found->second.executor, found->second.on_call);
+      return new UnaryCall(*found->second.executor, found->second.on_call, context->peer());
     }
     return new RefusedCall(context->method());
   }

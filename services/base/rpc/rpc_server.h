@@ -46,20 +46,31 @@ class RpcServer {
   template <class Req, class Resp>
   void AddUnary(const std::string& method, Executor& executor,
                 std::function<void(Req, Done<Resp>)> handler) {
-    AddRawUnary(method, executor, [handler](const std::string& bytes, RawDone done) {
-      Req request;
-      if (!request.ParseFromString(bytes)) {
-        done(absl::InvalidArgumentError("the request cannot be parsed"), "");
-        return;
-      }
-      handler(std::move(request), [done = std::move(done)](absl::StatusOr<Resp> response) {
-        if (response.ok()) {
-          done(absl::OkStatus(), response->SerializeAsString());
-        } else {
-          done(response.status(), "");
-        }
-      });
-    });
+    AddUnaryWithPeer<Req, Resp>(method, executor,
+                                [handler](const std::string&, Req request, Done<Resp> done) {
+                                  handler(std::move(request), std::move(done));
+                                });
+  }
+  // `handler` hears who calls, as gRPC says it: "ipv4:127.0.0.1:4711" (see peer.h).
+  template <class Req, class Resp>
+  void AddUnaryWithPeer(const std::string& method, Executor& executor,
+                        std::function<void(const std::string& peer, Req, Done<Resp>)> handler) {
+    AddRawUnary(method, executor,
+                [handler](const std::string& peer, const std::string& bytes, RawDone done) {
+                  Req request;
+                  if (!request.ParseFromString(bytes)) {
+                    done(absl::InvalidArgumentError("the request cannot be parsed"), "");
+                    return;
+                  }
+                  handler(peer, std::move(request),
+                          [done = std::move(done)](absl::StatusOr<Resp> response) {
+                            if (response.ok()) {
+                              done(absl::OkStatus(), response->SerializeAsString());
+                            } else {
+                              done(response.status(), "");
+                            }
+                          });
+                });
   }
 
   // FAILED_PRECONDITION, INVALID_ARGUMENT or ALREADY_EXISTS, with the address and what to do.
@@ -74,7 +85,8 @@ class RpcServer {
  private:
   using RawDone = std::function<void(absl::Status, std::string)>;
   using OnRawStream = std::function<void(std::shared_ptr<RawStream>)>;
-  using OnRawUnary = std::function<void(const std::string&, RawDone)>;
+  using OnRawUnary =
+      std::function<void(const std::string& peer, const std::string& request, RawDone)>;
   class Service;
 
   void AddRawStream(const std::string& method, Executor& executor, OnRawStream on_stream);

@@ -1,5 +1,7 @@
 // Limits that queues share: total-max-smtp-out, those of virtual MTAs, pools and sources, and the
 // lines of queues before them.
+#include <set>
+
 #include "services/delivery/core/worker_world.h"
 
 namespace sluice::delivery {
@@ -130,6 +132,25 @@ TEST(WorkerLimits, RateOfAPoolHoldsOverItsVirtualMtas) {
   for (const auto& source : status.sources()) {
     EXPECT_GE(source.delivered_total(), 5u) << source.ip();
   }
+}
+
+// One address under two host names has one reputation: its limits hold over both.
+TEST(WorkerLimits, TwoHostNamesOfOneAddressShareItsLimits) {
+  Config config(2);
+  for (auto* vmta : config.vmtas) vmta->mutable_source_hosts(0)->set_ip("127.0.0.5");
+  policy::v1::Section* section = config.snapshot.add_sections();
+  section->set_name("source/127.0.0.5");
+  auto* source = section->mutable_content()->mutable_source();
+  source->set_ip("127.0.0.5");
+  SetRate(source->mutable_settings()->mutable_max_msg_rate(), 10, seconds(1));
+  source->mutable_settings()->set_max_smtp_out(3);
+  World world(config.snapshot);
+  Announce(world, 6, 2, 1000);
+  EXPECT_GE(RunPaced(world, seconds(5), 10), 40u) << "the limit is used";
+  EXPECT_LE(world.sites.open.size(), 3u);
+  std::set<std::string> names;
+  for (const auto& remote : world.sites.open) names.insert(remote->target.ehlo_name);
+  EXPECT_EQ(names, (std::set<std::string>{"v0.example", "v1.example"}));
 }
 
 // A rate of few recipients a day needs no connection that waits for hours.

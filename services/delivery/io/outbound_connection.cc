@@ -70,7 +70,9 @@ bool Equal(const RecipientVerdict& a, const RecipientVerdict& b) {
 // section 5.2).
 void FillDsn(const queue::v1::Lease& lease, mail::ClientTransaction* transaction) {
   const common::v1::Message& message = lease.message();
-  transaction->envid = message.envid();
+  // Of a mail merge each recipient goes alone, with its own.
+  const std::string& own = lease.deliveries(0).envelope_id();
+  transaction->envid = own.empty() ? message.envid() : own;
   if (message.dsn_return() == common::v1::DSN_RETURN_FULL) {
     transaction->ret = mail::ClientTransaction::Ret::kFull;
   } else if (message.dsn_return() == common::v1::DSN_RETURN_HEADERS) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "services/base/rpc/peer.h"
 #include "services/ingest/core/envelope.h"
 #include "services/ingest/core/submission.h"
 #include "services/ingest/core/submit_reply.h"
@@ -154,6 +155,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
                         ingest_.wall_now(), text_begin, content_, message_);
     message.set_header_size(header_end - cut + added);
     message.set_source_type(origin_.type);
+    message.set_client_ip(origin_.client_ip);
     message.set_time_queued_us(ToUnixMicros(ingest_.wall_now()));
     message.set_dsn_return(request_.dsn_return());
     message.set_priority(request_.priority());
@@ -318,6 +320,7 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
   StreamSession(InjectService& service, std::shared_ptr<ServerStream> stream)
       : service_(service), stream_(std::move(stream)) {
     service_.ingest_.Add(this);
+    origin_.client_ip = PeerIp(stream_->peer());
     stream_->Start(this);
     if (service_.ingest_.draining()) OnDrain();
   }
@@ -329,10 +332,10 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
   void OnFrame(Frame<v1::InjectStreamRequest> frame) override {
     ++unanswered_;
     const uint64_t token = frame.header.token();
-    service_.Inject(std::move(*frame.header.mutable_message()),
-                    [this, token, alive = alive_](absl::StatusOr<v1::InjectResponse> result) {
-                      if (*alive) Answer(token, std::move(result));
-                    });
+    service_.InjectFrom(origin_, std::move(*frame.header.mutable_message()),
+                        [this, token, alive = alive_](absl::StatusOr<v1::InjectResponse> result) {
+                          if (*alive) Answer(token, std::move(result));
+                        });
   }
   bool OnClientDone() override {
     client_done_ = true;
@@ -368,6 +371,7 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
 
   InjectService& service_;
   std::shared_ptr<ServerStream> stream_;
+  InjectOrigin origin_;
   uint64_t unanswered_ = 0;
   bool client_done_ = false;
   bool draining_ = false;

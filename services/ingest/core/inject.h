@@ -22,6 +22,7 @@ struct InjectOrigin {
   common::v1::SourceType type = common::v1::SOURCE_TYPE_GRPC;
   std::string protocol = "gRPC";     // in Received
   std::vector<std::string> sources;  // named sources that hold over the network's settings
+  std::string client_ip = {};        // where it is known
 };
 
 // The settings of the client network 127.0.0.1 hold for every caller (the transport has

@@ -105,7 +105,13 @@ void Admin::GetStatus(admin::v1::GetStatusRequest request,
         admin::v1::GetStatusResponse status;
         for (std::string& name : Unreachable(shards)) status.add_unreachable(std::move(name));
         for (auto& shard : shards) {
-          if (shard.response.ok()) *status.add_shards() = *std::move(shard.response);
+          if (!shard.response.ok()) continue;
+          if (!shard.response->shard().empty() && shard.response->shard() != shard.name) {
+            status.add_unreachable(absl::StrCat(shard.name, " (at its address is shard ",
+                                                shard.response->shard(), ")"));
+            continue;
+          }
+          *status.add_shards() = *std::move(shard.response);
         }
         FanOut<delivery::v1::GetWorkerStatusResponse>(
             executor_, options_.peer_timeout, peers_.workers(),
@@ -278,6 +284,7 @@ void Admin::GetMessage(admin::v1::GetMessageRequest request,
           } else {
             response.mutable_message()->mutable_recipients()->MergeFrom(
                 answer.response->recipients());
+            if (answer.response->more()) response.mutable_message()->set_more(true);
           }
         }
         if (!found) return done(NotFoundOrUnreachable("message", Unreachable(answers)));

@@ -210,6 +210,8 @@ void Admin::ListEvents(admin::v1::ListEventsRequest request,
   struct State {
     queue::v1::ReadEventsRequest request;
     std::vector<common::v1::Event> events;
+    size_t of_this_shard = 0;
+    bool more = false;
   };
   auto state = std::make_shared<State>();
   state->request.set_message_id(*id);
@@ -225,7 +227,12 @@ void Admin::ListEvents(admin::v1::ListEventsRequest request,
       },
       [state, limit](const std::string&, queue::v1::ReadEventsResponse response) {
         for (auto& event : *response.mutable_events()) state->events.push_back(std::move(event));
-        if (!response.more() || state->events.size() >= limit) return LoopStep::kNextShard;
+        state->of_this_shard += static_cast<size_t>(response.events_size());
+        if (!response.more() || state->of_this_shard >= limit) {
+          state->more |= response.more();
+          state->of_this_shard = 0;
+          return LoopStep::kNextShard;
+        }
         state->request.set_from_sequence(response.next_sequence());
         return LoopStep::kSameShard;
       },
@@ -239,6 +246,7 @@ void Admin::ListEvents(admin::v1::ListEventsRequest request,
           if (response.events_size() >= static_cast<int>(limit)) break;
           *response.add_events() = std::move(event);
         }
+        response.set_more(state->more || state->events.size() > limit);
         for (std::string& name : unreachable) response.add_unreachable(std::move(name));
         done(std::move(response));
       });

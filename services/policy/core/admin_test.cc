@@ -26,6 +26,7 @@ class FakeShard final : public QueueControlClient {
   const std::string& name() const override { return name_; }
 
   enum class Mode { kUp, kDown, kSilent } mode = Mode::kUp;
+  std::string calls_itself;  // empty: as the flags do
   int messages = 0;
   bool has_message = false;
   std::map<std::string, uint64_t> queues;  // recipients by name
@@ -41,7 +42,7 @@ class FakeShard final : public QueueControlClient {
                       Done<queue::v1::GetShardStatusResponse> done) override {
     Answer(std::move(done), [&] {
       queue::v1::GetShardStatusResponse response;
-      response.set_shard(name_);
+      response.set_shard(calls_itself.empty() ? name_ : calls_itself);
       return response;
     });
   }
@@ -271,6 +272,16 @@ TEST_F(AdminTest, WorkersAreAskedForTheConnectionsThatAreWanted) {
   ASSERT_TRUE(Call(&Admin::GetStatus, request).ok());
   EXPECT_TRUE(worker_->asked.with_connections());
   EXPECT_EQ(worker_->asked.queue_pattern(), "a.test/*");
+}
+
+// An address in the flags that is another shard's.
+TEST_F(AdminTest, StatusNamesAShardThatIsAnotherOne) {
+  s1_->calls_itself = "s7";
+  const auto status = Call(&Admin::GetStatus, admin::v1::GetStatusRequest());
+  ASSERT_TRUE(status.ok());
+  EXPECT_EQ(status->shards_size(), 1);
+  ASSERT_EQ(status->unreachable_size(), 1);
+  EXPECT_EQ(status->unreachable(0), "s1 (at its address is shard s7)");
 }
 
 TEST_F(AdminTest, QueuesAreMergedByNameAndSorted) {

@@ -152,6 +152,7 @@ absl::Status Shard::Start() {
     lease->delete_asked.insert(row.delete_asked().begin(), row.delete_asked().end());
     lease->delete_author = row.delete_author();
     lease->delete_reason = row.delete_reason();
+    lease->delete_bounce = row.delete_bounce();
     lease->unknown_fields = UnknownFieldsOf(row);
     leases_.emplace(lease->id, std::move(lease));
   }
@@ -325,6 +326,13 @@ void Shard::CountRow(Queue& queue, const DeliveryKey& key, int change) {
   recipients_ += difference;
 }
 
+void Shard::CountHeld(const DeliveryKey& key, int change) {
+  journal_.WhenDurable([this, key, change](const absl::Status& status) {
+    if (!status.ok() || (counting_ && key.Encode() >= count_position_)) return;
+    stats_.held += static_cast<uint64_t>(static_cast<int64_t>(change));
+  });
+}
+
 void Shard::MoveFloor(Queue& queue, Lane& lane) {
   constexpr uint32_t kRowsBetweenFloors = 256;
   if (lane.taken_since_floor < kRowsBetweenFloors) return;
@@ -395,6 +403,7 @@ common::v1::Event& Shard::NewEvent(common::v1::EventKind kind, const Queue& queu
   event.set_orcpt(delivery->orcpt());
   event.set_job_id(delivery->job_id());
   event.set_pool(delivery->pool());
+  if (!delivery->envelope_id().empty()) event.set_envid(delivery->envelope_id());
   event.set_attempts(delivery->attempts());
   event.set_time_first_attempt_us(delivery->first_attempt_us());
   return event;

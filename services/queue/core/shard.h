@@ -136,6 +136,7 @@ class Shard {
     std::set<uint32_t> gone;     // of these: the row was not there any more after a restart
     std::string delete_author;
     std::string delete_reason;
+    bool delete_bounce = false;  // the sender is told
     std::string unknown_fields;  // of its row: a later release wrote them
     bool sent = false;
     bool answered = false;  // its end is in a batch
@@ -157,6 +158,9 @@ class Shard {
   // ---- enqueue
   // Of the options and of max-queue-size the smaller one that is set; 0: none.
   uint64_t SpoolLimit() const;
+  // Idempotency keys are kept by the hour: in the present one, and so many before it.
+  static constexpr int64_t kKeyBucketUs = int64_t{3600} * 1'000'000;
+  int64_t KeyBucketsBack() const;
   v1::EnqueueResult::Outcome Refusal(std::string* detail);
   void OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame);
   void OnUpload(UploadSession& session, Frame<v1::UploadRequest> frame);
@@ -177,12 +181,15 @@ class Shard {
   void RefreshPause(Queue& queue);
   void RefreshPause(Queue& queue, Lane& lane);
   void CountRow(Queue& queue, const DeliveryKey& key, int change);
+  // Of a row whose hold begins or ends with the pending batch.
+  void CountHeld(const DeliveryKey& key, int change);
   void MoveFloor(Queue& queue, Lane& lane);
   void ForgetWhenEmpty(Queue& queue);
   bool MayDispatch(const Queue& queue, int64_t now_us) const;
   void Wake(Queue& queue, int64_t when_us);
   std::string ReasonOf(Queue& queue, int64_t* next_us);
   std::string WhyLater(const Queue& queue, int64_t due_us) const;
+  std::string ReasonOfRow(const WalkRow& row);
 
   // ---- dispatch
   void OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame);
@@ -270,6 +277,10 @@ class Shard {
             const StoredMessage& message, common::v1::EventKind kind,
             const common::v1::Reply& reply, const common::v1::Attempt* attempt,
             const std::string& author = {}, const std::string& reason = {});
+  // Ends a recipient as an operator wants.
+  void Remove(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
+              const StoredMessage& message, const std::string& author, const std::string& reason,
+              bool bounce);
   std::string NewMessageId(int64_t now_us, uint64_t storage_key) const;
   // Queues the copy that bcc-upon-delivery asks for: once for each group of which a recipient,
   // `delivered`, was delivered.
@@ -462,7 +473,7 @@ class Shard {
   absl::flat_hash_map<uint64_t, Upload> uploads_;
 
   absl::flat_hash_set<std::string> keys_in_flight_;  // idempotency
-  int64_t dropped_key_bucket_ = 0;
+  int64_t oldest_key_bucket_ = 0;                    // older ones are dropped
 
   bool counting_ = false;
   std::string count_position_;  // rows before it are in the counts

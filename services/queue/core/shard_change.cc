@@ -53,6 +53,18 @@ void Shard::MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey 
   FreeWhenDurable(from, {key}, {});
 }
 
+void Shard::Remove(Queue& queue, const DeliveryKey& key, const common::v1::Delivery& delivery,
+                   const StoredMessage& message, const std::string& author,
+                   const std::string& reason, bool bounce) {
+  common::v1::Reply reply;
+  reply.set_local(true);
+  reply.set_stage(common::v1::STAGE_QUEUE);
+  reply.set_text(absl::StrCat("removed by ", author, ": ", reason));
+  Fail(queue, key, delivery, message,
+       bounce ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_DELETED, reply, nullptr,
+       author, reason);
+}
+
 struct Shard::Deletion {
   v1::DeleteMessagesRequest request;
   v1::DeleteMessagesResponse response;
@@ -98,6 +110,7 @@ bool Shard::DeleteRow(Deletion& deletion, const WalkRow& row) {
         lease->delete_asked.insert(static_cast<uint32_t>(i));
         lease->delete_author = request.author();
         lease->delete_reason = request.reason();
+        lease->delete_bounce = request.bounce();
         WriteLease(*lease, false);
       }
     }
@@ -111,13 +124,8 @@ bool Shard::DeleteRow(Deletion& deletion, const WalkRow& row) {
   const auto message = LoadMessage(row.key.storage_key);
   if (message == nullptr) return false;
   row.queue->LaneOf(row.key.lane, "", 0).busy.insert(row.key);
-  common::v1::Reply reply;
-  reply.set_local(true);
-  reply.set_stage(common::v1::STAGE_QUEUE);
-  reply.set_text(absl::StrCat("removed by ", request.author(), ": ", request.reason()));
-  Fail(*row.queue, row.key, row.delivery, *message,
-       request.bounce() ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_DELETED, reply,
-       nullptr, request.author(), request.reason());
+  Remove(*row.queue, row.key, row.delivery, *message, request.author(), request.reason(),
+         request.bounce());
   RecipientsLess(row.key.storage_key, *message, 1);
   FreeWhenDurable(*row.queue, {row.key}, {});
   deletion.response.set_recipients(deletion.response.recipients() + 1);
@@ -282,7 +290,7 @@ void Shard::ReleaseMessages(v1::ReleaseMessagesRequest request,
     next.due_us = NowUs();
     NewEvent(common::v1::EVENT_KIND_RELEASED, *row.queue, *row.message, &delivery)
         .set_author(request.author());
-    if (stats_.held > 0) --stats_.held;
+    CountHeld(row.key, -1);
     MoveRow(*row.queue, row.key, *row.queue, next, delivery, *row.message);
     response->set_recipients(response->recipients() + 1);
     return true;

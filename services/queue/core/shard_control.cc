@@ -378,7 +378,6 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
     if (row.queue->last_worker != nullptr) shown->set_worker(*row.queue->last_worker);
   } else if (row.delivery.has_hold()) {
     shown->set_state("held");
-    shown->set_reason(row.delivery.hold().reason());
   } else if (row.queue->paused || row.lane_paused) {
     shown->set_state("paused");
   } else if (row.queue->mode == v1::QUEUE_MODE_RETRY) {
@@ -386,9 +385,28 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
   } else {
     shown->set_state("queued");
   }
-  if (shown->reason().empty() && row.delivery.attempts() > 0) {
-    shown->set_reason(ToUtf8(row.delivery.last_reply().text()));
+  shown->set_reason(ReasonOfRow(row));
+}
+
+// Why this recipient waits: what stands in its own way first, then what stands in its queue's.
+std::string Shard::ReasonOfRow(const WalkRow& row) {
+  const common::v1::Delivery& delivery = row.delivery;
+  if (row.busy) return "";
+  if (delivery.has_hold()) {
+    return absl::StrCat("held by ", delivery.hold().author(), ": ", delivery.hold().reason());
   }
+  if (row.lane_paused && !row.queue->paused) {
+    const auto* pause = policy_->FindPause(row.queue->name, delivery.job_id());
+    if (pause == nullptr) return "its job is paused";
+    return absl::StrCat("its job was paused by ", pause->author(), ": ", pause->reason());
+  }
+  const bool later = row.key.due_us > NowUs();
+  if (later && !row.queue->paused && row.queue->mode != v1::QUEUE_MODE_RETRY) {
+    return delivery.attempts() > 0 ? ToUtf8(delivery.last_reply().text())
+                                   : "waits for the time that its sender gave";
+  }
+  int64_t next_us = 0;
+  return ReasonOf(*row.queue, &next_us);
 }
 
 void Shard::ListMessages(v1::ListMessagesRequest request, Done<v1::ListMessagesResponse> done) {
@@ -427,7 +445,8 @@ void Shard::GetMessage(v1::GetMessageRequest request, Done<v1::GetMessageRespons
     return true;
   };
   walk->on_end = [this, response, storage_key, with_body = request.with_body(),
-                  done = std::move(done)](bool, const std::string&) mutable {
+                  done = std::move(done)](bool more, const std::string&) mutable {
+    response->set_more(more);
     if (response->recipients().empty()) {
       done(absl::NotFoundError("no recipient of such a message is queued on this shard"));
       return;

@@ -70,6 +70,11 @@ uint64_t Shard::SpoolLimit() const {
   return said == 0 || own == 0 ? std::max(said, own) : std::min(said, own);
 }
 
+int64_t Shard::KeyBucketsBack() const {
+  const int64_t keep_us = std::max(policy_->global().idempotency_keep_us(), kKeyBucketUs);
+  return (keep_us + kKeyBucketUs - 1) / kKeyBucketUs;
+}
+
 v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
   if (!serving_) {
     *detail = "the store failed; the shard must be opened again";
@@ -185,12 +190,14 @@ void Shard::OnEnqueue(EnqueueSession& session, Frame<v1::EnqueueRequest> frame) 
 
     const std::string idempotency_key = envelope.idempotency_key();
     if (!idempotency_key.empty()) {
-      const int64_t bucket = NowUs() / options_.key_bucket.count();
+      const int64_t bucket = NowUs() / kKeyBucketUs;
       std::string first_id;
       // The next bucket has those from before the clock was set back.
-      if (store_.Get(Family::kKeys, BucketKey(bucket, idempotency_key), &first_id).ok() ||
-          store_.Get(Family::kKeys, BucketKey(bucket - 1, idempotency_key), &first_id).ok() ||
-          store_.Get(Family::kKeys, BucketKey(bucket + 1, idempotency_key), &first_id).ok()) {
+      bool seen = false;
+      for (int64_t back = -1; back <= KeyBucketsBack() && !seen; ++back) {
+        seen = store_.Get(Family::kKeys, BucketKey(bucket - back, idempotency_key), &first_id).ok();
+      }
+      if (seen) {
         envelope.set_id(first_id);
         refuse(v1::EnqueueResult::OUTCOME_DUPLICATE, "");
         continue;

@@ -255,8 +255,8 @@ void Shard::TakeBack(Lease& lease, bool lost) {
     const DeliveryKey& key = lease.keys[i];
     if (lease.settled.contains(static_cast<uint32_t>(i))) continue;
     if (loaded && lease.delete_asked.contains(static_cast<uint32_t>(i))) {
-      Fail(queue, key, lease.deliveries[i], *lease.message, common::v1::EVENT_KIND_DELETED, {},
-           nullptr, lease.delete_author, lease.delete_reason);
+      Remove(queue, key, lease.deliveries[i], *lease.message, lease.delete_author,
+             lease.delete_reason, lease.delete_bounce);
       ++ended;
       continue;
     }
@@ -269,9 +269,11 @@ void Shard::TakeBack(Lease& lease, bool lost) {
         delivery.mutable_hold()->set_author("sluice");
         delivery.mutable_hold()->set_since_us(NowUs());
         next.due_us = ExpiryOf(queue, key.storage_key, delivery);
-        ++stats_.held;
-        NewEvent(common::v1::EVENT_KIND_HELD, queue, lease.message->envelope, &delivery)
-            .set_reason(delivery.hold().reason());
+        CountHeld(next, 1);
+        common::v1::Event& event =
+            NewEvent(common::v1::EVENT_KIND_HELD, queue, lease.message->envelope, &delivery);
+        event.set_author(delivery.hold().author());
+        event.set_reason(delivery.hold().reason());
         if (next != key) DropRow(key);
       }
       MoveToRow(queue, next, delivery, lease.message->envelope);
@@ -300,6 +302,7 @@ void Shard::WriteLease(const Lease& lease, bool taken_back) {
     for (uint32_t position : lease.delete_asked) row.add_delete_asked(position);
     row.set_delete_author(lease.delete_author);
     row.set_delete_reason(lease.delete_reason);
+    row.set_delete_bounce(lease.delete_bounce);
   }
   journal_.batch().Put(Family::kLeases, U64Key(lease.id),
                        row.SerializeAsString() + lease.unknown_fields);
@@ -375,7 +378,6 @@ void Shard::MoveToRow(Queue& queue, const DeliveryKey& key, const common::v1::De
   } else {
     IndexRow(envelope, delivery, key);
   }
-  journal_.batch().Put(Family::kIndex, PositionKey(key.storage_key, key.recipient), encoded);
   queues_.NoteRow(queue, queue.LaneOf(key.lane), key,
                   SweepTimeOf(queue, key.storage_key, delivery));
 }

@@ -31,8 +31,6 @@ struct ShardOptions {
   uint64_t events_keep_bytes = uint64_t{2} << 30;
   uint32_t lost_leases_alone = 2;  // from then on alone in its transaction
   uint32_t lost_leases_held = 5;   // from then on held for an operator
-  // Idempotency keys live between one and two of these.
-  Duration key_bucket = std::chrono::hours(1);
   // Of this boot of the machine: monotonic times of another one cannot be compared.
   std::string boot_id;
   // Unanswered announcements of one worker stream.

@@ -83,8 +83,8 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
            &result.attempt());
       ++ended;
     } else if (lease.delete_asked.contains(position)) {
-      Fail(queue, lease.keys[i], delivery, *lease.message, common::v1::EVENT_KIND_DELETED, reply,
-           nullptr, lease.delete_author, lease.delete_reason);
+      Remove(queue, lease.keys[i], delivery, *lease.message, lease.delete_author,
+             lease.delete_reason, lease.delete_bounce);
       ++ended;
     } else if (outcome == v1::RECIPIENT_OUTCOME_TRANSIENT) {
       remembered = &reply;
@@ -196,6 +196,7 @@ void Shard::Delivered(Queue& queue, const DeliveryKey& key, const common::v1::De
   event.set_attempts(delivery.attempts() + 1);
   event.set_stage(reply.stage());
   if (event.time_first_attempt_us() == 0) event.set_time_first_attempt_us(result.time_us());
+  if (delivery.has_hold()) CountHeld(key, -1);
   DropRow(key);
   UnindexRow(key, delivery);
   const bool tell = delivery.notify() != 0 && !result.attempt().dsn_passed_on();
@@ -268,10 +269,13 @@ void Shard::Fail(Queue& queue, const DeliveryKey& key, const common::v1::Deliver
   event.set_dsn_mta(ToUtf8(reply.host()));
   event.set_author(author);
   event.set_reason(reason);
-  if (attempt != nullptr) *event.mutable_attempt() = *attempt;
+  if (attempt != nullptr) {
+    *event.mutable_attempt() = *attempt;
+    if (event.time_first_attempt_us() == 0) event.set_time_first_attempt_us(event.time_us());
+  }
   DropRow(key);
   UnindexRow(key, delivery);
-  if (delivery.has_hold() && stats_.held > 0) --stats_.held;
+  if (delivery.has_hold()) CountHeld(key, -1);
   if (kind == common::v1::EVENT_KIND_DELETED) return;
   ++queue.failed;
   ++(kind == common::v1::EVENT_KIND_EXPIRED ? stats_.expired : stats_.failed);

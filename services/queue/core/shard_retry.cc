@@ -62,7 +62,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   input.sender = envelope.mail_from();
   input.recipient = delivery.rcpt();
   input.original_recipient = delivery.orcpt();
-  input.original_envid = envelope.envid();
+  input.original_envid = delivery.envelope_id().empty() ? envelope.envid() : delivery.envelope_id();
   const std::string status = kind == common::v1::EVENT_KIND_EXPIRED ? "4.4.7"
                              : !reply.enhanced().empty()            ? reply.enhanced()
                              : success                              ? "2.0.0"
@@ -151,11 +151,11 @@ void Shard::Tick() {
   ForgetWorkers();
   CloseOutboxSegment();
   TrimEvents();
-  const int64_t bucket = NowUs() / options_.key_bucket.count();
-  if (bucket != dropped_key_bucket_) {
-    dropped_key_bucket_ = bucket;
+  const int64_t oldest_bucket = NowUs() / kKeyBucketUs - KeyBucketsBack();
+  if (oldest_bucket != oldest_key_bucket_) {
+    oldest_key_bucket_ = oldest_bucket;
     journal_.batch().DeleteRange(Family::kKeys, U64Key(0),
-                                 U64Key(static_cast<uint64_t>(bucket - 1)));
+                                 U64Key(static_cast<uint64_t>(oldest_bucket)));
   }
   if (counting_ && !journal_.busy()) CountSome();
 }

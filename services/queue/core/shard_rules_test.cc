@@ -188,6 +188,27 @@ TEST_F(ShardRulesTest, EventsAreKeptAsLongAsThePolicySays) {
   EXPECT_EQ(Status().events_dropped_total(), 2U);
 }
 
+// idempotency-keep: a key is known for that long, and at most an hour more.
+TEST_F(ShardRulesTest, IdempotencyKeysAreKeptAsLongAsThePolicySays) {
+  Defaults();
+  policy_.mutable_sections(0)
+      ->mutable_content()
+      ->mutable_global()
+      ->mutable_settings()
+      ->set_idempotency_keep_us(int64_t{5} * 3600 * 1'000'000);
+  SetPolicy();
+  injector().Send({"a@x.example"}, "x", "", "key");
+  Run(std::chrono::minutes(299));
+  const uint64_t second = injector().Send({"a@x.example"}, "x", "", "key");
+  Run();
+  EXPECT_EQ(injector().outcome(second), v1::EnqueueResult::OUTCOME_DUPLICATE);
+  Run(std::chrono::minutes(62));
+  EXPECT_EQ(store_.rows(Family::kKeys), 0U);
+  const uint64_t third = injector().Send({"a@x.example"}, "x", "", "key");
+  Run();
+  EXPECT_EQ(injector().outcome(third), v1::EnqueueResult::OUTCOME_QUEUED);
+}
+
 TEST_F(ShardRulesTest, WhatWasDeliveredIsCopiedOnceAndCopiesAreNot) {
   Defaults().set_bcc_upon_delivery("archive@copies.example");
   SetPolicy();
@@ -289,6 +310,48 @@ TEST_F(ShardRulesTest, StepsOfRetryAfterAndTheLastAttempt) {
   EXPECT_EQ(worker.leases[4].lease.deliveries(0).rcpt(), "sender@from.example");
 }
 
+TEST_F(ShardRulesTest, ADnsErrorHasAWaitOfItsOwn) {
+  auto& settings = Defaults();
+  settings.mutable_retry_after()->add_us(int64_t{1800} * 1'000'000);
+  settings.set_retry_after_dns_error_us(int64_t{60} * 1'000'000);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  for (const bool dns : {true, false}) {
+    const std::string domain = dns ? "dns.example" : "connect.example";
+    injector().Send({"a@" + domain});
+    Run();
+    worker.Fail(worker.ready[domain].queue_ref(), dns, false);
+    const int64_t failed_us = NowUs();
+    Run();
+    EXPECT_EQ(Queue(domain + "/default").retry_until_us(),
+              failed_us + int64_t{dns ? 60 : 1800} * 1'000'000);
+  }
+}
+
+// A remote may say more than is worth keeping, for each of many recipients.
+TEST_F(ShardRulesTest, OfAReplyTwoKibibytesAreKept) {
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 1;
+  injector().Send({"a@x.example"});
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1U);
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450,
+                std::string(100'000, 'x'));
+  Run();
+  v1::ListMessagesRequest request;
+  request.mutable_filter()->set_all(true);
+  size_t kept = 0;
+  shard_->ListMessages(request, [&kept](auto answer) {
+    kept = answer->recipients(0).delivery().last_reply().text().size();
+  });
+  Run();
+  EXPECT_EQ(kept, 2048U);
+  v1::ReadEventsResponse events;
+  shard_->ReadEvents({}, [&events](auto answer) { events = *answer; });
+  ASSERT_EQ(events.events_size(), 2);
+  EXPECT_EQ(events.events(1).reply().text().size(), 2048U);
+}
+
 TEST_F(ShardRulesTest, NoDsnWhereThePolicyOrTheSenderWantsNone) {
   Defaults().set_suppress_local_dsn(true);
   SetPolicy();
@@ -300,49 +363,6 @@ TEST_F(ShardRulesTest, NoDsnWhereThePolicyOrTheSenderWantsNone) {
   Run();
   EXPECT_EQ(Status().failed_total(), 1U);
   EXPECT_EQ(Status().recipients(), 0U);
-}
-
-TEST_F(ShardRulesTest, AnUploadThatNoMessageNamesIsRemoved) {
-  struct Handler final : Stream<v1::UploadRequest, v1::UploadResponse>::Handler {
-    void OnFrame(Frame<v1::UploadResponse> frame) override {
-      if (frame.header.has_opened()) id = frame.header.opened().upload_id();
-      if (frame.header.has_progress()) chunks = frame.header.progress().chunks();
-    }
-    void OnClosed(absl::Status) override {}
-    uint64_t id = 0;
-    uint32_t chunks = 0;
-  };
-  auto upload = [this](Handler& handler, bool last) {
-    InprocStreamClient<v1::UploadRequest, v1::UploadResponse> client(shard_->upload());
-    auto stream = client.Open(executor_);
-    stream->Start(&handler);
-    Frame<v1::UploadRequest> open;
-    open.header.mutable_open()->set_token(1);
-    stream->Send(std::move(open));
-    Run();
-    Frame<v1::UploadRequest> chunk;
-    chunk.header.mutable_chunk()->set_upload_id(handler.id);
-    chunk.header.mutable_chunk()->set_last(last);
-    chunk.bodies.emplace_back(std::string(200'000, 'x'));
-    stream->Send(std::move(chunk));
-    Run();
-    return stream;
-  };
-  Handler broken;
-  auto stream = upload(broken, false);
-  EXPECT_EQ(broken.chunks, 1U);
-  EXPECT_EQ(store_.rows(Family::kBodies), 1U);
-  stream.reset();
-  Run();
-  EXPECT_EQ(store_.rows(Family::kBodies), 0U) << "its stream ended without a commit";
-  Handler finished;
-  stream = upload(finished, true);
-  EXPECT_EQ(store_.rows(Family::kBodies), 1U);
-  stream.reset();
-  Kill();
-  Open();
-  Run(std::chrono::seconds(1));
-  EXPECT_EQ(store_.rows(Family::kBodies), 0U) << "a restart finds it by its row";
 }
 
 TEST_F(ShardRulesTest, TheIndexHoldsWhatStaysAndNothingOfWhatGoesThrough) {

@@ -1,4 +1,6 @@
 // Large bodies: chunks written ahead of the message that names them, and read by workers.
+#include <algorithm>
+
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 

@@ -125,7 +125,9 @@ void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value)
     const common::v1::Message& message = *walk.message;
     if ((!filter.message_id().empty() && filter.message_id() != message.id()) ||
         (!filter.sender().empty() && !SameAddress(filter.sender(), message.mail_from())) ||
-        (!filter.envid().empty() && filter.envid() != message.envid())) {
+        (!filter.envid().empty() &&
+         filter.envid() !=
+             (row.delivery.envelope_id().empty() ? message.envid() : row.delivery.envelope_id()))) {
       return;
     }
     row.message = walk.message;
