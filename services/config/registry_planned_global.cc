@@ -82,8 +82,8 @@ void AddProcess(std::vector<Directive>* all) {
   all->push_back(Because(Secret(Global("volume-audit-api-key", Grammar::kText, "Licence audit.",
                                        Status::kUnsupported)),
                          "there is no licence to audit"));
-  all->push_back(NoMeaning("dummy-smtp-ip", Grammar::kIps,
-                           "Nothing: sluice-sink is the receiver for tests."));
+  all->push_back(
+      NoMeaning("dummy-smtp-ip", Grammar::kIps, "Nothing: sluice-sink is the receiver for tests."));
   for (const std::string_view name : {"dummy-smtp-port", "dummy-smtp-latency"}) {
     all->push_back(
         NoMeaning(name, Grammar::kText, "Nothing: sluice-sink is the receiver for tests."));

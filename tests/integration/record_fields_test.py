@@ -21,7 +21,6 @@ CONTENT = (b"Received: from a by b; Sat, 21 Nov 2026 05:12:01 +0000\r\nFrom: Sho
 UNSET = {
     "Message": {
         "mail_from_rewritten": "made for the transaction alone, so that a new rule holds for what is queued",
-        "deliver_by_us": "no DELIVERBY yet",
         "tenant": "no tenants yet",
         "dkim_options": "no DKIM yet", "dkim_key_ref": "no DKIM yet",
         "header_edits": "nothing edits headers on the way out yet",
@@ -29,7 +28,7 @@ UNSET = {
     },
     "Delivery": {
         "verp_token": "the address itself carries it",
-        "priority": "a message has one for all",
+        "priority": "a message has one for all", "not_before_us": "a message has one for all",
         "hold": "services/queue/core/shard_change_test.cc", "lost_leases": "services/queue/core/shard_change_test.cc",
     },
     "Event": {
@@ -172,14 +171,14 @@ notify-of-delay-every 1s
         self.assertEqual(int(delivery["expires_us"]) - int(later["message"]["not_before_us"]), 3_600_000_000)
         self.assertEqual((delivery["queue_domain"], later["recipients"][0]["queue"]), ("rollup.test", "rollup.test/v1"))
         refused, deferred = self.by_smtp("u@no.test"), self.by_smtp("u@later.test")
-        self.ctl("messages", "reroute", "--id", deferred, "--to", "v2", "--reason", "warm", "--author", "ops")
+        self.ctl("messages", "reroute", "--id", deferred, "--target", "v2", "--reason", "warm", "--author", "ops")
         moved = self.show(deferred)["recipients"][0]["delivery"]
         self.assertEqual((moved["vmta"], moved["first_vmta"], moved["first_queue"]), ("v2", "v1", "later.test/v1"))
         self.assertEqual(said(moved["reroute"]).keys(), {"reason", "author", "since_us", "target"})
+        wait_until(lambda: "delayed" in [e["kind"] for e in self.events(deferred)], "a notice of delay", 60)
         self.ctl("pause", "client.test/*", "--reason", "look", "--author", "ops")
         self.ctl("resume", "*/*")
         wait_until(lambda: "transient" in [e["kind"] for e in self.events(deferred)], "a deferral", 60)
-        wait_until(lambda: "delayed" in [e["kind"] for e in self.events(deferred)], "a notice of delay", 60)
         put_off = self.show(deferred)["recipients"][0]["delivery"]
         self.assertGreaterEqual(put_off["attempts"], 1)
         self.assertEqual((put_off["last_reply"]["stage"], put_off["last_reply"]["ip"]), ("rcpt", SINK))
@@ -256,6 +255,11 @@ notify-of-delay-every 1s
         delivery = said(shown["recipients"][0]["delivery"])
         self.assertIn(delivery.pop("vmta"), ("v1", "v2"))
         self.assertEqual(delivery, {"rcpt_given": "u@grpc.test", "rcpt": "u@grpc.test", "pool": "all", "job_id": "j"})
+        (received,) = self.events(ids.split()[0])
+        self.assertEqual((received["pool"], received["metadata"], received["source_type"]), ("all", {"k": "v"}, "grpc"))
+        self.ctl("messages", "delete", "--id", ids.split()[0], "--reason", "gone", "--author", "ops")
+        deleted = self.events(ids.split()[0])[-1]
+        self.assertEqual((deleted["kind"], deleted["author"], deleted["reason"], deleted["reply"]["local"]), ("deleted", "ops", "gone", True))
 
 
 if __name__ == "__main__":
