@@ -75,7 +75,7 @@ TEST_F(ShardUploadTest, OneThatNoMessageNamesIsRemovedWithoutARestart) {
   EXPECT_EQ(texts(), 1u) << "its message may be on its way";
   Run(minutes(2));
   EXPECT_EQ(texts(), 0u);
-  EXPECT_EQ(SendWith(handler_.id), v1::EnqueueResult::OUTCOME_REFUSED_INVALID);
+  EXPECT_EQ(SendWith(handler_.id), v1::EnqueueResult::OUTCOME_REFUSED_BUSY);
 }
 
 TEST_F(ShardUploadTest, OneThatIsNamedStays) {
