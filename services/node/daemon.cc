@@ -24,7 +24,7 @@ namespace {
 constexpr Duration kFirstPolicyWait = std::chrono::seconds(5);
 // Four leases are asked for within the length of one.
 constexpr Duration kReportEvery = std::chrono::seconds(5);
-constexpr Duration kFirstShardWait = std::chrono::seconds(2);
+constexpr Duration kFirstShardWait = std::chrono::seconds(5);
 constexpr char kQueueService[] = "/sluice.queue.v1.QueueService/";
 constexpr char kWatchMethod[] = "/sluice.policy.v1.PolicyService/WatchPolicy";
 
