@@ -7,8 +7,15 @@
 namespace sluice::simulation {
 namespace {
 
+// A sanitizer makes each some ten times slower.
+#ifdef SLUICE_SANITIZER
+constexpr uint64_t kFewer = 5;
+#else
+constexpr uint64_t kFewer = 1;
+#endif
+
 TEST(SimulationTest, InvariantsHoldOnEverySeed) {
-  constexpr uint64_t kSeeds = 200;
+  constexpr uint64_t kSeeds = 200 / kFewer;
   size_t accepted = 0;
   size_t faults = 0;
   for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
@@ -27,7 +34,7 @@ TEST(SimulationTest, InvariantsHoldOnEverySeed) {
 // Who may use what holds while the policy service, or the way to it, is away for minutes: shards
 // stand in for it, and what changes hands waits for them.
 TEST(SimulationTest, InvariantsHoldWhileThePolicyServiceIsLongAway) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= 60 / kFewer; ++seed) {
     const RunReport report =
         simulation::Run({.seed = seed, .policy = RunOptions::PolicyFaults::kLong});
     for (const std::string& failure : report.failures) {
@@ -39,7 +46,7 @@ TEST(SimulationTest, InvariantsHoldWhileThePolicyServiceIsLongAway) {
 // It dies and does not come back: all mail ends, also that of virtual MTAs which workers share, and
 // while workers and shards are killed and come back.
 TEST(SimulationTest, AllMailGoesOnWithoutThePolicyService) {
-  for (uint64_t seed = 1; seed <= 60; ++seed) {
+  for (uint64_t seed = 1; seed <= 60 / kFewer; ++seed) {
     const RunReport report =
         simulation::Run({.seed = seed, .policy = RunOptions::PolicyFaults::kForGood});
     for (const std::string& failure : report.failures) {
