@@ -16,8 +16,10 @@ std::vector<Directive> EgressDirectives() {
        .target = kQueue,
        .field = "auth_username",
        .grammar = Grammar::kText,
-       .help = "User for AUTH at the remote host; no mail is sent there without. SCRAM-SHA-256 and "
-               "CRAM-MD5 go before PLAIN and LOGIN."},
+       .help =
+           "User for AUTH at the remote host; no mail is sent there without. SCRAM-SHA-256 and "
+           "CRAM-MD5 go before PLAIN and LOGIN; in TLS SCRAM is bound to the connection where the "
+           "host can."},
       {.name = "auth-password",
        .scopes = kEverywhere,
        .target = kQueue,

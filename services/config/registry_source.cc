@@ -264,6 +264,15 @@ std::vector<Directive> SourceDirectives() {
        .grammar = Grammar::kBool,
        .help = "Encrypt what leaves from this address where the host offers STARTTLS, whatever the "
                "queue's use-starttls says; require-starttls holds all the same."},
+      {.name = "ip-preference",
+       .scopes = kSource,
+       .target = Target::kSourceSettings,
+       .field = "ip_preference",
+       .grammar = Grammar::kChoice,
+       .help = "Addresses that connections from here try first, or alone, whatever the queue's "
+               "ip-preference says but for its -only; the other family is left to sources of that "
+               "family.",
+       .choices = "any,ipv4,ipv6,ipv4-only,ipv6-only"},
       {.name = "public-ip",
        .scopes = kSource,
        .target = Target::kSourceSettings,

@@ -111,12 +111,13 @@ class CramMd5 final : public SaslClient {
 
 class Scram final : public SaslClient {
  public:
-  // `binding`: what the connection's both ends see; empty: no channel binding.
-  Scram(SaslCredentials credentials, std::string nonce, std::string binding)
+  // `flag`: gs2-cbind-flag of RFC 5802 section 7. `binding`: what the connection's both ends see;
+  // empty: no channel binding.
+  Scram(SaslCredentials credentials, std::string nonce, std::string_view flag, std::string binding)
       : credentials_(std::move(credentials)),
         nonce_(std::move(nonce)),
         binding_(std::move(binding)),
-        gs2_header_(binding_.empty() ? "n,," : "p=tls-exporter,,") {}
+        gs2_header_(absl::StrCat(Absl(flag), ",,")) {}
   std::string_view name() const override {
     return binding_.empty() ? "SCRAM-SHA-256" : "SCRAM-SHA-256-PLUS";
   }
@@ -236,7 +237,7 @@ class Bounded final : public SaslClient {
 }  // namespace
 
 std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism, const SaslCredentials& given,
-                                           std::string nonce, std::string tls_exporter) {
+                                           std::string nonce, SaslChannelBindings bindings) {
   const SaslCredentials credentials{SaslPrep(given.username).value_or(given.username),
                                     SaslPrep(given.password).value_or(given.password)};
   std::unique_ptr<SaslClient> made;
@@ -247,9 +248,13 @@ std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism, const Sas
   } else if (mechanism == "CRAM-MD5") {
     made = std::make_unique<CramMd5>(credentials);
   } else if (mechanism == "SCRAM-SHA-256") {
-    made = std::make_unique<Scram>(credentials, std::move(nonce), "");
-  } else if (mechanism == "SCRAM-SHA-256-PLUS" && !tls_exporter.empty()) {
-    made = std::make_unique<Scram>(credentials, std::move(nonce), std::move(tls_exporter));
+    made = std::make_unique<Scram>(credentials, std::move(nonce), bindings.any() ? "y" : "n", "");
+  } else if (mechanism == "SCRAM-SHA-256-PLUS" && !bindings.tls_exporter.empty()) {
+    made = std::make_unique<Scram>(credentials, std::move(nonce), "p=tls-exporter",
+                                   std::move(bindings.tls_exporter));
+  } else if (mechanism == "SCRAM-SHA-256-PLUS" && !bindings.tls_server_end_point.empty()) {
+    made = std::make_unique<Scram>(credentials, std::move(nonce), "p=tls-server-end-point",
+                                   std::move(bindings.tls_server_end_point));
   } else {
     return nullptr;
   }
@@ -258,12 +263,17 @@ std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism, const Sas
 
 std::unique_ptr<SaslClient> ChooseSaslClient(std::span<const std::string> offered,
                                              const SaslCredentials& credentials,
-                                             bool may_show_password, std::string nonce) {
+                                             bool may_show_password, std::string nonce,
+                                             SaslChannelBindings bindings) {
   const auto has = [&](std::string_view name) {
     return std::find(offered.begin(), offered.end(), name) != offered.end();
   };
+  constexpr std::string_view kPlus = "SCRAM-SHA-256-PLUS";
+  if (has(kPlus) && bindings.any()) {
+    return MakeSaslClient(kPlus, credentials, std::move(nonce), std::move(bindings));
+  }
   for (std::string_view name : {"SCRAM-SHA-256", "CRAM-MD5"}) {
-    if (has(name)) return MakeSaslClient(name, credentials, std::move(nonce));
+    if (has(name)) return MakeSaslClient(name, credentials, std::move(nonce), std::move(bindings));
   }
   if (!may_show_password) return nullptr;
   for (std::string_view name : {"PLAIN", "LOGIN"}) {

@@ -1,5 +1,6 @@
 // The client's side of SASL as SMTP AUTH uses it (RFC 4954): PLAIN (RFC 4616), LOGIN, CRAM-MD5
-// (RFC 2195) and SCRAM-SHA-256 (RFC 5802, RFC 7677). Challenges in, responses out, without base64.
+// (RFC 2195), SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). Challenges in, responses
+// out, without base64.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "services/mail/sasl_binding.h"
 
 namespace sluice::mail {
 
@@ -39,19 +41,23 @@ inline constexpr int kMaxServerScramIterations = 200'000;
 // RFC 7677 section 4. Fewer would let a false server guess passwords from the answer cheaply.
 inline constexpr int kMinServerScramIterations = 4096;
 
-// The strongest mechanism that the server has: SCRAM-SHA-256, CRAM-MD5, then PLAIN and LOGIN, which
-// show the password and are taken only with `may_show_password`. nullptr where there is none.
-// `offered`: upper case. `nonce`: for SCRAM; at least 18 printable characters without a comma,
-// never used before.
+// The strongest mechanism that the server has: SCRAM-SHA-256-PLUS where there is a channel binding,
+// SCRAM-SHA-256, CRAM-MD5, then PLAIN and LOGIN, which show the password and are taken only with
+// `may_show_password`. nullptr where there is none. `offered`: upper case, as the server said over
+// the channel that `bindings` are of. `nonce`: for SCRAM; at least 18 printable characters without
+// a comma, never used before.
 std::unique_ptr<SaslClient> ChooseSaslClient(std::span<const std::string> offered,
                                              const SaslCredentials& credentials,
-                                             bool may_show_password, std::string nonce);
+                                             bool may_show_password, std::string nonce,
+                                             SaslChannelBindings bindings = {});
 
-// By name, upper case; nullptr for an unknown one. `tls_exporter` (RFC 9266) is what
-// SCRAM-SHA-256-PLUS binds to; without it there is no such mechanism. User name and password are
-// prepared (sasl_prep.h), and go as they are where they cannot be.
+// By name, upper case; nullptr for an unknown one. SCRAM-SHA-256-PLUS binds to tls-exporter, else
+// to tls-server-end-point; without either there is no such mechanism. SCRAM-SHA-256 with bindings
+// says that they could have been used: a server that had offered them then knows that somebody
+// changed its offer (RFC 5802 section 6). User name and password are prepared (sasl_prep.h), and go
+// as they are where they cannot be.
 std::unique_ptr<SaslClient> MakeSaslClient(std::string_view mechanism,
                                            const SaslCredentials& credentials, std::string nonce,
-                                           std::string tls_exporter = {});
+                                           SaslChannelBindings bindings = {});
 
 }  // namespace sluice::mail

@@ -96,10 +96,48 @@ TEST(SaslClient, ALongChallengeIsRefused) {
   EXPECT_FALSE(cram->OnChallenge(std::string(8193, 'x')).ok());
 }
 
+// Bound to the connection; the values were computed apart from this code.
+TEST(SaslClient, ScramBindsToTheConnection) {
+  const struct {
+    SaslChannelBindings bindings;
+    const char* initial;
+    const char* proof;
+    const char* last;
+  } kCases[] = {
+      {{.tls_exporter = "EXPORTED", .tls_server_end_point = "HASH"},
+       "p=tls-exporter,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+       "c=cD10bHMtZXhwb3J0ZXIsLEVYUE9SVEVE,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p="
+       "LbGbK3Bf1O/94WiQHWXwmbWHgGT6Ns7wagCop7O7bI4=",
+       "v=1UcVWZvjeYQGkXtsGjjQGxEKpQGr0mgFTMJUM7dKp2E="},
+      {{.tls_server_end_point = "HASH"},
+       "p=tls-server-end-point,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+       "c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwsSEFTSA==,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)"
+       "hNlF$k0,p=Aa7P3Van6yYX2g6xAwYgRsOgU4ewzs2DRpAkZM7bMCA=",
+       "v=n3qWB6U1BO3m53G6HPXOZqeONwN6QoFg3fFE6eC/Ncg="},
+  };
+  for (const auto& each : kCases) {
+    auto scram = MakeSaslClient("SCRAM-SHA-256-PLUS", kPencil, kNonce, each.bindings);
+    ASSERT_NE(scram, nullptr);
+    EXPECT_EQ(scram->InitialResponse(), each.initial);
+    const auto proof = scram->OnChallenge(kServerFirst);
+    ASSERT_TRUE(proof.ok()) << proof.status();
+    EXPECT_EQ(*proof, each.proof);
+    EXPECT_TRUE(scram->OnChallenge(each.last).ok());
+    EXPECT_TRUE(scram->OnSuccess().ok());
+  }
+  EXPECT_EQ(MakeSaslClient("SCRAM-SHA-256-PLUS", kPencil, kNonce), nullptr);
+  // It could have bound: a server that offered that knows now that somebody took it out.
+  EXPECT_EQ(MakeSaslClient("SCRAM-SHA-256", kPencil, kNonce, {.tls_exporter = "x"})
+                ->InitialResponse()
+                ->substr(0, 3),
+            "y,,");
+}
+
 struct ChoiceCase {
   std::vector<std::string> offered;
   bool may_show_password;
   std::string_view chosen;  // empty: none
+  SaslChannelBindings bindings = {};
 };
 
 // The strongest one; the password is shown only where it may be.
@@ -110,10 +148,20 @@ TEST(SaslClient, Choice) {
            {{"LOGIN", "PLAIN"}, true, "PLAIN"},
            {{"LOGIN"}, true, "LOGIN"},
            {{"LOGIN", "PLAIN"}, false, ""},
+           {{"SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"}, true, "SCRAM-SHA-256"},
+           {{"SCRAM-SHA-256-PLUS", "PLAIN"}, true, "PLAIN"},
+           {{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"},
+            true,
+            "SCRAM-SHA-256-PLUS",
+            {.tls_exporter = "x"}},
+           {{"SCRAM-SHA-256-PLUS"}, false, "SCRAM-SHA-256-PLUS", {.tls_server_end_point = "x"}},
+           {{"SCRAM-SHA-256", "CRAM-MD5"}, true, "SCRAM-SHA-256", {.tls_exporter = "x"}},
+           {{"CRAM-MD5", "PLAIN"}, true, "CRAM-MD5", {.tls_exporter = "x"}},
            {{"PLAIN", "CRAM-MD5"}, false, "CRAM-MD5"},
            {{"GSSAPI", "EXTERNAL"}, true, ""},
            {{}, true, ""}}) {
-    const auto chosen = ChooseSaslClient(each.offered, kPencil, each.may_show_password, kNonce);
+    const auto chosen =
+        ChooseSaslClient(each.offered, kPencil, each.may_show_password, kNonce, each.bindings);
     EXPECT_EQ(chosen == nullptr ? "" : chosen->name(), each.chosen);
   }
   EXPECT_EQ(MakeSaslClient("EXTERNAL", kPencil, ""), nullptr);

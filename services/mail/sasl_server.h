@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "absl/functional/any_invocable.h"
+#include "services/mail/sasl_binding.h"
 #include "services/mail/sasl_credential.h"
 
 namespace sluice::mail {
@@ -20,14 +21,6 @@ class SaslUsers {
   virtual ~SaslUsers() = default;
   // nullptr: there is no such user.
   virtual std::shared_ptr<const SaslCredential> Find(std::string_view name) const = 0;
-};
-
-// What ties an exchange to the TLS connection below it (RFC 5056), so that nobody in between can
-// pass it on. Empty: not to be had.
-struct SaslChannelBindings {
-  std::string tls_exporter;          // RFC 9266
-  std::string tls_server_end_point;  // RFC 5929 4
-  bool any() const { return !tls_exporter.empty() || !tls_server_end_point.empty(); }
 };
 
 // What an exchange needs from outside.

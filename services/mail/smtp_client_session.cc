@@ -222,7 +222,7 @@ void SmtpClientSession::Ready() {
   }
   auto sasl = ChooseSaslClient(peer_.auth, *options_.auth,
                                secured() || options_.encrypted || options_.auth_in_clear,
-                               options_.auth_nonce);
+                               options_.auth_nonce, bindings_);
   if (sasl == nullptr) {
     End(LocalVerdict(peer_.auth.empty()
                          ? "the remote offers no AUTH, and auth-username is set"

@@ -161,8 +161,9 @@ class SmtpClientSession {
   void OnDisconnect(std::string_view why);
   // timeout() went by since the last call.
   void OnTimeout();
-  // The handshake is done; what the remote said before counts no more.
-  void OnTlsReady();
+  // The handshake is done; what the remote said before counts no more. `bindings`: of the
+  // connection, for AUTH.
+  void OnTlsReady(SaslChannelBindings bindings = {});
   // Between OnStartTls, or the beginning of implicit TLS, and OnTlsReady.
   bool in_tls_handshake() const { return tls_ == Tls::kHandshake; }
   bool secured() const { return tls_ == Tls::kSecured; }
@@ -283,6 +284,7 @@ class SmtpClientSession {
   std::deque<Transaction> transactions_;
   DotStuffer stuffer_;
   std::optional<SmtpAuthExchange> auth_;
+  SaslChannelBindings bindings_;
   uint64_t body_of_ = 0;  // transaction whose body is being sent
   bool sending_body_ = false;
   bool cr_sent_ = false;  // by BDAT: how the body ended so far

@@ -59,8 +59,9 @@ void SmtpClientSession::RefuseInjection() {
                    "4.7.0"));
 }
 
-void SmtpClientSession::OnTlsReady() {
+void SmtpClientSession::OnTlsReady(SaslChannelBindings bindings) {
   SLUICE_CHECK(tls_ == Tls::kHandshake);
+  bindings_ = std::move(bindings);
   tls_ = Tls::kSecured;
   peer_ = {};
   if (!options_.implicit_tls) SayEhlo();  // else the greeting is still to come
@@ -74,6 +75,7 @@ void SmtpClientSession::Restart(StartTls starttls) {
   parser_ = {};
   waiting_.assign(1, {Expect::kGreeting, 0});
   auth_.reset();
+  bindings_ = {};
   quit_asked_ = false;
   quit_sent_ = false;
   fault_ = RemoteFault::kNone;

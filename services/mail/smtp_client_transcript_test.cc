@@ -111,6 +111,17 @@ ClientTransaction MakeTransaction(uint64_t id, const std::string& text) {
   return made;
 }
 
+// "exporter=... end-point=...", neither with blanks.
+SaslChannelBindings ReadBindings(const std::string& text) {
+  SaslChannelBindings bindings;
+  std::istringstream words(text);
+  for (std::string word; words >> word;) {
+    if (word.starts_with("exporter=")) bindings.tls_exporter = word.substr(9);
+    if (word.starts_with("end-point=")) bindings.tls_server_end_point = word.substr(10);
+  }
+  return bindings;
+}
+
 // `cuts`: places in all of the remote's bytes; after each of them the session gets what is there.
 void RunCut(const Transcript& t, const std::vector<size_t>& cuts) {
   testing::Peer peer(0, t.options);
@@ -147,7 +158,7 @@ void RunCut(const Transcript& t, const std::vector<size_t>& cuts) {
         break;
       case 'T':
         ASSERT_TRUE(peer.session.in_tls_handshake());
-        peer.session.OnTlsReady();
+        peer.session.OnTlsReady(ReadBindings(step.text));
         break;
       case 'Q':
         peer.session.Quit();

@@ -92,9 +92,10 @@ std::string Daemon::Metrics() {
     add("sluice_delivery_private_destinations_refused_total",
         "Private or reserved addresses that DNS or a recipient gave.", false,
         status.private_destinations_refused_total());
-    const auto [policed, sts, tls, faults, dns] = delivery_->thread().Call([this] {
+    const auto [policed, sts, posts, tls, faults, dns] = delivery_->thread().Call([this] {
       return std::tuple(delivery_->receiver_tls().policed_stats(),
-                        delivery_->receiver_tls().mta_sts_stats(), delivery_->tls_stats(),
+                        delivery_->receiver_tls().mta_sts_stats(),
+                        delivery_->receiver_tls().report_stats(), delivery_->tls_stats(),
                         delivery_->fault_stats(), delivery_->dns_stats());
     });
     add("sluice_delivery_remote_no_smtp_total",
@@ -130,6 +131,10 @@ std::string Daemon::Metrics() {
     add("sluice_delivery_mta_sts_fetches_total", "MTA-STS policies asked for.", false, sts.fetches);
     add("sluice_delivery_mta_sts_fetch_failures_total", "MTA-STS policies that could not be had.",
         false, sts.fetch_failures);
+    add("sluice_delivery_tls_reports_posted_total", "Reports on TLS that a host took over HTTPS.",
+        false, posts.posted);
+    add("sluice_delivery_tls_reports_given_up_total",
+        "Reports on TLS that no host took over HTTPS for a day.", false, posts.given_up);
   }
   return text;
 }

@@ -116,6 +116,7 @@ absl::Status DeliveryPart::SetUpReceiverTls(const config::PolicyView& policy) {
   }
   options.host_name = policy.global().host_name();
   options.instance = options_.instance;
+  options.report_period = std::chrono::seconds(options_.tls_report_period_s);
   options.may_be_private = [this](const std::string& domain) {
     return policy_->ForQueue(domain, "default", "")->allow_private_destinations();
   };

@@ -139,6 +139,11 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
         "DNS servers, IP[:PORT]; over name-server of the directive files (default: resolv.conf)");
     Add(app, "source-ip", options.source_ips,
         "Addresses to send from that count as this machine's (default: ask the kernel)");
+    Add(app, "tls-report-period", options.tls_report_period_s,
+        "Seconds that a report on TLS (RFC 8460) is about, counted from midnight UTC; less than a "
+        "day is for tests")
+        ->check(CLI::Range(1, 86'400))
+        ->capture_default_str();
   }
 
   try {

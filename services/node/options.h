@@ -61,6 +61,7 @@ struct Options {
   std::vector<std::string> resolvers;  // over the files' name-server
   std::vector<std::string>
       source_ips;  // addresses to count as the machine's; empty: ask the kernel
+  uint32_t tls_report_period_s = 86'400;
 };
 
 // Reads flags, then environment (SLUICE_ and the flag in capitals), then defaults. INVALID_ARGUMENT

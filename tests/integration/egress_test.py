@@ -87,6 +87,29 @@ class EgressTest(ScenarioTest):
             "socksmethod: none\nclient pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\nsocks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n")])
         self.check("type socks5")
 
+    def test_socks5_with_a_wrong_password_nothing_leaves(self):
+        self.start_proxy("microsocks", ["-i", PROXY, "-p", str(PROXY_PORT), "-u", "me", "-P", "secret"])
+        node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT}\nclient {PUBLIC} out.proxy.test\ntype socks5\nusername me\n"
+                               "password wr0ng\n</proxy>\n<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n")
+        self.send(node, [b"u@d.test"], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
+        wait_until(lambda: "user name or password is wrong" in str(node.ctl.status()), "the reason in the status")
+        self.assertNotIn("wr0ng", str(node.ctl.status()))
+        self.assertEqual((self.receiver.taken(), node.ctl.totals()["failed_total"]), ([], 0))
+
+    def test_a_remote_that_the_proxy_refuses_costs_the_others_nothing(self):
+        refused = loopback(7)
+        self.start_proxy("danted", ["-f", self.config_file(
+            "danted.conf", f"logoutput: /dev/null\ninternal: {PROXY} port = {PROXY_PORT}\nexternal: 127.0.0.1\nclientmethod: none\n"
+            "socksmethod: none\nclient pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }\n"
+            f"socks block {{ from: 0.0.0.0/0 to: {refused}/32 }}\nsocks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}\n")])
+        node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT}\nclient {PUBLIC} out.proxy.test\ntype socks5\n</proxy>\n"
+                               f"<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n<domain refused.test>\nsmtp-hosts {refused}\n</domain>\n")
+        for domain, done in (("refused.test", lambda: "rules do not allow" in str(node.ctl.json("queues", "list"))),
+                             ("d.test", lambda: self.receiver.recipients() == ["u@d.test"])):
+            self.send(node, [f"u@{domain}".encode()], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
+            # A source that is suspended stays so for a minute.
+            wait_until(done, f"the outcome of {domain}", 20)
+
     def test_without_the_proxy_nothing_leaves(self):
         node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT + 1}\nclient {PUBLIC} out.proxy.test\n</proxy>\n"
                                "<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n")

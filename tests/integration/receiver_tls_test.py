@@ -1,9 +1,13 @@
 """Proves that mail is held to what receivers publish of TLS: DANE by unbound with signed zones, MTA-STS by an HTTPS server. A host that
-fails gets no mail, in clear text neither, and siblings on the same host do not suffer for it."""
+fails gets no mail, in clear text neither, and siblings on the same host do not suffer for it. What happened is reported to those who ask, by
+mail and by HTTPS."""
+import email
+import gzip
 import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -18,6 +22,7 @@ MX, WEB, DNS = loopback(8), loopback(9), loopback(10)
 MX_PORT, CLEAR_PORT, DNS_PORT, HTTPS_PORT = 2530, 2531, 5330, 443
 SOA = "$ORIGIN {0}.\n$TTL 300\n@ IN SOA ns hostmaster 1 3600 600 86400 60\n@ IN NS ns\nns IN A 127.0.0.1\n"
 STS = "_mta-sts IN TXT \"v=STSv1; id=1\"\nmta-sts IN A " + WEB + "\n"
+TLSRPT = "_smtp._tls IN TXT \"v=TLSRPTv1; rua={}\"\n"
 POLICIES = {"sts.test": "mx.sts.test", "strict.test": "other.sts.test", "tested.test": "other.sts.test"}
 
 
@@ -78,8 +83,17 @@ class ReceiverTlsTest(ScenarioTest):
                 self.end_headers()
                 self.wfile.write(text)
 
+            def do_POST(handler):
+                body = handler.rfile.read(int(handler.headers["Content-Length"]))
+                with self.lock:
+                    self.posts.append((handler.headers["Host"], handler.path, handler.headers["Content-Type"], body))
+                handler.send_response(201)
+                handler.send_header("Content-Length", "0")
+                handler.end_headers()
+
             def log_message(self, *arguments):
                 pass
+        self.posts, self.lock = [], threading.Lock()
         try:
             server = http.server.ThreadingHTTPServer((WEB, HTTPS_PORT), Handler)
         except PermissionError:
@@ -115,8 +129,9 @@ class ReceiverTlsTest(ScenarioTest):
             "signed.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
             "wrong.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {bad}\n", True),
             "clear.test": (host + f"_{CLEAR_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
-            "sts.test": (host + STS, False),
-            "strict.test": ("@ IN MX 10 mx.sts.test.\n" + STS, False),
+            "sts.test": (host + STS + TLSRPT.format("mailto:tls@reports.test,https://mta-sts.sts.test/tls?of=x"), False),
+            "strict.test": ("@ IN MX 10 mx.sts.test.\n" + STS + TLSRPT.format("https://mta-sts.strict.test"), False),
+            "reports.test": (f"@ IN MX 10 mx\nmx IN A {self.receiver.address}\n", False),
             "tested.test": ("@ IN MX 10 mx.sts.test.\n" + STS, False),
             "sibling.test": ("@ IN MX 10 mx.sts.test.\n", False),
         }
@@ -142,10 +157,11 @@ class ReceiverTlsTest(ScenarioTest):
         with open(self.log, encoding="utf-8") as file:
             return sorted(json.loads(line)["to"] for line in file if line.endswith("\n"))
 
-    def start(self, domain_extra):
+    def start(self, domain_extra, flags=()):
         config = sluice.configuration(sluice.default_sources(), MX_PORT, "<domain clear.test>\n"
-                                      f"default-smtp-port {CLEAR_PORT}\n</domain>\n", domain_extra)
-        return sluice.Node(self.scenario, config, f"{DNS}:{DNS_PORT}").start()
+                                      f"default-smtp-port {CLEAR_PORT}\n</domain>\n<domain reports.test>\n"
+                                      f"default-smtp-port {self.receiver.port}\n</domain>\n", domain_extra)
+        return sluice.Node(self.scenario, config, f"{DNS}:{DNS_PORT}", flags=flags).start()
 
     def post(self, node, *domains):
         for domain in domains:
@@ -170,6 +186,65 @@ class ReceiverTlsTest(ScenarioTest):
         wait_until(lambda: "no mx of the domain" in self.reasons(node), "the reason of the strict one")
         self.assertEqual(self.taken(), good)
         self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
+    def posted(self):
+        """[(host, path, report)] of those that came by HTTPS."""
+        with self.lock:
+            self.assertTrue(all(kind == "application/tlsrpt+gzip" for _, _, kind, _ in self.posts))
+            return [(host, path, json.loads(gzip.decompress(body))) for host, path, _, body in self.posts]
+
+    def test_reports(self):
+        # A day of two seconds: sessions may be in two of its reports.
+        node = self.start("use-mta-sts yes\nuse-starttls yes", ["--tls-report-period", "2"])
+        self.post(node, "strict.test", "sts.test", "tested.test")
+
+        def sums(domain):
+            found = [r["policies"][0]["summary"] for _, _, r in self.posted() if r["policies"][0]["policy"]["policy-domain"] == domain]
+            return [sum(each[f"total-{kind}-session-count"] for each in found) for kind in ("successful", "failure")]
+        wait_until(lambda: sums("sts.test")[0] > 0 and sums("strict.test")[1] > 0 and self.receiver.taken(), "reports by both ways")
+        self.assertEqual((sums("sts.test")[1], sums("strict.test")[0], sums("tested.test")), (0, 0, [0, 0]))
+        for host, path, report in self.posted():
+            strict = host == "mta-sts.strict.test"
+            self.assertEqual((host, path), ("mta-sts.strict.test", "/") if strict else ("mta-sts.sts.test", "/tls?of=x"))
+            self.check_report(report, "strict.test" if strict else "sts.test", strict)
+        self.check_mail(self.receiver.taken()[0])
+
+    def check_report(self, report, domain, failed):
+        """RFC 8460 4.4."""
+        day = report["date-range"]
+        for moment in (day["start-datetime"], day["end-datetime"]):
+            self.assertRegex(moment, r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+        self.assertEqual((report["organization-name"], report["contact-info"]), ("mx.sluice.test", "postmaster@mx.sluice.test"))
+        self.assertRegex(report["report-id"], rf"^\d+\.sluiced\.{re.escape(domain)}@mx\.sluice\.test$")
+        self.assertEqual(len(report["policies"]), 1)
+        policy = report["policies"][0]["policy"]
+        self.assertEqual((policy["policy-type"], policy["policy-domain"], policy["mx-host"]), ("sts", domain, [POLICIES[domain]]))
+        self.assertEqual(policy["policy-string"], ["version: STSv1", "mode: enforce", "max_age: 86400", f"mx: {POLICIES[domain]}"])
+        details = report["policies"][0].get("failure-details", [])
+        self.assertEqual([each["result-type"] for each in details], ["validation-failure"] * len(details))
+        self.assertEqual(bool(details), failed)
+        for each in details:
+            self.assertEqual((each["receiving-mx-hostname"], each["receiving-ip"]), ("mx.sts.test", MX))
+            self.assertIn(each["sending-mta-ip"], [ip for ip, _ in sluice.default_sources().values()])
+            self.assertGreater(each["failed-session-count"], 0)
+
+    def check_mail(self, taken):
+        """RFC 8460 5.3: as another reads it."""
+        self.assertEqual((taken.mail_from, list(taken.recipients)), ("", ["tls@reports.test"]))
+        mail = email.message_from_bytes(taken.content)
+        self.assertEqual((mail.get_content_type(), mail.get_param("report-type")), ("multipart/report", "tlsrpt"))
+        self.assertEqual((mail["TLS-Report-Domain"], mail["TLS-Report-Submitter"]), ("sts.test", "mx.sluice.test"))
+        self.assertEqual((mail["From"], mail["To"]), ("<postmaster@mx.sluice.test>", "<tls@reports.test>"))
+        self.assertEqual(mail.defects, [])
+        text, attached = mail.get_payload()
+        self.assertEqual((text.get_content_type(), attached.get_content_type()), ("text/plain", "application/tlsrpt+gzip"))
+        report = json.loads(gzip.decompress(attached.get_payload(decode=True)))
+        self.check_report(report, "sts.test", False)
+        self.assertRegex(attached.get_filename(), r"^mx\.sluice\.test!sts\.test!\d+!\d+!sluiced\.json\.gz$")
+        self.assertEqual(re.sub(r"\s+", " ", mail["Subject"]),
+                         f"Report Domain: sts.test Submitter: mx.sluice.test Report-ID: <{report['report-id']}>")
+        # The same was posted.
+        wait_until(lambda: report in [each for _, _, each in self.posted()], "the mailed report by HTTPS, too")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Proves that mail goes to a smart host that wants AUTH, by each mechanism, that nothing goes without, and that a wrong password bounces
-nothing. The smart host is aiosmtpd; its CRAM-MD5 and SCRAM-SHA-256 are Python's own hashes."""
+nothing. The smart host is aiosmtpd; its CRAM-MD5 and SCRAM-SHA-256 are Python's own hashes. For the binding to the TLS connection, which Python
+lacks, it is another sluiced; GNU SASL's client stands beside ours in tls_test."""
 import base64
 import hashlib
 import hmac
@@ -10,9 +11,10 @@ import subprocess
 import time
 import unittest
 
-from tests.harness import aiosmtpd_server
+from tests.harness import aiosmtpd_server, sluice
 from tests.harness.aiosmtpd_server import AuthResult
-from tests.harness.processes import wait_until
+from tests.harness.certificates import Authority
+from tests.harness.processes import loopback, wait_until
 from tests.integration.scenario import ScenarioTest
 
 PORT = 2529
@@ -111,6 +113,24 @@ class SmartHostTest(ScenarioTest):
         wait_until(lambda: server.taken, "delivery to the smart host")
         self.assertEqual([(t.auth, t.recipients, t.tls) for t in server.taken], [("PLAIN", ("a@one.test",), True)])
         node.ctl.wait_empty()
+
+    def test_scram_is_bound_to_the_tls_connection(self):
+        self.needs(None if shutil.which("openssl") else "openssl is not installed")
+        certificate = Authority(self.scenario.path("tls")).issue("hub.test", loopback(8))[2]
+        relay = "  always-allow-relaying yes"
+        config = sluice.configuration(sluice.default_sources(), self.receiver.port, f"smtp-server-tls-certificate {certificate}\n<smtp-user "
+                                      f"{USER.decode()}>\n  password \"{PASSWORD.decode()}\"\n</smtp-user>\n")
+        config = config.replace(relay, f"{relay}\n  allow-starttls yes\n  require-auth yes\n  log-commands yes")
+        hub = sluice.Node(self.scenario, config, self.receiver.resolver, name="hub", address=loopback(8)).start()
+        # TLS 1.3 binds to its exporter; TLS 1.2 does, too, with the extended master secret.
+        for i, version in enumerate(("", "smtp-tls-allow-tlsv1.3 no\n")):
+            node = self.node(domain_extra=f"smtp-hosts {hub.address}:{sluice.SMTP_PORT}\nauth-username {USER.decode()}\nuse-starttls yes\n"
+                                          f"{version}auth-password \"{PASSWORD.decode()}\"\n", name=f"relay{i}")
+            self.send(node, [f"u{i}@one.test".encode()], b"Subject: x\r\n\r\nbody\r\n")
+            wait_until(lambda: f"u{i}@one.test" in self.receiver.recipients(), "delivery by the hub")
+            said = hub.service.log_text()
+            self.assertEqual(said.count('text="AUTH SCRAM-SHA-256-PLUS '), i + 1, said[-2000:])
+            node.service.stop()
 
     def test_no_password_in_clear_and_no_mail_without_auth(self):
         server, tried = self.smart_host(["SCRAM-SHA-256", "CRAM-MD5"])

@@ -67,7 +67,7 @@ TEST(Socks5, Failures) {
                             {B({5, 2}), kInvalidArgument},  // not offered
                             {B({5, 0xff}), kFailedPrecondition},
                             {B({5, 0, 5, 1, 0, 1}), kUnavailable},
-                            {B({5, 0, 5, 2, 0, 1}), kFailedPrecondition},
+                            {B({5, 0, 5, 2, 0, 1}), kUnavailable},
                             {B({5, 0, 5, 5, 0, 1, 0, 0, 0, 0, 0, 0}), kUnavailable},
                             {B({5, 0, 5, 200, 0, 1, 0, 0, 0, 0, 0, 0}), kUnavailable},
                             {B({5, 0, 5, 0, 0, 9, 0, 0, 0, 0, 0, 0}), kInvalidArgument}}) {

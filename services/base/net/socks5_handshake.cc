@@ -26,7 +26,8 @@ absl::Status ReplyError(unsigned code) {
     case 1:
       return absl::UnavailableError("SOCKS5 proxy: general failure");
     case 2:
-      return absl::FailedPreconditionError("SOCKS5 proxy: its rules do not allow the connection");
+      // Of this remote: a receiver that it may not be connected to must not cost the others theirs.
+      return absl::UnavailableError("SOCKS5 proxy: its rules do not allow the connection");
     case 3:
       return absl::UnavailableError("SOCKS5 proxy: network unreachable");
     case 4:

@@ -56,7 +56,13 @@ struct TlsServerContext::CertificateSet {
   static int OnTicket(SSL* ssl, unsigned char* name, unsigned char* iv, EVP_CIPHER_CTX* cipher,
                       EVP_MAC_CTX* mac, int encrypt) {
     auto* set = static_cast<const CertificateSet*>(SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl)));
-    return set->ticket_keys->Use(name, iv, cipher, mac, encrypt != 0);
+    const int result = set->ticket_keys->Use(name, iv, cipher, mac, encrypt != 0);
+    // A client uses a ticket of TLS 1.3 once (RFC 8446 appendix C.4), and needs a new one each
+    // time.
+    constexpr int kGood = 1;
+    constexpr int kGoodAndReplace = 2;
+    const bool replace = encrypt == 0 && SSL_version(ssl) == TLS1_3_VERSION;
+    return result == kGood && replace ? kGoodAndReplace : result;
   }
 
   // Takes any certificate of a client; the verdict is kept with the session.

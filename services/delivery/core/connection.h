@@ -61,6 +61,9 @@ class TlsPeerCheck {
                              const std::vector<std::string>& chain) const = 0;
   // The handshake failed before there was anything to check. What follows may be in clear.
   virtual void OnHandshakeFailed(std::string_view) const {}
+  // A TLS session is resumed only where this is what it was when the session began: what was
+  // demanded of the certificates then. Empty: nothing, as without a policy.
+  virtual std::string session_scope() const { return "checked"; }
   // For records where Check is content: "dane", "mta-sts".
   virtual std::string_view verdict() const = 0;
 };

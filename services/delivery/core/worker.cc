@@ -133,6 +133,7 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
       const auto settings = policy_->ForSource(source->ip);
       source->use_starttls.reset();
       if (settings->has_use_starttls()) source->use_starttls = settings->use_starttls();
+      source->ip_preference = settings->ip_preference();
       SetSourceLimits(*source);
     }
     if (any) owned.push_back(vmta->name());

@@ -206,7 +206,11 @@ class Worker {
   bool IsAside(const Source& source, const Target& target) const;
 
   // worker_sites.cc
+  static const std::shared_ptr<const std::string>& SettingsKey(Queue& queue);
   static std::string SiteKey(Queue& queue, const Source& source, const std::string& ehlo_name);
+  // Whether its queue would make it otherwise by now.
+  bool IsOutdated(const Conn& conn);
+  void QuitOutdated(Queue& queue);
   void EnterSite(Conn& conn, std::string key);
   void LeaveSite(Conn& conn);
   void BeginIdle(Conn& conn);

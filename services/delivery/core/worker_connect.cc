@@ -126,7 +126,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
 void Worker::OnConnectionReady(Conn& conn) {
   conn.ready = true;
   conn.queue->only_5xx_greetings = false;
-  if (draining_) {
+  if (draining_ || IsOutdated(conn)) {
     Quit(conn);
     return;
   }

@@ -76,6 +76,7 @@ struct Worker::Source : Limiter {
   std::shared_ptr<const EgressProxy> proxy;
   std::string local_ip;
   std::optional<bool> use_starttls;
+  std::string ip_preference;  // its own; empty: the queue's
   uint64_t delivered = 0;
   std::string suspended;  // why it is not used, or empty
   MonotonicTime suspended_until{};
@@ -176,7 +177,7 @@ struct Worker::Queue {
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   // What of these a connection is made with, made when it is first needed.
   std::shared_ptr<const policy::v1::QueueSettings> site_settings;
-  std::string site_settings_key;
+  std::shared_ptr<const std::string> site_settings_key;
   uint64_t policy_version = 0;
   QueueCaps caps;
   Pace pace;
@@ -312,6 +313,9 @@ struct Worker::Conn final : ConnectionHandler {
   MonotonicTime serving_since{};  // this queue
   MonotonicTime idle_since{};
   std::map<std::string, Site>::iterator site;
+  // Queue::site_settings_key and Source::use_starttls as they were when it began.
+  std::shared_ptr<const std::string> made_with;
+  std::optional<bool> made_starttls;
   // The links of the two lists of idle connections, while it is in neither.
   std::list<Conn*> site_place{this};
   std::list<Conn*> age_place{this};

@@ -27,6 +27,7 @@ void Worker::RefreshQueue(Queue& queue) {
   queue.rules = RulesFor(*queue.settings);
   SetCaps(queue);
   RefreshParts(queue);
+  QuitOutdated(queue);
 }
 
 void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {

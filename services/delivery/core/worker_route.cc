@@ -29,13 +29,16 @@ bool IsPrivateDestination(const std::string& address) {
 bool IsV6(std::string_view address) { return address.find(':') != std::string_view::npos; }
 
 // Of ip-preference; nothing where the family does not matter.
-std::optional<bool> PreferredV6(const policy::v1::QueueSettings& settings) {
-  if (settings.ip_preference().starts_with("ipv6")) return true;
-  if (settings.ip_preference().starts_with("ipv4")) return false;
+std::optional<bool> PreferredV6(std::string_view preference) {
+  if (preference.starts_with("ipv6")) return true;
+  if (preference.starts_with("ipv4")) return false;
   return std::nullopt;
 }
-bool OnlyPreferred(const policy::v1::QueueSettings& settings) {
-  return settings.ip_preference().ends_with("-only");
+bool OnlyPreferred(std::string_view preference) { return preference.ends_with("-only"); }
+
+// The source's own, before the queue's.
+const std::string& PreferenceOf(const std::string& own, const std::string& of_queue) {
+  return own.empty() ? of_queue : own;
 }
 
 // "host", "host:port", "[2001:db8::1]:port".
@@ -172,7 +175,8 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
   const bool local = IsLocalEnd(*queue.settings);
   const bool consent = local || queue.settings->allow_private_destinations() ||
                        !queue.settings->smtp_hosts().values().empty();
-  const std::optional<bool> preferred = PreferredV6(*queue.settings);
+  const std::string& preference = queue.settings->ip_preference();
+  const std::optional<bool> preferred = PreferredV6(preference);
   auto usual_port = static_cast<uint16_t>(queue.settings->default_smtp_port());
   // RFC 2033 section 5: never on SMTP's own port.
   if (queue.settings->type() == "lmtp" && usual_port == 25) usual_port = 24;
@@ -191,11 +195,11 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
                        "4.4.4");
         continue;
       }
-      if (!local && preferred && OnlyPreferred(*queue.settings) && IsV6(address) != *preferred) {
+      if (!local && preferred && OnlyPreferred(preference) && IsV6(address) != *preferred) {
         queue.last_failure =
             LocalReply(common::v1::STAGE_CONNECT,
-                       absl::StrCat("ip-preference ", queue.settings->ip_preference(),
-                                    " leaves the address ", address, " of ", name, " out"),
+                       absl::StrCat("ip-preference ", preference, " leaves the address ", address,
+                                    " of ", name, " out"),
                        "4.4.4");
         continue;
       }
@@ -254,8 +258,6 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
   if (family) reach[*family ? 0 : 1] = false;
   // Where none can be reached, any source will do: the connection says what is wrong.
   if (!family && !reach[0] && !reach[1]) reach[0] = reach[1] = true;
-  const bool preferred = PreferredV6(*queue.settings).value_or(false);
-  const bool in_turn = !PreferredV6(*queue.settings) || !reach[preferred ? 1 : 0];
   SourceChoice fallback;
   for (int i = 0; i < vmta->source_hosts_size(); ++i) {
     const auto& host = vmta->source_hosts(static_cast<int>(
@@ -270,7 +272,16 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
     if (!PartHasRoom(queue, source, true)) continue;
     SourceChoice choice{&source, EhloName(host)};
     const bool v6 = IsV6(source.ip);
-    if (reach[v6 ? 1 : 0] && (in_turn || v6 == preferred)) return choice;
+    // In place of another it goes nowhere that it would not go by itself.
+    if (family && OnlyPreferred(source.ip_preference) &&
+        PreferredV6(source.ip_preference) != *family) {
+      continue;
+    }
+    const std::string& preference =
+        PreferenceOf(source.ip_preference, queue.settings->ip_preference());
+    const std::optional<bool> preferred = PreferredV6(preference);
+    const bool in_turn = !preferred || v6 == *preferred || !reach[*preferred ? 1 : 0];
+    if (reach[v6 ? 1 : 0] && in_turn) return choice;
     // Sources that can reach nothing are the last resort, so that the failure is seen.
     if (fallback.source == nullptr || reach[v6 ? 1 : 0]) fallback = std::move(choice);
   }
@@ -292,7 +303,10 @@ void Worker::OrderTargets(Queue& queue, Conn& conn) {
       return;
     }
   }
-  std::optional<bool> first = PreferredV6(*queue.settings);
+  const std::string& preference =
+      PreferenceOf(conn.source->ip_preference, queue.settings->ip_preference());
+  std::optional<bool> first = PreferredV6(preference);
+  const bool only = first && OnlyPreferred(preference) && !IsLocalEnd(*queue.settings);
   if (!first && !conn.source->ip.empty()) first = IsV6(conn.source->ip);
   const size_t turn = queue.settings->dns_rotate() ? queue.turn : 0;
   for (size_t begin = 0; begin < targets.size();) {
@@ -307,6 +321,14 @@ void Worker::OrderTargets(Queue& queue, Conn& conn) {
                             [&](size_t i) { return IsV6(targets[i].address) == *first; });
     }
     begin = end;
+  }
+  if (!only) return;
+  std::erase_if(conn.order, [&](size_t i) { return IsV6(targets[i].address) != *first; });
+  if (conn.order.empty()) {
+    queue.last_failure = LocalReply(
+        common::v1::STAGE_CONNECT,
+        absl::StrCat("ip-preference ", preference, " of ", conn.source->ip, " leaves no address"),
+        "4.4.4");
   }
 }
 
@@ -419,6 +441,8 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     connect.tls.use_starttls = conn.source->use_starttls;
     LeaveSite(conn);
     if (queue.route != nullptr) EnterSite(conn, SiteKey(queue, *conn.source, conn.ehlo_name));
+    conn.made_with = SettingsKey(queue);
+    conn.made_starttls = conn.source->use_starttls;
     EnterHosts(conn, target.host, target.address);
     conn.host = target.host;
     conn.address = target.address;

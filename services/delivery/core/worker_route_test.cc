@@ -376,6 +376,128 @@ TEST(WorkerRoute, IpPreference) {
   }
 }
 
+// A source's own ip-preference goes before its queue's, except for the queue's "-only"; sources
+// without one do as the queue says.
+TEST(WorkerRoute, ASourceHasItsOwnIpPreference) {
+  const struct {
+    const char* queue;
+    const char* own;  // of 127.0.0.5, the first in turn
+    std::vector<const char*> addresses;
+  } kCases[] = {{"any", "", {"192.0.2.1", "2001:db8::1"}},
+                {"ipv6", "", {"2001:db8::1", "192.0.2.1"}},
+                {"any", "ipv4-only", {"192.0.2.1"}},
+                {"ipv6", "ipv4", {"192.0.2.1", "2001:db8::1"}},
+                {"ipv6", "ipv4-only", {"192.0.2.1"}},
+                {"ipv6", "any", {"192.0.2.1", "2001:db8::1"}},
+                // It stands back for the other one.
+                {"any", "ipv6", {"2001:db8::1", "192.0.2.1"}},
+                {"ipv4", "ipv6-only", {"2001:db8::1"}},
+                {"ipv4-only", "ipv6", {"192.0.2.1"}}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(::testing::Message() << "queue " << each.queue << ", source " << each.own);
+    World world(
+        [&](auto& vmta) {
+          vmta.add_source_hosts()->set_ip("::1");
+          Queues(vmta).set_ip_preference(each.queue);
+        },
+        [&](auto& source) { source.set_ip_preference(each.own); });
+    world.resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1", "2001:db8::1"}}};
+    // Turns begin with the second source: a queue before it takes that turn.
+    world.shard().Ready(1, 1, 0, "other.test");
+    world.Take();
+    while (!world.sites.open.empty()) world.sites.open[0]->Close(false);
+    world.shard().Ready(2, 1);
+    world.Take();
+    for (const char* address : each.addresses) {
+      ASSERT_EQ(world.sites.open.size(), 1u);
+      const ConnectTarget& target = world.sites.open[0]->target;
+      EXPECT_EQ(target.address, address);
+      const bool v6 = std::string(address).find(':') != std::string::npos;
+      EXPECT_EQ(target.source_ip, v6 ? "::1" : "127.0.0.5");
+      world.sites.open[0]->Close(false);
+    }
+    EXPECT_TRUE(world.sites.open.empty());
+  }
+}
+
+// A source that this machine lacks, or whose proxy does not work, is left alone for a minute; mail
+// goes by the others meanwhile, and waits where there is none.
+TEST(WorkerRoute, ASourceThatDoesNotWorkIsSuspended) {
+  for (const bool another : {true, false}) {
+    World world([another](auto& vmta) {
+      if (another) vmta.add_source_hosts()->set_ip("127.0.0.6");
+    });
+    world.shard().Ready(1, 1, 0, "first.test");  // takes the second source's turn
+    world.Take();
+    while (!world.sites.open.empty()) world.sites.open[0]->Close(false);
+    world.shard().Ready(2, 1);
+    world.Take();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    ASSERT_EQ(world.sites.open[0]->target.source_ip, "127.0.0.5");
+    ConnectionEnd end;
+    end.source_missing = true;
+    end.reply.set_stage(common::v1::STAGE_CONNECT);
+    end.reply.set_text("no such address");
+    world.sites.open[0]->handler->OnClosed(std::move(end));
+    world.executor.RunPosted();
+    EXPECT_EQ(world.sites.open.size(), 0u) << "no other host is tried from it";
+    EXPECT_EQ(world.worker->Status(false).sources(0).suspended_reason(),
+              "this machine lacks 127.0.0.5");
+    world.Take();
+    // Each source has its turn.
+    world.shard().Ready(3, 1, 0, "b.test");
+    world.shard().Ready(4, 1, 0, "c.test");
+    world.executor.Advance(seconds(50));
+    ASSERT_EQ(world.sites.open.size(), another ? 2u : 0u);
+    if (another) {
+      for (const auto* each : world.sites.open) EXPECT_EQ(each->target.source_ip, "127.0.0.6");
+      continue;
+    }
+    EXPECT_EQ(world.Take().blocked(0).limit(), "every source of the virtual MTA is suspended");
+    world.executor.Advance(seconds(11));
+    ASSERT_EQ(world.sites.open.size(), 2u);
+    EXPECT_EQ(world.sites.open[0]->target.source_ip, "127.0.0.5");
+  }
+}
+
+// Nothing that a source may not reach is told without a reason.
+TEST(WorkerRoute, AnIpPreferenceThatLeavesNothingSaysSo) {
+  World world([](auto&) {}, [](auto& source) { source.set_ip_preference("ipv6-only"); });
+  world.shard().Ready(1, 1);
+  const auto said = world.Take();
+  EXPECT_TRUE(world.sites.open.empty());
+  ASSERT_EQ(said.failures_size(), 1);
+  EXPECT_EQ(said.failures(0).reply().text(),
+            "ip-preference ipv6-only of 127.0.0.5 leaves no address");
+}
+
+// Each virtual MTA has its own, with a source or without.
+TEST(WorkerRoute, AVirtualMtaHasItsOwnIpPreference) {
+  for (const bool has_source : {true, false}) {
+    policy::v1::PolicySnapshot snapshot;
+    snapshot.set_version(1);
+    for (const char* name : {"v", "w"}) {
+      policy::v1::Section* section = snapshot.add_sections();
+      section->set_name(std::string("vmta/") + name);
+      auto* vmta = section->mutable_content()->mutable_virtual_mta();
+      vmta->set_name(name);
+      if (has_source) {
+        vmta->add_source_hosts()->set_ip("127.0.0.5");
+        vmta->add_source_hosts()->set_ip("::1");
+      }
+      Queues(*vmta).set_ip_preference(*name == 'v' ? "ipv4" : "ipv6");
+    }
+    World world(snapshot);
+    world.resolver.answer.hosts = {{"mx1", 10, {"2001:db8::1", "192.0.2.1"}}};
+    world.shard().Ready(1, 1, 0, "a.test", "v");
+    world.shard().Ready(2, 1, 0, "a.test", "w");
+    world.Take();
+    ASSERT_EQ(world.sites.open.size(), 2u);
+    EXPECT_EQ(world.sites.open[0]->target.address, "192.0.2.1");
+    EXPECT_EQ(world.sites.open[1]->target.address, "2001:db8::1");
+  }
+}
+
 // A source of the other family is not tried in vain.
 TEST(WorkerRoute, SourceThatCanReachTheHost) {
   for (const char* address : {"192.0.2.1", "2001:db8::1"}) {

@@ -75,16 +75,38 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
 
 }  // namespace
 
-std::string Worker::SiteKey(Queue& queue, const Source& source, const std::string& ehlo_name) {
+const std::shared_ptr<const std::string>& Worker::SettingsKey(Queue& queue) {
   if (queue.site_settings != queue.settings) {
     queue.site_settings = queue.settings;
-    queue.site_settings_key = ConnectionSettings(*queue.settings);
+    queue.site_settings_key =
+        std::make_shared<const std::string>(ConnectionSettings(*queue.settings));
   }
+  return queue.site_settings_key;
+}
+
+std::string Worker::SiteKey(Queue& queue, const Source& source, const std::string& ehlo_name) {
   // A TLS policy is the domain's: what was verified for one domain is not for another.
   const bool policed = queue.settings->use_dane() || queue.settings->use_mta_sts();
   const char* starttls = source.use_starttls ? (*source.use_starttls ? "yes" : "no") : "";
   return absl::StrCat(source.ip, "|", starttls, "|", ehlo_name, "|", queue.route->site, "|",
-                      policed ? queue.domain : "", "|", queue.site_settings_key);
+                      policed ? queue.domain : "", "|", *SettingsKey(queue));
+}
+
+bool Worker::IsOutdated(const Conn& conn) {
+  return conn.made_with != nullptr && (*conn.made_with != *SettingsKey(*conn.queue) ||
+                                       conn.made_starttls != conn.source->use_starttls);
+}
+
+// The policy has changed. What began in clear, say, takes no more mail once TLS is required; those
+// that are still being made are asked when they are ready.
+void Worker::QuitOutdated(Queue& queue) {
+  bool any = false;
+  for (const auto& conn : queue.conns) {
+    if (!conn->ready || conn->quitting || !IsOutdated(*conn)) continue;
+    Quit(*conn);
+    any = true;
+  }
+  if (any) TrimCredits(queue);
 }
 
 void Worker::EnterSite(Conn& conn, std::string key) {

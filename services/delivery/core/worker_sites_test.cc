@@ -98,6 +98,31 @@ TEST(WorkerSites, OnlyConnectionsThatWereMadeAlike) {
        nullptr, false},
       {"TLS", nullptr, [](auto& vmta) { Domain(vmta, "b.test").set_require_starttls(true); },
        false},
+      {"DANE for the second alone", nullptr,
+       [](auto& vmta) { Domain(vmta, "b.test").set_use_dane(true); }, false},
+      {"DANE for the first alone", nullptr,
+       [](auto& vmta) { Domain(vmta, "a.test").set_use_dane(true); }, false},
+      {"MTA-STS for the second alone", nullptr,
+       [](auto& vmta) { Domain(vmta, "b.test").set_use_mta_sts(true); }, false},
+      {"MTA-STS for the first alone", nullptr,
+       [](auto& vmta) { Domain(vmta, "a.test").set_use_mta_sts(true); }, false},
+      // What was verified for the one domain says nothing of the other.
+      {"DANE for both", nullptr, [](auto& vmta) { Domain(vmta, "*").set_use_dane(true); }, false},
+      {"MTA-STS for both", nullptr, [](auto& vmta) { Domain(vmta, "*").set_use_mta_sts(true); },
+       false},
+      {"DANE said to be off", nullptr, [](auto& vmta) { Domain(vmta, "*").set_use_dane(false); },
+       true},
+      {"certificates that are verified", nullptr,
+       [](auto& vmta) { Domain(vmta, "b.test").set_smtp_tls_ca_file("/ca.pem"); }, false},
+      {"a client certificate", nullptr,
+       [](auto& vmta) {
+         Domain(vmta, "b.test").mutable_smtp_client_certificate()->set_file("/own.pem");
+       },
+       false},
+      {"AUTH", nullptr, [](auto& vmta) { Domain(vmta, "b.test").set_auth_username("user"); },
+       false},
+      {"a fall back to clear text", nullptr,
+       [](auto& vmta) { Domain(vmta, "b.test").set_tls_fallback(false); }, false},
       {"use of an extension", nullptr,
        [](auto& vmta) { Domain(vmta, "b.test").set_ignore_pipelining(true); }, false},
       {"port", nullptr, [](auto& vmta) { Domain(vmta, "b.test").set_default_smtp_port(26); },
@@ -126,6 +151,81 @@ TEST(WorkerSites, OnlyConnectionsThatWereMadeAlike) {
     EXPECT_EQ(world.sites.open.size(), each.reused ? 1u : 2u);
     EXPECT_EQ(world.worker->stats().reused, each.reused ? 1u : 0u);
   }
+}
+
+policy::v1::PolicySnapshot OneVmta(const std::function<void(policy::v1::QueueSettings&)>& set) {
+  policy::v1::PolicySnapshot snapshot;
+  static uint64_t version = 0;
+  snapshot.set_version(++version);
+  policy::v1::Section* section = snapshot.add_sections();
+  section->set_name("vmta/v");
+  auto* vmta = section->mutable_content()->mutable_virtual_mta();
+  vmta->set_name("v");
+  auto* host = vmta->add_source_hosts();
+  host->set_ip("127.0.0.5");
+  host->set_host_name("out5.example");
+  set(*vmta->mutable_queue_defaults());
+  return snapshot;
+}
+
+// After a reload no mail leaves by a connection that was made under other rules: in clear where TLS
+// is required now, with another user, without the DANE that is wanted now. What is under way ends
+// in good order.
+TEST(WorkerSites, AReloadEndsConnectionsThatWereMadeOtherwise) {
+  const struct {
+    const char* what;
+    std::function<void(policy::v1::QueueSettings&)> set;
+    bool ends;
+  } kCases[] = {
+      {"nothing", [](auto&) {}, false},
+      {"what concerns the queue alone", [](auto& s) { s.set_max_smtp_out(7); }, false},
+      {"require-starttls", [](auto& s) { s.set_require_starttls(true); }, true},
+      {"use-dane", [](auto& s) { s.set_use_dane(true); }, true},
+      {"use-mta-sts", [](auto& s) { s.set_use_mta_sts(true); }, true},
+      {"auth-username", [](auto& s) { s.set_auth_username("other"); }, true},
+  };
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.what);
+    World world(OneVmta([](auto&) {}));
+    auto& remote = world.Connected(1);
+    world.shard().Lease(11, 1);
+    ASSERT_EQ(remote.under_way.size(), 1u);
+    world.SetPolicy(OneVmta(each.set));
+    world.executor.RunPosted();
+    EXPECT_EQ(remote.quit, each.ends);
+    remote.Answer(kDelivered);
+    const auto said = world.Take();
+    ASSERT_EQ(said.results_size(), 1) << "it was under way";
+    EXPECT_EQ(said.results(0).outcome(), kDelivered);
+    if (each.ends) remote.Close(true);
+    world.shard().Ready(1, 1);
+    world.executor.RunPosted();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    const ConnectTarget& target = world.sites.open[0]->target;
+    policy::v1::QueueSettings wanted;
+    each.set(wanted);
+    EXPECT_EQ(target.settings->require_starttls(), each.ends && wanted.require_starttls());
+    EXPECT_EQ(target.settings->use_dane(), wanted.use_dane());
+  }
+}
+
+// One that was still being made when the rules changed is not used either.
+TEST(WorkerSites, AReloadWhileItConnects) {
+  World world(OneVmta([](auto&) {}));
+  world.shard().Ready(1, 1);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  world.SetPolicy(OneVmta([](auto& s) { s.set_require_starttls(true); }));
+  world.executor.RunPosted();
+  auto& remote = *world.sites.open[0];
+  remote.greeted = true;
+  remote.handler->OnReady();
+  EXPECT_TRUE(remote.quit);
+  EXPECT_EQ(Groups(world.Take()), 0u);
+  remote.Close(true);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  EXPECT_TRUE(world.sites.open[0]->target.settings->require_starttls());
 }
 
 policy::v1::PolicySnapshot TwoVmtas(const std::string& second_ip, const std::string& second_name) {

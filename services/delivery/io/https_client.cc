@@ -110,7 +110,9 @@ class HttpsClient::Exchange : public std::enable_shared_from_this<Exchange> {
     where_ = "TLS handshake";
     SSL* ssl = stream_->native_handle();
     SSL_set_tlsext_host_name(ssl, request_.host.c_str());
-    SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // RFC 8461 section 3.3: a name in subjectAltName, and nowhere else.
+    SSL_set_hostflags(ssl,
+                      X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     if (SSL_set1_host(ssl, request_.host.c_str()) != 1) {
       Fail(absl::StatusCode::kUnauthenticated, "the host name cannot be verified");
       return;

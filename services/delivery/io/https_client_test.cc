@@ -63,6 +63,15 @@ class WebServer {
   std::string sni;
 
  private:
+  static bool Whole(const std::string& request) {
+    const size_t end = request.find("\r\n\r\n");
+    if (end == std::string::npos) return false;
+    constexpr char kLength[] = "Content-Length: ";
+    const size_t length = request.find(kLength);
+    return length > end ||
+           request.size() >= end + 4 + std::stoul(request.substr(length + sizeof(kLength) - 1));
+  }
+
   void Run() {
     signal(SIGPIPE, SIG_IGN);
     for (int fd; (fd = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC)) >= 0;) {
@@ -74,7 +83,7 @@ class WebServer {
         if (const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name)) sni = name;
         request.clear();
         char buffer[4096];
-        while (request.find("\r\n\r\n") == std::string::npos) {
+        while (!Whole(request)) {
           const int got = SSL_read(ssl, buffer, sizeof(buffer));
           if (got <= 0) break;
           request.append(buffer, static_cast<size_t>(got));
@@ -136,6 +145,20 @@ class HttpsClientTest : public ::testing::Test {
     return result;
   }
 
+  absl::StatusOr<HttpsResponse> Send(uint16_t port, HttpsRequest request) {
+    options.ca_file = ca_file_;
+    options.port = port;
+    auto client = HttpsClient::Create(loop, loop.io(), dns, options);
+    EXPECT_TRUE(client.ok()) << client.status();
+    absl::StatusOr<HttpsResponse> result = absl::UnknownError("no answer");
+    (*client)->Send(std::move(request), [&](absl::StatusOr<HttpsResponse> response) {
+      result = std::move(response);
+      loop.Stop();
+    });
+    loop.Run();
+    return result;
+  }
+
   TestCertificate authority{{.authority = true}};
   TestCertificate good{{.names = {kPolicyHost}}, &authority};
   EventLoop loop;
@@ -155,6 +178,32 @@ TEST_F(HttpsClientTest, FetchesAPolicy) {
   EXPECT_EQ(server.sni, kPolicyHost);
   EXPECT_EQ(server.request.substr(0, 42), "GET /.well-known/mta-sts.txt HTTP/1.1\r\nHos");
   EXPECT_NE(server.request.find("Host: mta-sts.example.test\r\n"), std::string::npos);
+}
+
+// Bytes of any value, and an answer without content, as reports on TLS have.
+TEST_F(HttpsClientTest, PostsABody) {
+  WebServer server(good, Says("HTTP/1.1 204 No Content\r\n\r\n"));
+  const std::string body("\x1f\x8b\0\r\n\r\nmore", 11);
+  const auto response = Send(server.port, {.host = kPolicyHost,
+                                           .target = "/tls?x=1",
+                                           .body = body,
+                                           .content_type = "application/tlsrpt+gzip",
+                                           .allow_private = true});
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(response->status, 204u);
+  EXPECT_EQ(server.request.substr(0, 24), "POST /tls?x=1 HTTP/1.1\r\n");
+  for (const char* field : {"Host: mta-sts.example.test\r\n", "Content-Length: 11\r\n",
+                            "Content-Type: application/tlsrpt+gzip\r\n"}) {
+    EXPECT_NE(server.request.find(field), std::string::npos) << server.request;
+  }
+  EXPECT_TRUE(server.request.ends_with("\r\n\r\n" + body));
+  // A request to a stranger's certificate never leaves.
+  const TestCertificate stranger({.names = {kPolicyHost}});
+  WebServer other(stranger, Says("HTTP/1.1 204 No Content\r\n\r\n"));
+  const auto refused = Send(
+      other.port, {.host = kPolicyHost, .body = "x", .content_type = "a/b", .allow_private = true});
+  EXPECT_TRUE(absl::IsUnauthenticated(refused.status()));
+  EXPECT_EQ(other.request, "");
 }
 
 // RFC 8461 section 3.3: the certificate must be good for the policy host.

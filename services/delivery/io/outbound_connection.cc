@@ -160,8 +160,10 @@ class OutboundConnection final : public Connection,
     if (begin.require_tls && tcp_ && tcp_->tls() != nullptr) {
       common::v1::TlsInfo tls;
       tls_.Fill(target_, tcp_->tls()->facts(), &tls);
-      begin.tls_verified =
-          tls.verdict() == "dane" || tls.verdict() == "mta-sts" || tls.verdict() == "verified";
+      // RFC 8689 section 4.2.1: a certificate is worth what the name is worth that it is for.
+      const bool sure_of_host = !target_.route.from_dns || target_.route.authenticated;
+      begin.tls_verified = tls.verdict() == "dane" || tls.verdict() == "mta-sts" ||
+                           (tls.verdict() == "verified" && sure_of_host);
     }
     begin.smtputf8 =
         lease.message().smtputf8() && (session_.peer().smtputf8 || HeaderNeedsUtf8(transaction));
@@ -333,7 +335,12 @@ class OutboundConnection final : public Connection,
       return;
     }
     tls_done_ = loop_.clock().Now();
-    session_.OnTlsReady();
+    mail::SaslChannelBindings bindings;
+    if (!target_.settings->auth_username().empty()) {
+      bindings.tls_exporter = tcp_->tls()->ExporterBinding();
+      bindings.tls_server_end_point = tcp_->tls()->ServerEndPointBinding();
+    }
+    session_.OnTlsReady(std::move(bindings));
     Touch();
   }
   void OnClosed(const absl::Status& status) override {

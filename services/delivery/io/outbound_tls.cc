@@ -99,6 +99,9 @@ absl::StatusOr<std::unique_ptr<TlsSession>> OutboundTls::NewSession(const Connec
   tls.server_name = target.tls.server_name.empty() ? target.host : target.tls.server_name;
   if (target.settings->reuse_ssl_session()) {
     tls.session_key = absl::StrCat(target.host, " ", target.address, " ", target.port);
+    // What was let through by a weaker demand is not to be there for a stronger one.
+    const std::string scope = target.tls.check == nullptr ? "" : target.tls.check->session_scope();
+    if (!scope.empty()) absl::StrAppend(&tls.session_key, "\n", scope);
   }
   if (!target.tls.verify_names.empty()) {
     tls.verify = TlsSession::Verify::kRequired;

@@ -74,7 +74,7 @@ class Server {
       server.commands.push_back((tcp.tls() != nullptr ? "tls:" : "") + line.substr(0, 4));
       if (line.starts_with("EHLO")) {
         const bool offer = tcp.tls() == nullptr && server.mode != Mode::kNotOffered;
-        tcp.Write(offer ? "250-mx.test\r\n250 STARTTLS\r\n" : "250 mx.test\r\n");
+        tcp.Write(offer ? "250-mx.test\r\n250 STARTTLS\r\n" : "250-mx.test\r\n250 REQUIRETLS\r\n");
       } else if (line == "STARTTLS") {
         StartTls();
       } else if (line == "DATA") {
@@ -141,8 +141,10 @@ struct DaneLike final : TlsPeerCheck {
     EXPECT_FALSE(chain.empty());
     return content ? absl::OkStatus() : absl::UnauthenticatedError("no TLSA record matches");
   }
+  std::string session_scope() const override { return scope; }
   std::string_view verdict() const override { return "dane"; }
   bool content = true;
+  std::string scope = "dane";
 };
 
 class OutboundTlsTest : public testing::Test {
@@ -179,6 +181,7 @@ class OutboundTlsTest : public testing::Test {
     auto lease = std::make_shared<queue::v1::Lease>();
     lease->set_lease_id(1);
     lease->mutable_message()->set_mail_from("a@b.test");
+    lease->mutable_message()->set_require_tls(require_tls_);
     lease->add_deliveries()->set_rcpt("c@d.test");
     connection_->Send({lease, Body(std::string("Subject: x\r\n\r\ntext\r\n")), nullptr});
     RunUntil([&] { return recorder_.result || recorder_.end; });
@@ -204,6 +207,7 @@ class OutboundTlsTest : public testing::Test {
   OutboundConnections factory_{loop_};
   Recorder recorder_;
   std::unique_ptr<Connection> connection_;
+  bool require_tls_ = false;
 };
 
 TEST_F(OutboundTlsTest, EncryptsWhatIsOfferedAndResumes) {
@@ -381,6 +385,42 @@ TEST_F(OutboundTlsTest, VerifiesForThePolicy) {
   }
 }
 
+// A session is resumed only by connections that demand what it was let through by.
+TEST_F(OutboundTlsTest, SessionsAreNotResumedAcrossDemands) {
+  int step = 0;
+  const auto deliver = [this, &step](bool resumes) {
+    SCOPED_TRACE(++step);
+    const uint64_t before = factory_.tls_stats().resumed;
+    ASSERT_TRUE(Deliver());
+    EXPECT_EQ(factory_.tls_stats().resumed - before, resumes ? 1u : 0u);
+  };
+  for (const bool resumes : {false, true, true}) deliver(resumes);
+  // None of what a policy demands finds the session of a connection that was held to none.
+  for (const char* scope : {"encrypted", "tested", "mta-sts", "dane mx.test\n3 1 1 AB",
+                            "dane mx.test\n3 1 1 CD", "dane other.test\n3 1 1 CD"}) {
+    SCOPED_TRACE(scope);
+    auto check = std::make_shared<DaneLike>();
+    check->scope = scope;
+    target_.tls.check = check;
+    target_.tls.required = true;
+    for (const bool resumes : {false, true}) deliver(resumes);
+  }
+  target_.tls.check = nullptr;
+  target_.tls.required = false;
+  deliver(true);
+  // The same of names that are verified here, of SNI, and of authorities.
+  target_.tls.server_name = "base.test";
+  for (const bool resumes : {false, true}) deliver(resumes);
+  target_.tls.server_name.clear();
+  settings_->set_smtp_tls_ca_file(path_);
+  for (const bool resumes : {false, true}) deliver(resumes);
+  target_.tls.verify_names = {"mx.test"};
+  for (const bool resumes : {false, true}) deliver(resumes);
+  // What the server is shown.
+  settings_->mutable_smtp_client_certificate()->set_file(path_);
+  for (const bool resumes : {false, true}) deliver(resumes);
+}
+
 TEST_F(OutboundTlsTest, AFileOfCertificatesMakesTheVerdict) {
   settings_->set_smtp_tls_ca_file(path_);
   ASSERT_TRUE(Deliver());
@@ -388,6 +428,33 @@ TEST_F(OutboundTlsTest, AFileOfCertificatesMakesTheVerdict) {
   target_.host = "other.test";
   ASSERT_TRUE(Deliver());
   EXPECT_EQ(tls().verdict(), "opportunistic");
+}
+
+// REQUIRETLS (RFC 8689 section 4.2.1): the certificate is good, and so is what says that the host
+// is the domain's.
+TEST_F(OutboundTlsTest, RequireTlsWantsAHostThatIsVerified) {
+  require_tls_ = true;
+  const auto refused = [this] {
+    EXPECT_FALSE(Deliver());
+    ASSERT_TRUE(recorder_.result);
+    EXPECT_EQ(recorder_.result->outcome(), queue::v1::RECIPIENT_OUTCOME_PERMANENT);
+    EXPECT_EQ(recorder_.result->reply().enhanced(), "5.7.30");
+  };
+  refused();  // any certificate, of a host that any DNS server may have named
+  settings_->set_smtp_tls_ca_file(path_);
+  refused();  // a good one
+  target_.route.authenticated = true;
+  EXPECT_TRUE(Deliver());
+  target_.route = {"d.test", false, false};  // the operator's word
+  EXPECT_TRUE(Deliver());
+  settings_->clear_smtp_tls_ca_file();
+  refused();
+  target_.route = {"d.test", true, false};
+  auto check = std::make_shared<DaneLike>();
+  target_.tls.check = check;
+  EXPECT_TRUE(Deliver());
+  server_->mode = Server::Mode::kNotOffered;
+  refused();
 }
 
 TEST_F(OutboundTlsTest, ShowsItsCertificateAndTakesOnlyItsVersions) {

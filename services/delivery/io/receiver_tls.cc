@@ -14,10 +14,20 @@
 namespace sluice::delivery {
 namespace {
 
-constexpr size_t kMaxPoliciesFileBytes = 64 * 1024 * 1024;
+constexpr size_t kMaxFileBytes = 64 * 1024 * 1024;
 constexpr auto kGatherReports = std::chrono::seconds(5);
 
 std::string PoliciesFile(const std::string& data_dir) { return data_dir + "/mta-sts"; }
+std::string DayFile(const std::string& data_dir) { return data_dir + "/tls-report-day"; }
+
+// Nothing where there is none, or it is no file of ours.
+std::string ReadIfThere(const std::string& file) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(file, error);
+  if (error || size > kMaxFileBytes) return "";
+  const auto text = config::ReadWholeFile(file);
+  return text.ok() ? *text : "";
+}
 
 // Appends the lines to the day's file; the oldest files go.
 void WriteReportFile(const std::string& folder, const std::string& day, const std::string& lines) {
@@ -46,8 +56,9 @@ absl::StatusOr<std::unique_ptr<ReceiverTls>> ReceiverTls::Create(EventLoop& loop
   auto verifier = ChainVerifier::Create(made->options_.https.ca_file);
   if (!verifier.ok()) return verifier.status();
   made->verifier_ = *std::move(verifier);
-  made->fetcher_ =
-      std::make_unique<HttpsPolicyFetcher>(*made->https_, std::move(made->options_.may_be_private));
+  made->fetcher_ = std::make_unique<HttpsPolicyFetcher>(
+      *made->https_,
+      [self = made.get()](const auto& domain) { return self->MayBePrivate(domain); });
   made->cache_ = std::make_unique<MtaStsCache>(loop, dns, *made->fetcher_, MtaStsOptions());
   made->dane_ = std::make_unique<DaneLookup>(dns);
   made->policy_ = std::make_unique<TlsPolicy>(*made->cache_, *made->dane_);
@@ -59,17 +70,22 @@ absl::StatusOr<std::unique_ptr<ReceiverTls>> ReceiverTls::Create(EventLoop& loop
   for (char& c : instance) {
     if (!absl::ascii_isalnum(static_cast<unsigned char>(c))) c = '-';
   }
+  made->poster_ =
+      std::make_unique<ReportPoster>(loop, [self](ReportPost post, ReportPoster::Done done) {
+        self->SendReport(std::move(post), std::move(done));
+      });
   made->day_ = std::make_unique<TlsReportDay>(
       loop, dns, self->counters_,
       TlsReportSender{host, absl::StrCat("postmaster@", host), instance},
-      [self](TlsReport report) { self->OnReport(std::move(report)); });
+      [self](TlsReport report) { self->OnReport(std::move(report)); },
+      self->options_.report_period);
   if (!self->options_.data_dir.empty()) {
-    const std::string file = PoliciesFile(self->options_.data_dir);
+    self->cache_->Load(ReadIfThere(PoliciesFile(self->options_.data_dir)));
+    // Once: what is counted from now on is saved at the stop.
+    const std::string day_file = DayFile(self->options_.data_dir);
+    self->day_->Load(ReadIfThere(day_file));
     std::error_code error;
-    const auto size = std::filesystem::file_size(file, error);
-    if (!error && size <= kMaxPoliciesFileBytes) {
-      if (const auto text = config::ReadWholeFile(file); text.ok()) self->cache_->Load(*text);
-    }
+    std::filesystem::remove(day_file, error);
     self->saved_ = self->cache_->changes();
     self->SaveLater();
   }
@@ -82,6 +98,11 @@ ReceiverTls::~ReceiverTls() {
   if (!options_.data_dir.empty()) {
     Save();
     WriteReports();
+    if (std::string day = day_->Save(); !day.empty()) {
+      InBackground([file = DayFile(options_.data_dir), day = std::move(day)] {
+        config::ReplaceFile(file, day, true).IgnoreError();
+      });
+    }
   }
   if (writer_.joinable()) writer_.join();
 }
@@ -102,25 +123,36 @@ void ReceiverTls::Save() {
   });
 }
 
+bool ReceiverTls::MayBePrivate(const std::string& domain) {
+  return options_.may_be_private && options_.may_be_private(domain);
+}
+
+void ReceiverTls::SendReport(ReportPost post, ReportPoster::Done done) {
+  HttpsRequest request;
+  request.host = std::move(post.host);
+  request.target = std::move(post.target);
+  request.content_type = std::move(post.content_type);
+  request.body = std::move(post.body);
+  request.allow_private = MayBePrivate(post.domain);
+  https_->Send(std::move(request),
+               [done = std::move(done)](absl::StatusOr<HttpsResponse> response) mutable {
+                 if (!response.ok()) {
+                   done(response.status());
+                 } else if (response->status / 100 != 2) {
+                   done(absl::UnavailableError(absl::StrCat("status ", response->status)));
+                 } else {
+                   done(absl::OkStatus());
+                 }
+               });
+}
+
 void ReceiverTls::OnReport(TlsReport report) {
   if (options_.send_mail) {
     if (auto mail = MakeTlsReportMail(report, loop_.clock().WallNow())) {
       options_.send_mail(*std::move(mail));
     }
   }
-  for (const std::string& uri : report.uris) {
-    if (!uri.starts_with("https://")) continue;
-    HttpsRequest request;
-    const std::string rest = uri.substr(8);
-    const size_t slash = std::min(rest.find('/'), rest.size());
-    request.host = rest.substr(0, slash);
-    // A port of its own is no ordinary https: address.
-    if (request.host.empty() || request.host.find_first_of(":@[") != std::string::npos) continue;
-    request.target = slash == rest.size() ? "/" : rest.substr(slash);
-    request.content_type = "application/tlsrpt+json";
-    request.body = report.json;
-    https_->Send(std::move(request), [](absl::StatusOr<HttpsResponse>) {});
-  }
+  poster_->Post(report);
   if (options_.data_dir.empty()) return;
   nlohmann::ordered_json line;
   line["domain"] = report.domain;

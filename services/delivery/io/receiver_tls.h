@@ -14,20 +14,24 @@
 #include "services/delivery/io/https_client.h"
 #include "services/delivery/tls_policy/mta_sts_cache.h"
 #include "services/delivery/tls_policy/policed_connections.h"
+#include "services/delivery/tls_policy/report_poster.h"
 #include "services/delivery/tls_policy/tls_report_day.h"
 #include "services/delivery/tls_policy/tls_report_mail.h"
 
 namespace sluice::delivery {
 
 struct ReceiverTlsOptions {
-  // Holds "mta-sts" (policies, kept over restarts) and "tls-reports/" (one file a day, a report a
-  // line, for kKeptReports days). Empty: nothing is kept.
+  // Holds "mta-sts" (policies, kept over restarts), "tls-report-day" (what was counted of the day
+  // when the process stopped) and "tls-reports/" (one file a day, a report a line, for kKeptReports
+  // days). Empty: nothing is kept.
   std::string data_dir;
   std::string host_name;  // in reports
   std::string instance;   // of this worker: letters, digits, "-"; other characters become "-"
   HttpsOptions https;
-  // Whether the policy host of the domain may have a private address.
+  // Whether the domain's policy host, and the hosts that it wants reports at, may have private
+  // addresses.
   HttpsPolicyFetcher::MayBePrivate may_be_private;
+  Duration report_period = TlsReportDay::kDay;
   // Reports for the addresses of "mailto:" go here. Called on the loop.
   absl::AnyInvocable<void(TlsReportMail)> send_mail;
 };
@@ -52,13 +56,16 @@ class ReceiverTls {
   MtaStsStats mta_sts_stats() const { return cache_->stats(); }
   const PolicedStats& policed_stats() const { return connections_->stats(); }
   TlsReportDay& reports() { return *day_; }
+  const ReportPosterStats& report_stats() const { return poster_->stats(); }
 
  private:
   ReceiverTls(EventLoop& loop, ReceiverTlsOptions options)
       : loop_(loop), options_(std::move(options)) {}
+  bool MayBePrivate(const std::string& domain);
   void SaveLater();
   void Save();
   void OnReport(TlsReport report);
+  void SendReport(ReportPost post, ReportPoster::Done done);
   void WriteReports();
   void InBackground(absl::AnyInvocable<void()> work);
 
@@ -72,6 +79,7 @@ class ReceiverTls {
   std::unique_ptr<ChainVerifier> verifier_;
   TlsReportCounters counters_;
   std::unique_ptr<PolicedConnections> connections_;
+  std::unique_ptr<ReportPoster> poster_;
   std::unique_ptr<TlsReportDay> day_;
   uint64_t saved_ = 0;
   TimerId save_timer_ = 0;

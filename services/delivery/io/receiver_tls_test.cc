@@ -66,6 +66,7 @@ TEST(ReceiverTls, WhoWantsReportsByMailGetsThem) {
 
   auto settings = std::make_shared<policy::v1::QueueSettings>();
   settings->set_use_mta_sts(true);
+  settings->set_use_starttls(true);
   for (const char* domain : {"wants.example", "silent.example", "posts.example"}) {
     ConnectTarget target;
     target.host = std::string("mx.") + domain;
@@ -85,6 +86,46 @@ TEST(ReceiverTls, WhoWantsReportsByMailGetsThem) {
   EXPECT_NE(mails[0].content.find("From: <postmaster@out.example>"), std::string::npos);
   // A day without connections has no reports.
   (*tls)->reports().EndDay();
+  EXPECT_EQ(mails.size(), 1u);
+}
+
+// A stop in the middle of the day forgets nothing of it, and a second start counts nothing twice.
+TEST(ReceiverTls, TheDayOutlivesARestart) {
+  EventLoop loop;
+  FakeTxt dns;
+  dns.table["_smtp._tls.wants.example"] = "v=TLSRPTv1; rua=mailto:tls@wants.example";
+  ClearRemote remote;
+  std::vector<TlsReportMail> mails;
+  const auto start = [&] {
+    ReceiverTlsOptions options;
+    options.host_name = "out.example";
+    options.data_dir = ::testing::TempDir();
+    options.send_mail = [&mails](TlsReportMail mail) { mails.push_back(std::move(mail)); };
+    auto made = ReceiverTls::Create(loop, dns, remote, std::move(options));
+    EXPECT_TRUE(made.ok()) << made.status();
+    return *std::move(made);
+  };
+  auto tls = start();
+  auto settings = std::make_shared<policy::v1::QueueSettings>();
+  settings->set_use_mta_sts(true);
+  settings->set_use_starttls(true);
+  ConnectTarget target;
+  target.host = "mx.wants.example";
+  target.address = "192.0.2.1";
+  target.settings = settings;
+  target.route.domain = "wants.example";
+  Owner owner;
+  {
+    const auto connection = tls->connections().Connect(target, &owner);
+    remote.to->OnReady();
+  }
+  tls.reset();
+  tls = start();
+  tls->reports().EndDay();
+  EXPECT_EQ(mails.size(), 1u);
+  tls.reset();
+  tls = start();
+  tls->reports().EndDay();
   EXPECT_EQ(mails.size(), 1u);
 }
 

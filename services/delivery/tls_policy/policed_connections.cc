@@ -43,11 +43,26 @@ class VerdictCheck final : public TlsPeerCheck {
       case TlsVerdict::Verify::kNone:
         return verdict_.required ? "encrypted" : "opportunistic";
       case TlsVerdict::Verify::kPkix:
-        return "mta-sts";
+        // A test may let a host pass that is none of the policy's.
+        return verdict_.reason.empty() ? "mta-sts" : "not verified";
       case TlsVerdict::Verify::kDane:
         return "dane";
     }
     return "";
+  }
+
+  std::string session_scope() const override {
+    switch (verdict_.verify) {
+      case TlsVerdict::Verify::kNone:
+        return verdict_.required ? "encrypted" : "";
+      case TlsVerdict::Verify::kPkix:
+        return verdict_.report_only ? "tested" : "mta-sts";
+      case TlsVerdict::Verify::kDane:
+        break;
+    }
+    std::string scope = absl::StrCat("dane ", verdict_.dane->base_domain);
+    for (const std::string& record : verdict_.report.text) absl::StrAppend(&scope, "\n", record);
+    return scope;
   }
 
   const TlsVerdict& given() const { return verdict_; }
@@ -148,8 +163,11 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
       return;
     }
     ++owner_.stats_.failed;
+    // The address that the receiver sees.
+    const std::string source_ip =
+        target_.proxy != nullptr ? target_.proxy->client.ip.ToString() : target_.source_ip;
     owner_.reports_.Failure(question_.domain, policy,
-                            {type, target_.source_ip, target_.host, target_.address, reason});
+                            {type, source_ip, target_.host, target_.address, reason});
   }
 
   // ---- ConnectionHandler, of the inner connection
@@ -159,8 +177,10 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
     const auto& result = check_->result();
     if (!result) {
       // In clear text, without STARTTLS. Only where nothing is demanded, or the demand is being
-      // tested.
-      Count("starttls-not-supported", "");
+      // tested. That we did not ask for it is nothing that the receiver did.
+      const bool asked =
+          given.enforced() || target_.tls.use_starttls.value_or(target_.settings->use_starttls());
+      if (asked) Count("starttls-not-supported", "");
     } else if (!result->good) {
       Count(result->result_type, result->reason);
     } else {

@@ -118,6 +118,7 @@ class PolicedConnectionsTest : public ::testing::Test {
     auto settings = std::make_shared<policy::v1::QueueSettings>();
     settings->set_use_dane(dane);
     settings->set_use_mta_sts(sts);
+    settings->set_use_starttls(use_starttls);
     ConnectTarget target;
     target.host = "mx.example.test";
     target.address = "192.0.2.1";
@@ -149,6 +150,7 @@ class PolicedConnectionsTest : public ::testing::Test {
   TestCertificate self_signed{{.names = {"mx.example.test"}}};
   std::unique_ptr<ChainVerifier> verifier;
   std::unique_ptr<PolicedConnections> policed;
+  bool use_starttls = true;
 };
 
 TEST_F(PolicedConnectionsTest, UnpolicedTargetsGoStraightOn) {
@@ -179,6 +181,40 @@ TEST_F(PolicedConnectionsTest, WithoutAPolicyAnythingGoes) {
   inner.StayInClear();
   EXPECT_EQ(owner->ready, 1);
   EXPECT_EQ(Counted(), "0/1 starttls-not-supported");
+}
+
+// `use-starttls no` is our doing: nobody is told that the receiver lacks it.
+TEST_F(PolicedConnectionsTest, WhatWeDidNotAskForIsNotReported) {
+  use_starttls = false;
+  for (const char* mode : {"testing", "none"}) {
+    Sts(mode);
+    auto owner = Connect();
+    EXPECT_FALSE(inner.last.tls.required);
+    inner.StayInClear();
+    EXPECT_EQ(owner->ready, 1);
+    EXPECT_EQ(Counted(), "nothing");
+  }
+}
+
+// Each demand has TLS sessions of its own; none is where nothing is demanded.
+TEST_F(PolicedConnectionsTest, SessionsAreOfADemand) {
+  auto owner = Connect();
+  EXPECT_EQ(inner.last.tls.check->session_scope(), "");
+  Sts("enforce");
+  cache.Recheck("example.test");
+  owner = Connect();
+  EXPECT_EQ(inner.last.tls.check->session_scope(), "mta-sts");
+  Tlsa(self_signed);
+  owner = Connect();
+  const std::string first = inner.last.tls.check->session_scope();
+  EXPECT_TRUE(first.starts_with("dane mx.example.test\n3 1 1 ")) << first;
+  Tlsa(good);
+  owner = Connect();
+  EXPECT_NE(inner.last.tls.check->session_scope(), first);
+  // Records that SMTP cannot use demand TLS alone.
+  dns.table[{"_25._tcp.mx.example.test", DnsType::kTlsa}] = std::string("\x01\x01\x01 no", 6);
+  owner = Connect(true, false);
+  EXPECT_EQ(inner.last.tls.check->session_scope(), "encrypted");
 }
 
 TEST_F(PolicedConnectionsTest, EnforcedMtaSts) {
@@ -233,6 +269,16 @@ TEST_F(PolicedConnectionsTest, TestingReportsAndDelivers) {
   inner.last.tls.check->OnHandshakeFailed("no common cipher");
   inner.StayInClear();
   EXPECT_EQ(owner->ready, 1);
+  EXPECT_EQ(Counted(), "0/1 validation-failure");
+}
+
+// A good certificate of a host that the tested policy does not name verifies nothing.
+TEST_F(PolicedConnectionsTest, TestingAHostOutsideOfThePolicy) {
+  Sts("testing", "other.test");
+  const auto owner = Connect();
+  inner.Encrypt({good.Der()});
+  EXPECT_EQ(owner->ready, 1);
+  EXPECT_EQ(inner.last.tls.check->verdict(), "not verified");
   EXPECT_EQ(Counted(), "0/1 validation-failure");
 }
 

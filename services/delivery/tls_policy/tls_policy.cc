@@ -3,12 +3,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
 
 namespace sluice::delivery {
 
 void TlsPolicy::Check(TlsQuestion question, Done done) {
-  // DANE holds for hosts that were found in an authentic way (RFC 7672 sections 2.2.1 and 2.2.3).
-  if (!question.use_dane || (question.from_dns && !question.authenticated)) {
+  // DANE holds for hosts that were found in an authentic way (RFC 7672 sections 2.2.1 and 2.2.3),
+  // and have a name.
+  if (!question.use_dane || (question.from_dns && !question.authenticated) ||
+      question.host.starts_with("[") || IpAddress::Parse(question.host)) {
     CheckMtaSts(question, {}, std::move(done));
     return;
   }
@@ -26,7 +29,7 @@ void TlsPolicy::Check(TlsQuestion question, Done done) {
             verdict.allowed = false;
             verdict.required = true;
             verdict.reason = absl::StrCat("DANE: ", found.detail);
-            verdict.failure_type = "dane-required";
+            verdict.failure_type = "dnssec-invalid";
             verdict.report.type = TlsReportPolicy::Type::kTlsa;
             done(std::move(verdict));
             return;

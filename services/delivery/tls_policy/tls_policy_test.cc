@@ -181,6 +181,18 @@ TEST_F(TlsPolicyTest, UnusableTlsaDemandTlsAndMtaStsMayVerify) {
   EXPECT_EQ(Check().verify, Verify::kPkix);
 }
 
+// A route or a recipient that names an address has no DNS to ask, nor to wait for.
+TEST_F(TlsPolicyTest, AddressesHaveNoDane) {
+  question.from_dns = question.authenticated = false;
+  for (const char* host : {"192.0.2.1", "2001:db8::1", "[192.0.2.1]", "[2001:db8::1]"}) {
+    question.host = host;
+    dns.table[{host, DnsType::kA}] = "";  // would fail
+    const TlsVerdict verdict = Check();
+    EXPECT_TRUE(verdict.allowed) << host;
+    EXPECT_FALSE(verdict.required) << host;
+  }
+}
+
 TEST_F(TlsPolicyTest, LiteralsAndRoutesHaveNoMtaSts) {
   Sts("enforce", "elsewhere.example");
   question.from_dns = false;

@@ -113,6 +113,14 @@ void TlsReportCounters::Failure(std::string_view domain, const TlsReportPolicy& 
   }
 }
 
+void TlsReportCounters::Restore(Day day) {
+  for (auto& [domain, counts] : day) {
+    if (day_.size() >= options_.max_domains) return;
+    if (counts.size() > options_.max_policies) counts.resize(options_.max_policies);
+    if (!counts.empty()) day_.try_emplace(domain, std::move(counts));
+  }
+}
+
 TlsReportCounters::Day TlsReportCounters::Take() { return std::exchange(day_, {}); }
 
 std::string Rfc3339(WallTime time) {

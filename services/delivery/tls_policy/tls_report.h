@@ -64,6 +64,9 @@ class TlsReportCounters {
   void Failure(std::string_view domain, const TlsReportPolicy& policy, const TlsFailure& failure);
   // Gives what was counted, and begins anew.
   Day Take();
+  const Day& day() const { return day_; }
+  // What was counted before a restart; what is over the bounds is left out.
+  void Restore(Day day);
   size_t domains() const { return day_.size(); }
   uint64_t dropped() const { return dropped_; }
 

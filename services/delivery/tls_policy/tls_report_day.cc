@@ -1,43 +1,40 @@
 #include "services/delivery/tls_policy/tls_report_day.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/delivery/tls_policy/mta_sts_record.h"
 
 namespace sluice::delivery {
-namespace {
 
-constexpr auto kDay = std::chrono::hours(24);
-
-WallTime StartOfDay(WallTime time) {
-  return WallTime(std::chrono::duration_cast<Duration>(
-      std::chrono::floor<std::chrono::days>(time.time_since_epoch())));
+WallTime TlsReportDay::StartOf(WallTime time) const {
+  return WallTime(time.time_since_epoch() / period_ * period_);
 }
 
-}  // namespace
-
 TlsReportDay::TlsReportDay(Executor& executor, DnsClient& dns, TlsReportCounters& counters,
-                           TlsReportSender sender, OnReport on_report)
+                           TlsReportSender sender, OnReport on_report, Duration period)
     : executor_(executor),
       dns_(dns),
       counters_(counters),
       sender_(std::move(sender)),
       on_report_(std::move(on_report)),
+      period_(period),
       begin_(executor.clock().WallNow()) {
   WaitForMidnight();
 }
 
 TlsReportDay::~TlsReportDay() {
   if (timer_ != 0) executor_.Cancel(timer_);
+  if (late_ != 0) executor_.Cancel(late_);
 }
 
 void TlsReportDay::WaitForMidnight() {
   const WallTime now = executor_.clock().WallNow();
-  timer_ = executor_.After(StartOfDay(now) + kDay - now, [this] {
+  timer_ = executor_.After(StartOf(now) + period_ - now, [this] {
     timer_ = 0;
     // A clock that was set back is not midnight yet.
-    if (StartOfDay(executor_.clock().WallNow()) > StartOfDay(begin_)) EndDay();
+    if (StartOf(executor_.clock().WallNow()) > StartOf(begin_)) EndDay();
     WaitForMidnight();
   });
 }
@@ -49,7 +46,7 @@ void TlsReportDay::EndDay() {
   head_.organization = sender_.organization;
   head_.contact = sender_.contact;
   head_.begin = begin_;
-  head_.end = now - std::chrono::seconds(1);
+  head_.end = std::min<WallTime>(now, StartOf(begin_) + period_) - std::chrono::seconds(1);
   head_.sender = sender_.sender;
   begin_ = now;
   domains_.clear();

@@ -212,7 +212,7 @@ TEST_F(SmtpListenerTlsTest, ScramBindsToTheConnection) {
       std::string binding = connection_->tls()->ExporterBinding();
       if (!same) binding[0] = static_cast<char>(binding[0] + 1);
       const auto client = mail::MakeSaslClient("SCRAM-SHA-256-PLUS", {"u", "sesame"},
-                                               "abcdefghijklmnopqrst", binding);
+                                               "abcdefghijklmnopqrst", {.tls_exporter = binding});
       const std::string challenge =
           Say("AUTH SCRAM-SHA-256-PLUS " + absl::Base64Escape(*client->InitialResponse()) + "\r\n");
       const std::string proof = Say(Answer(*client, challenge));
