@@ -1,13 +1,12 @@
 #include "services/config/value.h"
 
-#include <idn2.h>
-
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/idna.h"
 #include "services/base/net/ip_address.h"
 
 namespace sluice::config {
@@ -202,27 +201,9 @@ std::optional<std::string> ParseNetwork(std::string_view text) {
   return absl::StrCat(cidr->address().ToString(), "/", cidr->prefix_bits());
 }
 
-namespace {
-
-// Names with letters beyond ASCII in the form that DNS has, RFC 5891.
-std::optional<std::string> ToAscii(std::string_view text) {
-  if (text.size() > 1024 || text.find('\0') != text.npos) return std::nullopt;
-  const std::string name(text);
-  uint8_t* converted = nullptr;
-  if (idn2_lookup_u8(reinterpret_cast<const uint8_t*>(name.c_str()), &converted,
-                     IDN2_NFC_INPUT | IDN2_NONTRANSITIONAL) != IDN2_OK) {
-    return std::nullopt;
-  }
-  std::string ascii(reinterpret_cast<const char*>(converted));
-  idn2_free(converted);
-  return ascii;
-}
-
-}  // namespace
-
 std::optional<std::string> ParseHostName(std::string_view text) {
   if (std::any_of(text.begin(), text.end(), [](char c) { return c < 0; })) {
-    const auto ascii = ToAscii(text);
+    const auto ascii = HostNameToAscii(text);
     return ascii ? ParseHostName(*ascii) : std::nullopt;
   }
   if (text.ends_with('.')) text.remove_suffix(1);

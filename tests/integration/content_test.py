@@ -76,5 +76,18 @@ class ContentTest(ScenarioTest):
         self.assertEqual(second.ehlo, "out2.sluice.test")
 
 
+class InternationalTest(ScenarioTest):
+    RECEIVER = {"extensions": ("PIPELINING", "8BITMIME", "SMTPUTF8")}
+
+    def test_a_domain_beyond_ascii_is_looked_up_as_dns_has_it(self):
+        node = self.node()
+        recipient = "u@b\u00fccher.test".encode()
+        self.send(node, [recipient], HEADERS + "X: \u00e4\r\n\r\nbody\r\n".encode(), mail_options=b" SMTPUTF8")
+        self.assertEqual(self.receiver.wait_for(1)[0].recipients, (recipient.decode(),))
+        self.assertIn("xn--bcher-kva.test", {name for name, _ in self.receiver.queries})
+        node.ctl.wait_empty()
+        self.assertEqual(self.receiver.errors, [])
+
+
 if __name__ == "__main__":
     unittest.main()

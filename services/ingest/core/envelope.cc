@@ -6,6 +6,7 @@
 #include <ctime>
 #include <vector>
 
+#include "services/base/idna.h"
 #include "services/base/utf8.h"
 #include "services/mail/header_fields.h"
 
@@ -310,7 +311,12 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
       delivery.set_expires_us(control.window.end_us);
     }
     const std::string_view rcpt = delivery.rcpt();
-    const std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);
+    std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);
+    std::optional<std::string> ascii;
+    if (std::any_of(domain.begin(), domain.end(), [](char c) { return c < 0; })) {
+      ascii = HostNameToAscii(domain);
+      if (ascii) domain = *ascii;
+    }
     // A mail merge may have said it.
     const bool own = !delivery.vmta().empty() || !delivery.pool().empty();
     if (own) own_route = {delivery.vmta(), delivery.pool()};

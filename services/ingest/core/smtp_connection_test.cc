@@ -179,6 +179,26 @@ TEST_F(SmtpConnectionTest, QueueToChangesTheQueueNotTheRecipient) {
   EXPECT_EQ(delivery.rcpt(), "x@y.test");
 }
 
+// The configuration names domains as DNS does.
+TEST_F(SmtpConnectionTest, ADomainBeyondAsciiHasItsSettings) {
+  prepare_ = [this] {
+    policy_->queue_to_domain = "xn--bcher-kva.test";
+    policy_->queue_to = "books.rollup";
+  };
+  Start();
+  auto client = Connect();
+  client->Say(
+      "EHLO c.test\r\nMAIL FROM:<a@b.test> SMTPUTF8\r\n"
+      "RCPT TO:<x@B\xc3\xbc"
+      "cher.test>\r\nDATA\r\nS: 1\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& delivery = shard().taken[0].message.deliveries(0).delivery();
+  EXPECT_EQ(delivery.queue_domain(), "books.rollup");
+  EXPECT_EQ(delivery.rcpt(),
+            "x@b\xc3\xbc"
+            "cher.test");
+}
+
 TEST_F(SmtpConnectionTest, NewPolicyHoldsFromTheNextMail) {
   Start();
   auto client = Connect();

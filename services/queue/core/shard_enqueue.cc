@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/idna.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -27,6 +28,15 @@ void LowerCase(std::string_view text, std::string* lower) {
   for (char& c : *lower) {
     if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
   }
+}
+
+// Of its recipient where nothing else is said; in the form that DNS and the configuration have.
+void QueueDomainOf(const common::v1::Delivery& delivery, std::string* domain) {
+  LowerCase(delivery.queue_domain().empty() ? DomainOf(delivery.rcpt()) : delivery.queue_domain(),
+            domain);
+  if (std::all_of(domain->begin(), domain->end(), [](char c) { return c >= 0; })) return;
+  // What has no such form is told by the lookup.
+  if (auto ascii = HostNameToAscii(*domain)) *domain = *std::move(ascii);
 }
 
 // Recipients whose first places are in the message's row; a message with more is indexed at once.
@@ -289,8 +299,7 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
   for (uint32_t i = 0; i < count; ++i) {
     common::v1::Delivery& delivery = deliveries[i];
     ChooseVmta(delivery);
-    LowerCase(delivery.queue_domain().empty() ? DomainOf(delivery.rcpt()) : delivery.queue_domain(),
-              &domain_);
+    QueueDomainOf(delivery, &domain_);
     Queue& queue = queues_.Get(domain_, delivery.vmta(), delivery.pool(), batch);
     if (queue.settings == nullptr) RefreshPause(queue);
     const uint32_t priority = delivery.priority() != 0 ? delivery.priority() : envelope.priority();

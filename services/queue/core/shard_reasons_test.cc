@@ -51,6 +51,18 @@ class ShardReasonsTest : public testing::ShardFixture {
   uint64_t version_ = 0;
 };
 
+// One queue, under the name that DNS has, however the recipient's domain is written.
+TEST_F(ShardReasonsTest, DomainsBeyondAsciiAreNamedAsInDns) {
+  injector().Send(
+      {"a@b\xc3\xbc"
+       "cher.example",
+       "b@B\xc3\x9c"
+       "CHER.example",
+       "c@XN--bcher-kva.example"});
+  Run();
+  EXPECT_EQ(Queue("xn--bcher-kva.example/default").recipients(), 3u);
+}
+
 TEST_F(ShardReasonsTest, NoWorkerHasASource) {
   injector().Send({"a@x.example"});
   Run();
