@@ -260,6 +260,12 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   const Token& first = statement.arguments[0];
   const Location where = statement.At(first);
   if (directive.name == "include") return Include(statement);
+  if (directive.name == "include-headers-from") return ReadHeaderFile(directive, statement, frame);
+  if (directive.name == "precached-domains-file") return ReadDomainFile(directive, statement);
+  if (directive.name.starts_with("dsn-failed-") || directive.name == "custom-dsn-from-header") {
+    return ReadDsnTemplate(directive, statement);
+  }
+  if (frame.rewrite_list != nullptr) return AddRewrite(directive, statement, frame.rewrite_list);
   if (frame.proxy != nullptr) return Add(AddProxyLine(statement, frame.proxy), statement);
   ProxyUse& proxies = frame.vmta != nullptr ? frame.vmta->proxies : draft_.use_proxies;
   if (directive.name == "use-proxy") return Add(AddUseProxy(statement, &proxies), statement);

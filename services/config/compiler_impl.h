@@ -36,11 +36,12 @@ struct Frame {
   policy::v1::SmtpUserSection* smtp_user = nullptr;
   policy::v1::SmtpPatternListSection* smtp_patterns = nullptr;
   ProxyDraft* proxy = nullptr;
+  policy::v1::RewriteListSection* rewrite_list = nullptr;
   std::string source_ip;  // with its prefix length
 };
 
 // Reads files into a draft, and the draft into a snapshot. For one compilation. Files and sections:
-// compiler.cc, compiler_sections.cc; directive lines: compiler_directives.cc.
+// compiler.cc, compiler_sections.cc; directive lines: compiler_directives.cc, compiler_texts.cc.
 class Compiler {
  public:
   Compiler(FileSource& files, const CompileOptions& options);
@@ -122,6 +123,13 @@ class Compiler {
   void ApplyHere(const Directive& directive, const Statement& statement, const Frame& frame);
   // The section of a file is named by its path, so that clients can share it.
   void ReadAuthFile(const Statement& statement, const Frame& frame);
+  // The file that the first argument names; an error is said.
+  std::optional<std::string> ReadTextFile(const Statement& statement, size_t max_bytes);
+  void ReadDsnTemplate(const Directive& directive, const Statement& statement);
+  void ReadHeaderFile(const Directive& directive, const Statement& statement, const Frame& frame);
+  void ReadDomainFile(const Directive& directive, const Statement& statement);
+  void AddRewrite(const Directive& directive, const Statement& statement,
+                  policy::v1::RewriteListSection* list);
 
   FileSource& files_;
   const CompileOptions& options_;

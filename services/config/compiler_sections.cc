@@ -69,6 +69,10 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
     return;
   }
   if (name == "bind") return EnterBind(statement, frame);
+  if (kind->argument.empty()) {  // <dns>, <mx-rollup-list>: nothing to look up
+    frame->skip = false;
+    return;
+  }
   const Token& argument = statement.arguments[0];
   const Location where = statement.At(argument);
   if (name == "source" || name == "accepted-connect") {
@@ -124,6 +128,10 @@ void Compiler::EnterIngress(const std::string& text, const Location& where, Fram
     frame->scope = kPatternList;
     frame->pattern_list = &draft_.pattern_lists[absl::AsciiStrToLower(text)];
     frame->pattern_list->set_name(text);
+  } else if (frame->name == "rewrite-list") {
+    frame->rewrite_list = &draft_.rewrite_lists[absl::AsciiStrToLower(text)];
+    frame->rewrite_list->set_name(text);
+    frame->scope = kRewriteList;
   } else if (frame->name == "smtp-pattern-list") {
     frame->scope = kSmtpPatternList;
     frame->smtp_patterns = &draft_.smtp_pattern_lists[absl::AsciiStrToLower(text)];

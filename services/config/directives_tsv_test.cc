@@ -62,6 +62,11 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
   }
   if (directive.scopes == kProxy && directive.name == "server") return {"192.0.2.1:1080", "a"};
   if (directive.scopes == kProxy && directive.name == "client") return {"192.0.2.1 a.test", "a"};
+  if (directive.scopes == kRewriteList) {
+    return directive.name == "mail-from"
+               ? std::pair<std::string, std::string>("a@b.test c@d.test", "a@b.test nobody")
+               : std::pair<std::string, std::string>("b.test d.test", "b.test");
+  }
   switch (directive.grammar) {
     case Grammar::kBool:
       return {"yes", "maybe"};
@@ -170,7 +175,7 @@ std::string In(Scope scope, const std::string& line) {
       "<virtual-mta v>\nsmtp-source-host 192.0.2.9 v.test\n</virtual-mta>\n"
       "<source named>\n</source>\nsmtp-listener 192.0.2.9:25 source=named\n"
       "<pattern-list v>\n</pattern-list>\n<source-group v>\n</source-group>\n"
-      "<smtp-pattern-list v>\n</smtp-pattern-list>\n";
+      "<smtp-pattern-list v>\n</smtp-pattern-list>\n<rewrite-list v>\n</rewrite-list>\n";
   if (scope == kGlobal) return vmta + line + "\n";
   for (const SectionKind& kind : AllSections()) {
     if (kind.scope != scope) continue;

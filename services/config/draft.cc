@@ -145,6 +145,11 @@ class Finisher {
       *content.mutable_smtp_pattern_list() = list;
       Add(absl::StrCat("smtp-pattern-list/", name), std::move(content));
     }
+    for (const auto& [name, list] : draft_.rewrite_lists) {
+      policy::v1::SectionContent content;
+      *content.mutable_rewrite_list() = list;
+      Add(absl::StrCat("rewrite-list/", name), std::move(content));
+    }
     if (!draft_.bounce_categories.rules().empty()) {
       policy::v1::SectionContent content;
       *content.mutable_bounce_categories() = draft_.bounce_categories;
@@ -192,6 +197,7 @@ class Finisher {
                          : use.kind == "pattern-list" ? draft_.pattern_lists.contains(lower)
                          : use.kind == "smtp-pattern-list"
                              ? draft_.smtp_pattern_lists.contains(lower)
+                         : use.kind == "rewrite-list" ? draft_.rewrite_lists.contains(lower)
                              : draft_.source_groups.contains(lower);
       if (known || lower == "{auth}" || lower == "{pickup}") continue;
       Say(Diagnostic::Severity::kError, use.where,

@@ -71,7 +71,7 @@ struct ListenerDraft {
 
 // A line that names a section, to be looked up when all is read.
 struct SectionUse {
-  std::string kind;  // source, pattern-list, source-group, smtp-pattern-list
+  std::string kind;  // source, pattern-list, source-group, smtp-pattern-list, rewrite-list
   std::string name;
   Location where;
 };
@@ -99,6 +99,7 @@ struct Draft {
   std::map<std::string, policy::v1::PatternListSection> pattern_lists;
   std::map<std::string, policy::v1::SourceGroupSection> source_groups;
   std::map<std::string, policy::v1::SmtpPatternListSection> smtp_pattern_lists;
+  std::map<std::string, policy::v1::RewriteListSection> rewrite_lists;
   policy::v1::BounceCategorySection bounce_categories;
   policy::v1::MxRollupSection mx_rollup;
   std::map<std::string, policy::v1::SmtpUserSection> smtp_users;  // by name as it is

@@ -140,6 +140,9 @@ class SnapshotView final : public PolicyView {
           smtp_pattern_lists_[Lower(content.smtp_pattern_list().name())] =
               &content.smtp_pattern_list();
           break;
+        case policy::v1::SectionContent::kRewriteList:
+          rewrite_lists_[Lower(content.rewrite_list().name())] = &content.rewrite_list();
+          break;
         case policy::v1::SectionContent::kBounceCategories:
           bounce_categories_ = &content.bounce_categories();
           break;
@@ -257,6 +260,10 @@ class SnapshotView final : public PolicyView {
     const auto found = smtp_pattern_lists_.find(Lower(name));
     return found == smtp_pattern_lists_.end() ? nullptr : found->second;
   }
+  const policy::v1::RewriteListSection* FindRewriteList(std::string_view name) const override {
+    const auto found = rewrite_lists_.find(Lower(name));
+    return found == rewrite_lists_.end() ? nullptr : found->second;
+  }
   const policy::v1::BounceCategorySection& bounce_categories() const override {
     return *bounce_categories_;
   }
@@ -358,6 +365,7 @@ class SnapshotView final : public PolicyView {
   absl::flat_hash_map<std::string, const policy::v1::ListenerSettings*> listeners_;
   absl::flat_hash_map<std::string, const policy::v1::PatternListSection*> pattern_lists_;
   absl::flat_hash_map<std::string, const policy::v1::SmtpPatternListSection*> smtp_pattern_lists_;
+  absl::flat_hash_map<std::string, const policy::v1::RewriteListSection*> rewrite_lists_;
   const policy::v1::BounceCategorySection* bounce_categories_ =
       &policy::v1::BounceCategorySection::default_instance();
   const policy::v1::MxRollupSection* mx_rollup_ = &policy::v1::MxRollupSection::default_instance();

@@ -81,6 +81,9 @@ class PolicyView {
   virtual const policy::v1::SmtpPatternListSection* FindSmtpPatternList(std::string_view) const {
     return nullptr;
   }
+  virtual const policy::v1::RewriteListSection* FindRewriteList(std::string_view) const {
+    return nullptr;
+  }
   virtual const policy::v1::BounceCategorySection& bounce_categories() const {
     return policy::v1::BounceCategorySection::default_instance();
   }

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -22,7 +24,7 @@ class SnapshotPrinter {
     for (const Section& section : snapshot.sections()) CollectMacros(section.content());
     for (const auto kind :
          {SectionContent::kGlobal, SectionContent::kListener, SectionContent::kVirtualMta,
-          SectionContent::kPool, SectionContent::kPatternList, SectionContent::kSmtpPatternList,
+          SectionContent::kPool, SectionContent::kRewriteList, SectionContent::kPatternList, SectionContent::kSmtpPatternList,
           SectionContent::kBounceCategories, SectionContent::kMxRollup,
           SectionContent::kSourceGroup, SectionContent::kSmtpUser, SectionContent::kSource,
           SectionContent::kClient, SectionContent::kDomain}) {
@@ -91,6 +93,7 @@ class SnapshotPrinter {
           Line(absl::StrCat("virtual-mta ", name));
         }
         Settings(kPool, Target::kPool, content.pool());
+        HeaderLines(content.pool().include_headers());
         for (const DomainSection& domain : content.pool().domains()) Domain(domain);
         return Close("virtual-mta-pool");
       case SectionContent::kDomain:
@@ -129,13 +132,48 @@ class SnapshotPrinter {
       Line(absl::StrCat("relay-address ",
                         rule.starts_with('/') ? PrintRegex(rule.substr(1)) : PrintWord(rule)));
     }
+    const auto text = [this](const char* name, const std::string& value) {
+      if (!value.empty()) Line(absl::StrCat(name, " ", PrintWord(value)));
+    };
+    text("custom-dsn-from-header", settings.custom_dsn_from_header());
+    text("dsn-failed-from-template", settings.dsn_failed_from_template());
+    text("dsn-failed-subject-template", settings.dsn_failed_subject_template());
+    if (!settings.dsn_failed_body_template().empty()) {
+      Line(absl::StrCat("# dsn-failed-body-template-from: a file of ",
+                        settings.dsn_failed_body_template().size(), " bytes"));
+    }
+    HeaderLines(settings.include_headers());
     for (const auto& pickup : settings.pickups()) {
       Line(
           absl::StrCat("pickup ", PrintWord(pickup.folder()), " ", PrintWord(pickup.bad_folder())));
     }
   }
 
+  // What came from a file: as a comment.
+  void HeaderLines(std::string_view header) {
+    if (header.empty()) return;
+    Line("# include-headers-from: a file that says");
+    while (!header.empty()) {
+      const size_t end = std::min(header.find("\r\n"), header.size());
+      Line(absl::StrCat("#   ", std::string(header.substr(0, end))));
+      header.remove_prefix(std::min(end + 2, header.size()));
+    }
+  }
+
   void Patterns(const SectionContent& content) {
+    if (content.has_rewrite_list()) {
+      const auto& list = content.rewrite_list();
+      const auto lines = [this](const char* name, const auto& entries) {
+        const std::map<std::string, std::string> sorted(entries.begin(), entries.end());
+        for (const auto& [from, to] : sorted) {
+          Line(absl::StrCat(name, " ", PrintWord(from), " ", PrintWord(to)));
+        }
+      };
+      Open("rewrite-list", list.name());
+      lines("mail-from", list.mail_from());
+      lines("from-domain", list.from_domain());
+      return Close("rewrite-list");
+    }
     if (content.has_pattern_list()) {
       Open("pattern-list", content.pattern_list().name());
       for (const auto& rule : content.pattern_list().rules()) {
@@ -216,6 +254,7 @@ class SnapshotPrinter {
                         host.host_name()));
     }
     Settings(kVirtualMta, Target::kVirtualMta, vmta);
+    HeaderLines(vmta.include_headers());
     Settings(kVirtualMta, Target::kQueueSettings, vmta.queue_defaults());
     for (const DomainSection& domain : vmta.domains()) Domain(domain);
     Close("virtual-mta");

@@ -26,7 +26,7 @@ struct Registry {
   Registry() {
     for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
                       ListenerDirectives, AuthDirectives, TlsDirectives, LocalDirectives,
-                      EgressDirectives, BackoffDirectives}) {
+                      EgressDirectives, BackoffDirectives, ReportDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
     }
     absl::flat_hash_map<std::string, uint32_t> taken;

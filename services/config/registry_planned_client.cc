@@ -16,8 +16,6 @@ std::vector<Directive> PlannedClientDirectives() {
                            Status status = Status::kNotYet) {
     add(name, Grammar::kBool, help, status);
   };
-  add("date-header-time", Grammar::kChoice, "Which time an added Date field has.").choices =
-      "reception,delivery";
   boolean("broken-auth-clients", "Nothing: the old AUTH= form is not offered.", Status::kNoEffect);
   boolean("check-dkim-inbound", "Check DKIM signatures and say so in a header field.");
   boolean("trace-dkim-check", "Log the steps of DKIM checks.");

@@ -160,12 +160,6 @@ void AddLogs(std::vector<Directive>* all) {
 }
 
 void AddMail(std::vector<Directive>* all) {
-  all->push_back(Global("custom-dsn-from-header", Grammar::kText, "From of delivery reports."));
-  all->push_back(Global("dsn-failed-from-template", Grammar::kText, "From of failure reports."));
-  all->push_back(
-      Global("dsn-failed-subject-template", Grammar::kText, "Subject of failure reports."));
-  all->push_back(Global("dsn-failed-body-template-from", Grammar::kFile,
-                        "File with the text of failure reports."));
   all->push_back(Global("pickup-retry-interval", Grammar::kDuration, "Time between looks."));
   all->push_back(
       Global("pickup-remove-dot", Grammar::kBool, "Dots of picked-up files are undone."));
@@ -176,8 +170,6 @@ void AddSending(std::vector<Directive>* all) {
                           "DKIM key: selector, sender domain or *, file.");
   key.appends = true;
   all->push_back(std::move(key));
-  all->push_back(Planned("include-headers-from", kSending, Grammar::kFile,
-                         "File of header lines for every message."));
   const size_t adaptive = all->size();
   all->push_back(Global("adaptive-max-smtp-out", Grammar::kBool,
                         "Fewer connections to a domain that defers much.", Status::kRefused));

@@ -35,8 +35,6 @@ void AddLimits(QueueTable* t) {
 }
 
 void AddBackoff(QueueTable* t) {
-  t->Add("backoff-reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool in backoff mode.");
-  t->Add("reroute-to-virtual-mta", Grammar::kText, "Virtual MTA or pool that takes the mail.");
   t->Add("bounce-pattern-file", Grammar::kFile, "File of patterns that class bounces.").reason =
       kBounces;
 }
@@ -81,13 +79,10 @@ void AddReplies(QueueTable* t) {
 }
 
 void AddReports(QueueTable* t) {
-  t->Add("dsn-format", Grammar::kChoice, "Form of delivery reports.").choices =
-      "standard,plain-text";
   t->Bool("log-resolution", "Log DNS answers.");
   t->Bool("log-transfer-failures", "Log broken transfers.");
   t->Add("log-tls", Grammar::kBool, "Log TLS of the queue.", Status::kNotYet, kDomain);
   t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kNotYet, kDomain);
-  t->Add("max-events-recorded", Grammar::kCount, "Events of a queue that are shown.");
   t->Add("disable-acct-records", Grammar::kWords,
          "Accounting records that the queue does not make.");
   t->Bool("track-recipient-events", "Keep every event of a recipient.");

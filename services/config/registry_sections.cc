@@ -67,16 +67,10 @@ void AddListeners(Table* t) {
 }
 
 void AddSending(Table* t) {
-  constexpr uint32_t kVmtas = kVirtualMta | kPool;
   t->Add("cold-virtual-mta", kVirtualMta, Grammar::kText,
          "Cold virtual MTA that takes its daily share first.", Status::kRefused);
   t->Add("auto-cold-virtual-mta", kVirtualMta, Grammar::kText,
          "Source address that is warmed up by itself.", Status::kRefused);
-  t->Add("rewrite-list", kVmtas, Grammar::kText, "Rewriting of senders.");
-  t->Words("mail-from", kRewriteList, 2, 2, "SOURCE-ADDRESS TARGET-ADDRESS",
-           "The sender is replaced.");
-  t->Words("from-domain", kRewriteList, 2, 2, "SOURCE-DOMAIN TARGET-DOMAIN",
-           "The sender's domain is replaced.");
   const size_t vault = t->all.size();
   t->Add("server-url", kVault, Grammar::kUrl, "The vault.").aliases = {"server"};
   t->Add("access-token", kVault, Grammar::kText, "Token for the vault.").secret = true;
@@ -193,8 +187,7 @@ std::vector<SectionKind> Sections() {
        kBounces},
       {"dns", kDns, kGlobal, "", "The resolver.", kPlanned, "answers known ahead"},
       {"smtp-listener", kListener, kGlobal, "IP:PORT", "An address that takes SMTP connections."},
-      {"rewrite-list", kRewriteList, kGlobal, "NAME", "Rewriting of senders.", kPlanned,
-       "rewriting"},
+      {"rewrite-list", kRewriteList, kGlobal, "NAME", "What the senders of messages become."},
       {"domain-key-list", kDomainKeyList, kGlobal, "[NAME]", "DKIM keys.", kPlanned, kDkim},
       {"transmissions-api", kTransmissionsApi, kGlobal, "[NAME]", "Injection by HTTP.", kPlanned,
        kManagement},

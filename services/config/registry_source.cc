@@ -153,8 +153,8 @@ std::vector<Directive> SourceDirectives() {
       Bool("retain-x-envid", "retain_x_envid", "Leave X-Envid in the message."),
       Bool(
           "process-x-schedule", "process_x_schedule",
-          "The header X-Schedule (BEGIN / END) says when mail may leave and until when; of several "
-          "windows the message is refused."),
+          "The header X-Schedule (BEGIN / END, BEGIN / END...) says when mail may leave; what has not "
+          "left by the last END bounces."),
       Bool("retain-x-schedule", "retain_x_schedule", "Leave X-Schedule in the message."),
       Bool("verp-default", "verp_default",
            "Every recipient has a sender of its own (VERP), also where MAIL does not ask for it."),

@@ -18,6 +18,7 @@ std::vector<Directive> AuthDirectives();
 std::vector<Directive> LocalDirectives();
 std::vector<Directive> EgressDirectives();
 std::vector<Directive> BackoffDirectives();
+std::vector<Directive> ReportDirectives();
 
 // What is not effective yet, and sections of their own. A name that one of the tables above
 // declares for the same scope is left to that table.

@@ -83,6 +83,8 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_backoff_upon_all_sources_disabled(false);
     s->set_log_disabled_ips(false);
     s->set_smtp_553_means_invalid_mailbox(true);
+    s->set_dsn_format("standard");
+    s->set_max_events_recorded(10);
     return s;
   }();
   return *settings;
@@ -130,6 +132,7 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
     s->set_too_many_rcpts_fails_message(false);
     s->set_add_message_id_header(false);
     s->set_add_date_header("no");
+    s->set_date_header_time("reception");
     s->set_remove_received_headers(false);
     s->set_add_x_virtual_mta_header(false);
     s->set_allow_empty_x_virtual_mta(false);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/mail/header_fields.h"
 
 namespace sluice::mail {
 namespace {
@@ -63,6 +64,99 @@ bool IsAscii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
 }
 
+std::string OriginalSubject(std::string_view original) {
+  HeaderFieldReader reader(HeaderSection(original, kMaxHeaderBytes));
+  for (HeaderField field; reader.Next(field);) {
+    if (HeaderNameEquals(field.name, "Subject")) {
+      return UnfoldHeaderValue(field.value, kMaxFieldBytes);
+    }
+  }
+  return "";
+}
+
+std::string ValueOf(const DsnInput& in, std::string_view variable) {
+  if (variable == "sender") return Clean(in.sender);
+  if (variable == "recipient") return Clean(in.recipient);
+  if (variable == "status") return Clean(in.status);
+  if (variable == "diagnostic") return Clean(in.diagnostic);
+  if (variable == "host") return Clean(in.reporting_mta);
+  if (variable == "remote") return Clean(in.remote_mta);
+  if (variable == "envid") return Clean(in.original_envid);
+  if (variable == "subject") return Clean(OriginalSubject(in.original));
+  return in.postmaster.empty() ? absl::StrCat("postmaster@", Clean(in.reporting_mta))
+                               : Clean(in.postmaster);
+}
+
+// `each` gets the text between variables and the name of the variable behind it ("": none).
+template <class Each>
+void ForEachVariable(std::string_view text, Each each) {
+  while (!text.empty()) {
+    const size_t begin = text.find("${");
+    const size_t end = begin == text.npos ? text.npos : text.find('}', begin);
+    if (end == text.npos) {
+      each(text, std::string_view());
+      return;
+    }
+    each(text.substr(0, begin), text.substr(begin + 2, end - begin - 2));
+    text.remove_prefix(end + 1);
+  }
+}
+
+std::string Expand(std::string_view text, const DsnInput& in, size_t max_bytes) {
+  std::string out;
+  ForEachVariable(text, [&](std::string_view before, std::string_view variable) {
+    out.append(before.substr(0, max_bytes - std::min(max_bytes, out.size())));
+    if (variable.empty()) return;
+    const std::string value = ValueOf(in, variable);
+    if (out.size() + value.size() <= max_bytes) out.append(value);
+  });
+  return out;
+}
+
+// Lines of at most 998 bytes that end with CR LF, without control characters.
+std::string Lines(std::string_view text) {
+  std::string out;
+  size_t length = 0;
+  for (const char c : text) {
+    if (c == '\r') continue;
+    if (c == '\n' || length == 998) {
+      out.append("\r\n");
+      length = 0;
+      if (c == '\n') continue;
+    }
+    out.push_back(c == '\t' || static_cast<unsigned char>(c) >= 0x20 ? c : '?');
+    ++length;
+  }
+  if (length > 0) out.append("\r\n");
+  return out;
+}
+
+// The part for people.
+std::string TextFor(const DsnInput& in, const Words& words, const std::string& diagnostic) {
+  if (!in.text.empty()) return Lines(Expand(in.text, in, kMaxDsnTextBytes));
+  std::string text = absl::StrCat("This is the mail system at ", Clean(in.reporting_mta),
+                                  ".\r\n\r\n", words.explanation, "\r\n\r\n");
+  absl::StrAppend(&text, "    <", Clean(in.recipient), ">\r\n");
+  if (!diagnostic.empty()) absl::StrAppend(&text, "    ", diagnostic, "\r\n");
+  return text;
+}
+
+// In one text, what the three parts of a report say.
+void AppendPlainText(const DsnInput& in, const Words& words, const std::string& text,
+                     std::string_view original, std::string* out) {
+  const bool ascii = IsAscii(original) && IsAscii(text);
+  if (!ascii) absl::StrAppend(out, "Content-Transfer-Encoding: 8bit\r\n");
+  absl::StrAppend(out, "Content-Type: text/plain; charset=", ascii ? "us-ascii" : "utf-8",
+                  "\r\n\r\n", text, "\r\nAction: ", words.action,
+                  "\r\nStatus: ", Clean(in.status), "\r\n");
+  if (in.kind == DsnKind::kDelayed && in.retry_until_unix_us != 0) {
+    absl::StrAppend(out, "Will-Retry-Until: ", Date(in.retry_until_unix_us), "\r\n");
+  }
+  absl::StrAppend(out, "\r\n----- ", in.full ? "Your message" : "The header of your message",
+                  " -----\r\n\r\n");
+  out->append(original);
+}
+
 }  // namespace
 
 std::string_view HeaderSection(std::string_view message, size_t max_bytes) {
@@ -93,24 +187,36 @@ std::string BuildDsn(const DsnInput& in) {
     diagnostic = absl::StrCat(in.diagnostic_code, " ", diagnostic);
   }
 
+  const std::string text = TextFor(in, words, diagnostic);
   std::string out;
-  out.reserve(original.size() + 4096);
-  absl::StrAppend(&out, "From: Mail Delivery System <", postmaster, ">\r\n");
+  out.reserve(original.size() + text.size() + 4096);
+  if (in.from.empty()) {
+    absl::StrAppend(&out, "From: Mail Delivery System <", postmaster, ">\r\n");
+  } else {
+    absl::StrAppend(&out, "From: ", Clean(Expand(in.from, in, kMaxFieldBytes)), "\r\n");
+  }
   absl::StrAppend(&out, "To: <", Clean(in.sender), ">\r\n");
-  absl::StrAppend(&out, "Subject: ", words.subject, "\r\n");
+  absl::StrAppend(
+      &out, "Subject: ",
+      in.subject.empty() ? words.subject : Clean(Expand(in.subject, in, kMaxFieldBytes)), "\r\n");
   absl::StrAppend(&out, "Date: ", Date(in.now_unix_us), "\r\n");
   absl::StrAppend(&out, "Message-ID: <", id, "@", host, ">\r\n");
   absl::StrAppend(&out, "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
+  if (in.plain_text) {
+    AppendPlainText(in, words, text, original, &out);
+    return out;
+  }
   // A multipart says what its parts hold (RFC 2045 6.4).
-  if (!IsAscii(original)) absl::StrAppend(&out, "Content-Transfer-Encoding: 8bit\r\n");
+  if (!IsAscii(original) || !IsAscii(text)) {
+    absl::StrAppend(&out, "Content-Transfer-Encoding: 8bit\r\n");
+  }
   absl::StrAppend(&out, "Content-Type: multipart/report; report-type=delivery-status;\r\n",
                   "\tboundary=\"", boundary, "\"\r\n\r\n");
 
-  absl::StrAppend(&out, "--", boundary, "\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n");
-  absl::StrAppend(&out, "This is the mail system at ", host, ".\r\n\r\n");
-  absl::StrAppend(&out, words.explanation, "\r\n\r\n");
-  absl::StrAppend(&out, "    <", recipient, ">\r\n");
-  if (!diagnostic.empty()) absl::StrAppend(&out, "    ", diagnostic, "\r\n");
+  absl::StrAppend(&out, "--", boundary, "\r\nContent-Type: text/plain; charset=");
+  absl::StrAppend(&out, IsAscii(text) ? "us-ascii\r\n"
+                                      : "utf-8\r\nContent-Transfer-Encoding: 8bit\r\n");
+  absl::StrAppend(&out, "\r\n", text);
 
   absl::StrAppend(&out, "\r\n--", boundary, "\r\nContent-Type: message/delivery-status\r\n\r\n");
   absl::StrAppend(&out, "Reporting-MTA: dns; ", host, "\r\n");

@@ -30,11 +30,22 @@ struct DsnInput {
   std::string_view message_id;  // of the DSN, for its Message-ID and boundary
   std::string_view original;    // the original's bytes, or its first part
   bool full = false;            // the whole original, else its headers only
+  bool plain_text = false;      // one text/plain, for readers of before RFC 3464
+  // Operators' own words; empty: ours. ${sender}, ${recipient}, ${status}, ${diagnostic}, ${host},
+  // ${remote}, ${envid}, ${subject} (the original's) and ${postmaster} stand for what they say; the
+  // compiler of the configuration has refused others.
+  std::string_view from;     // From:, the whole value
+  std::string_view subject;  // Subject:
+  std::string_view text;     // the part for people, lines ending with LF or CR LF
 };
 
+// What the words of operators may come to, variables included.
+inline constexpr size_t kMaxDsnTextBytes = 64 * 1024;
+
 // CRLF lines, none of ours above 998 bytes (RFC 5322 2.1.1); ASCII unless what is included of the
-// original is not: then the notification says 8bit, and must be sent as 8BITMIME. Never longer than
-// the original and 16 KiB.
+// original, or the operator's text, is not: then the notification says 8bit, and must be sent as
+// 8BITMIME. Never longer than the original, kMaxDsnTextBytes where there is such a text, and 16
+// KiB.
 std::string BuildDsn(const DsnInput& input);
 
 // The header section of a message, with its last CRLF and without the empty line; at most

@@ -160,6 +160,69 @@ TEST(Dsn, NoByteFromOutsideBreaksAnyField) {
   }
 }
 
+TEST(Dsn, PlainTextIsOnePartThatSaysTheSame) {
+  DsnInput in = Failure();
+  in.plain_text = true;
+  EXPECT_EQ(BuildDsn(in),
+            "From: Mail Delivery System <postmaster@mx.sluice.example>\r\n"
+            "To: <a@from.example>\r\n"
+            "Subject: Undelivered mail returned to sender\r\n"
+            "Date: Tue, 14 Nov 2023 22:14:21 +0000\r\n"
+            "Message-ID: <01HF5@mx.sluice.example>\r\n"
+            "Auto-Submitted: auto-replied\r\n"
+            "MIME-Version: 1.0\r\n"
+            "Content-Type: text/plain; charset=us-ascii\r\n"
+            "\r\n"
+            "This is the mail system at mx.sluice.example.\r\n"
+            "\r\n"
+            "Your message could not be delivered to this recipient:\r\n"
+            "\r\n"
+            "    <b@to.example>\r\n"
+            "    550 5.1.1 no such user\r\n"
+            "\r\n"
+            "Action: failed\r\n"
+            "Status: 5.1.1\r\n"
+            "\r\n"
+            "----- The header of your message -----\r\n"
+            "\r\n"
+            "From: a@from.example\r\nSubject: hello\r\n");
+}
+
+TEST(Dsn, OperatorsWordsTakeThePlaceOfOurs) {
+  DsnInput in = Failure();
+  in.from = "Bounces of ${host} <bounce@from.example>";
+  in.subject = "${subject} did not reach ${recipient}";
+  in.text = "Gr\xc3\xbc\xc3\x9f\x65,\n${remote} said ${diagnostic} (${status}).\n";
+  const std::string dsn = BuildDsn(in);
+  EXPECT_TRUE(dsn.starts_with("From: Bounces of mx.sluice.example <bounce@from.example>\r\n"));
+  EXPECT_NE(dsn.find("\r\nSubject: hello did not reach b@to.example\r\n"), std::string::npos);
+  EXPECT_NE(dsn.find("Content-Type: text/plain; charset=utf-8\r\n"
+                     "Content-Transfer-Encoding: 8bit\r\n\r\n"
+                     "Gr\xc3\xbc\xc3\x9f\x65,\r\n"
+                     "mx.to.example said 550 5.1.1 no such user (5.1.1).\r\n"),
+            std::string::npos);
+  EXPECT_NE(dsn.find("Final-Recipient: rfc822; b@to.example\r\n"), std::string::npos);
+  EXPECT_EQ(dsn.find("This is the mail system"), std::string::npos);
+}
+
+// A template cannot grow without bounds, nor what stands in it break out of its place.
+TEST(Dsn, OperatorsWordsAreBoundedAndTheirVariablesCleaned) {
+  DsnInput in = Failure();
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += "${diagnostic}";
+  in.diagnostic = "no\r\nX-Injected: 1";
+  in.from = in.subject = in.text = text;
+  const std::string dsn = BuildDsn(in);
+  EXPECT_LT(dsn.size(), kOriginal.size() + kMaxDsnTextBytes + 16 * 1024);
+  EXPECT_EQ(dsn.find("\nX-Injected"), std::string::npos);
+  for (size_t begin = 0; begin < dsn.size();) {
+    const size_t end = dsn.find("\r\n", begin);
+    ASSERT_NE(end, std::string::npos);
+    EXPECT_LE(end - begin, 998U);
+    begin = end + 2;
+  }
+}
+
 TEST(Dsn, ItIsBoundedAndItsLinesAreToo) {
   const std::string huge(100'000, 'x');
   DsnInput in = Failure();

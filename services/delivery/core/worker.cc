@@ -19,6 +19,7 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
       total_(*total_limit_),
       started_(executor.clock().Now()),
       unknown_until_(started_) {
+  edits_.SetPolicy(policy_);
   for (ShardAddress& shard : shards) {
     links_.push_back(std::make_unique<Link>(*this, std::move(shard)));
   }
@@ -118,6 +119,7 @@ bool Worker::OwnsHost(const policy::v1::SourceHost& host, std::string* local_ip)
 
 void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
+  edits_.SetPolicy(policy_);
   std::vector<std::string> owned;
   for (const auto* vmta : policy_->virtual_mtas()) {
     bool any = vmta->source_hosts().empty();

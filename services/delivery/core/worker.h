@@ -27,6 +27,7 @@
 #include "services/config/policy_view.h"
 #include "services/config/reply_rules.h"
 #include "services/delivery/core/connection.h"
+#include "services/delivery/core/outgoing_edits.h"
 #include "services/delivery/core/queue_caps.h"
 #include "services/delivery/core/rate_pacer.h"
 #include "services/delivery/core/volume_window.h"
@@ -325,6 +326,7 @@ class Worker {
   MxResolver& resolver_;
   ConnectionFactory& connections_;
   std::shared_ptr<const config::PolicyView> policy_;
+  OutgoingEdits edits_;
   std::vector<std::unique_ptr<Link>> links_;
   std::map<std::string, std::unique_ptr<Queue>, std::less<>> queues_;
   std::map<std::string, std::unique_ptr<Source>, std::less<>> sources_;  // by IP

@@ -165,6 +165,32 @@ std::vector<Counted> Recipients(const World& world) {
   return all;
 }
 
+// rate-burst lets some go at once after a pause, and they count inside the rate.
+TEST(WorkerCaps, ABurstGoesAtOnceAndCountsInTheRate) {
+  World world(Snapshot([](policy::v1::QueueSettings& settings) {
+    SetRate(settings.mutable_max_msg_rate(), 20, seconds(10));
+    settings.set_rate_burst(6);
+    settings.set_max_smtp_out(10);
+  }));
+  Stream stream(world);
+  stream.think = milliseconds(10);
+  stream.Run(seconds(30));
+  stream.think = hours(1);
+  stream.Run(seconds(30));
+  stream.think = milliseconds(10);
+  stream.Run(seconds(30));
+  std::vector<Counted> all;
+  for (const auto& sent : world.sites.sends) all.push_back({sent.when, 1});
+  ExpectNoWindowOver(all, 20, seconds(10));
+  size_t together = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    size_t n = i;
+    while (n < all.size() && all[n].when - all[i].when < milliseconds(200)) ++n;
+    together = std::max(together, n - i);
+  }
+  EXPECT_GE(together, 4U) << "20 in 10 s, one by one, would be 500 ms apart";
+}
+
 TEST(WorkerCaps, MaxMsgPerHourHoldsBesidesMaxMsgRate) {
   World world(Snapshot([](policy::v1::QueueSettings& settings) {
     settings.set_max_msg_per_hour(1800);

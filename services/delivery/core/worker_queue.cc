@@ -310,9 +310,14 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
     transaction.chunks =
         std::make_unique<FetchedBody>(executor_, *link.address.fetch, lease.large_body_id());
   }
+  edits_.Apply(queue->vmta, queue->pool, executor_.clock().WallNow(), &lease, &transaction);
   if (lease.message().verp() && lease.deliveries_size() > 0) {
+    const common::v1::Message& message = lease.message();
+    const std::string sender = message.mail_from_rewritten().empty()
+                                   ? message.mail_from()
+                                   : message.mail_from_rewritten();
     lease.mutable_message()->set_mail_from_rewritten(
-        mail::VerpSender(lease.message().mail_from(), lease.deliveries(0).rcpt()));
+        mail::VerpSender(sender, lease.deliveries(0).rcpt()));
   }
   link.held[id] = Held{&link, queue->name, static_cast<uint64_t>(lease.deliveries_size()),
                        executor_.clock().Now() + link.lease};

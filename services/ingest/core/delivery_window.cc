@@ -1,5 +1,7 @@
 #include "services/ingest/core/delivery_window.h"
 
+#include <optional>
+
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
@@ -28,13 +30,7 @@ std::optional<int64_t> ParseTime(std::string_view text) {
   return std::nullopt;
 }
 
-}  // namespace
-
-std::optional<DeliveryWindow> ParseDeliveryWindow(std::string_view text, std::string& problem) {
-  if (text.find(',') != std::string_view::npos) {
-    problem = "X-Schedule has more than one window, and one is all that there can be";
-    return std::nullopt;
-  }
+std::optional<DeliveryWindow> ParseOne(std::string_view text, std::string& problem) {
   const size_t slash = text.find('/');
   const std::optional<int64_t> begin = ParseTime(text.substr(0, slash));
   std::optional<int64_t> end;
@@ -48,6 +44,30 @@ std::optional<DeliveryWindow> ParseDeliveryWindow(std::string_view text, std::st
     return std::nullopt;
   }
   return DeliveryWindow{*begin, end.value_or(0)};
+}
+
+}  // namespace
+
+std::vector<DeliveryWindow> ParseDeliveryWindows(std::string_view text, std::string& problem) {
+  std::vector<DeliveryWindow> windows;
+  for (bool more = true; more;) {
+    const size_t comma = text.find(',');
+    more = comma != std::string_view::npos;
+    const auto window = ParseOne(text.substr(0, comma), problem);
+    if (!window) return {};
+    if (!windows.empty() &&
+        (windows.back().end_us == 0 || window->begin_us < windows.back().end_us)) {
+      problem = "The windows of X-Schedule come in order of time, and none over another";
+      return {};
+    }
+    if (windows.size() == kMaxDeliveryWindows) {
+      problem = "X-Schedule has at most 32 windows";
+      return {};
+    }
+    windows.push_back(*window);
+    if (more) text.remove_prefix(comma + 1);
+  }
+  return windows;
 }
 
 }  // namespace sluice::ingest

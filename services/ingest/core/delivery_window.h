@@ -1,10 +1,10 @@
-// The header field X-Schedule: when a message may leave, and until when.
+// The header field X-Schedule: when a message may leave.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace sluice::ingest {
 
@@ -14,10 +14,12 @@ struct DeliveryWindow {
   int64_t end_us = 0;
 };
 
-// "2026-11-21 17:00:00 / 2026-11-21 17:30:00", or its first half alone. Times are this system's
-// local ones, unless an offset (+01:00, Z) follows them. Nothing where that is not what stands
-// there, where the end is not behind the beginning, and where there are several windows: `problem`
-// says so, for the client. Thread-safety: any thread.
-std::optional<DeliveryWindow> ParseDeliveryWindow(std::string_view text, std::string& problem);
+inline constexpr size_t kMaxDeliveryWindows = 32;
+
+// "2026-11-21 17:00:00 / 2026-11-21 17:30:00", or its first half alone; several, with commas
+// between them, in order of time and none over another. Times are this system's local ones, unless
+// an offset (+01:00, Z) follows them. Nothing where that is not what stands there: `problem` says
+// so, for the client. Thread-safety: any thread.
+std::vector<DeliveryWindow> ParseDeliveryWindows(std::string_view text, std::string& problem);
 
 }  // namespace sluice::ingest

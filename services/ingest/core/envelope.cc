@@ -133,8 +133,8 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
       cut |= !client.retain_x_envid();
     } else if (client.process_x_schedule() && is("X-Schedule")) {
       const std::string value = mail::UnfoldHeaderValue(field.value, kMaxCapturedBytes);
-      if (control.window.begin_us == 0) {
-        control.window = ParseDeliveryWindow(value, control.problem).value_or(DeliveryWindow());
+      if (control.windows.empty()) {
+        control.windows = ParseDeliveryWindows(value, control.problem);
       }
       cut |= !client.retain_x_schedule();
     }
@@ -197,7 +197,13 @@ size_t AddHeaderFields(const ClientProfile& profile, const ControlFields& contro
     fields += "Message-ID: " + value + "\r\n";
     Capture("Message-ID", std::move(value), *message.mutable_message());
   }
-  if (!control.has_date && (profile.dates_override || client.add_date_header() == "yes")) {
+  const bool dates = !control.has_date &&
+                     (profile.dates_override || client.add_date_header() == "yes");
+  if (dates && client.date_header_time() == "delivery") {
+    common::v1::HeaderEdit& edit = *message.mutable_message()->add_header_edits();
+    edit.set_action(common::v1::HeaderEdit::ACTION_ADD);
+    edit.set_name("Date");
+  } else if (dates) {
     fields += "Date: " + FormatDate(ToUnixMicros(now) / 1'000'000) + "\r\n";
   }
   if (client.add_x_virtual_mta_header() && message.deliveries_size() != 0) {
@@ -289,8 +295,12 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
   if (profile.settings->verp_default()) message.set_verp(true);
   // Nobody answers to a report of the null sender's.
   if (message.verp() && message.mail_from().empty()) message.clear_verp();
-  if (control.window.begin_us != 0) message.set_not_before_us(control.window.begin_us);
-  if (control.window.end_us != 0) message.set_deliver_by_us(control.window.end_us);
+  if (!control.windows.empty()) {
+    message.set_not_before_us(control.windows.front().begin_us);
+    if (control.windows.back().end_us != 0) {
+      message.set_deliver_by_us(control.windows.back().end_us);
+    }
+  }
   if (!profile.settings->bcc().empty()) AddBlindCopies(profile.settings->bcc(), new_message);
   if (!profile.settings->source_group().empty()) {
     message.set_source_group(profile.settings->source_group());
@@ -307,8 +317,15 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   for (queue::v1::NewDelivery& new_delivery : *new_message.mutable_deliveries()) {
     common::v1::Delivery& delivery = *new_delivery.mutable_delivery();
-    if (control.window.end_us != 0 && delivery.expires_us() == 0) {
-      delivery.set_expires_us(control.window.end_us);
+    if (!control.windows.empty() && control.windows.back().end_us != 0 &&
+        delivery.expires_us() == 0) {
+      delivery.set_expires_us(control.windows.back().end_us);
+    }
+    for (const DeliveryWindow& window : control.windows) {
+      if (control.windows.size() == 1) break;  // said by not_before and expires
+      common::v1::TimeWindow& said = *delivery.add_windows();
+      said.set_begin_us(window.begin_us);
+      said.set_end_us(window.end_us != 0 ? window.end_us : INT64_MAX);
     }
     const std::string_view rcpt = delivery.rcpt();
     std::string_view domain = rcpt.substr(rcpt.rfind('@') + 1);

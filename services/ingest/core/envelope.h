@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "services/base/clock.h"
 #include "services/ingest/core/client_profile.h"
@@ -48,7 +49,7 @@ struct ControlFields {
   std::optional<std::string> virtual_mta;
   std::string job_id;
   std::string envid;
-  DeliveryWindow window;
+  std::vector<DeliveryWindow> windows;
   std::string problem;                      // why the message cannot be taken as its fields ask
   size_t header_line = PatternList::kNone;  // first line of the pattern list that matched a field
   bool has_message_id = false;

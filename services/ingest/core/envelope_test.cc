@@ -213,6 +213,30 @@ TEST_F(EnvelopeTest, FieldsThatAreMissingAreAdded) {
   EXPECT_EQ(add("X-Virtual-MTA: theirs\r\n\r\n"), "X-Virtual-MTA: default\r\n\r\n");
 }
 
+TEST_F(EnvelopeTest, ADateOfDeliveryIsLeftToThoseWhoDeliver) {
+  policy_->loopback->set_add_date_header("override");
+  policy_->loopback->set_date_header_time("delivery");
+  Outcome o = Read("Date: never\r\nA: 1\r\n\r\n");
+  queue::v1::NewMessage message;
+  EXPECT_FALSE(AddRecipient(*Profile(), "r@c.test", 0, "", message));
+  RouteChoice choice;
+  EXPECT_FALSE(ChooseRoute(*Profile(), o.control, "", "", choice));
+  EXPECT_EQ(AddHeaderFields(*Profile(), o.control, choice, "ID", FromUnixMicros(0), 0, o.buffer,
+                            message),
+            0U);
+  EXPECT_EQ(o.buffer, "A: 1\r\n\r\n");
+  ASSERT_EQ(message.message().header_edits_size(), 1);
+  EXPECT_EQ(message.message().header_edits(0).name(), "Date");
+  // A message that has its own is left as it is.
+  policy_->loopback->set_add_date_header("yes");
+  Outcome dated = Read("Date: never\r\n\r\n");
+  queue::v1::NewMessage second;
+  AddHeaderFields(*Profile(), dated.control, choice, "ID", FromUnixMicros(0), 0, dated.buffer,
+                  second);
+  EXPECT_EQ(second.message().header_edits_size(), 0);
+  EXPECT_EQ(dated.buffer, "Date: never\r\n\r\n");
+}
+
 TEST_F(EnvelopeTest, ReceivedFieldsAndEmptyVirtualMta) {
   policy_->loopback->set_remove_received_headers(true);
   policy_->loopback->set_process_x_virtual_mta(true);

@@ -280,6 +280,17 @@ TEST_F(SmtpRulesTest, AMessageThatHasAScheduleWaitsForIt) {
   EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().expires_us(),
             kBeginUs + 3'600'000'000);
   EXPECT_EQ(shard().taken[0].body.find("X-Schedule"), std::string::npos);
+  EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().windows_size(), 0);
+  send(
+      "X-Schedule: 2030-01-01T00:00:00Z / 2030-01-01T01:00:00Z,\r\n"
+      " 2030-01-02T00:00:00Z / 2030-01-02T01:00:00Z\r\n");
+  ASSERT_EQ(shard().taken.size(), 2u);
+  EXPECT_EQ(shard().taken[1].message.message().not_before_us(), kBeginUs);
+  const auto& twice = shard().taken[1].message.deliveries(0).delivery();
+  EXPECT_EQ(twice.expires_us(), kBeginUs + 25 * int64_t{3'600'000'000});
+  ASSERT_EQ(twice.windows_size(), 2);
+  EXPECT_EQ(twice.windows(1).begin_us(), kBeginUs + 24 * int64_t{3'600'000'000});
+  shard().taken.pop_back();
   // Of others the field is text.
   send(field, "192.0.2.1");
   ASSERT_EQ(shard().taken.size(), 2u);

@@ -208,7 +208,10 @@ const std::string* QueueTable::Shared(std::string_view name) {
   return found != shared_.end() ? &*found : &*shared_.emplace(name).first;
 }
 
-void QueueTable::Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us) {
+void QueueTable::Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us,
+                          uint32_t most) {
+  most = std::min(most, kMostKeptReplies);
+  if (most == 0) return;
   HistoryOf(queue);
   if (queue.history == nullptr) {
     queue.history = std::make_unique<Queue::History>();
@@ -219,9 +222,9 @@ void QueueTable::Remember(Queue& queue, const common::v1::Reply& reply, int64_t 
   common::v1::Reply& kept = *history.replies.insert(history.replies.begin(), reply);
   if (kept.text().size() > kReplyTextBytes) kept.mutable_text()->resize(kReplyTextBytes);
   history.times_us.insert(history.times_us.begin(), now_us);
-  if (history.replies.size() > kKeptReplies) {
-    history.replies.pop_back();
-    history.times_us.pop_back();
+  if (history.replies.size() > most) {
+    history.replies.resize(most);
+    history.times_us.resize(most);
   }
 }
 
@@ -240,7 +243,7 @@ const Queue::History* QueueTable::HistoryOf(Queue& queue) {
 
 void QueueTable::LoadHistory(Queue& queue, const v1::QueueRow& row) {
   queue.history = std::make_unique<Queue::History>();
-  for (int i = 0; i < row.last_replies_size() && i < kKeptReplies; ++i) {
+  for (int i = 0; i < row.last_replies_size() && i < static_cast<int>(kMostKeptReplies); ++i) {
     queue.history->replies.push_back(row.last_replies(i));
     queue.history->times_us.push_back(
         i < row.last_reply_times_us_size() ? row.last_reply_times_us(i) : 0);

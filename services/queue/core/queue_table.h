@@ -23,7 +23,8 @@
 namespace sluice::queue {
 
 inline constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
-inline constexpr int kKeptReplies = 10;
+// Of a queue, whatever max-events-recorded says.
+inline constexpr uint32_t kMostKeptReplies = 100;
 
 struct WorkerSession;
 
@@ -146,7 +147,8 @@ class QueueTable {
   // One copy of a name that many queues share; kept for as long as the table.
   const std::string* Shared(std::string_view name);
 
-  void Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us);
+  // As the latest of at most `most`.
+  void Remember(Queue& queue, const common::v1::Reply& reply, int64_t now_us, uint32_t most = 10);
   // nullptr where there are none; read from the row where need be.
   const Queue::History* HistoryOf(Queue& queue);
 

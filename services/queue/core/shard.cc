@@ -370,6 +370,7 @@ void Shard::ForgetWhenEmpty(Queue& queue) {
     if (!lane.busy.empty()) return;
   }
   if (queue.timer != 0) executor_.Cancel(queue.timer);
+  reroutes_.erase(queue.id);
   queues_.Remove(queue, journal_.batch());
 }
 

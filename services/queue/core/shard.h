@@ -3,8 +3,8 @@
 // is promised to anybody before its batch is durable.
 //
 // The code lies in
-// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,change,mode}.cc and
-// shard_mode_control.cc.
+// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,change,mode}.cc,
+// shard_mode_control.cc, shard_reroute.cc.
 #pragma once
 
 #include <cstdint>
@@ -299,6 +299,8 @@ class Shard {
   // When the sweep must look at it, at the latest.
   int64_t SweepTimeOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
   void TellOfDelay(Queue& queue, const DeliveryKey& key, common::v1::Delivery delivery);
+  // `when`, or where the delivery's windows do not have it, the beginning of the next one.
+  static int64_t NextWindow(const common::v1::Delivery& delivery, int64_t when);
   int64_t ExpiryOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
   common::v1::Event& NewEvent(common::v1::EventKind kind, const Queue& queue,
                               const common::v1::Message& envelope,
@@ -331,6 +333,15 @@ class Shard {
   // A message to people who run this cluster.
   void TellPeople(Queue& queue, const policy::v1::StringList& addresses, const std::string& subject,
                   const std::string& text);
+
+  // ---- reroute-to-virtual-mta and backoff-reroute-to-virtual-mta
+  // The virtual MTA or pool that the queue's mail is to go by; empty: its own.
+  const std::string& RerouteTarget(Queue& queue);
+  // Gives a recipient of the queue another virtual MTA, where the policy wants that.
+  bool RerouteByPolicy(Queue& queue, common::v1::Delivery& delivery);
+  // Moves what waits in the queue, where that was not done a moment ago.
+  void RerouteWaiting(Queue& queue);
+  void RerouteSome(Queue& queue, std::string position);
 
   // ---- index
   // Whether index rows of this message may exist.
@@ -433,6 +444,8 @@ class Shard {
   absl::flat_hash_map<uint64_t, std::unique_ptr<Lease>> leases_;
   absl::flat_hash_map<uint64_t, Queue*> refs_;
   absl::flat_hash_map<uint64_t, LostLease> lost_;
+  // Ids of queues whose mail is rerouted, and when they are looked through again.
+  absl::flat_hash_map<uint64_t, int64_t> reroutes_;
   absl::flat_hash_set<uint64_t> failing_;  // ids of queues that FailAll is going through
   DispatchOrder order_;                    // queues with credits and mail
   bool run_posted_ = false;

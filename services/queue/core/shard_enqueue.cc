@@ -300,12 +300,18 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
     common::v1::Delivery& delivery = deliveries[i];
     ChooseVmta(delivery);
     QueueDomainOf(delivery, &domain_);
-    Queue& queue = queues_.Get(domain_, delivery.vmta(), delivery.pool(), batch);
-    if (queue.settings == nullptr) RefreshPause(queue);
+    Queue* chosen = &queues_.Get(domain_, delivery.vmta(), delivery.pool(), batch);
+    if (chosen->settings == nullptr) RefreshPause(*chosen);
+    if (RerouteByPolicy(*chosen, delivery)) {
+      chosen = &queues_.Get(domain_, delivery.vmta(), delivery.pool(), batch);
+      if (chosen->settings == nullptr) RefreshPause(*chosen);
+    }
+    Queue& queue = *chosen;
     const uint32_t priority = delivery.priority() != 0 ? delivery.priority() : envelope.priority();
     const uint64_t lane_id = LaneOf(delivery.job_id(), priority);
     Lane& lane = LaneFor(queue, lane_id, delivery.job_id(), priority);
-    const int64_t start_us = std::max({now_us, envelope.not_before_us(), delivery.not_before_us()});
+    const int64_t start_us = NextWindow(
+        delivery, std::max({now_us, envelope.not_before_us(), delivery.not_before_us()}));
     const int64_t expires_us = ExpiryOf(queue, storage_key, delivery);
     const DeliveryKey row_key{queue.id, lane_id, std::min(start_us, expires_us), storage_key, i};
     delivery.SerializeToString(&row_value_);

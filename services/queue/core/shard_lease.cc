@@ -72,6 +72,17 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
       rows->Next();
       continue;
     }
+    // Its window closed while it waited for a worker.
+    if (const int64_t due_us = NextWindow(delivery, now_us); due_us > now_us) {
+      DeliveryKey next = *first;
+      next.due_us = std::min(due_us, ExpiryOf(queue, first->storage_key, delivery));
+      if (next.due_us > now_us) {
+        lane.cursor = Successor(*first);
+        rows->Next();
+        MoveRow(queue, *first, queue, next, delivery, message->envelope);
+        continue;
+      }
+    }
     uint32_t limit = standing.max_recipients == 0
                          ? most_recipients
                          : std::min(most_recipients, standing.max_recipients);

@@ -92,6 +92,7 @@ void Shard::AdoptMode(Queue& queue, const v1::QueueModeState& mode) {
   const bool is_news = flips || (mode.backoff() && mode.by_operator() && !SameWords(own, mode));
   own = mode;
   TouchRow(queue);
+  if (flips && serving_) RerouteWaiting(queue);
   if (!is_news) return;
   common::v1::Event& event = NewEvent(
       mode.backoff() ? common::v1::EVENT_KIND_QUEUE_BACKOFF : common::v1::EVENT_KIND_QUEUE_NORMAL,

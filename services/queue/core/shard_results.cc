@@ -101,7 +101,9 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
     CopyUponDelivery(queue, *lease.message, *delivered, lease.keys[0].storage_key);
   }
   if (ended > 0) RecipientsLess(lease.keys[0].storage_key, *lease.message, ended);
-  if (remembered != nullptr) queues_.Remember(queue, *remembered, now_us);
+  if (remembered != nullptr) {
+    queues_.Remember(queue, *remembered, now_us, SettingsOf(queue).max_events_recorded());
+  }
   if (reached) LeaveRetryMode(queue);
   EndLease(lease, true);
   FreeWhenDurable(queue, lease.gone.empty() ? std::move(lease.keys) : RowsOf(lease),
@@ -240,7 +242,9 @@ bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery&
     wait_us = std::max(wait_us, steps.us(step));
   }
   DeliveryKey next = key;
-  const int64_t due_us = OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us());
+  const int64_t due_us = NextWindow(
+      delivery, OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us()));
+  next.due_us = std::max<int64_t>(now_us + 1, std::min(due_us, expires_us));
   next.due_us = std::max<int64_t>(now_us + 1, std::min(due_us, expires_us));
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_TRANSIENT, queue, message.envelope, &delivery);
@@ -336,6 +340,13 @@ void Shard::RecipientsLess(uint64_t storage_key, const StoredMessage& message, u
   }
 }
 
+int64_t Shard::NextWindow(const common::v1::Delivery& delivery, int64_t when) {
+  for (const common::v1::TimeWindow& window : delivery.windows()) {
+    if (when < window.end_us()) return std::max(when, window.begin_us());
+  }
+  return when;
+}
+
 int64_t Shard::ExpiryOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery) {
   if (delivery.expires_us() != 0) return delivery.expires_us();
   // Storage keys are the times of arrival, in microseconds.
@@ -365,7 +376,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   const int64_t now_us = NowUs();
   common::v1::Reply reply = failure.reply();
   CutReply(reply);
-  queues_.Remember(queue, reply, now_us);
+  queues_.Remember(queue, reply, now_us, SettingsOf(queue).max_events_recorded());
   if (failure.permanent()) {
     const bool all = failure.permanent_after_us() <= 0;
     if (all) Release(queue, false);

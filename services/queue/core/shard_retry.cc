@@ -88,6 +88,14 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   const bool full = envelope.dsn_return() == common::v1::DSN_RETURN_UNSPECIFIED
                         ? settings.dsn_return_default() == "full"
                         : envelope.dsn_return() == common::v1::DSN_RETURN_FULL;
+  const auto& global = policy_->global();
+  input.plain_text = settings.dsn_format() == "plain-text";
+  input.from = global.custom_dsn_from_header();
+  if (input.kind == mail::DsnKind::kFailed) {
+    if (!global.dsn_failed_from_template().empty()) input.from = global.dsn_failed_from_template();
+    input.subject = global.dsn_failed_subject_template();
+    input.text = global.dsn_failed_body_template();
+  }
   // RFC 3461 section 4.3; RFC 8689 section 5: a report may go in the clear.
   input.full = full && message.chunks == 0 && !success && !delayed && !envelope.require_tls();
 
@@ -225,6 +233,7 @@ void Shard::SweepSome() {
     }
     Queue& queue = *it->second;
     if (queue.backoff != nullptr) EndByTime(queue);
+    RerouteWaiting(queue);
     if (queue.name != sweep_.queue) sweep_ = {.queue = queue.name};
     if (SweepQueue(queue, budget)) {
       sweep_.row.clear();

@@ -92,6 +92,32 @@ TEST_F(ShardRulesTest, RetriesAreDueTogetherAtTheQueueInterval) {
   EXPECT_EQ(due[0] % (60 * kSecondUs), 0);
   EXPECT_GE(due[0], asked_us + 100 * kSecondUs);
   EXPECT_LE(due[0], asked_us + 161 * kSecondUs);
+TEST_F(ShardRulesTest, AGroupHasAtMostMaxRcptPerTransaction) {
+  Defaults().set_max_rcpt_per_transaction(2);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  Run();
+  injector().Send({"a@x.example", "b@x.example", "c@x.example", "d@x.example", "e@x.example"});
+  Run();
+  std::vector<int> sizes;
+  for (const auto& held : worker.leases) sizes.push_back(held.lease.deliveries_size());
+  EXPECT_EQ(sizes, (std::vector<int>{2, 2, 1}));
+}
+
+TEST_F(ShardRulesTest, ADnsErrorWaitsForItsOwnTime) {
+  Defaults().set_retry_after_dns_error_us(int64_t{300} * 1'000'000);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  injector().Send({"a@x.example"});
+  Run();
+  worker.Fail(worker.ready["x.example"].queue_ref(), true, false);
+  Run();
+  const int before = worker.announcements;
+  Run(std::chrono::seconds(299));
+  EXPECT_EQ(worker.announcements, before);
+  Run(std::chrono::seconds(2));
+  EXPECT_EQ(worker.announcements, before + 1);
 }
 
 TEST_F(ShardRulesTest, AFailureThatIsPermanentFromAnAgeOnLeavesYoungMailInTheQueue) {
@@ -350,6 +376,83 @@ TEST_F(ShardRulesTest, OfAReplyTwoKibibytesAreKept) {
   shard_->ReadEvents({}, [&events](auto answer) { events = *answer; });
   ASSERT_EQ(events.events_size(), 2);
   EXPECT_EQ(events.events(1).reply().text().size(), 2048U);
+}
+
+// dsn-format, custom-dsn-from-header, dsn-failed-from-template, dsn-failed-subject-template,
+// dsn-failed-body-template-from.
+TEST_F(ShardRulesTest, ReportsHaveTheFormAndTheWordsThatThePolicySays) {
+  auto& global = *Section("global").mutable_global();
+  global.mutable_queue_defaults()->set_dsn_format("plain-text");
+  global.mutable_queue_defaults()->set_notify_of_delay_every_us(3'600'000'000);
+  global.mutable_settings()->set_host_name("mx.example");
+  global.mutable_settings()->set_custom_dsn_from_header("Reports <reports@example>");
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  worker.auto_credit = 10;
+  const auto fail = [&] {
+    worker.leases.clear();
+    injector().Send({"a@x.example"});
+    Run();
+    worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_PERMANENT, 550, "no");
+    Run();
+    return worker.leases.size() == 2 ? worker.leases[1].body : "";
+  };
+  const std::string plain = fail();
+  EXPECT_TRUE(plain.starts_with("From: Reports <reports@example>\r\n")) << plain;
+  EXPECT_NE(plain.find("Content-Type: text/plain; charset=us-ascii\r\n"), std::string::npos);
+  EXPECT_EQ(plain.find("multipart"), std::string::npos);
+  global.mutable_queue_defaults()->set_dsn_format("standard");
+  global.mutable_settings()->set_dsn_failed_from_template("Bounces <bounce@${host}>");
+  global.mutable_settings()->set_dsn_failed_subject_template("${recipient}: ${status}");
+  global.mutable_settings()->set_dsn_failed_body_template("Sorry, ${recipient} said ${diagnostic}");
+  SetPolicy();
+  const std::string report = fail();
+  EXPECT_TRUE(report.starts_with("From: Bounces <bounce@mx.example>\r\n")) << report;
+  EXPECT_NE(report.find("\r\nSubject: a@x.example: 5.0.0\r\n"), std::string::npos) << report;
+  EXPECT_NE(report.find("\r\nSorry, a@x.example said no\r\n"), std::string::npos);
+  EXPECT_NE(report.find("multipart/report"), std::string::npos);
+  // A delay is no failure: it has the common From, and our words.
+  worker.leases.clear();
+  worker.auto_credit = 1;
+  injector().Send({"b@x.example"});
+  Run();
+  worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "no");
+  Run(std::chrono::hours(2));
+  std::string delayed;
+  for (const auto& held : worker.leases) {
+    if (held.lease.message().source_type() == common::v1::SOURCE_TYPE_DSN) delayed = held.body;
+  }
+  EXPECT_TRUE(delayed.starts_with("From: Reports <reports@example>\r\n")) << delayed;
+  EXPECT_NE(delayed.find("Subject: Delayed mail (still trying)\r\n"), std::string::npos);
+}
+
+TEST_F(ShardRulesTest, MaxEventsRecordedIsHowManyRepliesAreShown) {
+  Defaults().set_max_events_recorded(3);
+  SetPolicy();
+  TestWorker& worker = AddWorker();
+  for (int i = 0; i < 5; ++i) {
+    injector().Send({"a@x.example"});
+    Run();
+    worker.Credit(worker.ready["x.example"].queue_ref(), 1);
+    Run();
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450,
+                  "reply " + std::to_string(i));
+    Run();
+  }
+  const v1::QueueStatus status = Queue("x.example/default");
+  ASSERT_EQ(status.last_replies_size(), 3);
+  EXPECT_EQ(status.last_replies(0).text(), "reply 4");
+  EXPECT_EQ(status.last_replies(2).text(), "reply 2");
+  policy_.clear_sections();
+  Defaults().set_max_events_recorded(0);
+  SetPolicy();
+  injector().Send({"a@x.example"});
+  Run();
+  worker.Credit(worker.ready["x.example"].queue_ref(), 1);
+  Run();
+  worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "no");
+  Run();
+  EXPECT_EQ(Queue("x.example/default").last_replies(0).text(), "reply 4");
 }
 
 TEST_F(ShardRulesTest, NoDsnWhereThePolicyOrTheSenderWantsNone) {

@@ -146,6 +146,47 @@ TEST_F(ShardTimeTest, AMessageWaitsForItsWindowAndGoesBackBehindIt) {
   EXPECT_EQ(Status().expired_total(), 1u);
 }
 
+// X-Schedule with several windows: a retry, and mail that no worker took in its window, wait for
+// the next one.
+TEST_F(ShardTimeTest, AMessageLeavesInsideItsWindowsOnly) {
+  constexpr int64_t kHourUs = 3'600'000'000;
+  TestWorker& worker = AddWorker();
+  Run();
+  const int64_t now_us = ToUnixMicros(executor_.clock().WallNow());
+  injector().edit = [&](v1::NewMessage& message) {
+    message.mutable_message()->set_not_before_us(now_us + kHourUs);
+    common::v1::Delivery& delivery = *message.mutable_deliveries(0)->mutable_delivery();
+    for (int day = 0; day < 3; ++day) {
+      auto* window = delivery.add_windows();
+      window->set_begin_us(now_us + day * 24 * kHourUs + kHourUs);
+      window->set_end_us(now_us + day * 24 * kHourUs + kHourUs + kHourUs / 12);  // five minutes
+      delivery.set_expires_us(window->end_us());
+    }
+  };
+  injector().Send({"a@d.example"});
+  injector().edit = nullptr;
+  // Nobody has a credit for it on the first day.
+  Run(hours(2));
+  ASSERT_EQ(worker.ready.size(), 1u);
+  worker.Credit(worker.ready.begin()->second.queue_ref(), 1);
+  Run(hours(22) + minutes(59));
+  EXPECT_TRUE(worker.leases.empty());
+  worker.auto_credit = 1;
+  worker.Credit(worker.ready.begin()->second.queue_ref(), 1);
+  Run(minutes(2));
+  ASSERT_EQ(worker.leases.size(), 1u);
+  // The next step of retry-after lies behind the window.
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  worker.Credit(worker.ready.begin()->second.queue_ref(), 1);
+  Run(hours(23) + minutes(55));
+  EXPECT_EQ(worker.leases.size(), 1u);
+  Run(minutes(5));
+  ASSERT_EQ(worker.leases.size(), 2u);
+  worker.Answer(worker.leases[1].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "later");
+  Run(hours(1));
+  EXPECT_EQ(Status().expired_total(), 1u);
+}
+
 TEST_F(ShardTimeTest, AFreezeOfExpirySurvivesAKill) {
   injector().Send({"a@d.example"}, "x", "", "", "");
   Run(minutes(1));

@@ -1,0 +1,70 @@
+"""Proves what a process takes from the configuration where no flag says it: listeners and name servers; and that queue-to, reroute-to-virtual-mta,
+rewrite-list, include-headers-from and the templates of reports do what they say from the file to the wire."""
+import unittest
+
+from tests.harness import sluice
+from tests.harness.processes import loopback, wait_until
+from tests.harness.smtp_client import Connection
+from tests.integration.scenario import ScenarioTest
+
+CONTENT = b"From: <sender@client.test>\r\nSubject: directives\r\n\r\nbody\r\n"
+
+
+class StartTest(ScenarioTest):
+    def test_listeners_and_name_server(self):
+        extra = "\n".join([f"smtp-listener {loopback(1)}:2526", f"smtp-ip {loopback(2)}", "smtp-port 2527",
+                           f"name-server {self.receiver.resolver}"])
+        node = self.node(extra=extra, start=False)
+        argv = node.service.argv
+        for flag in ("--smtp-listen", "--resolver"):
+            at = argv.index(flag)
+            del argv[at:at + 2]
+        node.start()
+        for address, port in ((loopback(1), 2526), (loopback(2), 2527)):
+            with Connection(address, port) as connection:
+                self.assertEqual(connection.transact(b"a@client.test", [b"u@example.test"], CONTENT)[3].code, 250)
+                connection.quit()
+        self.receiver.wait_for(2)
+        # One address is not another.
+        with self.assertRaises(OSError):
+            Connection(loopback(2), 2526).quit()
+
+
+class RouteTest(ScenarioTest):
+    def test_queue_to(self):
+        node = self.node(extra="<domain one.test>\n  queue-to shared.test\n</domain>\n<domain two.test>\n  queue-to shared.test/v2\n</domain>")
+        one = self.send(node, [b"u@one.test"], CONTENT)
+        two = self.send(node, [b"u@two.test"], CONTENT)
+        node.ctl.wait_empty()
+        queues = [{event["queue"] for event in node.ctl.events(message)} for message in (one, two)]
+        self.assertEqual({name.split("/")[0] for name in queues[0]}, {"shared.test"})
+        self.assertEqual(queues[1], {"shared.test/v2"})
+
+    def test_reroute_to_virtual_mta(self):
+        node = self.node(extra="<domain moved.test>\n  reroute-to-virtual-mta v2\n</domain>\n<source 127.0.0.0/8>\n"
+                         "  default-virtual-mta v1\n</source>")
+        moved = self.send(node, [b"u@moved.test"], CONTENT)
+        stays = self.send(node, [b"u@stays.test"], CONTENT)
+        node.ctl.wait_empty()
+        delivered = [next(e for e in node.ctl.events(m) if e["kind"] == "delivered") for m in (moved, stays)]
+        self.assertEqual([e["queue"] for e in delivered], ["moved.test/v2", "stays.test/v1"])
+
+
+class TextTest(ScenarioTest):
+    def test_sender_and_header_on_the_way_out(self):
+        (self.scenario.path("headers.txt")).write_text("X-Mailer: fleet\nX-Abuse: abuse@client.test\n")
+        node = self.node(extra="include-headers-from headers.txt\n<rewrite-list partners>\n  mail-from sender@client.test info@brand.test\n"
+                         "  from-domain client.test brand.test\n</rewrite-list>\n"
+                         "<virtual-mta v1>\n  rewrite-list partners\n</virtual-mta>\n"
+                         "<source 127.0.0.0/8>\n  default-virtual-mta v1\n</source>")
+        self.send(node, [b"u@example.test"], CONTENT)
+        self.receiver.wait_for(1)
+        self.send(node, [b"u@example.test"], CONTENT, sender=b"other@client.test")
+        self.receiver.wait_for(2)
+        first, second = self.receiver.taken()[:2]
+        self.assertEqual([first.mail_from, second.mail_from], ["info@brand.test", "other@brand.test"])
+        self.assertTrue(first.content.startswith(b"X-Mailer: fleet\r\nX-Abuse: abuse@client.test\r\nReceived: "), first.content[:200])
+
+
+if __name__ == "__main__":
+    unittest.main()
