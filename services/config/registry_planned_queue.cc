@@ -72,33 +72,23 @@ void AddTls(QueueTable* t) {
 
 void AddReplies(QueueTable* t) {
   t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
-  t->Bool("disable-mx-rollup", "The domain keeps a queue of its own under mx-rollup-list.");
   t->Bool("allow-priority-interruption", "Mail of higher priority goes first on a connection.");
   t->Bool("allow-priority-interruption-during-transfer", "Also in the middle of a transfer.");
   t->Bool("allow-cancel-during-transfer", "A deletion stops a transfer.");
 }
 
 void AddReports(QueueTable* t) {
-  t->Bool("log-resolution", "Log DNS answers.");
-  t->Bool("log-transfer-failures", "Log broken transfers.");
-  t->Add("log-tls", Grammar::kBool, "Log TLS of the queue.", Status::kNotYet, kDomain);
-  t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kNotYet, kDomain);
+  t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kUnsupported, kDomain).reason =
+      "the text of a message never stands in a log; log-transfer-failures and events say what "
+      "happened to it";
   t->Add("disable-acct-records", Grammar::kWords,
          "Accounting records that the queue does not make.");
   t->Bool("track-recipient-events", "Keep every event of a recipient.");
 }
 
 void AddOtherWays(QueueTable* t) {
-  t->Add("type", Grammar::kChoice, "How mail leaves.", Status::kRefused).choices =
-      "smtp,pipe,file,discard,http-delivery";
-  t->Bool("discard-as-bounce", "type discard bounces.");
-  t->Add("file-format", Grammar::kChoice, "Of type file.").choices =
-      "newfile-plain,newfile-pickup,append-mbox";
-  t->Add("file-destination", Grammar::kFile, "Of type file.");
-  t->Add("command", Grammar::kText, "Of type pipe.");
   t->Bool("macro-variables-preserve-case", "Of type pipe.");
   constexpr std::string_view kSparkPost = "it is of the SparkPost service";
-  t->Unsupported("http-delivery-url", Grammar::kUrl, "Delivery over HTTP.", kSparkPost, true);
   t->Unsupported("http-delivery-extra-headers", Grammar::kFile, "Of http-delivery-url.",
                  kSparkPost);
   t->Unsupported("add-x-msys-api-header", Grammar::kBool, "A header of SparkPost.", kSparkPost);

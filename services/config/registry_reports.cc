@@ -63,6 +63,9 @@ void AddRoutes(std::vector<Directive>* all) {
                        Grammar::kTargetName,
                        "The same, while the queue is in backoff mode; what was moved stays where "
                        "it is."));
+  all->push_back(Queue("disable-mx-rollup", "disable_mx_rollup", Grammar::kBool,
+                       "The domain keeps limits of its own under <mx-rollup-list>.",
+                       Status::kNotYet));
 }
 
 void AddLogs(std::vector<Directive>* all) {
@@ -70,6 +73,16 @@ void AddLogs(std::vector<Directive>* all) {
                        "Last replies that are kept of a queue, for those who look why it does not "
                        "move."));
   all->back().max = 100;
+  all->push_back(Queue("log-resolution", "log_resolution", Grammar::kBool,
+                       "Log each answer of DNS about the queue's domain: outcome, hosts, addresses, "
+                       "time."));
+  all->push_back(Queue("log-transfer-failures", "log_transfer_failures", Grammar::kBool,
+                       "Log each message whose transfer broke off, from DATA on, without the "
+                       "remote host's reply."));
+  all->push_back(Queue("log-tls", "log_tls", Grammar::kBool,
+                       "Log version, cipher and verdict of each connection of the queue, and TLS "
+                       "handshakes that fail."));
+  all->back().scopes = kDomain;
 }
 
 void AddRewriting(std::vector<Directive>* all) {
@@ -120,6 +133,14 @@ void AddClients(std::vector<Directive>* all) {
                   .choices = "reception,delivery"});
 }
 
+void AddDns(std::vector<Directive>* all) {
+  all->push_back(Global("edns-udp-length", "edns_udp_length", Grammar::kCount,
+                        "Bytes of a DNS answer that may come over UDP; 1232 where it is not said."));
+  all->back().min = 512;
+  all->back().max = 4096;
+  all->back().needs_restart = true;
+}
+
 }  // namespace
 
 std::vector<Directive> ReportDirectives() {
@@ -127,6 +148,7 @@ std::vector<Directive> ReportDirectives() {
   AddDsn(&all);
   AddRoutes(&all);
   AddLogs(&all);
+  AddDns(&all);
   AddClients(&all);
   AddRewriting(&all);
   return all;

@@ -83,6 +83,11 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_backoff_upon_all_sources_disabled(false);
     s->set_log_disabled_ips(false);
     s->set_smtp_553_means_invalid_mailbox(true);
+    s->set_discard_as_bounce(false);
+    s->set_disable_mx_rollup(false);
+    s->set_log_resolution(false);
+    s->set_log_transfer_failures(false);
+    s->set_log_tls(false);
     s->set_dsn_format("standard");
     s->set_max_events_recorded(10);
     return s;

@@ -49,6 +49,9 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
       dns.servers.push_back(each);
     }
   }
+  if (policy->global().edns_udp_length() > 0) {
+    dns.edns_bytes = static_cast<int>(policy->global().edns_udp_length());
+  }
   auto client = delivery::CaresClient::Create(thread_.loop(), thread_.loop().io(), dns);
   if (!client.ok()) return client.status();
   dns_ = *std::move(client);

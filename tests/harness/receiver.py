@@ -162,6 +162,8 @@ class Dns(asyncio.DatagramProtocol):
         kind = struct.unpack(">H", data[at + 1:at + 3])[0]
         name = b".".join(labels).decode().lower()
         self._receiver.queries.append((name, kind))
+        if struct.unpack(">H", data[10:12])[0] and len(data) >= at + 10:  # OPT, whose class is a size
+            self._receiver.edns_sizes.add(struct.unpack(">H", data[at + 8:at + 10])[0])
         rcode, records = self._receiver.resolve(name, kind)
         answer = data[:2] + struct.pack(">HHHHH", 0x8580 | rcode, 1, len(records), 0, 0) + question
         for record_kind, value in records:
@@ -190,6 +192,7 @@ class Receiver:
         self.transactions = []
         self.errors = []
         self.queries = []
+        self.edns_sizes = set()
         self.connections = 0
         self.open = 0
         self.open_max = 0

@@ -30,6 +30,13 @@ class StartTest(ScenarioTest):
             Connection(loopback(2), 2526).quit()
 
 
+    def test_edns_udp_length(self):
+        node = self.node(extra="edns-udp-length 1400")
+        self.send(node, [b"u@example.test"], CONTENT)
+        self.receiver.wait_for(1)
+        self.assertEqual(self.receiver.edns_sizes, {1400})
+
+
 class RouteTest(ScenarioTest):
     def test_queue_to(self):
         node = self.node(extra="<domain one.test>\n  queue-to shared.test\n</domain>\n<domain two.test>\n  queue-to shared.test/v2\n</domain>")

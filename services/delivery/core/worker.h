@@ -304,6 +304,10 @@ class Worker {
 
   // worker_connect.cc
   void OpenConnections(Queue& queue, size_t wanted);
+  void LogResolution(const Queue& queue, const MxResult& result) const;
+  void LogTransfer(const Conn& conn, const queue::v1::GroupResult& result) const;
+  void LogTls(Conn& conn, const common::v1::Attempt& attempt) const;
+  void LogTlsFailure(const Conn& conn, const ConnectionEnd& end) const;
   void OnConnectionReady(Conn& conn);
   void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
   void OnConnectionClosed(Conn& conn, ConnectionEnd end);

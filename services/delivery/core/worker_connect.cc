@@ -201,6 +201,8 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
     ++conn.source->delivered;
   }
   Queue& queue = *conn.queue;
+  LogTransfer(conn, result);
+  LogTls(conn, attempt);
   if (!conn.volume.empty()) SettleVolume(conn, TextWasSent(result));
   common::v1::Reply cause;
   const config::ReplyActions asked = HeedReplies(conn, &result, &cause);
@@ -295,6 +297,7 @@ uint32_t Worker::Refusals(const queue::v1::GroupResult& result) {
 
 void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   Queue& queue = *conn.queue;
+  LogTlsFailure(conn, end);
   const config::ReplyActions asked = HeedEnd(conn, end);
   if (asked.bounce_queue || asked.defer_queue) {
     const common::v1::Reply reply = end.reply;

@@ -302,6 +302,7 @@ struct Worker::Conn final : ConnectionHandler {
   uint64_t delivered = 0;
   uint32_t errors = 0;
   uint32_t tried = 0;      // addresses
+  bool tls_logged = false;
   bool set_aside = false;  // its host was, for what it said here
   bool answered = false;   // to any message, be it by a refusal
   // The remote's last one, other than a 421.

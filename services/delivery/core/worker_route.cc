@@ -153,6 +153,7 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
   if (queue.dns_timer != 0) executor_.Cancel(std::exchange(queue.dns_timer, 0));
   queue.targets.clear();
   RefreshQueue(queue);
+  LogResolution(queue, *result);
   const int64_t no_mx_us = queue.settings->bounce_upon_no_mx_after_us();
   switch (result->outcome) {
     case MxOutcome::kFound:

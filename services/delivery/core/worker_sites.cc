@@ -69,6 +69,14 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_backoff_upon_all_sources_disabled();
   own.clear_disabled_source_ip_notify();
   own.clear_log_disabled_ips();
+  own.clear_log_resolution();
+  own.clear_log_transfer_failures();
+  own.clear_log_tls();
+  own.clear_dsn_format();
+  own.clear_max_events_recorded();
+  own.clear_reroute_to_virtual_mta();
+  own.clear_backoff_reroute_to_virtual_mta();
+  own.clear_disable_mx_rollup();
   own.clear_smtp_553_means_invalid_mailbox();
   return own.SerializeAsString();
 }

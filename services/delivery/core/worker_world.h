@@ -97,6 +97,7 @@ struct World {
       addresses.push_back({"s" + std::to_string(i), shards[i].get(), nullptr});
     }
     options.follows_owners = follows_owners;
+    options.log = &log;
     worker.reset();
     worker = std::make_unique<Worker>(options, executor, resolver, sites, std::move(addresses));
     if (past != nullptr) worker->TakeOverVolumes(*past);
@@ -106,7 +107,15 @@ struct World {
     for (const auto& each : shards) each->Hello(60);
   }
 
+  LogOptions Keep() {
+    LogOptions options;
+    options.sink = [this](std::string_view line) { logged.append(line).append("\n"); };
+    return options;
+  }
+
   sluice::testing::ManualExecutor executor;
+  std::string logged;
+  Log log{Keep(), executor.clock()};
   FakeSites sites{executor};
   FakeResolver resolver;
   std::vector<std::unique_ptr<FakeShard>> shards;

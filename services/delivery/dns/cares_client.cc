@@ -16,8 +16,6 @@
 namespace sluice::delivery {
 namespace {
 
-// Of one DNS message over UDP without fragments (DNS flag day 2020).
-constexpr int kEdnsBytes = 1232;
 // One socket carries all questions: what a burst of answers needs while the loop is elsewhere. A
 // dropped one costs the whole timeout.
 constexpr int kSocketBytes = 1 << 20;
@@ -72,7 +70,7 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
     settings.timeout = static_cast<int>(
         std::chrono::duration_cast<std::chrono::milliseconds>(options.timeout).count());
     settings.tries = options.tries;
-    settings.ednspsz = kEdnsBytes;
+    settings.ednspsz = edns_bytes_ = options.edns_bytes;
     settings.socket_receive_buffer_size = kSocketBytes;
     settings.socket_send_buffer_size = kSocketBytes;
     settings.sock_state_cb = [](void* self, ares_socket_t fd, int readable, int writable) {
@@ -107,7 +105,7 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
     int length = 0;
     const uint16_t id = static_cast<uint16_t>(random_());
     const int status = ares_create_query(name.c_str(), 1, static_cast<int>(type), id, 1, &query,
-                                         &length, kEdnsBytes);
+                                         &length, edns_bytes_);
     if (status != ARES_SUCCESS) {
       OnAnswer(question.release(), status, 0, nullptr, 0);
       return;
@@ -221,6 +219,7 @@ class CaresClient::Channel : public std::enable_shared_from_this<Channel> {
   boost::asio::io_context& io_;
   ares_channel channel_ = nullptr;
   bool trusted_ = false;  // all servers are on loopback
+  int edns_bytes_ = 0;
   std::random_device random_;
   TimerId timer_ = 0;
   absl::flat_hash_map<ares_socket_t, std::shared_ptr<Socket>> sockets_;

@@ -145,6 +145,11 @@ TEST_F(FileEndTest, DiscardTakesEverything) {
   const auto verdicts = RunLocalJob(Job());
   ASSERT_EQ(verdicts.size(), 2u);
   EXPECT_EQ(verdicts[1].outcome, RECIPIENT_OUTCOME_DELIVERED);
+  settings_->set_discard_as_bounce(true);
+  const auto bounced = RunLocalJob(Job());
+  ASSERT_EQ(bounced.size(), 2u);
+  EXPECT_EQ(bounced[1].outcome, queue::v1::RECIPIENT_OUTCOME_PERMANENT);
+  EXPECT_EQ(bounced[1].reply.text(), "discarded as a bounce");
 }
 
 }  // namespace
