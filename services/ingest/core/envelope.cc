@@ -343,9 +343,9 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
       settings = profile.policy->ForQueue(domain, route.vmta, route.pool);
     }
     // The time that a queue gives mail begins when it may leave.
-    if (control.window.begin_us != 0 && delivery.expires_us() == 0 &&
+    if (message.not_before_us() != 0 && delivery.expires_us() == 0 &&
         settings->bounce_after_us() > 0) {
-      delivery.set_expires_us(std::max(control.window.begin_us, message.time_queued_us()) +
+      delivery.set_expires_us(std::max(message.not_before_us(), message.time_queued_us()) +
                               static_cast<int64_t>(settings->bounce_after_us()));
     }
     if (own) last_domain.clear();  // the next one's route may be another

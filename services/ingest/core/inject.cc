@@ -144,8 +144,15 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     if (!request_.virtual_mta().empty()) control.virtual_mta = request_.virtual_mta();
     if (!request_.job_id().empty()) control.job_id = request_.job_id();
     if (!request_.envid().empty()) control.envid = request_.envid();
-    if (request_.not_before_us() != 0) control.window.begin_us = request_.not_before_us();
-    if (request_.deliver_by_us() != 0) control.window.end_us = request_.deliver_by_us();
+    if (request_.not_before_us() != 0 || request_.deliver_by_us() != 0) {
+      DeliveryWindow window;
+      if (!control.windows.empty()) {
+        window = {control.windows.front().begin_us, control.windows.back().end_us};
+      }
+      if (request_.not_before_us() != 0) window.begin_us = request_.not_before_us();
+      if (request_.deliver_by_us() != 0) window.end_us = request_.deliver_by_us();
+      control.windows = {window};
+    }
     RouteChoice choice;
     if (auto refusal = ChooseRoute(*profile, control, message.mail_from(), "", choice)) {
       return StatusFor(*refusal);
