@@ -15,9 +15,9 @@ namespace {
 constexpr size_t kMaxTextBytes = 32 * 1024;
 constexpr size_t kMaxLineBytes = 998;
 // What services/mail/dsn.h knows.
-constexpr std::string_view kDsnVariables[] = {"sender", "recipient", "status",
-                                              "diagnostic", "host", "remote",
-                                              "envid", "subject", "postmaster"};
+constexpr std::string_view kDsnVariables[] = {"sender",     "recipient", "status",
+                                              "diagnostic", "host",      "remote",
+                                              "envid",      "subject",   "postmaster"};
 
 // The first variable of `text` that a report does not know.
 std::string UnknownVariable(std::string_view text) {

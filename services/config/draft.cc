@@ -198,7 +198,7 @@ class Finisher {
                          : use.kind == "smtp-pattern-list"
                              ? draft_.smtp_pattern_lists.contains(lower)
                          : use.kind == "rewrite-list" ? draft_.rewrite_lists.contains(lower)
-                             : draft_.source_groups.contains(lower);
+                                                      : draft_.source_groups.contains(lower);
       if (known || lower == "{auth}" || lower == "{pickup}") continue;
       Say(Diagnostic::Severity::kError, use.where,
           absl::StrCat("there is no <", use.kind, " ", use.name, ">"));

@@ -24,10 +24,10 @@ class SnapshotPrinter {
     for (const Section& section : snapshot.sections()) CollectMacros(section.content());
     for (const auto kind :
          {SectionContent::kGlobal, SectionContent::kListener, SectionContent::kVirtualMta,
-          SectionContent::kPool, SectionContent::kRewriteList, SectionContent::kPatternList, SectionContent::kSmtpPatternList,
-          SectionContent::kBounceCategories, SectionContent::kMxRollup,
-          SectionContent::kSourceGroup, SectionContent::kSmtpUser, SectionContent::kSource,
-          SectionContent::kClient, SectionContent::kDomain}) {
+          SectionContent::kPool, SectionContent::kRewriteList, SectionContent::kPatternList,
+          SectionContent::kSmtpPatternList, SectionContent::kBounceCategories,
+          SectionContent::kMxRollup, SectionContent::kSourceGroup, SectionContent::kSmtpUser,
+          SectionContent::kSource, SectionContent::kClient, SectionContent::kDomain}) {
       for (const Section& section : snapshot.sections()) {
         if (section.content().content_case() == kind) PrintSection(section.content());
       }

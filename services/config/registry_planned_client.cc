@@ -42,8 +42,8 @@ std::vector<Directive> PlannedClientDirectives() {
   boolean("process-x-dkim-key", "The header X-DKIM-Key names the key.");
   boolean("retain-x-dkim-key", "Leave X-DKIM-Key in the message.");
   boolean("retain-x-dkim-options", "Leave X-DKIM-Options in the message.");
-  all.push_back(Planned("log-data", kSource, Grammar::kBool, "Log message texts.",
-                        Status::kUnsupported));
+  all.push_back(
+      Planned("log-data", kSource, Grammar::kBool, "Log message texts.", Status::kUnsupported));
   all.back().reason = "the text of a message never stands in a log; log-commands shows the rest";
   boolean("always-allow-api-submission", "Clients may inject by HTTP.");
   all.back().reason = kManagement;

@@ -73,9 +73,10 @@ void AddLogs(std::vector<Directive>* all) {
                        "Last replies that are kept of a queue, for those who look why it does not "
                        "move."));
   all->back().max = 100;
-  all->push_back(Queue("log-resolution", "log_resolution", Grammar::kBool,
-                       "Log each answer of DNS about the queue's domain: outcome, hosts, addresses, "
-                       "time."));
+  all->push_back(
+      Queue("log-resolution", "log_resolution", Grammar::kBool,
+            "Log each answer of DNS about the queue's domain: outcome, hosts, addresses, "
+            "time."));
   all->push_back(Queue("log-transfer-failures", "log_transfer_failures", Grammar::kBool,
                        "Log each message whose transfer broke off, from DATA on, without the "
                        "remote host's reply."));
@@ -128,14 +129,16 @@ void AddClients(std::vector<Directive>* all) {
                   .target = Target::kClientSettings,
                   .field = "date_header_time",
                   .grammar = Grammar::kChoice,
-                  .help = "Which time the Date field of add-date-header says: when the message came "
-                          "in, or when each attempt began.",
+                  .help =
+                      "Which time the Date field of add-date-header says: when the message came "
+                      "in, or when each attempt began.",
                   .choices = "reception,delivery"});
 }
 
 void AddDns(std::vector<Directive>* all) {
-  all->push_back(Global("edns-udp-length", "edns_udp_length", Grammar::kCount,
-                        "Bytes of a DNS answer that may come over UDP; 1232 where it is not said."));
+  all->push_back(
+      Global("edns-udp-length", "edns_udp_length", Grammar::kCount,
+             "Bytes of a DNS answer that may come over UDP; 1232 where it is not said."));
   all->back().min = 512;
   all->back().max = 4096;
   all->back().needs_restart = true;

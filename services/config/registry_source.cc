@@ -151,10 +151,10 @@ std::vector<Directive> SourceDirectives() {
        .help = "The header that names the job in place of X-Job."},
       Bool("process-x-envid", "process_x_envid", "The header X-Envid is the envelope id."),
       Bool("retain-x-envid", "retain_x_envid", "Leave X-Envid in the message."),
-      Bool(
-          "process-x-schedule", "process_x_schedule",
-          "The header X-Schedule (BEGIN / END, BEGIN / END...) says when mail may leave; what has not "
-          "left by the last END bounces."),
+      Bool("process-x-schedule", "process_x_schedule",
+           "The header X-Schedule (BEGIN / END, BEGIN / END...) says when mail may leave; what has "
+           "not "
+           "left by the last END bounces."),
       Bool("retain-x-schedule", "retain_x_schedule", "Leave X-Schedule in the message."),
       Bool("verp-default", "verp_default",
            "Every recipient has a sender of its own (VERP), also where MAIL does not ask for it."),

@@ -147,8 +147,8 @@ void AppendPlainText(const DsnInput& in, const Words& words, const std::string& 
   const bool ascii = IsAscii(original) && IsAscii(text);
   if (!ascii) absl::StrAppend(out, "Content-Transfer-Encoding: 8bit\r\n");
   absl::StrAppend(out, "Content-Type: text/plain; charset=", ascii ? "us-ascii" : "utf-8",
-                  "\r\n\r\n", text, "\r\nAction: ", words.action,
-                  "\r\nStatus: ", Clean(in.status), "\r\n");
+                  "\r\n\r\n", text, "\r\nAction: ", words.action, "\r\nStatus: ", Clean(in.status),
+                  "\r\n");
   if (in.kind == DsnKind::kDelayed && in.retry_until_unix_us != 0) {
     absl::StrAppend(out, "Will-Retry-Until: ", Date(in.retry_until_unix_us), "\r\n");
   }
@@ -214,8 +214,8 @@ std::string BuildDsn(const DsnInput& in) {
                   "\tboundary=\"", boundary, "\"\r\n\r\n");
 
   absl::StrAppend(&out, "--", boundary, "\r\nContent-Type: text/plain; charset=");
-  absl::StrAppend(&out, IsAscii(text) ? "us-ascii\r\n"
-                                      : "utf-8\r\nContent-Transfer-Encoding: 8bit\r\n");
+  absl::StrAppend(&out,
+                  IsAscii(text) ? "us-ascii\r\n" : "utf-8\r\nContent-Transfer-Encoding: 8bit\r\n");
   absl::StrAppend(&out, "\r\n", text);
 
   absl::StrAppend(&out, "\r\n--", boundary, "\r\nContent-Type: message/delivery-status\r\n\r\n");

@@ -68,10 +68,10 @@ std::string OutgoingEdits::HeaderFor(std::string_view vmta, std::string_view poo
   if (includes_) {
     const auto* own = policy_->FindVirtualMta(vmta);
     const auto* of_pool = pool.empty() ? nullptr : policy_->FindPool(pool);
-    header = own != nullptr && own->has_include_headers()           ? own->include_headers()
-             : of_pool != nullptr && of_pool->has_include_headers() ? of_pool->include_headers()
-                                                                    : policy_->global()
-                                                                          .include_headers();
+    header = own != nullptr && own->has_include_headers() ? own->include_headers()
+             : of_pool != nullptr && of_pool->has_include_headers()
+                 ? of_pool->include_headers()
+                 : policy_->global().include_headers();
   }
   if (AsksForDate(message)) absl::StrAppend(&header, "Date: ", DateOf(now), "\r\n");
   return header;
@@ -83,7 +83,7 @@ std::string OutgoingEdits::SenderFor(std::string_view vmta, std::string_view poo
   const auto* of_pool = pool.empty() ? nullptr : policy_->FindPool(pool);
   const std::string& name = own != nullptr && !own->rewrite_list().empty() ? own->rewrite_list()
                             : of_pool != nullptr                           ? of_pool->rewrite_list()
-                                                 : std::string();
+                                                                           : std::string();
   const auto* list = name.empty() ? nullptr : policy_->FindRewriteList(name);
   const size_t at = sender.rfind('@');
   if (list == nullptr || at == std::string::npos) return sender;
@@ -111,8 +111,7 @@ void OutgoingEdits::Apply(std::string_view vmta, std::string_view pool, WallTime
   message.set_body_size(message.body_size() + header.size());
   if (message.header_size() > 0) message.set_header_size(message.header_size() + header.size());
   if (transaction->chunks != nullptr) {
-    transaction->chunks =
-        std::make_unique<PrefixedChunks>(header, std::move(transaction->chunks));
+    transaction->chunks = std::make_unique<PrefixedChunks>(header, std::move(transaction->chunks));
     return;
   }
   std::string text = header;

@@ -301,7 +301,7 @@ struct Worker::Conn final : ConnectionHandler {
   uint64_t sent = 0;
   uint64_t delivered = 0;
   uint32_t errors = 0;
-  uint32_t tried = 0;      // addresses
+  uint32_t tried = 0;  // addresses
   bool tls_logged = false;
   bool set_aside = false;  // its host was, for what it said here
   bool answered = false;   // to any message, be it by a refusal

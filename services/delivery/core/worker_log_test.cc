@@ -52,11 +52,10 @@ std::string LogOf(bool log) {
 
 TEST(WorkerLog, SaysWhatTheQueuesSettingsWant) {
   const std::string logged = LogOf(true);
-  for (const char* part :
-       {"event=resolved", "outcome=found", "mx1(192.0.2.1) mx2(192.0.2.2)", "event=transfer_failed",
-        "the connection was lost", "stage=STAGE_BODY", "bytes=4711", "event=tls ",
-        "version=TLSv1.3", "event=tls_failed", "certificate verify failed",
-        "queue=example.org/v"}) {
+  for (const char* part : {"event=resolved", "outcome=found", "mx1(192.0.2.1) mx2(192.0.2.2)",
+                           "event=transfer_failed", "the connection was lost", "stage=STAGE_BODY",
+                           "bytes=4711", "event=tls ", "version=TLSv1.3", "event=tls_failed",
+                           "certificate verify failed", "queue=example.org/v"}) {
     EXPECT_NE(logged.find(part), std::string::npos) << part << "\n" << logged;
   }
 }

@@ -313,9 +313,8 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
   edits_.Apply(queue->vmta, queue->pool, executor_.clock().WallNow(), &lease, &transaction);
   if (lease.message().verp() && lease.deliveries_size() > 0) {
     const common::v1::Message& message = lease.message();
-    const std::string sender = message.mail_from_rewritten().empty()
-                                   ? message.mail_from()
-                                   : message.mail_from_rewritten();
+    const std::string sender =
+        message.mail_from_rewritten().empty() ? message.mail_from() : message.mail_from_rewritten();
     lease.mutable_message()->set_mail_from_rewritten(
         mail::VerpSender(sender, lease.deliveries(0).rcpt()));
   }

@@ -17,7 +17,7 @@ struct CaresOptions {
   std::vector<std::string> servers;
   Duration timeout = std::chrono::seconds(5);  // of the first try; later ones wait longer
   int tries = 3;
-  bool rotate = false;  // spread over the servers
+  bool rotate = false;    // spread over the servers
   int edns_bytes = 1232;  // of an answer over UDP; fits one fragment (DNS flag day 2020)
 };
 

@@ -197,8 +197,8 @@ size_t AddHeaderFields(const ClientProfile& profile, const ControlFields& contro
     fields += "Message-ID: " + value + "\r\n";
     Capture("Message-ID", std::move(value), *message.mutable_message());
   }
-  const bool dates = !control.has_date &&
-                     (profile.dates_override || client.add_date_header() == "yes");
+  const bool dates =
+      !control.has_date && (profile.dates_override || client.add_date_header() == "yes");
   if (dates && client.date_header_time() == "delivery") {
     common::v1::HeaderEdit& edit = *message.mutable_message()->add_header_edits();
     edit.set_action(common::v1::HeaderEdit::ACTION_ADD);

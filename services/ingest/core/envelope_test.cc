@@ -221,9 +221,9 @@ TEST_F(EnvelopeTest, ADateOfDeliveryIsLeftToThoseWhoDeliver) {
   EXPECT_FALSE(AddRecipient(*Profile(), "r@c.test", 0, "", message));
   RouteChoice choice;
   EXPECT_FALSE(ChooseRoute(*Profile(), o.control, "", "", choice));
-  EXPECT_EQ(AddHeaderFields(*Profile(), o.control, choice, "ID", FromUnixMicros(0), 0, o.buffer,
-                            message),
-            0U);
+  EXPECT_EQ(
+      AddHeaderFields(*Profile(), o.control, choice, "ID", FromUnixMicros(0), 0, o.buffer, message),
+      0U);
   EXPECT_EQ(o.buffer, "A: 1\r\n\r\n");
   ASSERT_EQ(message.message().header_edits_size(), 1);
   EXPECT_EQ(message.message().header_edits(0).name(), "Date");

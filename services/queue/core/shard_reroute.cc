@@ -23,9 +23,8 @@ const std::string& Shard::RerouteTarget(Queue& queue) {
   static const std::string none;
   const auto& settings = SettingsOf(queue);
   const std::string& in_backoff = settings.backoff_reroute_to_virtual_mta();
-  const std::string& target = !in_backoff.empty() && InBackoff(queue)
-                                  ? in_backoff
-                                  : settings.reroute_to_virtual_mta();
+  const std::string& target =
+      !in_backoff.empty() && InBackoff(queue) ? in_backoff : settings.reroute_to_virtual_mta();
   // What an operator stops is to stay where it is. For all domains it is said of the target, too.
   if (target.empty() || queue.paused || EqualsIgnoreCase(target, queue.vmta())) return none;
   return target;
@@ -108,8 +107,7 @@ void Shard::RerouteSome(Queue& queue, std::string position) {
       LaneFor(to, lane->id, lane->job_id, lane->priority);
       DeliveryKey next = *key;
       next.queue_id = to.id;
-      common::v1::Event& event =
-          NewEvent(common::v1::EVENT_KIND_REROUTED, to, envelope, &delivery);
+      common::v1::Event& event = NewEvent(common::v1::EVENT_KIND_REROUTED, to, envelope, &delivery);
       event.set_from_queue(queue.name);
       event.set_author(delivery.reroute().author());
       event.set_reason(delivery.reroute().reason());
