@@ -66,6 +66,7 @@ void AddRoutes(std::vector<Directive>* all) {
   all->push_back(Queue("disable-mx-rollup", "disable_mx_rollup", Grammar::kBool,
                        "The domain keeps limits of its own under <mx-rollup-list>.",
                        Status::kNotYet));
+  all->back().reason = "rollup";
 }
 
 void AddLogs(std::vector<Directive>* all) {
