@@ -242,9 +242,8 @@ bool Shard::Deferred(Queue& queue, const DeliveryKey& key, common::v1::Delivery&
     wait_us = std::max(wait_us, steps.us(step));
   }
   DeliveryKey next = key;
-  const int64_t due_us = NextWindow(
-      delivery, OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us()));
-  next.due_us = std::max<int64_t>(now_us + 1, std::min(due_us, expires_us));
+  const int64_t due_us =
+      NextWindow(delivery, OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us()));
   next.due_us = std::max<int64_t>(now_us + 1, std::min(due_us, expires_us));
   common::v1::Event& event =
       NewEvent(common::v1::EVENT_KIND_TRANSIENT, queue, message.envelope, &delivery);

@@ -92,6 +92,8 @@ TEST_F(ShardRulesTest, RetriesAreDueTogetherAtTheQueueInterval) {
   EXPECT_EQ(due[0] % (60 * kSecondUs), 0);
   EXPECT_GE(due[0], asked_us + 100 * kSecondUs);
   EXPECT_LE(due[0], asked_us + 161 * kSecondUs);
+}
+
 TEST_F(ShardRulesTest, AGroupHasAtMostMaxRcptPerTransaction) {
   Defaults().set_max_rcpt_per_transaction(2);
   SetPolicy();
