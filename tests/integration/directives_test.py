@@ -1,10 +1,9 @@
 """Proves what a process takes from the configuration where no flag says it: listeners and name servers; and that queue-to, reroute-to-virtual-mta,
-rewrite-list, include-headers-from and the templates of reports do what they say from the file to the wire."""
+rewrite-list and include-headers-from do what they say from the file to the wire."""
 import unittest
 
-from tests.harness import sluice
-from tests.harness.processes import loopback, wait_until
-from tests.harness.smtp_client import Connection
+from tests.harness.processes import loopback
+from tests.harness.smtp_client import Closed, Connection
 from tests.integration.scenario import ScenarioTest
 
 CONTENT = b"From: <sender@client.test>\r\nSubject: directives\r\n\r\nbody\r\n"
@@ -26,7 +25,7 @@ class StartTest(ScenarioTest):
                 connection.quit()
         self.receiver.wait_for(2)
         # One address is not another.
-        with self.assertRaises(OSError):
+        with self.assertRaises(Closed):
             Connection(loopback(2), 2526).quit()
 
 
