@@ -209,9 +209,9 @@ TEST_F(ShardNetworkTest, ABodyWhoseMessageNeverComesGoesAfterAWhile) {
 }
 
 TEST_F(ShardNetworkTest, AKeyIsKnownAfterTheClockWasSetBack) {
-  // Just after a bucket began.
-  const int64_t into = NowUs() % options_.key_bucket.count();
-  Run(options_.key_bucket - Duration(into) + seconds(10));
+  // Just after a bucket, which is an hour, began.
+  constexpr int64_t kBucketUs = int64_t{3600} * 1'000'000;
+  Run(Duration(kBucketUs - NowUs() % kBucketUs) + seconds(10));
   const uint64_t first = injector().Send({"a@x.example"}, "x", "", "key");
   Run();
   ASSERT_EQ(injector().outcome(first), v1::EnqueueResult::OUTCOME_QUEUED);
