@@ -21,9 +21,8 @@ CONTENT = (b"Received: from a by b; Sat, 21 Nov 2026 05:12:01 +0000\r\nFrom: Sho
 UNSET = {
     "Message": {
         "mail_from_rewritten": "made for the transaction alone, so that a new rule holds for what is queued",
-        "tenant": "no tenants yet",
         "dkim_options": "no DKIM yet", "dkim_key_ref": "no DKIM yet",
-        "header_edits": "nothing edits headers on the way out yet",
+        "header_edits": "services/delivery/core/outgoing_edits_test.cc: made for the transaction alone",
         "shard_positions": "the shard's own, never shown",
     },
     "Delivery": {
@@ -33,10 +32,9 @@ UNSET = {
     },
     "Event": {
         "bounce_category": "no bounce classification yet", "bounce_rule": "no bounce classification yet",
-        "tenant": "no tenants yet",
     },
     "Attempt": {},
-    "Reply": {},
+    "Reply": {"bounce_category": "no bounce classification yet"},
 }
 
 
@@ -163,12 +161,14 @@ notify-of-delay-every 1s
         self.merged_message()
         self.grpc_message()
         window = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
-        line = f"X-Schedule: {window:%Y-%m-%d %H:%M:%SZ} / {window + datetime.timedelta(hours=1):%Y-%m-%d %H:%M:%SZ}\r\n"
+        times = [f"{window + datetime.timedelta(hours=hours):%Y-%m-%d %H:%M:%SZ}" for hours in range(4)]
+        line = f"X-Schedule: {times[0]} / {times[1]}, {times[2]} / {times[3]}\r\n"
         later = self.show(self.by_smtp("u@routed.test", ["REQUIRETLS", "SMTPUTF8"], line.encode() + CONTENT))
         self.assertTrue(later["message"]["require_tls"] and later["message"]["smtputf8"], later)
         self.assertGreater(int(later["message"]["not_before_us"]), int(later["message"]["time_queued_us"]))
         delivery = later["recipients"][0]["delivery"]
-        self.assertEqual(int(delivery["expires_us"]) - int(later["message"]["not_before_us"]), 3_600_000_000)
+        self.assertEqual(int(delivery["expires_us"]) - int(later["message"]["not_before_us"]), 3 * 3_600_000_000)
+        self.assertEqual([int(each["end_us"]) - int(each["begin_us"]) for each in delivery["windows"]], 2 * [3_600_000_000])
         self.assertEqual((delivery["queue_domain"], later["recipients"][0]["queue"]), ("rollup.test", "rollup.test/v1"))
         refused, deferred = self.by_smtp("u@no.test"), self.by_smtp("u@later.test")
         self.ctl("messages", "reroute", "--id", deferred, "--target", "v2", "--reason", "warm", "--author", "ops")
@@ -244,14 +244,14 @@ notify-of-delay-every 1s
 
     def grpc_message(self):
         ids = self.ctl("inject", "--from", "a@client.test", "--to", "u@grpc.test", "--vmta", "all", "--job", "j", "--envid", "e", "--priority",
-                       "70", "--metadata", "k=v", "--traceparent", TRACE, "--idempotency-key", "key", "--ids")
+                       "70", "--metadata", "k=v", "--traceparent", TRACE, "--idempotency-key", "key", "--tenant", "acme", "--ids")
         shown = self.show(ids.split()[0])
         kept = said(shown["message"])
         for field in ("time_queued_us", "snapshot_version", "body_size", "header_size", "captured_headers", "header_from"):
             self.assertTrue(kept.pop(field), field)
         self.assertEqual(kept, {
             "id": ids.split()[0], "mail_from": "a@client.test", "envid": "e", "priority": 70, "source_type": "grpc", "client_ip": "127.0.0.1",
-            "metadata": {"k": "v"}, "traceparent": TRACE, "idempotency_key": "key", "source_group": "partners"})
+            "metadata": {"k": "v"}, "traceparent": TRACE, "idempotency_key": "key", "source_group": "partners", "tenant": "acme"})
         delivery = said(shown["recipients"][0]["delivery"])
         self.assertIn(delivery.pop("vmta"), ("v1", "v2"))
         self.assertEqual(delivery, {"rcpt_given": "u@grpc.test", "rcpt": "u@grpc.test", "pool": "all", "job_id": "j"})
