@@ -122,6 +122,7 @@ void AddPatterns(Table* t) {
   t->all.back().status = Status::kActive;
   t->all.back().target = Target::kCompiler;
   line("mx", kMxRollupList, "MX-PATTERN QUEUE-NAME", "Domains with such an MX share a queue.");
+  t->all.back().reason = "rollups by MX";
   line("/", kBounceCategories, "/REGEX/ CATEGORY", "Class of bounces with such a text.");
 }
 
@@ -133,9 +134,11 @@ void AddSpoolAndDns(Table* t) {
   t->Add("min-free-space", kSpool, Grammar::kSize,
          "As spool-min-free-space: free space below which new mail is put off.", Status::kActive)
       .target = Target::kCompiler;
+  const size_t ahead = t->all.size();
   t->Add("precached-domains-file", kDns, Grammar::kFile, "Domains that are resolved ahead.");
   t->Add("precached-refresh-interval", kDns, Grammar::kDuration, "Time between such rounds.");
   t->Add("precached-max-domains", kDns, Grammar::kCount, "Domains of such a round.");
+  ComesWith("lookups ahead of mail", &t->all, ahead);
 }
 
 }  // namespace
