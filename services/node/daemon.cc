@@ -12,6 +12,7 @@
 #include "services/base/rpc/grpc_stream.h"
 #include "services/base/rpc/inproc_stream.h"
 #include "services/base/rpc/peer.h"
+#include "services/base/version.h"
 #include "services/config/policy_watcher.h"
 #include "services/node/admin_part.h"
 #include "services/node/process.h"

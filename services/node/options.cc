@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "services/base/version.h"
+
 namespace sluice::node {
 namespace {
 
@@ -63,7 +65,7 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
   Options options;
   options.role = role;
   CLI::App app{std::string(Description(role)), std::string(RoleName(role))};
-  app.set_version_flag("--version", std::string(kVersion));
+  app.set_version_flag("--version", VersionText(), "Print version, build and formats, and exit");
   app.footer("Every flag may be given as an environment variable: --data-dir is SLUICE_DATA_DIR.");
 
   Add(app, "data-dir", options.data_dir,
@@ -151,7 +153,7 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
   } catch (const CLI::CallForHelp&) {
     return absl::OutOfRangeError(app.help());
   } catch (const CLI::CallForVersion&) {
-    return absl::OutOfRangeError(std::string(kVersion) + "\n");
+    return absl::OutOfRangeError(VersionText());
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(std::string(RoleName(role)) + ": " + error.what() +
                                       " (see --help)");

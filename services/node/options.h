@@ -12,8 +12,6 @@
 
 namespace sluice::node {
 
-inline constexpr std::string_view kVersion = "Sluice 0.1.0";
-
 // Which services a process runs.
 enum class Role : uint8_t { kNode, kIngest, kQueue, kDelivery, kPolicy };
 

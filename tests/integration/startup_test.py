@@ -53,6 +53,19 @@ class StartupTest(ScenarioTest):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("--help", done.stderr)
 
+    def test_every_program_tells_its_version(self):
+        texts = set()
+        for path in ("node/sluiced", "ingest/sluice-ingest", "queue/sluice-queue", "delivery/sluice-delivery", "policy/sluice-policy"):
+            texts.add(self.version("services/" + path))
+        texts |= {self.version("tools/ctl/sluicectl"), self.version("tools/sink/sluice-sink")}
+        self.assertGreater(len(texts), 1)  # each its own build
+
+    def version(self, path):
+        done = subprocess.run([program(path), "--version"], capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), path)
+        self.assertRegex(done.stdout, r"\ASluice \d+\.\d+\.\d+\nbuild [0-9a-f]{40}, .+\nspool format \d+, .+\n\Z", path)
+        return done.stdout
+
     def test_a_shard_by_a_wrong_name_is_named(self):
         cluster = self.cluster(shards=1)
         for service in (cluster.ingest, cluster.workers[0]):

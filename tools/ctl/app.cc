@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "CLI/CLI.hpp"
+#include "services/base/version.h"
 #include "tools/ctl/client.h"
 #include "tools/ctl/commands.h"
 #include "tools/ctl/completion.h"
@@ -437,6 +438,7 @@ bool Span(const char* option, const std::string& text, int64_t& span_us, Environ
 int Run(const std::vector<std::string>& arguments, Environment& env) {
   CLI::App app("Talks to a Sluice cluster: puts mail in, shows and changes what it holds.",
                "sluicectl");
+  app.set_version_flag("--version", VersionText(), "print version, build and formats, and exit");
   Arguments args;
   Action action;
   Commands commands(app, args, action);  // the commands' actions refer to it

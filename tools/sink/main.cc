@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "nlohmann/json.hpp"
+#include "services/base/version.h"
 #include "tools/sink/sink.h"
 
 namespace sluice::sink {
@@ -69,6 +70,7 @@ int Main(int argc, char** argv) {
 
   CLI::App app{"An SMTP receiver with DNS that behaves as its rules say, and counts.",
                "sluice-sink"};
+  app.set_version_flag("--version", VersionText(), "print version, build and formats, and exit");
   app.footer(std::string(RuleTable::Help()) +
              "HTTP: GET /counters (JSON), GET /healthz, POST /rules (lines), POST /reset.\n"
              "Signals: SIGUSR1 prints the counters, SIGTERM and SIGINT print them and end.");

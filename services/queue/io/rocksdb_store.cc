@@ -26,6 +26,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
+#include "services/base/version.h"
 #include "services/queue/io/ballast.h"
 #include "services/queue/io/blob_reclaimer.h"
 #include "services/queue/io/durable_folder.h"
@@ -356,17 +357,17 @@ class RocksdbStore final : public Store {
           absl::StrCat("the format row of ", options_.folder, " is damaged"));
     }
     if (!got.ok() && !got.IsNotFound()) return ToStatus(got, "reading the format row");
-    if (row.least_reader() > kFormatVersion) {
+    if (row.least_reader() > kSpoolFormat) {
       return absl::FailedPreconditionError(absl::StrCat(
           "the spool ", options_.folder, " was written by a newer Sluice (format ", row.version(),
-          ", needs a reader of ", row.least_reader(), ", this is ", kFormatVersion,
+          ", needs a reader of ", row.least_reader(), ", this is ", kSpoolFormat,
           "): start the newer version again, or drain the spool with it"));
     }
-    if (row.version() == kFormatVersion && row.least_reader() == kFormatLeastReader) {
+    if (row.version() == kSpoolFormat && row.least_reader() == kSpoolLeastReader) {
       return absl::OkStatus();
     }
-    row.set_version(kFormatVersion);
-    row.set_least_reader(std::max(row.least_reader(), kFormatLeastReader));
+    row.set_version(kSpoolFormat);
+    row.set_least_reader(std::max(row.least_reader(), kSpoolLeastReader));
     return ToStatus(db_->Put(write_, meta, kFormatKey, row.SerializeAsString()),
                     "writing the format row");
   }

@@ -41,8 +41,4 @@ absl::StatusOr<std::unique_ptr<Store>> OpenRocksdbStore(const RocksdbOptions& op
 // -1, RocksDB's choice, for 0.
 int CacheShardBits(uint32_t shards);
 
-// Written with every open; readers below kLeastReader refuse.
-inline constexpr uint32_t kFormatVersion = 1;
-inline constexpr uint32_t kFormatLeastReader = 1;
-
 }  // namespace sluice::queue

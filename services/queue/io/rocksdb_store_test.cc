@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "services/base/version.h"
 #include "services/queue/core/store_contract.h"
 #include "sluice/queue/v1/storage.pb.h"
 
@@ -60,13 +61,13 @@ TEST(RocksdbStore, AFolderInUseIsRefusedWithItsName) {
 TEST(RocksdbStore, ANewerFormatIsRefusedClearlyAndAnOlderReaderRowIsKept) {
   RocksdbHarness harness;
   v1::FormatRow row;
-  row.set_version(kFormatVersion + 5);
-  row.set_least_reader(kFormatVersion);
+  row.set_version(kSpoolFormat + 5);
+  row.set_least_reader(kSpoolFormat);
   auto batch = harness.store().NewBatch();
   batch->Put(Family::kMeta, "format", row.SerializeAsString());
   ASSERT_TRUE(harness.store().Commit(*batch, true).ok());
   harness.Reopen();  // additive changes of a newer release: opens
-  row.set_least_reader(kFormatVersion + 1);
+  row.set_least_reader(kSpoolFormat + 1);
   batch = harness.store().NewBatch();
   batch->Put(Family::kMeta, "format", row.SerializeAsString());
   ASSERT_TRUE(harness.store().Commit(*batch, true).ok());
