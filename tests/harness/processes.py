@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -16,8 +17,12 @@ import tempfile
 import time
 
 POLL_S = 0.01
+# A sanitizer (./tools/sanitize) makes programs some ten times slower, on a machine that runs other tests beside this one.
+SLOWER = 5 if os.environ.get("SLUICE_SANITIZER") else 1
 START_S = 60  # a machine under load
 STOP_S = 60
+# What a sanitizer says before it ends the program.
+REPORT = re.compile(r"ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error: ")
 LOG_TAIL_LINES = 60
 PR_SET_PDEATHSIG = 1
 
@@ -27,7 +32,8 @@ class Failure(AssertionError):
 
 
 def wait_until(condition, what, seconds=START_S):
-    """Calls `condition` until it is true; returns its value. Failure naming `what` after `seconds`."""
+    """Calls `condition` until it is true; returns its value. Failure naming `what` after `seconds`, more under a sanitizer."""
+    seconds *= SLOWER
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
@@ -134,7 +140,7 @@ class Process:
     def wait(self, seconds=STOP_S):
         """The exit code; Failure where it does not end."""
         try:
-            return self._popen.wait(seconds)
+            return self._popen.wait(seconds * SLOWER)
         except subprocess.TimeoutExpired:
             raise Failure(f"{self.name} did not end within {seconds} s\n{self.log_tail()}") from None
 
@@ -169,15 +175,19 @@ class Scenario:
         return self.folder / name
 
     def close(self, show_logs=False):
+        """Failure where a sanitizer reported anything, even if nothing else noticed."""
         for process in reversed(self.processes):
             process.kill()
-        if show_logs:
+        reports = [process for process in self.processes if REPORT.search(process.log_text())]
+        if show_logs or reports:
             for process in self.processes:
                 print(process.log_tail(), file=sys.stderr)
         if os.environ.get("SLUICE_KEEP"):
             print(f"kept {self.folder}", file=sys.stderr)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if reports:
+            raise Failure(f"a sanitizer's report from {', '.join(process.name for process in reports)}")
 
     def __enter__(self):
         return self

@@ -45,7 +45,7 @@ class Ctl:
         argv = [program("tools/ctl/sluicectl"), "--server", self._server, *map(str, arguments)]
         if arguments and arguments[0] == "inject":
             argv += ["--ingest", self._ingest]
-        return subprocess.run(argv, input=stdin, capture_output=True, timeout=seconds, check=False,
+        return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=seconds * processes.SLOWER,
                               text=not isinstance(stdin, bytes))
 
     def json(self, *arguments, seconds=CTL_S, ok=(0,)):
@@ -77,7 +77,7 @@ class Ctl:
 
 
 def metrics(address, port=METRICS_PORT, path="/metrics"):
-    with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{address}:{port}{path}", timeout=10 * processes.SLOWER) as answer:
         return answer.read().decode()
 
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "services/base/latest_time.h"
 
 namespace sluice::ingest {
 namespace {
@@ -23,7 +24,7 @@ std::optional<int64_t> ParseTime(std::string_view text) {
     std::string error;
     if (absl::ParseTime(format, absl::string_view(text.data(), text.size()), absl::LocalTimeZone(),
                         &time, &error) &&
-        time > absl::UnixEpoch() && time < absl::InfiniteFuture()) {
+        time > absl::UnixEpoch() && time <= absl::FromUnixMicros(kLatestUnixUs)) {
       return absl::ToUnixMicros(time);
     }
   }

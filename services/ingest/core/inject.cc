@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "services/base/latest_time.h"
 #include "services/base/rpc/peer.h"
 #include "services/ingest/core/envelope.h"
 #include "services/ingest/core/submission.h"
@@ -215,6 +216,9 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     const int64_t begin_us = request_.not_before_us();
     const int64_t end_us = request_.deliver_by_us();
     if (begin_us < 0 || end_us < 0) return Invalid("not_before_us, deliver_by_us: before 1970");
+    if (begin_us > kLatestUnixUs || end_us > kLatestUnixUs) {
+      return Invalid("not_before_us, deliver_by_us: after the year 9999");
+    }
     if (end_us != 0 && end_us <= ToUnixMicros(ingest_.wall_now())) {
       return Invalid("deliver_by_us: has passed");
     }

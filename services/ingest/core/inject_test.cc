@@ -145,8 +145,14 @@ TEST_F(InjectTest, InvalidRequestsSayWhatAndWhere) {
                     }),
                     StatusCode::kInvalidArgument),
             "deliver_by_us: not after not_before_us");
+  // Nothing may be added to it any more.
+  for (const int64_t far_us : {INT64_MAX, int64_t{253'402'300'800'000'000}}) {
+    EXPECT_EQ(
+        Refusal(with([&](auto& r) { r.set_not_before_us(far_us); }), StatusCode::kInvalidArgument),
+        "not_before_us, deliver_by_us: after the year 9999");
+  }
   EXPECT_TRUE(shard().taken.empty());
-  EXPECT_EQ(ingest_->counters().messages_refused, 11u);
+  EXPECT_EQ(ingest_->counters().messages_refused, 13u);
   EXPECT_EQ(ingest_->body_bytes(), 0u);
 }
 

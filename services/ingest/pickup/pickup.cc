@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "services/base/latest_time.h"
 #include "services/base/log/log.h"
 #include "services/ingest/pickup/pickup_file.h"
 
@@ -241,8 +242,10 @@ bool Pickup::Offer(Folder& folder, const std::string& name) {
     close(fd);
     return true;
   }
-  const auto changed =
-      FromUnixMicros(int64_t{facts.st_mtim.tv_sec} * 1'000'000 + facts.st_mtim.tv_nsec / 1000);
+  // Whoever may write here may set any time.
+  const int64_t changed_s =
+      std::clamp<int64_t>(facts.st_mtim.tv_sec, 0, kLatestUnixUs / 1'000'000 - 1);
+  const auto changed = FromUnixMicros(changed_s * 1'000'000 + facts.st_mtim.tv_nsec / 1000);
   const uint64_t size = static_cast<uint64_t>(facts.st_size);
   const WallTime now = clock_.WallNow();
   if (changed <= now && now - changed < options_.settle) {

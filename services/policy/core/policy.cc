@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/latest_time.h"
 #include "services/config/config_diff.h"
 #include "services/config/durable_file.h"
 #include "services/config/policy_view.h"
@@ -264,6 +265,9 @@ absl::StatusOr<v1::ControlEntry> Policy::AddControl(v1::ControlEntry entry) {
   }
   if (entry.until_us() != 0 && entry.until_us() <= now_us) {
     return absl::InvalidArgumentError("the end is in the past");
+  }
+  if (entry.until_us() > kLatestUnixUs) {
+    return absl::InvalidArgumentError("the end is after the year 9999");
   }
   for (const std::string* text :
        {&entry.queue_pattern(), &entry.job_id(), &entry.reason(), &entry.author()}) {

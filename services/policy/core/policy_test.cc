@@ -210,6 +210,7 @@ TEST_F(PolicyTest, PausesEndAtTheirTime) {
   Watch();
   const int64_t now = ToUnixMicros(executor_.clock().WallNow());
   EXPECT_FALSE(policy_->AddControl(Pause("a/*", now - 1)).ok());
+  EXPECT_FALSE(policy_->AddControl(Pause("a/*", INT64_MAX)).ok());
   EXPECT_FALSE(policy_->AddControl(Pause("")).ok());
   ASSERT_TRUE(policy_->AddControl(Pause("a/*", now + 90'000'000)).ok());
   ASSERT_TRUE(policy_->AddControl(Pause("b/*", now + 500'000'000)).ok());

@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/latest_time.h"
 #include "services/config/domain_pattern.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
@@ -76,6 +77,10 @@ void Shard::ChangeQueues(Request request, Done<Response> done,
   }
   if (static_cast<size_t>(request.names_size()) > kMostNames) {
     done(absl::InvalidArgumentError(absl::StrCat("more than ", kMostNames, " names")));
+    return;
+  }
+  if (request.until_us() < 0 || request.until_us() > kLatestUnixUs) {
+    done(absl::InvalidArgumentError("the end is before 1970 or after the year 9999"));
     return;
   }
   auto all = std::make_shared<QueueChange>();

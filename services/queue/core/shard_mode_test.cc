@@ -215,6 +215,12 @@ TEST_F(ShardModeTest, AnOperatorsModeOfAQueueWithoutMail) {
   request.set_names(0, "new.example");
   ask();
   EXPECT_TRUE(absl::IsInvalidArgument(said->status()));
+  request.set_names(0, "new.example/V1");
+  for (const int64_t until_us : {INT64_MAX, INT64_MIN}) {
+    request.set_until_us(until_us);
+    ask();
+    EXPECT_TRUE(absl::IsInvalidArgument(said->status()));
+  }
 }
 
 // Elsewhere it was in backoff mode, so this shard is told of "normal" by name: later than what a
