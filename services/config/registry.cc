@@ -281,11 +281,22 @@ std::string SyntaxOf(const Directive& directive) {
 }
 
 std::string DefaultOf(const Directive& directive) {
+  if (directive.status != Status::kActive) return "";
+  if (!directive.unset.empty()) return std::string(directive.unset);
+  if (directive.field.empty()) return "";
   const google::protobuf::Message* const message = DefaultsOf(directive.target);
-  if (message == nullptr) return "";
-  const auto* const field = message->GetDescriptor()->FindFieldByName(std::string(directive.field));
+  const auto* const field =
+      message == nullptr
+          ? nullptr
+          : message->GetDescriptor()->FindFieldByName(std::string(directive.field));
+  if (field == nullptr || field->is_repeated() ||
+      !message->GetReflection()->HasField(*message, field)) {
+    // A field that nobody set.
+    const bool rate =
+        directive.grammar == Grammar::kRate || directive.grammar == Grammar::kVolume;
+    return directive.grammar == Grammar::kBool ? "no" : rate ? "unlimited" : "";
+  }
   const auto* const reflection = message->GetReflection();
-  if (field == nullptr || !reflection->HasField(*message, field)) return "";
   using Field = google::protobuf::FieldDescriptor;
   switch (field->cpp_type()) {
     case Field::CPPTYPE_BOOL:

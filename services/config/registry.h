@@ -182,6 +182,8 @@ struct Directive {
   bool appends = false;  // a further line adds to a list, else it replaces
   Key key = Key::kNothing;
   std::string_view syntax = {};  // where the grammar's own is not enough
+  // What holds where no file says it, as text; where the settings' defaults do not have it.
+  std::string_view unset = {};
   // Of kNoEffect, where help does not say it, and of kUnsupported; of what is planned the
   // capability that it comes with, "DKIM".
   std::string_view reason = {};
@@ -217,8 +219,8 @@ uint32_t ScopesOf(std::string_view name);
 
 // "yes | no", "N | unlimited", "10m,30m,1h": how the value is written.
 std::string SyntaxOf(const Directive& directive);
-// As an operator would write it: "20", "4d12h"; empty where there is none. From the settings that
-// PolicyView begins with.
+// As an operator would write it: "20", "4d12h"; empty where there is none, or the directive is not
+// effective. From the settings that PolicyView begins with, or the declaration's `unset`.
 std::string DefaultOf(const Directive& directive);
 
 // True where arguments of directives with this name may be regex literals.

@@ -70,6 +70,7 @@ std::vector<Directive> AuthDirectives() {
        "How the user is known: by a password, or by the certificate that the client shows; system "
        "lets nobody in, since the machines of a cluster have no users in common.")
       .choices = "password,system,certificate";
+  all.back().unset = "password";
   user(
       "tls-certificate", "tls_certificate", Grammar::kFile,
       "PEM file of the certificate, with authentication-method certificate: a client that shows it "

@@ -181,7 +181,8 @@ std::vector<Directive> GlobalDirectives() {
        .field = "spool_min_free_space_mb",
        .grammar = Grammar::kCount,
        .help = "Free megabytes on a shard's volume below which new mail is put off; a shard keeps "
-               "a reserve of its own in any case."},
+               "a reserve of its own in any case.",
+       .unset = "0"},
       {.name = "queue-interval",
        .scopes = kGlobal,
        .target = kOurs,

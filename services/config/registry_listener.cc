@@ -31,14 +31,16 @@ std::vector<Directive> ListenerDirectives() {
        .grammar = Grammar::kCount,
        .help = "Connections of the whole group at once; 0 is no limit.",
        .max = 1'000'000,
-       .unlimited = 0},
+       .unlimited = 0,
+       .unset = "unlimited"},
       {.name = "reserved-smtp-in",
        .scopes = kSourceGroup,
        .target = Target::kSourceGroup,
        .field = "reserved_smtp_in",
        .grammar = Grammar::kCount,
        .help = "Connections of total-max-smtp-in that only this group may have.",
-       .max = 1'000'000},
+       .max = 1'000'000,
+       .unset = "0"},
   };
 }
 

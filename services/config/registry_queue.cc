@@ -41,7 +41,8 @@ Directive BySource(std::string_view name, std::string_view field, Grammar gramma
                       .grammar = grammar,
                       .help = help,
                       .appends = true,
-                      .key = Key::kNetwork};
+                      .key = Key::kNetwork,
+                      .unset = "unlimited"};
   if (grammar == Grammar::kCount) directive.unlimited = 0;
   return directive;
 }
@@ -247,7 +248,9 @@ std::vector<Directive> QueueDirectives() {
        .field = "bounce_upon_no_mx_after_us",
        .grammar = Grammar::kBoolOrTime,
        .help = "Mail of a domain that has neither MX nor address bounces at once, or once it has "
-               "been here for that time; else it waits."},
+               "been here for that time; else it waits. A domain that does not exist, or that "
+               "takes no mail (RFC 7505), bounces at once in any case.",
+       .unset = "no"},
       Bool("bounce-upon-5xx-greeting", "bounce_upon_5xx_greeting",
            "Mail for a domain all of whose hosts greet with a 5xx bounces at once."),
       Bool("bounce-upon-transfer-failure", "bounce_upon_transfer_failure",
@@ -297,7 +300,8 @@ std::vector<Directive> QueueDirectives() {
       {.name = "deliver-local-dsn",
        .scopes = kEverywhere,
        .grammar = Grammar::kBool,
-       .help = "Make delivery reports; the old name of the opposite of suppress-local-dsn."},
+       .help = "Make delivery reports; the old name of the opposite of suppress-local-dsn.",
+       .unset = "yes"},
       {.name = "dsn-return-default",
        .scopes = kEverywhere,
        .target = kQueue,

@@ -139,7 +139,8 @@ void AddClients(std::vector<Directive>* all) {
 void AddDns(std::vector<Directive>* all) {
   all->push_back(
       Global("edns-udp-length", "edns_udp_length", Grammar::kCount,
-             "Bytes of a DNS answer that may come over UDP; 1232 where it is not said."));
+             "Bytes of a DNS answer that may come over UDP."));
+  all->back().unset = "1232";
   all->back().min = 512;
   all->back().max = 4096;
   all->back().needs_restart = true;

@@ -134,6 +134,7 @@ void AddSpoolAndDns(Table* t) {
   t->Add("min-free-space", kSpool, Grammar::kSize,
          "As spool-min-free-space: free space below which new mail is put off.", Status::kActive)
       .target = Target::kCompiler;
+  t->all.back().unset = "0";
   const size_t ahead = t->all.size();
   t->Add("precached-domains-file", kDns, Grammar::kFile, "Domains that are resolved ahead.");
   t->Add("precached-refresh-interval", kDns, Grammar::kDuration, "Time between such rounds.");

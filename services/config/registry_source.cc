@@ -263,7 +263,8 @@ std::vector<Directive> SourceDirectives() {
        .field = "use_starttls",
        .grammar = Grammar::kBool,
        .help = "Encrypt what leaves from this address where the host offers STARTTLS, whatever the "
-               "queue's use-starttls says; require-starttls holds all the same."},
+               "queue's use-starttls says; require-starttls holds all the same.",
+       .unset = "the queue's"},
       {.name = "ip-preference",
        .scopes = kSource,
        .target = Target::kSourceSettings,

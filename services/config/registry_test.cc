@@ -139,7 +139,8 @@ TEST(RegistryTest, DefaultsAreWrittenAsOperatorsDo) {
   EXPECT_EQ(DefaultOf(*FindDirective(kDomain, "max-msg-rate")), "unlimited");
   EXPECT_EQ(DefaultOf(*FindDirective(kGlobal, "max-message-size")), "64M");
   EXPECT_EQ(DefaultOf(*FindDirective(kSource, "add-received-header")), "yes");
-  EXPECT_EQ(DefaultOf(*FindDirective(kDomain, "notify-of-delay-every")), "never");
+  EXPECT_EQ(DefaultOf(*FindDirective(kDomain, "notify-of-delay-every")), "4h");
+  EXPECT_EQ(DefaultOf(*FindDirective(kDomain, "backoff-to-normal-after")), "never");
   EXPECT_EQ(DefaultOf(*FindDirective(kGlobal, "include")), "");
 }
 

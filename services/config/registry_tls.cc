@@ -79,6 +79,12 @@ void AddServer(std::vector<Directive>& all, const std::string_view (&names)[8], 
   add(3, Grammar::kBool, "Take TLS 1.1.");
   add(4, Grammar::kBool, "Take TLS 1.2.");
   add(5, Grammar::kBool, "Take TLS 1.3.");
+  if (scope != kGlobal) {
+    constexpr std::string_view kGlobalOnes[] = {
+        "smtp-server-tls-allow-tlsv1", "smtp-server-tls-allow-tlsv1.1",
+        "smtp-server-tls-allow-tlsv1.2", "smtp-server-tls-allow-tlsv1.3"};
+    for (size_t i = 0; i < 4; ++i) all[all.size() - 4 + i].unset = kGlobalOnes[i];
+  }
   add(6, Grammar::kText, kCiphers);
   add(7, Grammar::kText, kSuites);
 }

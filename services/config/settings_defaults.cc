@@ -37,11 +37,11 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_ignore_dsn(false);
     s->set_suppress_local_dsn(false);
     s->set_dns_timeout_us(kMinute);
-    s->set_bounce_upon_no_mx_after_us(1);
+    s->set_bounce_upon_no_mx_after_us(0);
     s->set_smtp_command_reply_timeout_us(5 * kMinute);
     s->set_smtp_421_means_mx_unavailable(false);
     s->set_dsn_return_default("headers");
-    s->set_notify_of_delay_every_us(0);
+    s->set_notify_of_delay_every_us(4 * kHour);
     s->set_dns_rotate(true);
     s->set_max_errors_per_connection(0);
     s->set_mx_connection_attempts(0);

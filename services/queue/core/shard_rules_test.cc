@@ -521,11 +521,12 @@ TEST_F(ShardRulesTest, AMessageOfManyRecipientsIsFoundByEachOfThem) {
 }
 
 TEST_F(ShardRulesTest, TheOutboxDropsWholeStretchesByAgeAlsoOfEarlierRuns) {
-  injector().Send({"a@x.example"});
+  // The null sender is told of no delay.
+  injector().Send({"a@x.example"}, "x", "", "", "");
   Run(std::chrono::minutes(2));
   Kill();
   Open();
-  injector().Send({"b@x.example"});
+  injector().Send({"b@x.example"}, "x", "", "", "");
   Run(std::chrono::hours(23));
   v1::ReadEventsResponse events;
   auto read = [&] {

@@ -295,6 +295,7 @@ TEST_F(ShardTest, APermanentQueueFailureBouncesWhatIsDue) {
 }
 
 TEST_F(ShardTest, MailExpiresAlsoInAQueueThatNobodyServes) {
+  injector().notify = 4;  // of the failure, and of no delay
   injector().Send({"a@x.example"});
   injector().Send({"b@x.example"}, "Subject: null sender\r\n\r\n", "", "", "");
   Run(std::chrono::hours(24 * 4));
