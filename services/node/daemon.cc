@@ -121,6 +121,7 @@ absl::Status Daemon::Start() {
   }
   if (absl::Status status = StartAdmin(); !status.ok()) return status;
   if (absl::Status status = StartServer(); !status.ok()) return status;
+  if (absl::Status status = StartAdminServer(); !status.ok()) return status;
   if (absl::Status status = StartMetrics(); !status.ok()) return status;
   serving_ = true;
   if (ingest_ != nullptr) {
@@ -132,6 +133,7 @@ absl::Status Daemon::Start() {
     }
   }
   server_->SetReady(true);
+  if (admin_server_ != nullptr) admin_server_->SetReady(true);
   return WriteReady();
 }
 
@@ -299,7 +301,8 @@ absl::Status Daemon::StartAdmin() {
   options.version = std::string(kVersion);
   admin_ =
       std::make_unique<policy::Admin>(executor, policy_->policy(), *peers_, std::move(options));
-  return absl::OkStatus();
+  admin_access_ = std::make_unique<AdminAccess>(options_.admin_tokens, Clock::Real(), options_.log);
+  return admin_access_->Load();
 }
 
 absl::Status Daemon::StartServer() {
@@ -308,6 +311,9 @@ absl::Status Daemon::StartServer() {
   if (options.addresses.empty()) options.addresses = {"127.0.0.1:7100"};
   options.tls = {options_.tls_cert, options_.tls_key, options_.tls_ca};
   options.allow_insecure = options_.allow_insecure_rpc;
+  if (admin_access_ != nullptr) {
+    options.admit = [this](const RpcCall& call) { return admin_access_->Admit(call); };
+  }
   server_ = std::make_unique<RpcServer>(std::move(options));
   if (queue_ != nullptr) {
     queue::Shard& shard = queue_->shard();
@@ -343,6 +349,19 @@ absl::Status Daemon::StartServer() {
   return server_->Start();
 }
 
+absl::Status Daemon::StartAdminServer() {
+  if (options_.admin_listen.empty()) return absl::OkStatus();
+  RpcServerOptions options;
+  options.addresses = options_.admin_listen;
+  options.tls = {options_.tls_cert, options_.tls_key, ""};
+  options.allow_insecure = options_.allow_insecure_rpc;
+  options.client_certificates = false;
+  options.admit = [this](const RpcCall& call) { return admin_access_->AdmitByToken(call); };
+  admin_server_ = std::make_unique<RpcServer>(std::move(options));
+  ServeAdmin(*admin_server_, *admin_);
+  return admin_server_->Start();
+}
+
 absl::Status Daemon::StartMetrics() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
   HttpStatusHandlers handlers;
@@ -366,6 +385,7 @@ absl::Status Daemon::WriteReady() {
   if (options_.ready_file.empty()) return absl::OkStatus();
   std::vector<std::pair<std::string, std::string>> fields;
   fields.emplace_back("rpc", server_->addresses()[0]);
+  if (admin_server_ != nullptr) fields.emplace_back("admin", admin_server_->addresses()[0]);
   if (ingest_ != nullptr) fields.emplace_back("smtp", ingest_->addresses()[0]);
   if (http_ != nullptr) fields.emplace_back("metrics", http_->address());
   return WriteReadyFile(options_.ready_file, fields);
@@ -380,7 +400,9 @@ void Daemon::Stop() {
   serving_ = false;
   const Duration limit = std::chrono::seconds(options_.stop_timeout_s);
   if (!options_.ready_file.empty()) unlink(options_.ready_file.c_str());
-  if (server_ != nullptr) server_->SetReady(false);
+  for (RpcServer* server : {server_.get(), admin_server_.get()}) {
+    if (server != nullptr) server->SetReady(false);
+  }
   if (ingest_ != nullptr) {
     ingest_->StopAccepting();
     ingest_->Drain(limit);
@@ -396,7 +418,9 @@ void Daemon::Stop() {
     });
   }
   followers_.clear();
-  if (server_ != nullptr) server_->Shutdown(std::chrono::milliseconds(200));
+  for (RpcServer* server : {server_.get(), admin_server_.get()}) {
+    if (server != nullptr) server->Shutdown(std::chrono::milliseconds(200));
+  }
   status_thread_.Stop();
   http_.reset();
   if (ingest_ != nullptr) ingest_->Stop();
@@ -404,6 +428,7 @@ void Daemon::Stop() {
   if (queue_ != nullptr) queue_->Stop();
   if (policy_ != nullptr) policy_->Stop();
   server_.reset();
+  admin_server_.reset();
   admin_.reset();
   peers_.reset();
   ingest_.reset();

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "services/base/metrics/http_status.h"
 #include "services/base/rpc/rpc_server.h"
+#include "services/node/admin_access.h"
 #include "services/node/delivery_part.h"
 #include "services/node/ingest_part.h"
 #include "services/node/options.h"
@@ -48,6 +49,7 @@ class Daemon {
   absl::Status StartDelivery(const std::shared_ptr<const config::PolicyView>& policy);
   absl::Status StartAdmin();
   absl::Status StartServer();
+  absl::Status StartAdminServer();
   absl::Status StartMetrics();
   void Follow(const std::string& service, LoopThread& thread,
               std::function<void(std::shared_ptr<const config::PolicyView>)> use,
@@ -64,7 +66,9 @@ class Daemon {
   std::unique_ptr<DeliveryPart> delivery_;
   std::unique_ptr<policy::FixedPeers> peers_;
   std::unique_ptr<policy::Admin> admin_;
+  std::unique_ptr<AdminAccess> admin_access_;
   std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<RpcServer> admin_server_;
   LoopThread status_thread_{"status"};
   std::unique_ptr<HttpStatus> http_;
 

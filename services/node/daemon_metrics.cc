@@ -68,6 +68,8 @@ std::string Daemon::Metrics() {
         policy.behind);
     add("sluice_policy_services_refusing", "Of these, those that cannot use it.", true,
         policy.refusing);
+    add("sluice_policy_admin_refused_total", "Calls of the admin API without the right to it.",
+        false, admin_access_->refused());
     add("sluice_policy_pauses", "Pauses of queues and jobs.", true, policy.pauses);
     add("sluice_policy_owners_epoch", "Of the table that says who has which source.", true,
         policy.owners_epoch);

@@ -97,6 +97,12 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
     Add(app, "accept-unsupported", options.accept_unsupported,
         "Directive or section that restricts, has no effect in this version, and may be gone "
         "without; once for each");
+    Add(app, "admin-listen", options.admin_listen,
+        "gRPC addresses of the admin API alone, for holders of tokens, who need no certificate "
+        "(with --tls-cert: TLS)");
+    Add(app, "admin-tokens", options.admin_tokens,
+        "File of who may use the admin API: NAME ROLE sha256:HEX a line, as `sluicectl token` "
+        "prints it");
   }
   if (role != Role::kNode && role != Role::kPolicy) {
     Add(app, "policy", options.policy_address,
@@ -159,6 +165,15 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
                                       " (see --help)");
   }
   if (options.instance.empty()) options.instance = HostName();
+  const std::string name(RoleName(role));
+  if (options.tls_cert.empty() != options.tls_key.empty() ||
+      (options.tls_cert.empty() && !options.tls_ca.empty())) {
+    return absl::InvalidArgumentError(
+        name + ": --tls-cert and --tls-key belong together, and --tls-ca to them (see --help)");
+  }
+  if (!options.admin_listen.empty() && options.admin_tokens.empty()) {
+    return absl::InvalidArgumentError(name + ": --admin-listen needs --admin-tokens (see --help)");
+  }
   return options;
 }
 

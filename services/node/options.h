@@ -38,6 +38,8 @@ struct Options {
   // policy
   std::vector<std::string> config;  // directive files
   std::vector<std::string> accept_unsupported;
+  std::vector<std::string> admin_listen;  // the admin API alone, for holders of tokens
+  std::string admin_tokens;               // file
   // everybody but policy
   std::string policy_address;
   // policy (admin fan-out), ingest, delivery

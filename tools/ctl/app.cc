@@ -15,6 +15,7 @@
 #include "tools/ctl/config_help.h"
 #include "tools/ctl/inject.h"
 #include "tools/ctl/text.h"
+#include "tools/ctl/token.h"
 
 namespace sluice::ctl {
 namespace {
@@ -37,6 +38,7 @@ struct Arguments {
   std::string top_interval = "2s", inject_retry, inject_delay, inject_within, queue_name,
               message_id, retry_pattern = "*/*";
   ConfigOptions config;
+  TokenOptions token;
   bool on_server = false, live = false, running = false;
   uint64_t list_limit = 100;
   uint32_t events_limit = 1000;
@@ -62,6 +64,7 @@ class Commands {
     Connections();
     Clock();
     Messages();
+    Tokens();
   }
 
  private:
@@ -92,6 +95,9 @@ class Commands {
         ->envname("SLUICE_TLS_CERT");
     app_.add_option("--tls-key", args_.client.tls_key, "PEM file: key of the own certificate")
         ->envname("SLUICE_TLS_KEY");
+    app_.add_option("--token-file", args_.client.token_file,
+                    "file with the token of the admin API, as `sluicectl token` writes it")
+        ->envname("SLUICE_TOKEN_FILE");
     Command(app_, "status", "The whole cluster at a glance",
             [](Context& c) { return ctl::Status(c); });
     Command(app_, "completion", "Completion for bash: source <(sluicectl completion)",
@@ -112,6 +118,19 @@ class Commands {
                 [this](Context& c) { return ListEvents(c, args_.message_id, args_.events_limit); });
     events->add_option("--message", args_.message_id, "the message's id")->required();
     events->add_option("--limit", args_.events_limit, "events at most")->capture_default_str();
+  }
+
+  void Tokens() {
+    TokenOptions& o = args_.token;
+    CLI::App* c = Command(app_, "token",
+                          "Make a token of the admin API, and print its line for --admin-tokens of "
+                          "the policy service",
+                          [&o](Context& context) { return MakeToken(o, context.env); });
+    c->add_option("name", o.name, "who it is for; the log calls them so")->required();
+    c->add_option("--role", o.role, "monitor sees, operator changes mail, admin reloads too")
+        ->check(CLI::IsMember({"monitor", "operator", "admin"}))
+        ->capture_default_str();
+    c->add_option("--to", o.to, "file for the token; must not be there yet")->required();
   }
 
   void Inject() {

@@ -29,8 +29,12 @@ constexpr char kId[] = "01HZZZZZZZZZZZZZZZZZZZZZZZ";
 
 class FakeAdmin final : public admin::v1::AdminService::Service {
  public:
-  Status GetStatus(ServerContext*, const admin::v1::GetStatusRequest* request,
+  Status GetStatus(ServerContext* context, const admin::v1::GetStatusRequest* request,
                    admin::v1::GetStatusResponse* response) override {
+    const auto found = context->client_metadata().find("authorization");
+    authorization = found == context->client_metadata().end()
+                        ? ""
+                        : std::string(found->second.data(), found->second.size());
     if (request->with_connections()) {
       auto* connection = response->add_workers()->add_connections();
       connection->set_queue(request->queue_pattern());
@@ -137,6 +141,7 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
     return Status::OK;
   }
 
+  std::string authorization;  // of the last GetStatus
   uint64_t status_calls = 0;
   uint64_t to_delete = 0;
   std::vector<std::string> unreachable;
@@ -239,6 +244,43 @@ class AppTest : public testing::Test {
 testing::AssertionResult Has(const std::ostringstream& text, const std::string& part) {
   if (text.str().find(part) != std::string::npos) return testing::AssertionSuccess();
   return testing::AssertionFailure() << "\"" << part << "\" is not in:\n" << text.str();
+}
+
+TEST_F(AppTest, ATokenIsMadeAndSentToTheAdminApi) {
+  const std::string file = testing::TempDir() + "/anna.token";
+  std::filesystem::remove(file);
+  EXPECT_EQ(Run({"token", "anna", "--role", "operator", "--to", file}), kExitOk) << err_.str();
+  std::string token;
+  std::getline(std::ifstream(file), token);
+  EXPECT_EQ(token.size(), 47u);
+  EXPECT_EQ(out_.str().rfind("anna operator sha256:", 0), 0u) << out_.str();
+  EXPECT_EQ(out_.str().find(token), std::string::npos) << "the line has the hash alone";
+  EXPECT_EQ(std::filesystem::status(file).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+  // Never over another one.
+  EXPECT_EQ(Run({"token", "otto", "--to", file}), kExitUsage);
+  EXPECT_TRUE(Has(err_, file));
+  EXPECT_EQ(Run({"token", "no/name", "--to", file + "2"}), kExitUsage);
+
+  EXPECT_EQ(Run({"status", "--token-file", file}), kExitOk) << err_.str();
+  EXPECT_EQ(admin_.authorization, "Bearer " + token);
+  EXPECT_EQ(Run({"status"}), kExitOk);
+  EXPECT_EQ(admin_.authorization, "");
+  // Anybody on the way could read it.
+  const std::string here = std::exchange(address_, "127.example.com:7100");
+  EXPECT_EQ(Run({"status", "--token-file", file}), kExitUsage);
+  address_ = here;
+  EXPECT_TRUE(Has(err_, "--tls-ca"));
+  std::ofstream(file) << "not a token\n";
+  EXPECT_EQ(Run({"status", "--token-file", file}), kExitUsage);
+  EXPECT_TRUE(Has(err_, "holds no token"));
+  EXPECT_FALSE(Has(err_, "not a token"));
+  EXPECT_EQ(Run({"status", "--token-file", file + ".absent"}), kExitUsage);
+}
+
+TEST_F(AppTest, VersionIsTold) {
+  EXPECT_EQ(Run({"--version"}), kExitOk);
+  EXPECT_TRUE(Has(out_, "\nspool format "));
 }
 
 TEST_F(AppTest, HelpAndWrongArguments) {

@@ -7,18 +7,12 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "services/base/rpc/rpc_tls.h"
 #include "tools/ctl/text.h"
+#include "tools/ctl/token.h"
 
 namespace sluice::ctl {
 namespace {
-
-struct Deadline {
-  explicit Deadline(const ClientOptions& options) {
-    context.set_deadline(std::chrono::system_clock::now() +
-                         std::chrono::milliseconds(options.timeout_ms));
-  }
-  grpc::ClientContext context;
-};
 
 bool ReadFile(const std::string& path, std::string& content, std::string& error) {
   if (path.empty()) return true;
@@ -50,9 +44,19 @@ std::unique_ptr<Client> Client::Create(const ClientOptions& options, std::string
     }
     credentials = grpc::SslCredentials(tls);
   }
+  std::string token;
+  if (!options.token_file.empty()) {
+    if (!ReadToken(options.token_file, token, error)) return nullptr;
+    if (options.tls_ca.empty() && !IsOnThisMachine(options.server)) {
+      error = "a token is not sent to " + PrintableText(options.server) +
+              " in the clear: give --tls-ca";
+      return nullptr;
+    }
+  }
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(-1);  // long listings
   auto client = std::unique_ptr<Client>(new Client(options));
+  if (!token.empty()) client->authorization_ = "Bearer " + token;
   if (client->options_.ingest.empty()) client->options_.ingest = client->options_.server;
   const auto channel = grpc::CreateCustomChannel(client->options_.server, credentials, arguments);
   client->channel_ = channel;
@@ -65,14 +69,22 @@ std::unique_ptr<Client> Client::Create(const ClientOptions& options, std::string
   return client;
 }
 
+void Client::Prepare(grpc::ClientContext& context) const {
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::milliseconds(options_.timeout_ms));
+  if (!authorization_.empty()) context.AddMetadata("authorization", authorization_);
+}
+
 // The address may be a shard's, which serves no admin API.
 template <class Method, class Request, class Response>
 grpc::Status Client::CallOrAskShard(Method method, const Request& request, Response* response) {
-  Deadline context(options_);
-  grpc::Status status = (admin_.get()->*method)(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  grpc::Status status = (admin_.get()->*method)(&context, request, response);
   if (status.error_code() != grpc::StatusCode::UNIMPLEMENTED) return status;
-  Deadline again(options_);
-  grpc::Status said = AskShard(*shard_, &again.context, request, response);
+  grpc::ClientContext again;
+  Prepare(again);
+  grpc::Status said = AskShard(*shard_, &again, request, response);
   return said.error_code() == grpc::StatusCode::UNIMPLEMENTED ? status : said;
 }
 
@@ -103,44 +115,51 @@ grpc::Status Client::Call(const admin::v1::GetMessageRequest& request,
 
 grpc::Status Client::Call(const admin::v1::DeleteMessagesRequest& request,
                           admin::v1::DeleteMessagesResponse* response) {
-  Deadline context(options_);
-  return admin_->DeleteMessages(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->DeleteMessages(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::RetryQueuesRequest& request,
                           admin::v1::RetryQueuesResponse* response) {
-  Deadline context(options_);
-  return admin_->RetryQueues(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->RetryQueues(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::SetQueueModeRequest& request,
                           admin::v1::SetQueueModeResponse* response) {
-  Deadline context(options_);
-  return admin_->SetQueueMode(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->SetQueueMode(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::SetQueueSourceRequest& request,
                           admin::v1::SetQueueSourceResponse* response) {
-  Deadline context(options_);
-  return admin_->SetQueueSource(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->SetQueueSource(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ConfirmClockRequest& request,
                           admin::v1::ConfirmClockResponse* response) {
-  Deadline context(options_);
-  return admin_->ConfirmClock(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->ConfirmClock(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::RerouteMessagesRequest& request,
                           admin::v1::RerouteMessagesResponse* response) {
-  Deadline context(options_);
-  return admin_->RerouteMessages(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->RerouteMessages(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ReleaseMessagesRequest& request,
                           admin::v1::ReleaseMessagesResponse* response) {
-  Deadline context(options_);
-  return admin_->ReleaseMessages(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->ReleaseMessages(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ListEventsRequest& request,
@@ -150,50 +169,59 @@ grpc::Status Client::Call(const admin::v1::ListEventsRequest& request,
 
 grpc::Status Client::Call(const admin::v1::PauseRequest& request,
                           admin::v1::PauseResponse* response) {
-  Deadline context(options_);
-  return admin_->Pause(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->Pause(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ResumeRequest& request,
                           admin::v1::ResumeResponse* response) {
-  Deadline context(options_);
-  return admin_->Resume(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->Resume(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ListPausesRequest& request,
                           admin::v1::ListPausesResponse* response) {
-  Deadline context(options_);
-  return admin_->ListPauses(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->ListPauses(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ListOwnersRequest& request,
                           admin::v1::ListOwnersResponse* response) {
-  Deadline context(options_);
-  return admin_->ListOwners(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->ListOwners(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ReloadConfigRequest& request,
                           admin::v1::ReloadConfigResponse* response) {
-  Deadline context(options_);
-  return admin_->ReloadConfig(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->ReloadConfig(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::CheckConfigRequest& request,
                           admin::v1::CheckConfigResponse* response) {
-  Deadline context(options_);
-  return admin_->CheckConfig(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->CheckConfig(&context, request, response);
 }
 
 grpc::Status Client::Call(const admin::v1::ExplainConfigRequest& request,
                           admin::v1::ExplainConfigResponse* response) {
-  Deadline context(options_);
-  return admin_->ExplainConfig(&context.context, request, response);
+  grpc::ClientContext context;
+  Prepare(context);
+  return admin_->ExplainConfig(&context, request, response);
 }
 
 grpc::Status Client::Call(const ingest::v1::InjectRequest& request,
                           ingest::v1::InjectResponse* response) {
-  Deadline context(options_);
-  return ingest_->Inject(&context.context, request, response);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() +
+                       std::chrono::milliseconds(options_.timeout_ms));
+  return ingest_->Inject(&context, request, response);
 }
 
 bool Client::connected() const { return channel_->GetState(false) == GRPC_CHANNEL_READY; }

@@ -21,6 +21,7 @@ struct ClientOptions {
   int64_t timeout_ms = 10'000;            // a unary call
   // PEM files. Without a CA the connection is plaintext, which servers accept on loopback only.
   std::string tls_ca, tls_cert, tls_key;
+  std::string token_file;  // whose token goes to `server`, and to nobody else
 };
 
 // Thread-safety: calls may come from any thread.
@@ -62,8 +63,11 @@ class Client {
   template <class Method, class Request, class Response>
   grpc::Status CallOrAskShard(Method method, const Request& request, Response* response);
   explicit Client(ClientOptions options) : options_(std::move(options)) {}
+  // Of a call to `server`: its deadline and the token.
+  void Prepare(grpc::ClientContext& context) const;
 
   ClientOptions options_;
+  std::string authorization_;  // of calls to `server`; may be empty
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<admin::v1::AdminService::Stub> admin_;
   std::unique_ptr<ShardStub> shard_;

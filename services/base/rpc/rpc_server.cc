@@ -17,7 +17,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "services/base/net/ip_address.h"
 
 namespace sluice {
 namespace {
@@ -129,18 +128,24 @@ class UnaryCall final : public grpc::ServerGenericBidiReactor {
 
 class RefusedCall final : public grpc::ServerGenericBidiReactor {
  public:
-  explicit RefusedCall(const std::string& method) {
-    Finish(grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
-                        absl::StrCat("this process does not serve ", method)));
-  }
+  explicit RefusedCall(const absl::Status& why) { Finish(ToGrpc(why)); }
   void OnDone() override { delete this; }
 };
 
-bool IsLoopback(const std::string& address) {
-  // A name that only begins like a loopback address resolves to anything.
-  const std::optional<Endpoint> endpoint = Endpoint::Parse(address);
-  if (endpoint) return endpoint->ip.IsLoopback();
-  return absl::StartsWith(address, "unix:") || absl::StartsWith(address, "localhost:");
+RpcCall CallOf(const grpc::GenericCallbackServerContext& context) {
+  constexpr std::string_view kScheme = "bearer ";
+  RpcCall call;
+  call.method = context.method();
+  call.peer = context.peer();
+  call.certificate = context.auth_context()->IsPeerAuthenticated();
+  const auto found = context.client_metadata().find("authorization");
+  if (found == context.client_metadata().end()) return call;
+  const std::string_view value(found->second.data(), found->second.size());
+  const absl::string_view scheme(value.data(), std::min(value.size(), kScheme.size()));
+  if (absl::EqualsIgnoreCase(scheme, absl::string_view(kScheme.data(), kScheme.size()))) {
+    call.token = value.substr(kScheme.size());
+  }
+  return call;
 }
 
 // gRPC ends its callback threads with the last channel or server that used them, and joins itself
@@ -164,6 +169,10 @@ void KeepCallbackThreads() {
 }
 
 std::shared_ptr<grpc::experimental::CertificateProviderInterface> Certificates(const RpcTls& tls) {
+  if (tls.ca_file.empty()) {
+    return std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
+        tls.key_file, tls.cert_file, tls.reload_seconds);
+  }
   return std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
       tls.key_file, tls.cert_file, tls.ca_file, tls.reload_seconds);
 }
@@ -214,6 +223,11 @@ class RpcServer::Service final : public grpc::CallbackGenericService {
 
   grpc::ServerGenericBidiReactor* CreateReactor(
       grpc::GenericCallbackServerContext* context) override {
+    if (admit) {
+      if (const absl::Status status = admit(CallOf(*context)); !status.ok()) {
+        return new RefusedCall(status);
+      }
+    }
     if (const auto found = streams.find(context->method()); found != streams.end()) {
       auto call = std::make_shared<ServerCall>(*found->second.executor, context);
       grpc::ServerGenericBidiReactor* reactor = call->Begin();
@@ -224,7 +238,8 @@ class RpcServer::Service final : public grpc::CallbackGenericService {
     if (const auto found = unary.find(context->method()); found != unary.end()) {
       return new UnaryCall(*found->second.executor, found->second.on_call, context->peer());
     }
-    return new RefusedCall(context->method());
+    return new RefusedCall(
+        absl::UnimplementedError(absl::StrCat("this process does not serve ", context->method())));
   }
 
   // "sluice.queue.v1.QueueService" for "/sluice.queue.v1.QueueService/Enqueue".
@@ -238,12 +253,15 @@ class RpcServer::Service final : public grpc::CallbackGenericService {
     return names;
   }
 
+  std::function<absl::Status(const RpcCall&)> admit;
   std::map<std::string, StreamEntry> streams;
   std::map<std::string, UnaryEntry> unary;
 };
 
 RpcServer::RpcServer(RpcServerOptions options)
-    : options_(std::move(options)), service_(std::make_unique<Service>()) {}
+    : options_(std::move(options)), service_(std::make_unique<Service>()) {
+  service_->admit = options_.admit;
+}
 
 RpcServer::~RpcServer() { Shutdown(std::chrono::milliseconds(100)); }
 
@@ -261,16 +279,24 @@ absl::Status RpcServer::Start() {
   grpc::ServerBuilder builder;
   std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
   if (options_.tls.enabled()) {
-    grpc::experimental::TlsServerCredentialsOptions tls(Certificates(options_.tls));
-    tls.watch_root_certs();
+    if (options_.client_certificates && options_.tls.ca_file.empty()) {
+      return absl::InvalidArgumentError("mTLS needs the authority of the callers: --tls-ca");
+    }
+    if (absl::Status status = CheckTlsFiles(options_.tls); !status.ok()) return status;
+    RpcTls files = options_.tls;
+    if (!options_.client_certificates) files.ca_file.clear();
+    grpc::experimental::TlsServerCredentialsOptions tls(Certificates(files));
     tls.watch_identity_key_cert_pairs();
-    tls.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    if (options_.client_certificates) {
+      tls.watch_root_certs();
+      tls.set_cert_request_type(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+    }
     credentials = grpc::experimental::TlsServerCredentials(tls);
   }
   std::vector<int> ports(options_.addresses.size(), 0);
   for (size_t i = 0; i < options_.addresses.size(); ++i) {
     const std::string& address = options_.addresses[i];
-    if (!options_.tls.enabled() && !options_.allow_insecure && !IsLoopback(address)) {
+    if (!options_.tls.enabled() && !options_.allow_insecure && !IsOnThisMachine(address)) {
       return absl::FailedPreconditionError(
           absl::StrCat("will not serve gRPC on ", address,
                        " without TLS: give --tls-cert, --tls-key and "

@@ -12,14 +12,17 @@
 
 #include "absl/status/statusor.h"
 #include "services/base/rpc/grpc_stream.h"
+#include "services/base/rpc/rpc_tls.h"
 #include "services/base/rpc/unary.h"
 
 namespace sluice {
 
-struct RpcTls {
-  std::string cert_file, key_file, ca_file;  // PEM; all or none
-  unsigned reload_seconds = 10;              // how often the files are looked at for new ones
-  bool enabled() const { return !cert_file.empty(); }
+// One call, before it is served.
+struct RpcCall {
+  std::string method;        // "/sluice.admin.v1.AdminService/Pause"
+  std::string peer;          // as gRPC says it: see peer.h
+  std::string token;         // of `authorization: Bearer TOKEN`; empty: none
+  bool certificate = false;  // the caller showed one of the authority
 };
 
 struct RpcServerOptions {
@@ -27,6 +30,12 @@ struct RpcServerOptions {
   RpcTls tls;
   // Other addresses than loopback without TLS.
   bool allow_insecure = false;
+  // With TLS only those are served who show a certificate of the authority. false: anybody, without
+  // the need of an authority; `admit` then says who may do what.
+  bool client_certificates = true;
+  // Whether a call is served: OK, or what the caller is told. None: all are. Called from any
+  // thread, several at a time; must not block.
+  std::function<absl::Status(const RpcCall&)> admit;
 };
 
 // Thread-safety: Add* before Start, everything else from any thread. Lifetime: services and

@@ -3,10 +3,13 @@
 // an actor that stands still does not hold the server's end.
 #include "services/base/rpc/rpc_server.h"
 
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
 #include <filesystem>
+#include <future>
+#include <mutex>
 #include <thread>
 
 #include "services/base/net/event_loop.h"
@@ -66,7 +69,10 @@ class RpcServerTest : public testing::Test {
     thread_.join();
   }
   std::unique_ptr<RpcServer> Serve(const RpcTls& tls) {
-    auto server = std::make_unique<RpcServer>(RpcServerOptions{{"127.0.0.1:0"}, tls, false});
+    return Serve(RpcServerOptions{{"127.0.0.1:0"}, tls, false});
+  }
+  std::unique_ptr<RpcServer> Serve(RpcServerOptions options) {
+    auto server = std::make_unique<RpcServer>(std::move(options));
     server->AddUnary<Load, Load>(kMethod, loop_,
                                  [](Load request, Done<Load> done) { done(std::move(request)); });
     const absl::Status started = server->Start();
@@ -100,6 +106,84 @@ TEST_F(RpcServerTest, OnlyCertificatesOfTheAuthorityAreServed) {
   RpcTls mixed = others.tls();
   mixed.ca_file = ours.tls().ca_file;
   EXPECT_EQ(Call(*server, mixed), absl::StatusCode::kUnavailable);
+}
+
+// Its own stub, as a token is no part of what services say to each other.
+absl::Status CallWithToken(const RpcServer& server, const std::string& authorization,
+                           const RpcTls& tls) {
+  grpc::GenericStub stub(MakeChannel(server.addresses()[0], tls));
+  grpc::ClientContext context;
+  context.AddMetadata("authorization", authorization);
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(20));
+  const grpc::Slice empty("");
+  const grpc::ByteBuffer request(&empty, 1);
+  grpc::ByteBuffer response;
+  std::promise<absl::Status> result;
+  stub.UnaryCall(&context, kMethod, {}, &request, &response, [&](const grpc::Status& status) {
+    result.set_value(
+        absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message()));
+  });
+  return result.get_future().get();
+}
+
+TEST_F(RpcServerTest, EachCallIsAskedForWithTokenAndCertificate) {
+  Certificates ours;
+  ASSERT_TRUE(ours.Make());
+  std::mutex mutex;
+  std::vector<RpcCall> calls;
+  RpcServerOptions options{{"127.0.0.1:0"}, ours.tls(), false};
+  options.admit = [&](const RpcCall& call) -> absl::Status {
+    const std::lock_guard lock(mutex);
+    calls.push_back(call);
+    if (call.token == "good") return absl::OkStatus();
+    return absl::PermissionDeniedError("who are you");
+  };
+  const auto mutual = Serve(options);
+  EXPECT_TRUE(CallWithToken(*mutual, "Bearer good", ours.tls()).ok());
+  const absl::Status refused = CallWithToken(*mutual, "Bearer bad", ours.tls());
+  EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(refused.message(), "who are you");
+  EXPECT_EQ(CallWithToken(*mutual, "Basic good", ours.tls()).code(),
+            absl::StatusCode::kPermissionDenied);
+  for (const RpcCall& call : calls) {
+    EXPECT_EQ(call.method, kMethod);
+    EXPECT_TRUE(call.certificate);
+    EXPECT_EQ(call.peer.rfind("ipv4:127.0.0.1:", 0), 0u) << call.peer;
+  }
+  // A server that knows who calls by the token alone asks nobody for a certificate.
+  calls.clear();
+  options.client_certificates = false;
+  options.tls.ca_file.clear();
+  const auto by_token = Serve(options);
+  RpcTls client = ours.tls();
+  EXPECT_TRUE(CallWithToken(*by_token, "bearer good", client).ok());
+  ASSERT_EQ(calls.size(), 1u);
+  EXPECT_FALSE(calls[0].certificate);
+  EXPECT_EQ(CallWithToken(*by_token, "Bearer good", {}).code(), absl::StatusCode::kUnavailable)
+      << "in the clear";
+}
+
+TEST_F(RpcServerTest, FilesThatCannotBeUsedEndTheStart) {
+  Certificates ours;
+  Certificates others;
+  ASSERT_TRUE(ours.Make());
+  ASSERT_TRUE(others.Make());
+  const auto fails = [](const RpcTls& tls, const std::string& named) {
+    const absl::Status status = RpcServer(RpcServerOptions{{"127.0.0.1:0"}, tls, false}).Start();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find(named), std::string::npos) << status;
+  };
+  RpcTls tls = ours.tls();
+  tls.key_file = others.tls().key_file;
+  fails(tls, tls.key_file);
+  tls = ours.tls();
+  tls.cert_file += ".absent";
+  fails(tls, tls.cert_file);
+  tls = ours.tls();
+  tls.ca_file = tls.key_file;
+  fails(tls, tls.ca_file);
+  tls.ca_file.clear();
+  fails(tls, "--tls-ca");
 }
 
 TEST_F(RpcServerTest, NewCertificatesAreTakenWithoutARestart) {
