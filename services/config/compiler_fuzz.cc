@@ -25,11 +25,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   NoFiles files;
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   const auto compiled = sluice::config::CompileText("f", input, files);
-  // The same again, and again with what that left.
+  // The same again, and again with what that left. Of some inputs only: it takes most of the time.
   sluice::config::CompileCache cache;
   sluice::config::CompileOptions options;
   options.cache = &cache;
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < 2 && size % 4 == 0; ++i) {
     const auto other = sluice::config::CompileText("f", input, files, options);
     SLUICE_CHECK(other.ok() == compiled.ok());
     SLUICE_CHECK(sluice::config::Render(other.diagnostics) ==

@@ -8,6 +8,14 @@ namespace {
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
+// A bare CR or an escape sequence would make lines of its own in logs, reports and bounces.
+void AppendWithoutControls(std::string_view text, std::string* out) {
+  for (char c : text) {
+    const bool control = (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
+    out->push_back(control ? ' ' : c);
+  }
+}
+
 // "5.1.1" at the start of `text`, followed by a space or the end; its class must be the code's.
 size_t EnhancedLength(std::string_view text, int code) {
   if (text.size() < 5 || text[0] != '0' + code / 100 || text[1] != '.') return 0;
@@ -53,7 +61,8 @@ void ReplyParser::TakeLine() {
   const bool coded = line.size() >= 3 && line[0] >= '2' && line[0] <= '5' && IsDigit(line[1]) &&
                      IsDigit(line[2]) && (line.size() == 3 || line[3] == ' ' || line[3] == '-');
   if (!coded) {
-    problem_ = "not an SMTP reply: " + std::string(line.substr(0, 100));
+    problem_ = "not an SMTP reply: ";
+    AppendWithoutControls(line.substr(0, 100), &problem_);
     return;
   }
   const int code = (line[0] - '0') * 100 + (line[1] - '0') * 10 + (line[2] - '0');
@@ -70,11 +79,7 @@ void ReplyParser::TakeLine() {
   }
   if (reply_.text.size() < kMaxReplyTextBytes) {
     if (!first) reply_.text.push_back('\n');
-    // A bare CR or an escape sequence would make lines of its own in logs, reports and bounces.
-    for (char c : text.substr(0, kMaxReplyTextBytes - reply_.text.size())) {
-      const bool control = (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
-      reply_.text.push_back(control ? ' ' : c);
-    }
+    AppendWithoutControls(text.substr(0, kMaxReplyTextBytes - reply_.text.size()), &reply_.text);
   }
   complete_ = line.size() == 3 || line[3] == ' ';
   line_.clear();

@@ -50,6 +50,10 @@ TEST(ReplyParser, WhatIsNoReplyBreaks) {
     EXPECT_TRUE(Parse(text, 1, &problem).empty()) << text;
     EXPECT_NE(problem, "") << text;
   }
+  // What it was is shown to people, on terminals, too.
+  std::string problem;
+  EXPECT_TRUE(Parse("\x1b[2Jgone\r\r\x07\n", 3, &problem).empty());
+  EXPECT_EQ(problem, "not an SMTP reply:  [2Jgone   ");
 }
 
 TEST(ReplyParser, LongRepliesAreCutAndEndlessOnesBreak) {

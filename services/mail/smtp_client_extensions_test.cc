@@ -253,6 +253,22 @@ TEST(SmtpClientDsn, ParametersGoOn) {
   }
 }
 
+// RFC 3461 bounds them, and a remote that holds to it would refuse the mail for what is longer.
+TEST(SmtpClientDsn, WhatIsTooLongIsLeftOut) {
+  Dialogue([](Peer& peer) {
+    peer.Server("220 mx\r\n250-mx\r\n250-PIPELINING\r\n250 DSN\r\n");
+    peer.Wrote();
+    ClientTransaction transaction = Simple(1);
+    transaction.recipients = {"a@y", "b@y"};
+    transaction.dsn = {{0, "rfc822;" + std::string(493, 'a')},
+                       {0, "rfc822;" + std::string(494, 'b')}};
+    transaction.envid = std::string(34, '+');
+    peer.session.Begin(std::move(transaction));
+    EXPECT_EQ(peer.Wrote(), "MAIL FROM:<s@x>\r\nRCPT TO:<a@y> ORCPT=rfc822;" +
+                                std::string(493, 'a') + "\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+  });
+}
+
 SmtpClientOptions Lmtp() {
   SmtpClientOptions options;
   options.lmtp = true;

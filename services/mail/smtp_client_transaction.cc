@@ -38,7 +38,11 @@ std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const
   if (peer_.dsn && options_.use_dsn) {
     if (given.ret == ClientTransaction::Ret::kFull) command += " RET=FULL";
     if (given.ret == ClientTransaction::Ret::kHeaders) command += " RET=HDRS";
-    if (!given.envid.empty()) absl::StrAppend(&command, " ENVID=", EncodeXtext(given.envid));
+    // One that is too long would make the remote refuse the mail for it.
+    const std::string envid = EncodeXtext(given.envid);
+    if (!envid.empty() && envid.size() <= kMaxEnvidBytes) {
+      absl::StrAppend(&command, " ENVID=", envid);
+    }
   }
   command += "\r\n";
   return command;
@@ -61,7 +65,8 @@ void SmtpClientSession::AppendRcpt(const ClientTransaction& given, size_t recipi
     }
     // xtext has no form for an address that is not ASCII.
     if (!dsn.orcpt.empty() && IsAscii(dsn.orcpt)) {
-      absl::StrAppend(command, " ORCPT=", EncodeXtext(dsn.orcpt));
+      const std::string orcpt = EncodeXtext(dsn.orcpt);
+      if (orcpt.size() <= kMaxOrcptBytes) absl::StrAppend(command, " ORCPT=", orcpt);
     }
   }
   *command += "\r\n";

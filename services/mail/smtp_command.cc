@@ -9,9 +9,6 @@
 namespace sluice::mail {
 namespace {
 
-constexpr size_t kMaxEnvidBytes = 100;  // RFC 3461 4.4
-constexpr size_t kMaxOrcptBytes = 500;  // RFC 3461 4.2
-
 char Upper(char c) { return c >= 'a' && c <= 'z' ? static_cast<char>(c - 32) : c; }
 
 // `upper` is in capitals.

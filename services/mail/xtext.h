@@ -7,6 +7,10 @@
 
 namespace sluice::mail {
 
+// What a parameter may be long, encoded (RFC 3461 4.4 and 4.2).
+inline constexpr size_t kMaxEnvidBytes = 100;
+inline constexpr size_t kMaxOrcptBytes = 500;
+
 // Every byte outside "!" to "~", and "+" and "=", becomes "+XX".
 std::string EncodeXtext(std::string_view bytes);
 

@@ -11,6 +11,7 @@
 #include "services/ingest/core/submit_reply.h"
 #include "services/mail/address.h"
 #include "services/mail/message_id.h"
+#include "services/mail/xtext.h"
 
 namespace sluice::ingest {
 namespace {
@@ -212,6 +213,8 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
         return Invalid(std::string(field) + ": longer than " +
                        std::to_string(kMaxControlValueBytes) + " bytes");
       }
+      // They come to stand in lines: of commands, of files, of merged text.
+      if (mail::HoldsControl(*value)) return Invalid(std::string(field) + ": a control character");
     }
     const int64_t begin_us = request_.not_before_us();
     const int64_t end_us = request_.deliver_by_us();
@@ -257,6 +260,11 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
       if (recipient.notify() > kAllNotifyBits ||
           (never && recipient.notify() != mail::kNotifyNever)) {
         return where("notify: not a valid set of bits");
+      }
+      const std::string& orcpt = recipient.orcpt();
+      if (!orcpt.empty() && (orcpt.find(';') == std::string::npos || mail::HoldsControl(orcpt) ||
+                             orcpt.size() > mail::kMaxOrcptBytes)) {
+        return where("orcpt: not type;address of at most 500 bytes");
       }
       utf8 |= mailbox.is_utf8;
       const std::string address = mailbox.Canonical();

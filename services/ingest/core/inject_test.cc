@@ -121,6 +121,15 @@ TEST_F(InjectTest, InvalidRequestsSayWhatAndWhere) {
   EXPECT_EQ(Refusal(with([](auto& r) { r.mutable_recipients(0)->set_notify(3); }),
                     StatusCode::kInvalidArgument),
             "recipients[0].notify: not a valid set of bits");
+  EXPECT_EQ(Refusal(with([](auto& r) { r.set_job_id("j\r\nx-receiver: v@x"); }),
+                    StatusCode::kInvalidArgument),
+            "job_id: a control character");
+  for (const std::string& orcpt :
+       {std::string("a@b"), "rfc822;a\r\n" + std::string("b"), "rfc822;" + std::string(500, 'x')}) {
+    EXPECT_EQ(Refusal(with([&](auto& r) { r.mutable_recipients(0)->set_orcpt(orcpt); }),
+                      StatusCode::kInvalidArgument),
+              "recipients[0].orcpt: not type;address of at most 500 bytes");
+  }
   EXPECT_EQ(Refusal(with([](auto& r) { r.set_mail_from("a b@c"); }), StatusCode::kInvalidArgument),
             "mail_from: the address has wrong syntax or is too long");
   EXPECT_EQ(Refusal(with([](auto& r) { r.set_content("a\rb"); }), StatusCode::kInvalidArgument),
@@ -152,7 +161,7 @@ TEST_F(InjectTest, InvalidRequestsSayWhatAndWhere) {
         "not_before_us, deliver_by_us: after the year 9999");
   }
   EXPECT_TRUE(shard().taken.empty());
-  EXPECT_EQ(ingest_->counters().messages_refused, 13u);
+  EXPECT_EQ(ingest_->counters().messages_refused, 17u);
   EXPECT_EQ(ingest_->body_bytes(), 0u);
 }
 

@@ -1,6 +1,7 @@
 #include "services/ingest/pickup/pickup_file.h"
 
 #include "services/mail/header_fields.h"
+#include "services/mail/xtext.h"
 
 namespace sluice::ingest {
 namespace {
@@ -38,6 +39,7 @@ absl::StatusOr<v1::InjectRequest> ReadPickupFile(std::string_view text) {
     if (newline == text.npos) return Wrong("the file ends in its envelope");
     const std::string_view value = Trim(line.substr(colon + 1));
     if (value.size() > kMaxValueBytes) return Wrong("a line of the envelope is too long");
+    if (mail::HoldsControl(value)) return Wrong("a line of the envelope has a control character");
     if (is("x-sender")) {
       if (has_sender) return Wrong("there are two x-sender lines");
       has_sender = true;

@@ -11,9 +11,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!request.ok()) return 0;
   SLUICE_CHECK(request->recipients_size() > 0);
   SLUICE_CHECK(!request->content().empty() && text.ends_with(request->content()));
-  for (const auto& recipient : request->recipients()) {
-    SLUICE_CHECK(recipient.address().find('\n') == std::string::npos);
-  }
-  SLUICE_CHECK(request->mail_from().find('\n') == std::string::npos);
+  const auto one_line = [](const std::string& value) {
+    return value.find_first_of("\r\n") == std::string::npos;
+  };
+  for (const auto& recipient : request->recipients()) SLUICE_CHECK(one_line(recipient.address()));
+  SLUICE_CHECK(one_line(request->mail_from()));
   return 0;
 }
