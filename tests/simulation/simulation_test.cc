@@ -55,12 +55,6 @@ TEST(SimulationTest, AllMailGoesOnWithoutThePolicyService) {
   }
 }
 
-// A group that waited for its pace was given to a connection that was just telling its end: it
-// stood still for ever.
-TEST(SimulationTest, AGroupGivenToAnEndingConnectionIsNotLost) {
-  EXPECT_TRUE(simulation::Run({.seed = 9595}).failures.empty());
-}
-
 TEST(SimulationTest, ASeedGivesTheSameRunAgain) {
   const RunReport first = simulation::Run({.seed = 77});
   const RunReport second = simulation::Run({.seed = 77});

@@ -352,6 +352,32 @@ TEST(Worker, RateOfASourceHoldsInEachWindow) {
   EXPECT_GE(world.sites.sends.size(), 40u) << "the limit is used";
 }
 
+// Its result tells of a free place, and the group that waited for it is given to a connection that
+// tells its end in the next breath: nobody else would ever answer for it.
+TEST(Worker, AGroupGivenToAConnectionThatIsJustEndingGoesBack) {
+  World world([](auto& vmta) {
+    auto* rate = vmta.mutable_queue_defaults()->mutable_max_msg_rate();
+    rate->set_count(5000);
+    rate->set_period_us(1'000'000);
+  });
+  auto& remote = world.Connected(1000);
+  world.executor.Advance(milliseconds(100));  // what was sent before its start is not known
+  world.shard().Lease(11, 1);
+  world.shard().Lease(12, 1);
+  world.executor.Advance(milliseconds(1));
+  ASSERT_EQ(remote.under_way.size(), 1u) << "where a rate holds, one at a time";
+  EXPECT_EQ(world.Take().returned_leases_size(), 0);
+  remote.Answer(kDelivered);
+  ASSERT_EQ(remote.under_way.size(), 1u);
+  ASSERT_EQ(world.sites.sends.size(), 2u);
+  remote.Close(true);  // without a word of what it was given when it had ended
+  const queue::v1::DispatchRequest said = world.Take();
+  ASSERT_EQ(said.results_size(), 1);
+  EXPECT_EQ(said.results(0).lease_id(), 11u);
+  ASSERT_EQ(said.returned_leases_size(), 1);
+  EXPECT_EQ(said.returned_leases(0), 12u);
+}
+
 // A rate of thousands a second is not held to a shard's sync for each: the next group is here when
 // the connection has done with the one before. Its RCPT is written, and charged, then.
 TEST(Worker, NextGroupOfALimitedQueueWaitsHere) {

@@ -99,6 +99,7 @@ absl::Status Shard::Start() {
   ReadClock();
   ++epoch_;
   last_lease_id_ = epoch_ << 40;
+  moves_back_ = epoch_ << 40;  // other than it was before the restart
   journal_.batch().Put(Family::kMeta, kEpochKey, U64Key(epoch_));
 
   auto events = store_.Scan(Family::kEvents, "", "", false);

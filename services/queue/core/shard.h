@@ -385,6 +385,8 @@ class Shard {
   bool DeleteRow(Deletion& deletion, const WalkRow& row);
   void DeleteChanging(const std::shared_ptr<Deletion>& deletion);
   bool WalkDeliveries(Walk& walk);
+  bool HasMoved(const Walk& walk, const DeliveryKey& key, std::string_view value) const;
+  bool FindRow(DeliveryKey& key, std::string* value) const;
   bool WalkIndex(Walk& walk, const std::string& prefix);
   bool WalkRecent(Walk& walk);
   bool VisitMessage(Walk& walk, uint64_t storage_key, std::string_view positions, uint32_t last);
@@ -428,6 +430,7 @@ class Shard {
   uint64_t last_lease_id_ = 0;
   uint64_t next_queue_ref_ = 1;
   uint64_t pool_turn_ = 0;
+  uint64_t moves_back_ = 0;  // of rows to places before their own
   uint64_t recipients_ = 0;
 
   std::list<std::unique_ptr<EnqueueSession>> enqueue_sessions_;

@@ -42,6 +42,7 @@ absl::Status CheckFilter(const v1::MessageFilter& filter) {
 void Shard::MoveRow(Queue& from, const DeliveryKey& key, Queue& to, DeliveryKey next,
                     const common::v1::Delivery& delivery, const common::v1::Message& envelope) {
   from.LaneOf(key.lane).busy.insert(key);
+  if (next < key) ++moves_back_;
   if (key != next) DropRow(key);
   MoveToRow(to, next, delivery, envelope);
   if (&from == &to) {
@@ -231,9 +232,14 @@ void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
   walk->limit = LimitOf(request.limit());
   walk->needs_message = true;
   auto response = std::make_shared<v1::RerouteMessagesResponse>();
-  walk->on_row = [this, response, request, is_pool](const WalkRow& row) {
+  walk->on_row = [this, response, request, is_pool, began_us = NowUs()](const WalkRow& row) {
     if (row.busy) return false;
     common::v1::Delivery delivery = row.delivery;
+    // Met again where it went: each goes once, though a pool has another place for it every time.
+    if (delivery.reroute().target() == request.target() &&
+        delivery.reroute().since_us() >= began_us) {
+      return false;
+    }
     if (delivery.first_vmta().empty()) {
       delivery.set_first_vmta(std::string(row.queue->vmta()));
       delivery.set_first_queue(row.queue->name);

@@ -12,6 +12,10 @@ constexpr int kRowsPerTurn = 1000;
 // mail that went straight through leaves deleted rows there.
 constexpr uint64_t kRecentKeysPerTurn = 1'000'000;
 constexpr size_t kPositionBytes = 24;
+// Of a walk's position before the key: phase, watermark, recipient, two times and a count.
+constexpr size_t kPositionHead = 37;
+// How often the place of a recipient is read anew that moves while it is looked for.
+constexpr int kMostMoves = 4;
 
 }  // namespace
 
@@ -30,21 +34,28 @@ bool SameAddress(std::string_view a, std::string_view b) {
 
 bool Shard::Walk::SetPosition(std::string_view position) {
   if (position.empty()) return true;
-  if (position.size() < 13) return false;
+  if (position.size() < kPositionHead) return false;
   phase = static_cast<Phase>(position[0]);
-  if (phase != Phase::kDeliveries && phase != Phase::kIndex && phase != Phase::kRecent) {
+  if (phase != Phase::kDeliveries && phase != Phase::kMoved && phase != Phase::kIndex &&
+      phase != Phase::kRecent) {
     return false;
   }
   watermark = ReadU64(position, 1);
   recipient = ReadU32(position, 9);
-  next = std::string(position.substr(13));
-  return true;
+  began_us = static_cast<int64_t>(ReadU64(position, 13));
+  moved_since_us = static_cast<int64_t>(ReadU64(position, 21));
+  moves = ReadU64(position, 29);
+  next = std::string(position.substr(kPositionHead));
+  return phase != Phase::kRecent || next.size() >= 8;
 }
 
 std::string Shard::Walk::Position() const {
   std::string position(1, static_cast<char>(phase));
   AppendU64(position, watermark);
   AppendU32(position, recipient);
+  AppendU64(position, static_cast<uint64_t>(began_us));
+  AppendU64(position, static_cast<uint64_t>(moved_since_us));
+  AppendU64(position, moves);
   return position + next;
 }
 
@@ -69,12 +80,25 @@ void Shard::RunWalk(std::shared_ptr<Walk> walk) {
     walk->watermark = durable_watermark_;
     walk->phase = prefix.empty() ? Walk::Phase::kDeliveries : Walk::Phase::kIndex;
     walk->next = prefix;
+    walk->began_us = NowUs();
+    walk->moves = moves_back_;
   }
   bool through = false;
   switch (walk->phase) {
     case Walk::Phase::kDeliveries:
+    case Walk::Phase::kMoved:
       through = WalkDeliveries(*walk);
-      break;
+      if (!through || walk->moves == moves_back_) break;
+      through = false;
+      walk->phase = Walk::Phase::kMoved;
+      walk->next.clear();
+      walk->moved_since_us = std::min(walk->began_us, NowUs());
+      walk->began_us = NowUs();
+      walk->moves = moves_back_;
+      if (walk->matched >= walk->limit) break;
+      // What is on its way must have arrived.
+      journal_.WhenDurable([this, walk](const absl::Status&) mutable { RunWalk(std::move(walk)); });
+      return;
     case Walk::Phase::kIndex:
       if (WalkIndex(*walk, prefix)) {
         walk->phase = Walk::Phase::kRecent;
@@ -154,10 +178,42 @@ bool Shard::WalkDeliveries(Walk& walk) {
       continue;
     }
     walk.next = std::string(rows->key()) + '\0';
-    if (queue != nullptr) VisitRow(walk, *key, rows->value());
+    if (queue != nullptr &&
+        (walk.phase != Walk::Phase::kMoved || HasMoved(walk, *key, rows->value()))) {
+      VisitRow(walk, *key, rows->value());
+    }
     rows->Next();
   }
   return !rows->Valid();
+}
+
+// Whether the row may have come to where it is since the round before began: an operator has made
+// it due at that time, or somebody has sent it by another virtual MTA.
+bool Shard::HasMoved(const Walk& walk, const DeliveryKey& key, std::string_view value) const {
+  if (key.due_us >= walk.moved_since_us && key.due_us <= NowUs()) {
+    return static_cast<int64_t>(key.storage_key) < walk.moved_since_us;
+  }
+  common::v1::Delivery delivery;
+  return delivery.ParseFromArray(value.data(), static_cast<int>(value.size())) &&
+         delivery.reroute().since_us() >= walk.moved_since_us;
+}
+
+// Finds the row of a recipient that is at `key`, or was there before it moved. False: it has ended.
+bool Shard::FindRow(DeliveryKey& key, std::string* value) const {
+  std::string place = key.Encode();
+  for (int i = 0; i < kMostMoves; ++i) {
+    if (store_.Get(Family::kDeliveries, place, value).ok()) return true;
+    std::string moved;
+    if (!store_.Get(Family::kIndex, PositionKey(key.storage_key, key.recipient), &moved).ok() ||
+        moved == place) {
+      return false;
+    }
+    const auto decoded = DeliveryKey::Decode(moved);
+    if (!decoded) return false;
+    key = *decoded;
+    place = std::move(moved);
+  }
+  return false;
 }
 
 // The recipients of one message from walk.recipient on, by the places of those that moved and, for
@@ -172,16 +228,7 @@ bool Shard::VisitMessage(Walk& walk, uint64_t storage_key, std::string_view posi
     const size_t at = size_t{walk.recipient} * kPositionBytes;
     DeliveryKey key{ReadU64(positions, at), ReadU64(positions, at + 8),
                     static_cast<int64_t>(ReadU64(positions, at + 16)), storage_key, walk.recipient};
-    if (!store_.Get(Family::kDeliveries, key.Encode(), &value).ok()) {
-      std::string moved;
-      if (!store_.Get(Family::kIndex, PositionKey(storage_key, walk.recipient), &moved).ok()) {
-        continue;
-      }
-      const auto place = DeliveryKey::Decode(moved);
-      if (!place || !store_.Get(Family::kDeliveries, moved, &value).ok()) continue;
-      key = *place;
-    }
-    VisitRow(walk, key, value);
+    if (FindRow(key, &value)) VisitRow(walk, key, value);
   }
   if (count > 0) return true;
   auto places = store_.Scan(Family::kIndex, PositionKey(storage_key, walk.recipient),
@@ -191,10 +238,8 @@ bool Shard::VisitMessage(Walk& walk, uint64_t storage_key, std::string_view posi
     walk.recipient = ReadU32(places->key(), 9);
     if (walk.budget <= 0 || walk.matched >= walk.limit) return false;
     --walk.budget;
-    const auto key = DeliveryKey::Decode(places->value());
-    if (key && store_.Get(Family::kDeliveries, places->value(), &value).ok()) {
-      VisitRow(walk, *key, value);
-    }
+    auto key = DeliveryKey::Decode(places->value());
+    if (key && FindRow(*key, &value)) VisitRow(walk, *key, value);
   }
   return true;
 }

@@ -20,7 +20,8 @@ struct WalkRow {
 
 // Finds recipients by the most telling field of the filter: through the index and, for what came
 // after its watermark, through the messages; else by a walk over the deliveries in the order of
-// their queues.
+// their queues. What was moved to a place before the walk's (an operator's retry or release, a
+// reroute) is looked for behind it: such a recipient may be found twice, and is never missed.
 struct Shard::Walk {
   v1::MessageFilter filter;
   uint32_t limit = 0;
@@ -33,11 +34,20 @@ struct Shard::Walk {
   bool SetPosition(std::string_view position);
   std::string Position() const;
 
-  enum class Phase : char { kStart = 0, kDeliveries = 'D', kIndex = 'I', kRecent = 'R' };
+  enum class Phase : char {
+    kStart = 0,
+    kDeliveries = 'D',
+    kMoved = 'M',  // deliveries once more, for those that have moved since moved_since_us
+    kIndex = 'I',
+    kRecent = 'R'
+  };
   Phase phase = Phase::kStart;
-  std::string next;        // key in the phase's family: the first that was not dealt with
-  uint32_t recipient = 0;  // first one of that message that was not dealt with
-  uint64_t watermark = 0;  // the index is asked below, the messages from here on
+  std::string next;            // key in the phase's family: the first that was not dealt with
+  uint32_t recipient = 0;      // first one of that message that was not dealt with
+  uint64_t watermark = 0;      // the index is asked below, the messages from here on
+  int64_t began_us = 0;        // this round over the deliveries
+  uint64_t moves = 0;          // moves_back_ then
+  int64_t moved_since_us = 0;  // kMoved: the round before it
   uint32_t matched = 0;
   int budget = 0;  // rows to look at in this turn
   uint64_t message_key = 0;
