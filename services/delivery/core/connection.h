@@ -49,6 +49,7 @@ struct RouteFacts {
   std::string domain;          // that the mail is for, lower case
   bool from_dns = true;        // the host is the domain's MX, and not one of the configuration
   bool authenticated = false;  // a validating resolver vouches for the MX records
+  std::string canonical;       // what the domain is an alias of, or itself; MxResult::canonical
 };
 
 // What a TLS policy (DANE, MTA-STS) makes of a remote's certificates. Immutable, shared.

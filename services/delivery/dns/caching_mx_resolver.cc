@@ -63,6 +63,7 @@ struct CachingMxResolver::Gather {
   uint32_t ttl_s = 0;
   bool any_temporary = false;
   bool authenticated = false;  // the MX records, or their absence
+  std::string canonical;       // of the domain
   bool implicit = false;       // the domain has no MX: it is its own host
   MxOutcome host_outcome = MxOutcome::kNoAddress;
   std::string detail;
@@ -203,6 +204,7 @@ void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts, c
   gather->hosts = std::move(hosts);
   gather->ttl_s = mx.ttl_s;
   gather->authenticated = mx.authenticated;
+  gather->canonical = mx.canonical;
   gather->implicit = implicit;
   // One more than there are, so that answers from the cache cannot finish it before all are asked.
   gather->missing = gather->hosts.size() + 1;
@@ -236,6 +238,7 @@ void CachingMxResolver::FinishGather(const std::shared_ptr<Gather>& gather) {
     result.hosts = std::move(gather->hosts);
     result.site = SiteOf(result.hosts);
     result.authenticated = gather->authenticated;
+    result.canonical = std::move(gather->canonical);
   } else if (gather->any_temporary) {
     result.outcome = MxOutcome::kTemporary;
     result.detail = std::move(gather->detail);

@@ -46,6 +46,9 @@ struct MxResult {
   // A validating resolver on loopback vouches for the MX records, or for their absence. DANE may
   // then be looked up for the hosts (RFC 7672 section 2.2.1).
   bool authenticated = false;
+  // The name at the end of the aliases that the domain is, or the domain itself; lower case, empty
+  // where no MX was asked for. As sure as `authenticated` says (RFC 7672 section 3.2.2).
+  std::string canonical;
 };
 
 // Thread-safety: one executor. Lifetime: outlives the lookups that it was asked for; callbacks of a

@@ -41,7 +41,8 @@ struct DaneTlsa {
   // TLSA base domain: the name in SNI, and the first name that a certificate under a trust anchor
   // may have.
   std::string base_domain;
-  // Other names that it may have: the domain that the mail is for (RFC 7672 section 3.2.2).
+  // Other names that it may have: the domain that the mail is for, and what that is an alias of
+  // (RFC 7672 section 3.2.2).
   std::vector<std::string> other_names;
   std::vector<TlsaRecord> records;  // usable ones, at least one
 };

@@ -35,7 +35,9 @@ std::string Zone(const std::string& name) {
       "ns IN A 127.0.0.1\n@ IN MX 10 mx\nmx IN A 192.0.2.1\n_25._tcp.mx IN TLSA 3 1 1 ", digest,
       "\nbare IN A 192.0.2.2\npkix IN A 192.0.2.3\n_25._tcp.pkix IN TLSA 1 1 1 ", digest,
       "\nalias IN CNAME mx\nout IN CNAME mx.unsigned.test.\n_25._tcp.out IN TLSA 3 1 1 ", digest,
-      "\nsix IN AAAA 2001:db8::1\n_25._tcp.six IN TLSA 2 0 1 ", digest, "\n");
+      "\nlist IN CNAME hub\nhub IN MX 10 mx\nfar IN CNAME hub.unsigned.test."
+      "\nsix IN AAAA 2001:db8::1\n_25._tcp.six IN TLSA 2 0 1 ",
+      digest, "\n");
 }
 
 // Two signed zones, one of which was changed behind its signatures, and an unsigned one.
@@ -160,8 +162,11 @@ TEST(CaresClient, TrustIsForLoopbackOnly) {
 // The MX records carry the resolver's word to the worker.
 TEST_F(DaneUnbound, MxRecordsAreAuthentic) {
   CachingMxResolver resolver(loop_, *dns_, {}, 1);
-  for (const auto& [domain, authentic] :
-       {std::pair("signed.test", true), std::pair("unsigned.test", false)}) {
+  for (const auto& [domain, authentic, canonical] :
+       {std::tuple("signed.test", true, "signed.test"),
+        std::tuple("unsigned.test", false, "unsigned.test"),
+        std::tuple("list.signed.test", true, "hub.signed.test"),
+        std::tuple("far.signed.test", false, "hub.unsigned.test")}) {
     std::shared_ptr<const MxResult> result;
     resolver.Resolve(domain, [&](std::shared_ptr<const MxResult> found) {
       result = std::move(found);
@@ -170,6 +175,7 @@ TEST_F(DaneUnbound, MxRecordsAreAuthentic) {
     loop_.Run();
     EXPECT_EQ(result->outcome, MxOutcome::kFound) << result->detail;
     EXPECT_EQ(result->authenticated, authentic) << domain;
+    EXPECT_EQ(result->canonical, canonical) << domain;
   }
 }
 

@@ -82,6 +82,7 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
   Policed(PolicedConnections& owner, const ConnectTarget& target, ConnectionHandler* handler)
       : owner_(owner), target_(target), handler_(handler) {
     question_.domain = target.route.domain;
+    question_.canonical = target.route.canonical;
     question_.host = target.host;
     question_.port = target.port;
     question_.use_dane = target.settings->use_dane();

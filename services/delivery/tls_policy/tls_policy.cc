@@ -1,5 +1,6 @@
 #include "services/delivery/tls_policy/tls_policy.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,7 +49,16 @@ void TlsPolicy::Check(TlsQuestion question, Done done) {
         for (const TlsaRecord& record : found.tlsa.records) {
           verdict.report.text.push_back(record.ToString());
         }
-        if (question.from_dns) found.tlsa.other_names.push_back(question.domain);
+        // RFC 7672 section 3.2.2: the certificate under a trust anchor may be for the domain of the
+        // mail, too, and for what that is an alias of; without MX, for the host as it was named.
+        for (const std::string& name : {question.from_dns ? question.domain : question.host,
+                                        question.from_dns ? question.canonical : std::string()}) {
+          auto& others = found.tlsa.other_names;
+          if (!name.empty() && name != found.tlsa.base_domain &&
+              std::find(others.begin(), others.end(), name) == others.end()) {
+            others.push_back(name);
+          }
+        }
         verdict.dane = std::move(found.tlsa);
         done(std::move(verdict));
       });

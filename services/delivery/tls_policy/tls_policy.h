@@ -15,8 +15,9 @@
 namespace sluice::delivery {
 
 struct TlsQuestion {
-  std::string domain;  // of the recipients, lower case, A-labels
-  std::string host;    // lower case
+  std::string domain;     // of the recipients, lower case, A-labels
+  std::string canonical;  // what the domain is an alias of, by its MX lookup; empty: itself
+  std::string host;       // lower case
   uint16_t port = 25;
   bool use_dane = false;
   bool use_mta_sts = false;

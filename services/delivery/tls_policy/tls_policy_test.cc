@@ -17,7 +17,7 @@ class FakeDns final : public DnsClient {
  public:
   void Query(const std::string& name, DnsType type, Done done) override {
     DnsAnswer answer;
-    answer.canonical = name;
+    answer.canonical = canonical.contains(name) ? canonical[name] : name;
     answer.authenticated = !unsigned_zones;
     answer.status = DnsStatus::kNxDomain;
     const auto found = table.find({name, type});
@@ -33,6 +33,7 @@ class FakeDns final : public DnsClient {
         std::string(1, static_cast<char>(text.size())) + text;
   }
   std::map<std::pair<std::string, DnsType>, std::string> table;
+  std::map<std::string, std::string> canonical;  // of names that are aliases
   bool unsigned_zones = false;
 };
 
@@ -147,6 +148,27 @@ TEST_F(TlsPolicyTest, DaneGoesBeforeMtaSts) {
   EXPECT_EQ(verdict.dane->other_names, std::vector<std::string>{"example"});
   EXPECT_EQ(verdict.report.type, TlsReportPolicy::Type::kTlsa);
   EXPECT_EQ(verdict.report.text.at(0).substr(0, 6), "3 1 1 ");
+}
+
+// RFC 7672 section 3.2.2: the names that a certificate under a trust anchor may have.
+TEST_F(TlsPolicyTest, TheNamesOfAnAliasCount) {
+  Tlsa(2);
+  question.canonical = "example";  // no alias: once is enough
+  EXPECT_EQ(Check().dane->other_names, std::vector<std::string>{"example"});
+  question.canonical = "real.example";
+  EXPECT_EQ(Check().dane->other_names, (std::vector<std::string>{"example", "real.example"}));
+  // The domain is the host, without MX.
+  question.domain = question.host;
+  question.canonical = question.host;
+  EXPECT_TRUE(Check().dane->other_names.empty());
+  // A route to an alias: the host as it was named.
+  question.from_dns = question.authenticated = false;
+  question.host = "route.example";
+  dns.table[{"route.example", DnsType::kA}] = "192.0.2.1";
+  dns.canonical["route.example"] = "mx.example";
+  const TlsVerdict verdict = Check();
+  EXPECT_EQ(verdict.dane->base_domain, "mx.example");
+  EXPECT_EQ(verdict.dane->other_names, std::vector<std::string>{"route.example"});
 }
 
 // RFC 7672 section 2.2.1 and the rule against downgrades.
