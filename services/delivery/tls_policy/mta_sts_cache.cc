@@ -170,7 +170,9 @@ void MtaStsCache::OnFetched(const std::string& domain, absl::StatusOr<std::strin
       text.ok() ? ParseMtaStsPolicy(*text) : absl::StatusOr<MtaStsPolicy>(text.status());
   if (policy.ok()) {
     auto result = std::make_shared<MtaStsResult>();
-    entry.expires = executor_.clock().WallNow() + std::chrono::seconds(policy->max_age_s);
+    entry.expires =
+        executor_.clock().WallNow() +
+        std::max<Duration>(std::chrono::seconds(policy->max_age_s), options_.min_lifetime);
     result->policy = *std::move(policy);
     result->id = id;
     result->found = true;

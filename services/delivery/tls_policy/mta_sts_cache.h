@@ -28,6 +28,10 @@ struct MtaStsOptions {
   // How long the TXT record's answer is believed, whatever its TTL says.
   Duration min_recheck = std::chrono::minutes(1);
   Duration max_recheck = std::chrono::hours(1);
+  // A policy holds for so long at least, whatever its max_age says: with `max_age: 0` (a
+  // non-negative number is legal, RFC 8461 section 3.2) each connection would fetch it anew. Longer
+  // is the safe side; what it demands shows in reports as it was published.
+  Duration min_lifetime = std::chrono::minutes(1);
   // After a fetch that failed, none of the same id for this long (RFC 8461 section 3.3).
   Duration fetch_backoff = std::chrono::minutes(5);
 };

@@ -173,16 +173,42 @@ TEST_F(MtaStsCacheTest, ItIsRefreshedBeforeItExpiresAndNobodyWaits) {
 TEST_F(MtaStsCacheTest, AnExpiredPolicyIsFetchedAgain) {
   dns.Announce("a.example", "1");
   Ask("a.example");
-  fetcher.Finish(0, Policy("enforce", 30));
-  executor.Advance(seconds(31));
+  fetcher.Finish(0, Policy("enforce", 90));
+  executor.Advance(seconds(91));
   Ask("a.example");
   EXPECT_EQ(answers.size(), 1u);
   ASSERT_EQ(fetcher.under_way.size(), 1u);
-  fetcher.Finish(0, Policy("enforce", 30));
+  fetcher.Finish(0, Policy("enforce", 90));
   EXPECT_TRUE(last().found);
 }
 
 // A hanging policy host holds up its own domain, and no other one.
+// A policy that says it may not be kept is fetched once in a minute, and not at each connection.
+TEST_F(MtaStsCacheTest, NoAgeIsNoLicenceToFetchAlways) {
+  dns.Announce("a.example", "1");
+  Ask("a.example");
+  fetcher.Finish(0, Policy("enforce", 0));
+  EXPECT_EQ(last().policy.max_age_s, 0u);
+  for (int second = 0; second < 60; ++second) {
+    Ask("a.example");
+    EXPECT_EQ(last().policy.mode, MtaStsMode::kEnforce);
+    EXPECT_TRUE(fetcher.under_way.empty());
+    executor.Advance(seconds(1));
+  }
+  EXPECT_EQ(answers.size(), 61u);
+  EXPECT_EQ(dns.queries, 1);
+  Ask("a.example");
+  ASSERT_EQ(fetcher.under_way.size(), 1u);
+  // What replaces it counts from then on; one that cannot be had is no policy, and is left alone.
+  fetcher.Finish(0, absl::UnavailableError("refused"));
+  EXPECT_FALSE(last().found);
+  Ask("a.example");
+  executor.Advance(minutes(2));
+  Ask("a.example");
+  EXPECT_TRUE(fetcher.under_way.empty());
+  EXPECT_EQ(cache->stats().fetches, 2u);
+}
+
 TEST_F(MtaStsCacheTest, DomainsDoNotWaitForEachOther) {
   dns.Announce("slow.example", "1");
   dns.Announce("fast.example", "1");
