@@ -23,7 +23,7 @@ MX_PORT, CLEAR_PORT, DNS_PORT, HTTPS_PORT = 2530, 2531, 5330, 443
 SOA = "$ORIGIN {0}.\n$TTL 300\n@ IN SOA ns hostmaster 1 3600 600 86400 60\n@ IN NS ns\nns IN A 127.0.0.1\n"
 STS = "_mta-sts IN TXT \"v=STSv1; id=1\"\nmta-sts IN A " + WEB + "\n"
 TLSRPT = "_smtp._tls IN TXT \"v=TLSRPTv1; rua={}\"\n"
-POLICIES = {"sts.test": "mx.sts.test", "strict.test": "other.sts.test", "tested.test": "other.sts.test"}
+POLICIES = {"sts.test": "mx.sts.test", "strict.test": "other.sts.test", "tested.test": "other.sts.test", "mailed.test": "mx.sts.test"}
 
 
 def find(name):
@@ -37,7 +37,7 @@ class ReceiverTlsTest(ScenarioTest):
         self.needs(f"{', '.join(missing)} not installed" if missing else None)
         self.folder = str(self.scenario.folder)
         self.authority()
-        self.certificate("mx", "mx.sts.test", "mx.signed.test", "mx.wrong.test")
+        self.certificate("mx", "mx.sts.test", "mx.signed.test", "mx.wrong.test", "hub.signed.test")
         self.certificate("web", *(f"mta-sts.{domain}" for domain in POLICIES))
         self.serve_policies()
         self.log = self.scenario.path("taken.jsonl")
@@ -67,8 +67,8 @@ class ReceiverTlsTest(ScenarioTest):
         self.shell("openssl", "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
                    "-copy_extensions", "copy", "-out", f"{name}.pem", "-days", "2")
         with open(self.path(f"{name}.both"), "wb") as both:
-            for part in ("key", "pem"):
-                with open(self.path(f"{name}.{part}"), "rb") as file:
+            for part in (f"{name}.key", f"{name}.pem", "ca.pem"):
+                with open(self.path(part), "rb") as file:
                     both.write(file.read())
 
     def serve_policies(self):
@@ -123,14 +123,18 @@ class ReceiverTlsTest(ScenarioTest):
     def start_unbound(self):
         public_key = self.shell("openssl", "pkey", "-pubin", "-outform", "DER",
                                 stdin=self.shell("openssl", "x509", "-in", "mx.pem", "-noout", "-pubkey"))
+        anchor = hashlib.sha256(self.shell("openssl", "x509", "-in", "ca.pem", "-outform", "DER")).hexdigest()
         good, bad = hashlib.sha256(public_key).hexdigest(), "00" * 32
         host = f"@ IN MX 10 mx\nmx IN A {MX}\n"
         zones = {
-            "signed.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
+            # The certificate's names: mx, and hub, which list is an alias of. It is not for ta.
+            "signed.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {good}\nlist IN CNAME hub\nhub IN MX 10 ta\nother IN MX 10 ta\n"
+                            f"ta IN A {MX}\n_{MX_PORT}._tcp.ta IN TLSA 2 0 1 {anchor}\n", True),
             "wrong.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {bad}\n", True),
             "clear.test": (host + f"_{CLEAR_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
             "sts.test": (host + STS + TLSRPT.format("mailto:tls@reports.test,https://mta-sts.sts.test/tls?of=x"), False),
             "strict.test": ("@ IN MX 10 mx.sts.test.\n" + STS + TLSRPT.format("https://mta-sts.strict.test"), False),
+            "mailed.test": ("@ IN MX 10 mx.sts.test.\n" + STS + TLSRPT.format("mailto:tls@reports.test"), False),
             "reports.test": (f"@ IN MX 10 mx\nmx IN A {self.receiver.address}\n", False),
             "tested.test": ("@ IN MX 10 mx.sts.test.\n" + STS, False),
             "sibling.test": ("@ IN MX 10 mx.sts.test.\n", False),
@@ -172,10 +176,13 @@ class ReceiverTlsTest(ScenarioTest):
 
     def test_dane(self):
         node = self.start("use-dane yes\nuse-starttls yes")
-        self.post(node, "wrong.test", "clear.test", "signed.test", "sibling.test")
-        wait_until(lambda: self.taken() == ["u@sibling.test", "u@signed.test"], f"delivery to the good ones; {self.taken()}")
+        self.post(node, "wrong.test", "clear.test", "signed.test", "sibling.test", "list.signed.test", "hub.signed.test", "other.signed.test")
+        good = ["u@hub.signed.test", "u@list.signed.test", "u@sibling.test", "u@signed.test"]
+        wait_until(lambda: self.taken() == good, f"delivery to the good ones; {self.taken()}")
         wait_until(lambda: "DANE" in self.reasons(node) and "STARTTLS" in self.reasons(node), "reasons of the others")
-        self.assertEqual(self.taken(), ["u@sibling.test", "u@signed.test"])
+        # RFC 7672 3.2.2: under a trust anchor the names of the next hop count, also that at the end of its aliases; others do not.
+        wait_until(lambda: "mismatch" in self.reasons(node), "the reason of the one whose name the certificate lacks")
+        self.assertEqual(self.taken(), good)
         self.assertEqual(node.ctl.totals()["failed_total"], 0)
 
     def test_mta_sts(self):
@@ -196,7 +203,7 @@ class ReceiverTlsTest(ScenarioTest):
     def test_reports(self):
         # A day of two seconds: sessions may be in two of its reports.
         node = self.start("use-mta-sts yes\nuse-starttls yes", ["--tls-report-period", "2"])
-        self.post(node, "strict.test", "sts.test", "tested.test")
+        self.post(node, "strict.test", "sts.test", "tested.test", "mailed.test")
 
         def sums(domain):
             found = [r["policies"][0]["summary"] for _, _, r in self.posted() if r["policies"][0]["policy"]["policy-domain"] == domain]
@@ -207,7 +214,9 @@ class ReceiverTlsTest(ScenarioTest):
             strict = host == "mta-sts.strict.test"
             self.assertEqual((host, path), ("mta-sts.strict.test", "/") if strict else ("mta-sts.sts.test", "/tls?of=x"))
             self.check_report(report, "strict.test" if strict else "sts.test", strict)
-        self.check_mail(self.receiver.taken()[0])
+        # Without a DKIM signature mail is for those alone who name nothing else (RFC 8460 3).
+        for taken in self.receiver.taken():
+            self.check_mail(taken)
 
     def check_report(self, report, domain, failed):
         """RFC 8460 4.4."""
@@ -233,18 +242,16 @@ class ReceiverTlsTest(ScenarioTest):
         self.assertEqual((taken.mail_from, list(taken.recipients)), ("", ["tls@reports.test"]))
         mail = email.message_from_bytes(taken.content)
         self.assertEqual((mail.get_content_type(), mail.get_param("report-type")), ("multipart/report", "tlsrpt"))
-        self.assertEqual((mail["TLS-Report-Domain"], mail["TLS-Report-Submitter"]), ("sts.test", "mx.sluice.test"))
+        self.assertEqual((mail["TLS-Report-Domain"], mail["TLS-Report-Submitter"]), ("mailed.test", "mx.sluice.test"))
         self.assertEqual((mail["From"], mail["To"]), ("<postmaster@mx.sluice.test>", "<tls@reports.test>"))
         self.assertEqual(mail.defects, [])
         text, attached = mail.get_payload()
         self.assertEqual((text.get_content_type(), attached.get_content_type()), ("text/plain", "application/tlsrpt+gzip"))
         report = json.loads(gzip.decompress(attached.get_payload(decode=True)))
-        self.check_report(report, "sts.test", False)
-        self.assertRegex(attached.get_filename(), r"^mx\.sluice\.test!sts\.test!\d+!\d+!sluiced\.json\.gz$")
+        self.check_report(report, "mailed.test", False)
+        self.assertRegex(attached.get_filename(), r"^mx\.sluice\.test!mailed\.test!\d+!\d+!sluiced\.json\.gz$")
         self.assertEqual(re.sub(r"\s+", " ", mail["Subject"]),
-                         f"Report Domain: sts.test Submitter: mx.sluice.test Report-ID: <{report['report-id']}>")
-        # The same was posted.
-        wait_until(lambda: report in [each for _, _, each in self.posted()], "the mailed report by HTTPS, too")
+                         f"Report Domain: mailed.test Submitter: mx.sluice.test Report-ID: <{report['report-id']}>")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,15 @@ void ReceiverTls::SendReport(ReportPost post, ReportPoster::Done done) {
 }
 
 void ReceiverTls::OnReport(TlsReport report) {
-  if (options_.send_mail) {
+  // RFC 8460 section 3: a mailed report without a DKIM signature must be ignored by its recipient,
+  // and ours have none. Who names an https: address, too, gets what it can use; who does not gets
+  // mail all the same, as a relay behind us may sign it.
+  const bool posted = std::any_of(report.uris.begin(), report.uris.end(), [](const auto& uri) {
+    std::string host;
+    std::string target;
+    return SplitHttpsUri(uri, &host, &target);
+  });
+  if (options_.send_mail && !posted) {
     if (auto mail = MakeTlsReportMail(report, loop_.clock().WallNow())) {
       options_.send_mail(*std::move(mail));
     }

@@ -55,7 +55,9 @@ TEST(ReceiverTls, WhoWantsReportsByMailGetsThem) {
   EventLoop loop;
   FakeTxt dns;
   dns.table["_smtp._tls.wants.example"] = "v=TLSRPTv1; rua=mailto:tls@wants.example";
-  dns.table["_smtp._tls.posts.example"] = "v=TLSRPTv1; rua=https://192.0.2.1/nowhere";
+  // Whoever can take it by HTTPS gets no mail, which has no signature (RFC 8460 section 3).
+  dns.table["_smtp._tls.posts.example"] =
+      "v=TLSRPTv1; rua=mailto:tls@posts.example,https://192.0.2.1/nowhere";
   ClearRemote remote;
   std::vector<TlsReportMail> mails;
   ReceiverTlsOptions options;
