@@ -41,9 +41,25 @@ class ConnectionLimits {
   // After a reload the connections that stand count for the sections that they came under.
   std::optional<mail::ServerReply> Take(const ClientProfile& profile, Slot& slot);
 
+  // A connection whose client turns out to be another one (XCLIENT) counts for that one from now
+  // on; where there is no room it keeps the place that it has.
+  std::optional<mail::ServerReply> Move(const ClientProfile& profile, Slot& slot);
+
   uint64_t connections() const;
 
  private:
+  // The sections whose limits a client counts against.
+  struct Place {
+    std::string network;
+    std::string group;
+  };
+
+  static Place PlaceOf(const ClientProfile& profile);
+  // mutex_ is held by whoever calls these.
+  std::optional<mail::ServerReply> Refusal(const ClientProfile& profile, const Place& place) const;
+  void Count(const Place& place);
+  void Discount(const Place& place);
+
   const uint64_t max_connections_;
   mutable std::mutex mutex_;
   uint64_t total_ = 0;                                     // guarded by mutex_

@@ -77,5 +77,34 @@ TEST(ConnectionLimits, GroupsShareTheirLimitAndKeepWhatIsReserved) {
   EXPECT_FALSE(limits.Take(*other, slots[5]));
 }
 
+// XCLIENT: the proxy's place goes to its client's network, and stays the proxy's where that is
+// full.
+TEST(ConnectionLimits, AConnectionMovesToItsClientsNetwork) {
+  auto policy = std::make_shared<FakePolicy>();
+  policy->global_settings.set_total_max_smtp_in(3);
+  policy->loopback->set_max_smtp_in(2);
+  policy->loopback->set_max_smtp_in_scope("127.0.0.0/8");
+  policy->others->set_max_smtp_in(1);
+  policy->others->set_max_smtp_in_scope("192.0.2.0/24");
+  const auto proxy = ClientProfile::Make(policy, policy->loopback, {});
+  const auto client = ClientProfile::Make(policy, policy->others, {});
+  ConnectionLimits limits(100);
+  ConnectionLimits::Slot a, b, c, d;
+  EXPECT_FALSE(limits.Take(*proxy, a));
+  EXPECT_FALSE(limits.Take(*proxy, b));
+  EXPECT_FALSE(limits.Move(*client, a));
+  EXPECT_FALSE(limits.Take(*proxy, c));  // there is room again
+  // The total is reached, which is no reason: it is in it already.
+  EXPECT_FALSE(limits.Move(*client, a));
+  EXPECT_EQ(limits.Move(*client, b)->enhanced, (mail::EnhancedCode{4, 7, 0}));
+  EXPECT_EQ(limits.connections(), 3u);
+  a = ConnectionLimits::Slot();
+  EXPECT_TRUE(limits.Take(*proxy, d));  // b and c
+  EXPECT_FALSE(limits.Move(*client, b));
+  EXPECT_FALSE(limits.Move(*client, d));  // has no place: gets none
+  EXPECT_EQ(limits.connections(), 2u);
+  EXPECT_FALSE(limits.Take(*proxy, d));
+}
+
 }  // namespace
 }  // namespace sluice::ingest

@@ -34,6 +34,11 @@ class SmtpConnection final : private mail::SmtpServerHandler,
     // session() has news that no call of the driver's caused: output, end, another deadline. The
     // connection must not be destroyed within.
     virtual void OnWake() = 0;
+    // A trusted proxy says that its client is another one, for whom `profile` holds: its connection
+    // counts for that network from now on. The refusal where there is no room.
+    virtual std::optional<mail::ServerReply> OnOtherClient(const ClientProfile&) {
+      return std::nullopt;
+    }
     // Of the client's own TLS connection; asked at AUTH alone.
     virtual mail::SaslChannelBindings ChannelBindings() { return {}; }
 

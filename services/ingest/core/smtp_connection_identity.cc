@@ -118,6 +118,10 @@ mail::ServerReply SmtpConnection::OnXclient(const mail::XclientCommand& xclient)
   if (profile->settings->has_smtp_service() && !profile->settings->smtp_service()) {
     return {421, {4, 7, 0}, "No SMTP service for this client"};
   }
+  if (auto full = driver_.OnOtherClient(*profile)) {
+    ingest_.mutable_counters().connections_refused.fetch_add(1, std::memory_order_relaxed);
+    return *std::move(full);
+  }
   peer_ = std::move(peer);
   claimed_hello_ = xclient.helo.value_or("");
   BecomeUser(xclient.login.value_or(""));

@@ -187,6 +187,9 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     clients_.Remove(this);  // destroys this
   }
   void OnWake() override { Update(); }
+  std::optional<mail::ServerReply> OnOtherClient(const ClientProfile& profile) override {
+    return clients_.limits().Move(profile, slot_);
+  }
   mail::SaslChannelBindings ChannelBindings() override {
     return {tcp_.tls()->ExporterBinding(), tcp_.tls()->ServerEndPointBinding()};
   }

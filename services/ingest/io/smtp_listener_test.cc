@@ -258,6 +258,41 @@ TEST_F(SmtpListenerTest, ConnectionLimits) {
   EXPECT_EQ(d.Reply().substr(0, 3), "220");
 }
 
+// Whom a trusted proxy speaks for counts for its own network, and not for the proxy's.
+TEST_F(SmtpListenerTest, AProxysClientsCountForTheirNetwork) {
+  policy_->loopback->set_allow_xclient(true);
+  policy_->loopback->set_allow_proxy_protocol(true);
+  policy_->loopback->set_max_smtp_in(1);
+  policy_->loopback->set_max_smtp_in_scope("127.0.0.0/8");
+  policy_->others->set_max_smtp_in(2);
+  policy_->others->set_max_smtp_in_scope("0.0.0.0/0");
+  Start();
+  Client first(address());
+  EXPECT_EQ(first.Reply().substr(0, 3), "220");
+  Client second(address());
+  EXPECT_EQ(second.Reply().substr(0, 3), "421");
+  EXPECT_EQ(first.Say("XCLIENT ADDR=192.0.2.1\r\n").substr(0, 3), "220");
+  Client third(address());
+  EXPECT_EQ(third.Reply().substr(0, 3), "220");
+  // The PROXY protocol's client never counts for the proxy.
+  Client proxied(listener_->addresses()[1]);
+  proxied.Send("PROXY TCP4 192.0.2.7 192.0.2.25 1234 25\r\n");
+  EXPECT_EQ(proxied.Reply().substr(0, 3), "220");
+  Client more(listener_->addresses()[1]);
+  more.Send("PROXY TCP4 192.0.2.8 192.0.2.25 1234 25\r\n");
+  EXPECT_EQ(more.Reply(), "421 4.7.0 Too many connections from your network");
+  EXPECT_EQ(third.Say("XCLIENT ADDR=192.0.2.2\r\n"),
+            "421 4.7.0 Too many connections from your network");
+  EXPECT_EQ(third.Line(), "");
+  // The places are given back to whom they were taken from.
+  first.Say("QUIT\r\n");
+  EXPECT_EQ(first.Line(), "");
+  while (listener_->connections() > 1) std::this_thread::yield();
+  Client fourth(address());
+  EXPECT_EQ(fourth.Reply().substr(0, 3), "220");
+  EXPECT_EQ(fourth.Say("XCLIENT ADDR=192.0.2.2\r\n").substr(0, 3), "220");
+}
+
 TEST_F(SmtpListenerTest, HalfClosedClientHearsTheVerdict) {
   Start();
   Client client(address());
