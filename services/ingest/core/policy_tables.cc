@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/base/idna.h"
 #include "services/mail/address.h"
 
 namespace sluice::ingest {
@@ -14,17 +15,37 @@ std::string Lower(std::string_view text) {
   return lower;
 }
 
+bool IsAscii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0; });
+}
+
+// The one form that a domain is compared in: as DNS has it, so that letters beyond ASCII and their
+// A-labels are the same domain. What is no such name stands for itself.
+std::string DomainKey(std::string_view domain) {
+  if (!IsAscii(domain)) {
+    if (auto ascii = HostNameToAscii(domain)) return *std::move(ascii);
+  }
+  return Lower(domain);
+}
+
 std::string_view DomainOf(std::string_view address) {
   // A quoted local part may hold "@"; the domain never does.
   const size_t at = address.rfind('@');
   return at == std::string_view::npos ? std::string_view() : address.substr(at + 1);
 }
 
+std::string AddressKey(std::string_view address) {
+  if (IsAscii(address)) return Lower(address);
+  const std::string_view domain = DomainOf(address);
+  if (domain.empty()) return Lower(address);
+  return Lower(address.substr(0, address.size() - domain.size())) + DomainKey(domain);
+}
+
 }  // namespace
 
 PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_name)
     : policy_(policy),
-      local_domain_(Lower(
+      local_domain_(DomainKey(
           policy.global().domain_suffix().empty() ? host_name : policy.global().domain_suffix())) {
   const policy::v1::GlobalSettings& global = policy.global();
   for (const policy::v1::Alias& alias : global.aliases()) {
@@ -35,7 +56,7 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
     } else {
       target = target.substr(0, at + 1) + Lower(std::string_view(target).substr(at + 1));
     }
-    aliases_[Lower(alias.source())] = std::move(target);
+    aliases_[AddressKey(alias.source())] = std::move(target);
   }
   for (const policy::v1::VirtualMtaSection* vmta : policy.virtual_mtas()) {
     for (const policy::v1::SourceHost& host : vmta->source_hosts()) {
@@ -43,11 +64,11 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
     }
   }
   for (const std::string& domain : global.relay_domains().values()) {
-    relay_domains_.insert(Lower(domain));
+    relay_domains_.insert(DomainKey(domain));
   }
   for (const std::string& rule : global.relay_addresses().values()) {
     if (!rule.starts_with('/')) {
-      relay_addresses_.insert(Lower(rule));
+      relay_addresses_.insert(AddressKey(rule));
       continue;
     }
     auto regex = config::RegexMatcher::Compile(std::string_view(rule).substr(1));
@@ -56,7 +77,7 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
 }
 
 const std::string* PolicyTables::FindAlias(std::string_view address) const {
-  const std::string lower = Lower(address);
+  const std::string lower = AddressKey(address);
   if (const auto found = aliases_.find(lower); found != aliases_.end()) return &found->second;
   const std::string_view domain = DomainOf(lower);
   if (!domain.empty() && domain != local_domain_) return nullptr;
@@ -66,9 +87,9 @@ const std::string* PolicyTables::FindAlias(std::string_view address) const {
 }
 
 bool PolicyTables::RelaysTo(std::string_view address) const {
-  if (relay_domains_.contains(Lower(DomainOf(address)))) return true;
+  if (relay_domains_.contains(DomainKey(DomainOf(address)))) return true;
   if (!aliases_.empty() && FindAlias(address) != nullptr) return true;
-  if (!relay_addresses_.empty() && relay_addresses_.contains(Lower(address))) return true;
+  if (!relay_addresses_.empty() && relay_addresses_.contains(AddressKey(address))) return true;
   return std::any_of(relay_patterns_.begin(), relay_patterns_.end(),
                      [&](const config::RegexMatcher& regex) { return regex.Matches(address); });
 }

@@ -30,7 +30,7 @@ class PolicyTables {
   const std::string& local_domain() const { return local_domain_; }
 
   // relay-domain, relay-address and the sources of aliases: every client may send there. `address`
-  // is canonical.
+  // is canonical; domains beyond ASCII are compared as DNS has them (IDNA).
   bool RelaysTo(std::string_view address) const;
 
   bool has_aliases() const { return !aliases_.empty(); }

@@ -35,6 +35,32 @@ TEST(PolicyTables, EverybodyMaySendToRelayDomainsAddressesAndAliases) {
   EXPECT_FALSE(tables.RelaysTo("x@elsewhere.test"));
 }
 
+// A domain beyond ASCII is the same domain in either form, on either side.
+TEST(PolicyTables, DomainsBeyondAsciiAreComparedAsDnsHasThem) {
+  for (const char* configured : {"B\u00fccher.test", "xn--bcher-kva.test"}) {
+    FakePolicy policy;
+    policy.global_settings.mutable_relay_domains()->add_values(configured);
+    const PolicyTables tables(policy, "mx.test");
+    for (const char* said : {"u@b\u00fccher.test", "u@B\u00dcCHER.test", "u@XN--BCHER-KVA.test",
+                             "\u00fc@b\u00fccher.test"}) {
+      EXPECT_TRUE(tables.RelaysTo(said)) << configured << " " << said;
+    }
+    EXPECT_FALSE(tables.RelaysTo("u@bucher.test"));
+    EXPECT_FALSE(tables.RelaysTo("b\u00fccher.test@other.test"));
+    EXPECT_FALSE(tables.RelaysTo("u@\xff\xfe.test"));
+  }
+  FakePolicy policy;
+  policy.global_settings.mutable_relay_addresses()->add_values("j\u00f6rg@b\u00fccher.test");
+  AddAlias(policy, "help@b\u00fccher.test", "x@far.test");
+  const PolicyTables tables(policy, "mx.test");
+  EXPECT_TRUE(tables.RelaysTo("j\u00f6rg@xn--bcher-kva.test"));
+  EXPECT_FALSE(tables.RelaysTo("jorg@xn--bcher-kva.test"));
+  EXPECT_EQ(tables.Resolve("Help@xn--bcher-kva.test"), "x@far.test");
+  EXPECT_EQ(tables.Resolve("help@b\u00fccher.test"), "x@far.test");
+  // Who is no alias stays as it was given.
+  EXPECT_EQ(tables.Resolve("J@B\u00fccher.test"), "J@B\u00fccher.test");
+}
+
 TEST(PolicyTables, AliasesLeadOnUntilOneLeadsNowhere) {
   FakePolicy policy;
   AddAlias(policy, "a", "b");
