@@ -23,6 +23,11 @@ std::string Daemon::Metrics() {
     add("sluice_ingest_pickup_taken_total", "Files of pickup folders that became messages.", false,
         pickup.taken);
     add("sluice_ingest_pickup_bad_total", "Files that went to the bad folder.", false, pickup.bad);
+    add("sluice_ingest_pickup_unreadable_total", "Tries at files that could not be read.", false,
+        pickup.unreadable);
+    add("sluice_ingest_pickup_stuck",
+        "Files that wait after an error, and folders that cannot be read or written to.", true,
+        pickup.stuck);
     add("sluice_ingest_pickup_put_off_total", "Files that were put off for a while.", false,
         pickup.put_off);
   }

@@ -64,6 +64,7 @@ absl::StatusOr<std::string> ReadAll(int fd, uint64_t size) {
 
 struct Pickup::File {
   std::string path;
+  std::string key;
   std::string folder;
   std::string bad;
   uint64_t size = 0;
@@ -141,6 +142,10 @@ void Pickup::RunOnce() {
   for (Folder& folder : folders_) {
     if (clock_.Now() >= folder.not_before) Scan(folder);
   }
+  const auto broken = std::count_if(folders_.begin(), folders_.end(),
+                                    [](const Folder& f) { return !f.broken.empty(); });
+  const std::lock_guard lock(shared_->mutex);
+  shared_->counters.stuck = troubles_.size() + static_cast<uint64_t>(broken);
 }
 
 PickupCounters Pickup::counters() const {
@@ -163,11 +168,7 @@ void Pickup::TakeAnswers() {
 
 void Pickup::Finish(const File& file, const absl::Status& status) {
   if (status.ok()) {
-    if (unlink(file.path.c_str()) != 0 && errno != ENOENT) {
-      Warn("a file is taken and cannot be removed: " + ErrorText(errno), file.path);
-    }
-    // Without it a power cut might bring the file back after its key is forgotten.
-    SyncFolder(file.folder);
+    RemoveTaken(file.path, file.folder, file.key);
     const std::lock_guard lock(shared_->mutex);
     ++shared_->counters.taken;
     return;
@@ -177,11 +178,69 @@ void Pickup::Finish(const File& file, const absl::Status& status) {
     MarkBad(file.path, file.bad, std::string(status.message()));
     return;
   }
+  troubles_.erase(file.path);
   for (Folder& folder : folders_) {
     if (folder.path == file.folder) folder.not_before = clock_.Now() + options_.retry;
   }
   const std::lock_guard lock(shared_->mutex);
   ++shared_->counters.put_off;
+}
+
+Pickup::Trouble& Pickup::Delay(const std::string& path) {
+  Trouble& trouble = troubles_[path];
+  Duration wait = options_.retry;
+  for (uint32_t i = 0; i < trouble.tries && wait < options_.max_retry; ++i) wait *= 2;
+  ++trouble.tries;
+  trouble.not_before = clock_.Now() + std::min(wait, options_.max_retry);
+  return trouble;
+}
+
+void Pickup::OnUnreadable(const std::string& path, const std::string& bad, const std::string& why) {
+  {
+    const std::lock_guard lock(shared_->mutex);
+    ++shared_->counters.unreadable;
+  }
+  const uint32_t tries = Delay(path).tries;
+  if (tries >= options_.max_reads) {
+    MarkBad(path, bad, "the file cannot be read: " + why);
+    return;
+  }
+  Warn("a file cannot be read: " + why + "; try " + std::to_string(tries) + " of " +
+           std::to_string(options_.max_reads) + ", it then goes to the bad folder",
+       path);
+}
+
+// It must not be offered again: once its key is forgotten that would be another message.
+void Pickup::RemoveTaken(const std::string& path, const std::string& folder,
+                         const std::string& key) {
+  if (unlink(path.c_str()) == 0 || errno == ENOENT) {
+    // Without it a power cut might bring the file back after its key is forgotten.
+    SyncFolder(folder);
+    troubles_.erase(path);
+    return;
+  }
+  Warn("a file is taken and cannot be removed: " + ErrorText(errno), path);
+  Delay(path).taken = key;
+}
+
+void Pickup::SayBroken(Folder& folder, std::string why) {
+  if (folder.broken == why) return;
+  Warn(why, folder.path);
+  folder.broken = std::move(why);
+}
+
+// `names`: all that the folder has.
+void Pickup::ForgetTroubles(const std::string& folder, const std::vector<std::string>& names) {
+  const std::string prefix = folder + "/";
+  for (auto each = troubles_.lower_bound(prefix);
+       each != troubles_.end() && each->first.starts_with(prefix);) {
+    const std::string name = each->first.substr(prefix.size());
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      each = troubles_.erase(each);
+    } else {
+      ++each;
+    }
+  }
 }
 
 void Pickup::Warn(const std::string& what, const std::string& path) {
@@ -193,8 +252,10 @@ void Pickup::MarkBad(const std::string& path, const std::string& bad, const std:
   if (rename(path.c_str(), target.c_str()) != 0) {
     Warn("a file is bad (" + reason + ") and cannot be moved to " + bad + ": " + ErrorText(errno),
          path);
+    Delay(path);
     return;
   }
+  troubles_.erase(path);
   const int fd = open((target + ".reason").c_str(),
                       O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd >= 0) {
@@ -211,22 +272,42 @@ void Pickup::MarkBad(const std::string& path, const std::string& bad, const std:
 void Pickup::Scan(Folder& folder) {
   DIR* const directory = opendir(folder.path.c_str());
   if (directory == nullptr) {
-    if (!std::exchange(folder.broken, true)) {
-      Warn("a folder cannot be read: " + ErrorText(errno), folder.path);
-    }
+    SayBroken(folder, "a folder cannot be read: " + ErrorText(errno));
     return;
   }
-  folder.broken = false;
+  // What is taken must be removed.
+  if (faccessat(AT_FDCWD, folder.path.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
+    SayBroken(folder, "a folder may not be written to: " + ErrorText(errno));
+    closedir(directory);
+    return;
+  }
+  folder.broken.clear();
   std::vector<std::string> names;
+  std::vector<std::string> waiting;
+  const MonotonicTime now = clock_.Now();
+  bool all = true;
   while (const dirent* const entry = readdir(directory)) {
-    if (names.size() >= kMaxNames) break;
+    if (names.size() >= kMaxNames) {
+      all = false;
+      break;
+    }
     const std::string name = entry->d_name;
-    if (!name.starts_with('.') && !under_way_.contains(folder.path + "/" + name)) {
+    const std::string path = folder.path + "/" + name;
+    if (name.starts_with('.')) continue;
+    const auto trouble = troubles_.find(path);
+    if (under_way_.contains(path) ||
+        (trouble != troubles_.end() && now < trouble->second.not_before)) {
+      waiting.push_back(name);  // and holds up nobody
+    } else {
       names.push_back(name);
     }
   }
   closedir(directory);
   std::sort(names.begin(), names.end());
+  if (all && !troubles_.empty()) {
+    waiting.insert(waiting.end(), names.begin(), names.end());
+    ForgetTroubles(folder.path, waiting);
+  }
   for (const std::string& name : names) {
     if (!Offer(folder, name)) return;
   }
@@ -236,10 +317,28 @@ bool Pickup::Offer(Folder& folder, const std::string& name) {
   if (under_way_.size() >= options_.max_messages) return false;
   const std::string path = folder.path + "/" + name;
   const int fd = open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) return true;  // gone, a link, or not ours to read
+  if (fd < 0) {
+    const int error = errno;
+    // Gone, a link, a socket: nothing of ours.
+    if (error == ENOENT || error == ELOOP || error == ENXIO) return true;
+    if (error == EMFILE || error == ENFILE || error == ENOMEM) {
+      Warn("no file can be opened now: " + ErrorText(error), path);
+      folder.not_before = clock_.Now() + options_.retry;
+      return false;
+    }
+    OnUnreadable(path, folder.bad, ErrorText(error));
+    return true;
+  }
   struct stat facts {};
   if (fstat(fd, &facts) != 0 || !S_ISREG(facts.st_mode)) {
     close(fd);
+    return true;
+  }
+  const std::string key = KeyOf(path, facts);
+  if (const auto trouble = troubles_.find(path);
+      trouble != troubles_.end() && trouble->second.taken == key) {
+    close(fd);
+    RemoveTaken(path, folder.path, key);
     return true;
   }
   // Whoever may write here may set any time.
@@ -263,17 +362,20 @@ bool Pickup::Offer(Folder& folder, const std::string& name) {
   }
   const absl::StatusOr<std::string> text = ReadAll(fd, size);
   close(fd);
-  if (!text.ok()) return true;
+  if (!text.ok()) {
+    OnUnreadable(path, folder.bad, std::string(text.status().message()));
+    return true;
+  }
   absl::StatusOr<v1::InjectRequest> request = ReadPickupFile(*text);
   if (!request.ok()) {
     MarkBad(path, folder.bad, std::string(request.status().message()));
     return true;
   }
-  request->set_idempotency_key(KeyOf(path, facts));
+  request->set_idempotency_key(key);
   under_way_.insert(path);
   bytes_under_way_ += size;
-  submit_(*std::move(request), [shared = shared_, file = File{path, folder.path, folder.bad, size}](
-                                   absl::Status status) {
+  submit_(*std::move(request), [shared = shared_, file = File{path, key, folder.path, folder.bad,
+                                                              size}](absl::Status status) {
     const std::lock_guard lock(shared->mutex);
     shared->answers.emplace_back(file, std::move(status));
     shared->changed.notify_all();

@@ -2,8 +2,10 @@
 #include "services/ingest/pickup/pickup.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -75,8 +77,26 @@ class PickupTest : public ::testing::Test {
           requests_.push_back(std::move(request));
           answers_.push_back(std::move(done));
         },
-        options, nullptr);
+        options, &log_);
     pickup_->SetPolicy(policy_);
+  }
+  // From now on file modes hold for root, too.
+  void ObeyModes(bool obey = true) {
+    __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct sets[2] = {};
+    ASSERT_EQ(syscall(SYS_capget, &header, sets), 0);
+    constexpr uint32_t kOverride = 1U << CAP_DAC_OVERRIDE | 1U << CAP_DAC_READ_SEARCH;
+    sets[0].effective =
+        obey ? sets[0].effective & ~kOverride : sets[0].effective | (sets[0].permitted & kOverride);
+    ASSERT_EQ(syscall(SYS_capset, &header, sets), 0);
+  }
+  void TearDown() override { ObeyModes(false); }
+  size_t Logged(const std::string& words) const {
+    size_t count = 0;
+    for (size_t at = logged_.find(words); at != logged_.npos; at = logged_.find(words, at + 1)) {
+      ++count;
+    }
+    return count;
   }
   // Of long ago, for the executor's clock.
   void Put(const std::string& name, const std::string& text, int64_t at = 1'600'000'000) {
@@ -91,8 +111,16 @@ class PickupTest : public ::testing::Test {
     return {std::istreambuf_iterator<char>(file), {}};
   }
 
+  LogOptions KeepLog() {
+    LogOptions options;
+    options.sink = [this](std::string_view line) { logged_.append(line).append("\n"); };
+    return options;
+  }
+
   std::string folder_;
+  std::string logged_;
   sluice::testing::ManualExecutor executor_;
+  Log log_{KeepLog(), executor_.clock()};
   testing::FakePolicy policy_;
   std::vector<v1::InjectRequest> requests_;
   std::vector<absl::AnyInvocable<void(absl::Status)>> answers_;
@@ -158,6 +186,83 @@ TEST_F(PickupTest, WhatIsPutOffIsTriedAgainLater) {
   EXPECT_EQ(requests_.size(), 2u);
   EXPECT_TRUE(Has("in/one"));
   EXPECT_EQ(pickup_->counters().put_off, 1u);
+}
+
+// What cannot be read is said, tried again and in the end shown; nothing waits behind it.
+TEST_F(PickupTest, UnreadableFilesAreTriedAgainAndEndInTheBadFolder) {
+  PickupOptions options;
+  options.max_reads = 4;
+  Make(options);
+  Put("locked", kGood);
+  Put("mended", kGood);
+  Put("open", kGood);
+  for (const char* name : {"locked", "mended"}) {
+    ASSERT_EQ(chmod((folder_ + "/in/" + name).c_str(), 0000), 0);
+  }
+  ObeyModes();
+  pickup_->RunOnce();
+  ASSERT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(pickup_->counters().unreadable, 2u);
+  EXPECT_EQ(pickup_->counters().stuck, 2u);
+  EXPECT_EQ(Logged("cannot be read: Permission denied; try 1 of 4"), 2u);
+  pickup_->RunOnce();  // not before its time
+  EXPECT_EQ(pickup_->counters().unreadable, 2u);
+  ASSERT_EQ(chmod((folder_ + "/in/mended").c_str(), 0666), 0);
+  for (const int after_s : {10, 20, 40}) {
+    executor_.Advance(std::chrono::seconds(after_s - 1));
+    const uint64_t before = pickup_->counters().unreadable;
+    pickup_->RunOnce();
+    EXPECT_EQ(pickup_->counters().unreadable, before) << after_s;
+    executor_.Advance(std::chrono::seconds(1));
+    pickup_->RunOnce();
+    EXPECT_EQ(pickup_->counters().unreadable, before + 1) << after_s;
+  }
+  EXPECT_EQ(requests_.size(), 2u);
+  EXPECT_FALSE(Has("in/locked"));
+  EXPECT_TRUE(Has("bad/locked"));
+  EXPECT_EQ(Text("bad/locked.reason"), "the file cannot be read: Permission denied\n");
+  EXPECT_EQ(pickup_->counters().bad, 1u);
+  answers_[1](absl::OkStatus());
+  pickup_->RunOnce();
+  EXPECT_EQ(pickup_->counters().stuck, 0u);
+}
+
+// A file whose message is taken is never offered again, however long it stays.
+TEST_F(PickupTest, WhatCannotBeRemovedIsNotSentTwice) {
+  Make();
+  Put("one", kGood);
+  ObeyModes();
+  pickup_->RunOnce();
+  ASSERT_EQ(answers_.size(), 1u);
+  ASSERT_EQ(chmod((folder_ + "/in").c_str(), 0555), 0);
+  answers_[0](absl::OkStatus());
+  for (int i = 0; i < 3; ++i) {
+    pickup_->RunOnce();
+    executor_.Advance(std::chrono::minutes(20));
+  }
+  EXPECT_EQ(requests_.size(), 1u);
+  EXPECT_TRUE(Has("in/one"));
+  EXPECT_EQ(pickup_->counters().stuck, 2u);  // the folder, too
+  EXPECT_EQ(Logged("may not be written to"), 1u);
+  ASSERT_EQ(chmod((folder_ + "/in").c_str(), 0755), 0);
+  pickup_->RunOnce();
+  EXPECT_FALSE(Has("in/one"));
+  pickup_->RunOnce();
+  EXPECT_EQ(pickup_->counters().stuck, 0u);
+  EXPECT_EQ(requests_.size(), 1u);
+}
+
+// Many that wait leave room for those that can be taken.
+TEST_F(PickupTest, BadFilesThatCannotBeMovedHoldUpNobody) {
+  std::filesystem::remove_all(folder_ + "/bad");
+  PickupOptions options;
+  options.max_messages = 10'000;
+  Make(options);
+  for (int i = 0; i < 1100; ++i) Put("bad" + std::to_string(i), "x");
+  Put("z", kGood);
+  for (int i = 0; i < 3; ++i) pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 1u);
+  EXPECT_EQ(pickup_->counters().stuck, 1100u);
 }
 
 TEST_F(PickupTest, UnfinishedHiddenAndOddFilesAreLeftAlone) {
