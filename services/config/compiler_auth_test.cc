@@ -73,14 +73,6 @@ TEST_F(CompilerAuthTest, WrongFilesNameTheirLineAndNoPassword) {
             std::string::npos);
 }
 
-TEST_F(CompilerAuthTest, UsersOfTheSystemAreRefusedAndTold) {
-  const auto said = [&](const std::string& text) { return Render(Compile(text).diagnostics); };
-  EXPECT_NE(said("<smtp-user a>\nauthentication-method system\n</smtp-user>\n")
-                .find("warning: this user can never authenticate"),
-            std::string::npos);
-  EXPECT_EQ(said("<smtp-user a>\nauthentication-method password\npassword x\n</smtp-user>\n"), "");
-}
-
 TEST_F(CompilerAuthTest, ProxiesAndMailMerge) {
   const Compiled compiled = Compile(
       "smtp-proxy-listener 127.0.0.1:2526\nmailmerge-expands-undefined-variables no\n"

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
@@ -78,8 +79,13 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
   }
   if (directive == nullptr) return UnknownDirective(statement, frame);
   if (options_.keep_origins && !expanded) KeepLine(*directive, statement, frame.number);
-  const Status status =
-      frame.quiet && directive->status == Status::kActive ? Status::kNotYet : directive->status;
+  const bool unsupported_choice =
+      !directive->unsupported_choice.empty() && !statement.arguments.empty() &&
+      absl::EqualsIgnoreCase(statement.arguments[0].text,
+                             absl::string_view(directive->unsupported_choice.data(),
+                                               directive->unsupported_choice.size()));
+  Status status = unsupported_choice ? Status::kUnsupported : directive->status;
+  if (frame.quiet && status == Status::kActive) status = Status::kNotYet;
   if (!expanded) Count(status, statement.name != directive->name);
   const bool restricts = (directive->status == Status::kRefused || directive->restricts) &&
                          Restricts(*directive, statement);
@@ -92,7 +98,13 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
       if (reason.ends_with('.')) reason.remove_suffix(1);
     }
     const bool asks = directive->status != Status::kRefused || restricts;
-    SayStatus(statement, statement.name, asks ? status : Status::kNotYet, reason, restricts);
+    if (unsupported_choice) {
+      SayStatus(statement,
+                absl::StrCat(statement.name, " ", std::string(directive->unsupported_choice)),
+                status, directive->unsupported_choice_reason, restricts);
+    } else {
+      SayStatus(statement, statement.name, asks ? status : Status::kNotYet, reason, restricts);
+    }
   }
   if (directive->name == "include") return ApplyHere(*directive, statement, frame);
   if (directive->grammar == Grammar::kDomains && directive->target != Target::kCompiler &&
@@ -120,12 +132,6 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
       break;
     case Target::kSmtpUser:
       Set(*directive, statement, frame.smtp_user);
-      if (frame.smtp_user->authentication_method() == "system") {
-        Say(Severity::kWarning, statement.where,
-            "this user can never authenticate: the machines of a cluster have no users of the "
-            "operating system in common",
-            "write password with the user's hash (its second field in /etc/shadow)");
-      }
       break;
     case Target::kGlobalSettings:
       Set(*directive, statement, draft_.global.mutable_settings());

@@ -179,6 +179,27 @@ TEST(CompilerTest, WhatHasNoEffectIsAWarning) {
   EXPECT_FALSE(CompileOne("<acct-file /var/log/a.csv>\nmax-size large\n</acct-file>").ok());
 }
 
+// A directive that does what it says, but for one value.
+TEST(CompilerTest, AValueThatDoesNothingIsAWarning) {
+  for (const char* value : {"system", "System"}) {
+    const Compiled compiled = CompileOne(std::string("<smtp-user u>\nauthentication-method ") +
+                                         value + "\n</smtp-user>\n");
+    EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+    ASSERT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);
+    EXPECT_EQ(compiled.diagnostics[0].where.line, 2);
+    EXPECT_NE(compiled.diagnostics[0].message.find(
+                  "authentication-method system is unsupported and has no effect: it lets nobody"),
+              std::string::npos)
+        << compiled.diagnostics[0].message;
+    EXPECT_EQ(compiled.tally.unsupported, 1u);
+    EXPECT_EQ(compiled.tally.effective, 0u);
+  }
+  const Compiled password =
+      CompileOne("<smtp-user u>\nauthentication-method password\npassword x\n</smtp-user>\n");
+  EXPECT_TRUE(password.diagnostics.empty()) << Render(password.diagnostics);
+  EXPECT_EQ(password.tally.effective, 2u);
+}
+
 TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
   MemoryFiles files;
   const std::string text =

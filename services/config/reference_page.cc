@@ -20,6 +20,11 @@ std::string Remark(const Directive& directive) {
   const std::string_view reason = directive.reason;
   switch (directive.status) {
     case Status::kActive:
+      if (!directive.unsupported_choice.empty()) {
+        return absl::StrCat(" *`", std::string(directive.unsupported_choice),
+                            "` is unsupported: ", std::string(directive.unsupported_choice_reason),
+                            ".*");
+      }
       return directive.needs_restart ? " A change takes a restart." : "";
     case Status::kNotYet:
       return absl::StrCat(" *Planned, with ", std::string(reason),

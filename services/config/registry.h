@@ -178,6 +178,9 @@ struct Directive {
   // What `unlimited` or `never` stands for; without, they are errors.
   std::optional<uint64_t> unlimited = std::nullopt;
   std::string_view choices = {};  // "headers,full"
+  // Of these the one that is accepted and does nothing, as of kUnsupported, and why.
+  std::string_view unsupported_choice = {};
+  std::string_view unsupported_choice_reason = {};
   uint16_t default_port = 0;
   bool appends = false;  // a further line adds to a list, else it replaces
   Key key = Key::kNothing;

@@ -67,10 +67,16 @@ std::vector<Directive> AuthDirectives() {
        "The user's password, its crypt(5) hash, or a SCRAM-SHA-256 verifier.")
       .secret = true;
   user("authentication-method", "authentication_method", Grammar::kChoice,
-       "How the user is known: by a password, or by the certificate that the client shows; system "
-       "lets nobody in, since the machines of a cluster have no users in common.")
-      .choices = "password,system,certificate";
+       "How the user is known: by a password, or by the certificate that the client shows.");
+  all.back().choices = "password,system,certificate";
   all.back().unset = "password";
+  all.back().unsupported_choice = "system";
+  // PAM's pam_unix checks the password of another user for root alone, and modules run inside the
+  // process that asks them: an SMTP server that anybody may talk to is neither.
+  all.back().unsupported_choice_reason =
+      "it lets nobody in: the machines of a cluster have no users in common, and this service does "
+      "not run as root, without which passwords of the system's users cannot be checked; give the "
+      "user a password (the hash in /etc/shadow will do) or a certificate";
   user(
       "tls-certificate", "tls_certificate", Grammar::kFile,
       "PEM file of the certificate, with authentication-method certificate: a client that shows it "
