@@ -141,13 +141,16 @@ std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view ad
 bool SmtpClientSession::Check(Transaction& transaction) const {
   const ClientTransaction& given = transaction.given;
   transaction.failed = RefusalOf(given.mail_from, SmtpStage::kMail);
-  if (!transaction.failed && given.require_tls &&
-      !((secured() || options_.encrypted) && given.tls_verified && peer_.require_tls)) {
-    transaction.failed = LocalVerdict(
-        peer_.require_tls ? "the message requires TLS, and the remote is not verified"
-                          : "the message requires TLS, and the remote does not offer it",
-        SmtpStage::kMail, "5.7.30");
-    transaction.failed->verdict = Verdict::kPermanent;
+  // RFC 8689 section 4.2.1, with the codes that it asks for.
+  if (!transaction.failed && given.require_tls) {
+    const bool encrypted = (secured() || options_.encrypted) && given.tls_verified;
+    if (!encrypted || !peer_.require_tls) {
+      transaction.failed =
+          LocalVerdict(encrypted ? "the message requires TLS, and the remote offers no REQUIRETLS"
+                                 : "the message requires TLS, and there is none that is verified",
+                       SmtpStage::kMail, encrypted ? "5.7.30" : "5.7.10");
+      transaction.failed->verdict = Verdict::kPermanent;
+    }
   }
   if (!transaction.failed && given.binary && !(peer_.binary_mime && chunking())) {
     transaction.failed =

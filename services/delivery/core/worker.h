@@ -130,6 +130,7 @@ class Worker {
   struct Site;
   struct Target;
   struct Search;
+  struct TlsSearch;
   struct SourcePart;
   struct Ref;
   struct Held;  // a lease in work
@@ -205,6 +206,18 @@ class Worker {
   static std::string AsideKey(const Source& source, const std::string& address);
   void SetAside(const Queue& queue, const Conn& conn);
   bool IsAside(const Source& source, const Target& target) const;
+
+  // worker_require_tls.cc
+  TlsSearch* FindTlsSearch(const Queue& queue);
+  bool LacksTls(const TlsSearch& search, const std::string& host) const;
+  bool AllLackTls(const TlsSearch& search, const Queue& queue) const;
+  bool Suits(const Conn& conn, const Transaction& transaction);
+  void SeekTls(Queue& queue);
+  bool SeeksTls(const Queue& queue);
+  void MakeRoomForTls(Queue& queue);
+  void OrderForTls(Queue& queue, Conn& conn);
+  void HeedLackOfTls(Conn& conn, queue::v1::GroupResult* result);
+  void EndTlsSearch(Conn& conn);
 
   // worker_sites.cc
   static const std::shared_ptr<const std::string>& SettingsKey(Queue& queue);
@@ -374,6 +387,14 @@ class Worker {
   uint64_t last_lookup_ = 0;
   // Until when an address is not used from a source (smtp-421-means-mx-unavailable).
   absl::flat_hash_map<std::string, MonotonicTime> aside_;
+  // Of queues with mail that a host would not take for want of TLS (REQUIRETLS), by name: the
+  // host's word outlives the queue here.
+  struct TlsSearch {
+    std::map<std::string, MonotonicTime> lacking;  // hosts, until when that is believed
+    MonotonicTime given_up_until{};
+    bool wanted = false;  // the next connection is for it
+  };
+  absl::flat_hash_map<std::string, TlsSearch> tls_searches_;
   // Compiled for queues that have the same list and patterns.
   struct Rules {
     std::string list;   // its name

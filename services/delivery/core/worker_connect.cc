@@ -49,10 +49,12 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
   size_t connecting = 0;
   for (const auto& conn : queue.conns) (conn->ready ? ready : connecting) += 1;
   const Duration rampup(queue.settings->smtp_out_rampup_interval_us());
+  // Idle connections are of no use to a search for a host that can do more than theirs.
+  const bool seeking = SeeksTls(queue);
   // Doubles with each round trip: a receiver that refuses is not met by twenty at once.
   while (queue.conns.size() < wanted && connecting <= ready) {
     auto choice = ChooseSource(queue, std::nullopt);
-    if (choice && TakeIdle(queue, *choice, false)) {
+    if (choice && !seeking && TakeIdle(queue, *choice, false)) {
       ++ready;
       continue;
     }
@@ -62,14 +64,14 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
       break;
     }
     if (!MayConnectNow(queue, nullptr)) {
-      if (!TakeIdleOfAnySource(queue)) break;
+      if (seeking || !TakeIdleOfAnySource(queue)) break;
       ++ready;
       continue;
     }
     Limiter* full = FullFor(queue, nullptr);
     if (full == nullptr && !choice) full = SourceToAwait(queue);
     if (full != nullptr) {
-      if (TakeIdleOfAnySource(queue)) {
+      if (!seeking && TakeIdleOfAnySource(queue)) {
         ++ready;
         continue;
       }
@@ -113,6 +115,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
       break;
     }
     const common::v1::Reply reply = queue.last_failure;
+    EndTlsSearch(conn);
     RemoveConn(conn);
     if (queue.conns.empty()) {
       FailQueue(queue, reply, false, false);
@@ -131,6 +134,7 @@ void Worker::OnConnectionReady(Conn& conn) {
     return;
   }
   SetIdleTimer(conn);
+  if (conn.seeks_tls) SendPaced(*conn.queue);
   Pump(*conn.queue);
 }
 
@@ -204,6 +208,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   LogTransfer(conn, result);
   LogTls(conn, attempt);
   if (!conn.volume.empty()) SettleVolume(conn, TextWasSent(result));
+  HeedLackOfTls(conn, &result);
   common::v1::Reply cause;
   const config::ReplyActions asked = HeedReplies(conn, &result, &cause);
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
@@ -344,6 +349,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   // Given to it when it had ended already: the result of the one before told us of a free place.
   for (uint64_t id : conn.work) GiveBack(id);
   SettleVolume(conn, false);
+  if (!end.ready) EndTlsSearch(conn);
   RemoveConn(conn);
   if (useless) ++queue.useless;
   if (draining_) {

@@ -143,6 +143,7 @@ struct Worker::Search {
   std::vector<size_t> order;
   size_t next_target = 0;
   uint32_t tried = 0;
+  bool seeks_tls = false;
 };
 
 // What a queue may send from one source, where source-ip-... directives name it, and has sent.
@@ -304,6 +305,7 @@ struct Worker::Conn final : ConnectionHandler {
   uint32_t tried = 0;  // addresses
   bool tls_logged = false;
   bool set_aside = false;  // its host was, for what it said here
+  bool seeks_tls = false;  // is for mail that requires TLS: worker_require_tls.cc
   bool answered = false;   // to any message, be it by a refusal
   // The remote's last one, other than a 421.
   std::optional<common::v1::Reply> refusal;

@@ -141,7 +141,11 @@ void Worker::Pump(Queue& queue) {
     most = std::min(most, busy);
   }
   if (due > 0 && BlockBySharedVolume(queue, kConnectAhead)) return;
-  const size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
+  size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
+  if (SeeksTls(queue)) {
+    if (queue.conns.size() >= most) MakeRoomForTls(queue);
+    wanted = std::min(most, std::max(wanted, queue.conns.size() + 1));
+  }
   if (queue.conns.size() < wanted) {
     OpenConnections(queue, wanted);
   } else if (due > 0 && queue.credits() == 0 && queue.conns.size() >= most) {
@@ -332,13 +336,19 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
 void Worker::SendPaced(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   if (!queue.waiting.empty() && !MayUse(queue)) Halt(queue);
+  size_t passed_by = 0;  // groups in a row that no connection of these suits
   while (!queue.waiting.empty()) {
     Transaction& next = queue.waiting.front().transaction;
     const uint64_t bytes = next.lease->message().body_size();
     Conn* best = nullptr;
     MonotonicTime from_source = now;  // when its part allows it
+    bool unsuited = false;
     for (const auto& conn : queue.conns) {
       if (!conn->may_send()) continue;
+      if (!Suits(*conn, next)) {
+        unsuited = true;
+        continue;
+      }
       const MonotonicTime when = conn->part == nullptr ? now : conn->part->pace.Next(now, bytes);
       if (best == nullptr ||
           std::pair(when, conn->under_way) < std::pair(from_source, best->under_way)) {
@@ -347,7 +357,17 @@ void Worker::SendPaced(Queue& queue) {
       }
     }
     if (best == nullptr) {
-      if (queue.waiting.size() <= queue.free_places()) return;  // until one has its result
+      if (queue.waiting.size() <= queue.free_places()) {
+        if (!unsuited) return;  // until one has its result
+        // Others go on meanwhile.
+        if (++passed_by < queue.waiting.size()) {
+          queue.waiting.push_back(std::move(queue.waiting.front()));
+          queue.waiting.pop_front();
+          continue;
+        }
+        SeekTls(queue);
+        return;
+      }
       // Its connection closed: the shard gives it to somebody else, or to us again.
       GiveBack(queue.waiting.back().work_id);
       queue.waiting.pop_back();
@@ -392,6 +412,7 @@ void Worker::SendPaced(Queue& queue) {
       queue.last_bytes = bytes;
       queue.held_bytes = 0;
     }
+    passed_by = 0;
     if (best->under_way++ == 0) best->busy_since = now;
     ++best->sent;
     EndIdle(*best);

@@ -297,7 +297,8 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
 void Worker::OrderTargets(Queue& queue, Conn& conn) {
   const auto& targets = queue.targets;
   if (const auto search = std::exchange(queue.search, nullptr)) {
-    if (search->route == queue.route) {
+    if (search->route == queue.route && !SeeksTls(queue)) {
+      conn.seeks_tls = search->seeks_tls;
       conn.order = std::move(search->order);
       conn.next_target = search->next_target;
       conn.tried = search->tried;
@@ -323,6 +324,7 @@ void Worker::OrderTargets(Queue& queue, Conn& conn) {
     }
     begin = end;
   }
+  OrderForTls(queue, conn);
   if (!only) return;
   std::erase_if(conn.order, [&](size_t i) { return IsV6(targets[i].address) != *first; });
   if (conn.order.empty()) {
@@ -384,7 +386,7 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     }
     if (Limiter* const full = PassFullHost(queue, conn)) {
       queue.search = std::make_unique<Search>(
-          Search{queue.route, std::move(conn.order), conn.next_target, conn.tried});
+          Search{queue.route, std::move(conn.order), conn.next_target, conn.tried, conn.seeks_tls});
       Await(*full, queue);
       return Began::kLater;
     }
@@ -420,8 +422,8 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     }
     // Each try is a connection of its own for who is at the other end.
     if (!MayConnectNow(queue, conn.part)) {
-      queue.search = std::make_unique<Search>(
-          Search{queue.route, std::move(conn.order), conn.next_target - 1, conn.tried});
+      queue.search = std::make_unique<Search>(Search{
+          queue.route, std::move(conn.order), conn.next_target - 1, conn.tried, conn.seeks_tls});
       return Began::kLater;
     }
     ChargeConnect(conn);
@@ -435,6 +437,7 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     if (queue.route != nullptr) {
       connect.route.from_dns = queue.route->from_dns;
       connect.route.authenticated = queue.route->authenticated;
+      connect.route.canonical = queue.route->canonical;
     }
     connect.ehlo_name = conn.ehlo_name;
     connect.settings = queue.settings;

@@ -205,6 +205,7 @@ void Worker::MoveConn(Conn& conn, Queue& to) {
   LeavePart(conn);
   to.conns.splice(to.conns.end(), from.conns, place);
   conn.queue = &to;
+  conn.seeks_tls = false;
   EnterPart(conn);
   conn.serving_since = executor_.clock().Now();
   ++stats_.reused;

@@ -438,7 +438,7 @@ TEST_F(OutboundTlsTest, RequireTlsWantsAHostThatIsVerified) {
     EXPECT_FALSE(Deliver());
     ASSERT_TRUE(recorder_.result);
     EXPECT_EQ(recorder_.result->outcome(), queue::v1::RECIPIENT_OUTCOME_PERMANENT);
-    EXPECT_EQ(recorder_.result->reply().enhanced(), "5.7.30");
+    EXPECT_EQ(recorder_.result->reply().enhanced(), "5.7.10");
   };
   refused();  // any certificate, of a host that any DNS server may have named
   settings_->set_smtp_tls_ca_file(path_);
