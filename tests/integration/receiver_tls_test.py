@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import smtplib
 import ssl
 import subprocess
 import threading
@@ -18,7 +19,7 @@ from tests.harness import sluice
 from tests.harness.processes import Process, loopback, program, wait_until
 from tests.integration.scenario import ScenarioTest
 
-MX, WEB, DNS = loopback(8), loopback(9), loopback(10)
+MX, WEB, DNS, SECOND_MX = loopback(8), loopback(9), loopback(10), loopback(11)
 MX_PORT, CLEAR_PORT, DNS_PORT, HTTPS_PORT = 2530, 2531, 5330, 443
 SOA = "$ORIGIN {0}.\n$TTL 300\n@ IN SOA ns hostmaster 1 3600 600 86400 60\n@ IN NS ns\nns IN A 127.0.0.1\n"
 STS = "_mta-sts IN TXT \"v=STSv1; id=1\"\nmta-sts IN A " + WEB + "\n"
@@ -43,6 +44,8 @@ class ReceiverTlsTest(ScenarioTest):
         self.log = self.scenario.path("taken.jsonl")
         self.sink("sink", MX_PORT, "--tls-certificate", self.path("mx.both"))
         self.sink("clear", CLEAR_PORT)
+        self.sink("second", MX_PORT, "--tls-certificate", self.path("mx.both"), "--extension", "PIPELINING", "--extension", "REQUIRETLS",
+                  address=SECOND_MX)
         self.start_unbound()
         before = os.environ.get("SSL_CERT_FILE")
         os.environ["SSL_CERT_FILE"] = self.path("ca.pem")
@@ -105,9 +108,9 @@ class ReceiverTlsTest(ScenarioTest):
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)
 
-    def sink(self, name, port, *flags):
+    def sink(self, name, port, *flags, address=MX):
         ready = self.scenario.path(f"{name}.ready")
-        sink = Process(name, [program("tools/sink/sluice-sink"), "--listen", f"{MX}:{port}", "--log", self.log, "--quiet", "--ready-file",
+        sink = Process(name, [program("tools/sink/sluice-sink"), "--listen", f"{address}:{port}", "--log", self.log, "--quiet", "--ready-file",
                               ready, *flags], self.scenario.folder, ready_file=ready)
         self.scenario.add(sink).start()
 
@@ -131,6 +134,9 @@ class ReceiverTlsTest(ScenarioTest):
             "signed.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {good}\nlist IN CNAME hub\nhub IN MX 10 ta\nother IN MX 10 ta\n"
                             f"ta IN A {MX}\n_{MX_PORT}._tcp.ta IN TLSA 2 0 1 {anchor}\n", True),
             "wrong.test": (host + f"_{MX_PORT}._tcp.mx IN TLSA 3 1 1 {bad}\n", True),
+            # Two hosts, of which the second one alone offers REQUIRETLS; and the first one alone.
+            "two.test": (f"@ IN MX 10 mx.signed.test.\n@ IN MX 20 second\nsecond IN A {SECOND_MX}\n"
+                         f"_{MX_PORT}._tcp.second IN TLSA 3 1 1 {good}\nfirst IN MX 10 mx.signed.test.\n", True),
             "clear.test": (host + f"_{CLEAR_PORT}._tcp.mx IN TLSA 3 1 1 {good}\n", True),
             "sts.test": (host + STS + TLSRPT.format("mailto:tls@reports.test,https://mta-sts.sts.test/tls?of=x"), False),
             "strict.test": ("@ IN MX 10 mx.sts.test.\n" + STS + TLSRPT.format("https://mta-sts.strict.test"), False),
@@ -161,8 +167,8 @@ class ReceiverTlsTest(ScenarioTest):
         with open(self.log, encoding="utf-8") as file:
             return sorted(json.loads(line)["to"] for line in file if line.endswith("\n"))
 
-    def start(self, domain_extra, flags=()):
-        config = sluice.configuration(sluice.default_sources(), MX_PORT, "<domain clear.test>\n"
+    def start(self, domain_extra, flags=(), extra=""):
+        config = sluice.configuration(sluice.default_sources(), MX_PORT, extra + "<domain clear.test>\n"
                                       f"default-smtp-port {CLEAR_PORT}\n</domain>\n<domain reports.test>\n"
                                       f"default-smtp-port {self.receiver.port}\n</domain>\n", domain_extra)
         return sluice.Node(self.scenario, config, f"{DNS}:{DNS_PORT}", flags=flags).start()
@@ -184,6 +190,33 @@ class ReceiverTlsTest(ScenarioTest):
         wait_until(lambda: "mismatch" in self.reasons(node), "the reason of the one whose name the certificate lacks")
         self.assertEqual(self.taken(), good)
         self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
+    def post_requiring_tls(self, node, recipient):
+        """RFC 8689: only over TLS."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with smtplib.SMTP(node.address, sluice.SMTP_PORT, timeout=30) as client:
+            client.starttls(context=context)
+            client.ehlo()
+            self.assertTrue(client.has_extn("requiretls"))
+            client.sendmail("sender@reports.test", [recipient], "Subject: x\r\n\r\nbody\r\n", mail_options=["REQUIRETLS"])
+
+    def test_require_tls(self):
+        node = self.start("use-dane yes\nuse-starttls yes", extra="<source 127.0.0.0/8>\nallow-starttls yes\n</source>\n"
+                          f"smtp-server-tls-certificate {self.path('mx.both')}\n")
+        self.post(node, "two.test")
+        wait_until(lambda: self.taken() == ["u@two.test"], "ordinary mail by the first host")
+        self.post_requiring_tls(node, "needs@two.test")
+        wait_until(lambda: "needs@two.test" in self.taken(), "the other one by the second host")
+        with open(self.log, encoding="utf-8") as file:
+            hosts = {line["to"]: line["local"] for line in map(json.loads, file)}
+        self.assertEqual(hosts, {"u@two.test": MX, "needs@two.test": SECOND_MX})
+        self.post_requiring_tls(node, "needs@first.two.test")
+        wait_until(self.receiver.taken, "the report on what no host takes")
+        report = self.receiver.taken()[0]
+        self.assertEqual(list(report.recipients), ["sender@reports.test"])
+        self.assertIn(b"Status: 5.7.30", report.content)
+        self.assertNotIn("needs@first.two.test", self.taken())
 
     def test_mta_sts(self):
         node = self.start("use-mta-sts yes\nuse-starttls yes")
