@@ -41,6 +41,7 @@ std::shared_ptr<const Owners> Owners::Build(policy::v1::OwnersTable table) {
         if (host.ip().empty()) continue;
         const auto [it, made] = owners->sources_.try_emplace(host.ip(), Source{host.worker()});
         if (!made && it->second.worker != host.worker()) it->second.shared = true;
+        it->second.leased &= vmta.leased();
       }
     }
     // On its way from or to nobody.
@@ -121,6 +122,11 @@ bool Owners::MayUseSource(std::string_view worker, std::string_view ip) const {
     return false;
   }
   return table_.workers(static_cast<int>(found->second.worker)) == worker;
+}
+
+bool Owners::SourceLeased(std::string_view ip) const {
+  const auto found = sources_.find(std::string(ip));
+  return found != sources_.end() && found->second.leased;
 }
 
 }  // namespace sluice::config

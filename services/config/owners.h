@@ -33,6 +33,9 @@ class Owners {
   Part PartOf(std::string_view worker, std::string_view vmta) const;
   // Whether `worker` may connect from `ip`: nobody else may, for any virtual MTA.
   bool MayUseSource(std::string_view worker, std::string_view ip) const;
+  // Whether it may be given to another worker without a word of its owner, whose lease is over: all
+  // virtual MTAs that have it are leased.
+  bool SourceLeased(std::string_view ip) const;
   // Of `shards` that witness: so many may stand in for the policy service, and where so many keep
   // to a later table, no worker finds enough of them for an earlier one. Together they are one more
   // than there are.
@@ -48,6 +51,7 @@ class Owners {
   struct Source {
     uint32_t worker = 0;
     bool shared = false;  // changes hands
+    bool leased = true;
   };
   const policy::v1::VmtaOwners* Find(std::string_view vmta) const;
 

@@ -316,7 +316,10 @@ std::vector<Directive> VirtualMtaDirectives() {
        .target = Target::kPool,
        .field = "max_smtp_data_volume_rate",
        .grammar = Grammar::kVolume,
-       .help = "Bytes of messages that the pool's virtual MTAs together may send in a time."},
+       .help = "Bytes of messages that the pool's virtual MTAs together may send in a time. Each "
+               "worker has the part that its sources are of all; a message larger than that goes "
+               "alone there, so the limit should be some times the largest message for each "
+               "source."},
       {.name = "max-smtp-out",
        .scopes = kSourcePool,
        .grammar = Grammar::kCount,

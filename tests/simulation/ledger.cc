@@ -41,10 +41,13 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
   }
 }
 
-// The limits of a queue, of its virtual MTA, of what it sends from one source, and of the site.
-static std::array<std::string, 4> LimitsOf(const std::string& queue, const std::string& source,
+// The limits of a queue, of its virtual MTA, of what it sends from one source, of its pool, and of
+// the site.
+static std::array<std::string, 5> LimitsOf(const std::string& queue, const std::string& source,
                                            const std::string& address = "") {
-  return {queue, "*" + queue.substr(queue.rfind('/')), queue + "@" + source, address};
+  const std::string vmta = queue.substr(queue.rfind('/'));
+  const bool pooled = vmta == "/v1" || vmta == "/both";
+  return {queue, "*" + vmta, queue + "@" + source, pooled ? kPool : std::string(), address};
 }
 
 void Ledger::Count(const char* directive, const std::string& name, const WindowLimit& limit,
@@ -94,6 +97,7 @@ void Ledger::Disconnected(const std::string& queue, const std::string& source,
 
 void Ledger::Attempted(const std::string& queue, const std::string& source, size_t recipients,
                        MonotonicTime now) {
+  if (log) log("to " + std::to_string(recipients) + " of " + queue + " from " + source);
   for (const std::string& name : LimitsOf(queue, source)) {
     const auto limit = limits.find(name);
     if (limit == limits.end()) continue;

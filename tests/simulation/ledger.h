@@ -31,6 +31,8 @@ struct QueueLimit {
   WindowLimit bytes;  // of messages; one that is larger goes alone
 };
 
+inline const std::string kPool = "pool";
+
 // Thread-safety: none.
 class Ledger {
  public:
@@ -38,7 +40,8 @@ class Ledger {
   std::function<void(const std::string&)> log;
 
   // By queue, "domain/vmta", by virtual MTA, "*/vmta", or by what a queue sends from one source,
-  // "domain/vmta@ip", or by address of a site, "ip"; where none stands there is no limit.
+  // "domain/vmta@ip", or by address of a site, "ip", or of the pool of v1 and both, kPool; where
+  // none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
 
   // The configuration says so from `now` on. What began before may end within two minutes, and is

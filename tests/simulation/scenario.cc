@@ -191,6 +191,28 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
     Say(whole.bytes, both->mutable_max_smtp_data_volume_rate());
   }
   ledger.limits["*/both"] = whole;
+  // Over two virtual MTAs, of which one may change hands without a word of its worker: a part for
+  // each of three sources, and never less than one.
+  auto* pool = snapshot.add_sections()->mutable_content()->mutable_pool();
+  pool->set_name("pool");
+  pool->add_virtual_mtas("v1");
+  pool->add_virtual_mtas("both");
+  pool->add_virtual_mtas("default");  // from the address of v1
+  QueueLimit pooled;
+  if (random.Chance(0.3)) {
+    pooled.connections = static_cast<uint32_t>(3 + random.Below(6));
+    pool->set_max_smtp_out(pooled.connections);
+  }
+  if (random.Chance(0.2)) {
+    pooled.recipients = {3 + random.Below(20), random.Between(seconds(1), seconds(10))};
+    Say(pooled.recipients, pool->mutable_max_smtp_msg_rate());
+  }
+  if (random.Chance(0.2)) {
+    // A message larger than its worker's part would go alone there, beside what others send.
+    pooled.bytes = {2'200'000 + random.Below(1'000'000), random.Between(seconds(10), seconds(60))};
+    Say(pooled.bytes, pool->mutable_max_smtp_data_volume_rate());
+  }
+  ledger.limits[kPool] = pooled;
   // Reports go the way of the message; "default" is for those that have none.
   add("default", {"198.51.100.1"});
   auto view = config::PolicyView::Build(snapshot);

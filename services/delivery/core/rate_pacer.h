@@ -41,6 +41,8 @@ class RatePacer {
   }
 
   bool limited() const { return limited_; }
+  // From now on nothing passes; what has been charged stays, for the one that takes over.
+  void Stop() { never_ = limited_; }
 
   // How many cells at the most a stretch of this length lets pass one by one; at least one.
   size_t CellsWithin(Duration length) const {

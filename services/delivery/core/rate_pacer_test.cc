@@ -159,5 +159,18 @@ TEST(RatePacer, NoWindowHoldsMoreThanItsCountWhileTheBurstChanges) {
   }
 }
 
+// And the next one begins with what was charged, also after it had stopped.
+TEST(RatePacer, Stops) {
+  const MonotonicTime now{std::chrono::hours(5)};
+  RatePacer pacer(1, std::chrono::minutes(1), 1);
+  pacer.Stop();
+  EXPECT_EQ(pacer.Next(now), MonotonicTime::max());
+  pacer.Exhaust(now);
+  RatePacer next(1, std::chrono::minutes(1), 1);
+  next.TakeOver(pacer);
+  EXPECT_GE(next.Next(now), now + std::chrono::minutes(1));
+  EXPECT_LE(next.Next(now), now + std::chrono::seconds(61));
+}
+
 }  // namespace
 }  // namespace sluice::delivery

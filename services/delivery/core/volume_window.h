@@ -47,6 +47,8 @@ class VolumeWindow {
     if (most_ > 0 && debt > 0) theoretical_ = Later(now, debt * MicrosPerByte());
   }
   void Unlimit() { limited_ = false; }
+  // Nothing passes for now; the limit and what has been counted stay.
+  void Stop(bool stopped) { stopped_ = stopped; }
 
   bool limited() const { return limited_; }
 
@@ -54,7 +56,7 @@ class VolumeWindow {
   // and what is reserved is sent; max() where never.
   MonotonicTime Next(MonotonicTime now, uint64_t size) const {
     if (!limited_) return now;
-    if (most_ == 0) return MonotonicTime::max();
+    if (most_ == 0 || stopped_) return MonotonicTime::max();
     size = std::max<uint64_t>(size, 1);  // of any size
     MonotonicTime next = std::max(now, theoretical_);
     uint64_t left = reserved_;
@@ -178,6 +180,7 @@ class VolumeWindow {
   }
 
   bool limited_ = false;
+  bool stopped_ = false;
   uint64_t most_ = 0;
   Duration period_{1};
   Duration slot_{1};

@@ -191,5 +191,19 @@ TEST(VolumeWindow, IsHandedOnAsItIs) {
   EXPECT_GE(after.Next(now, 2'000), now + kPeriod);
 }
 
+// Until it goes on, with what was counted.
+TEST(VolumeWindow, StandsStill) {
+  constexpr Duration kPeriod = std::chrono::minutes(10);
+  const MonotonicTime now{std::chrono::hours(5)};
+  VolumeWindow window;
+  window.Limit(now, 10'000, kPeriod);
+  window.Settle(now, window.Reserve(now, 9'000), true);
+  const MonotonicTime next = window.Next(now, 2'000);
+  window.Stop(true);
+  EXPECT_EQ(window.Next(now, 1), MonotonicTime::max());
+  window.Stop(false);
+  EXPECT_EQ(window.Next(now, 2'000), next);
+}
+
 }  // namespace
 }  // namespace sluice::delivery

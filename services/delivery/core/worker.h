@@ -178,6 +178,8 @@ class Worker {
   void ApplyOwners();
   void MarkForeign();
   void Halt(Queue& queue);
+  bool HasLease() const;
+  void OnLeaseChange();
   void OnLeaseEnd();
   void AskVouches();
   void OnVouch(Link& link, const queue::v1::SourceVouch& vouch);
@@ -237,11 +239,14 @@ class Worker {
 
   // worker_limits.cc
   using Share = std::function<uint64_t(uint64_t limit)>;
-  uint64_t ShareOf(uint64_t limit, const std::vector<std::string>& sources) const;
+  bool HasPartOf(const std::string& source) const;
+  uint64_t ShareOf(uint64_t limit, const std::vector<std::string>& sources, bool with_lease) const;
   uint64_t ShareOf(uint64_t limit, const std::string& vmta,
                    const std::vector<std::string>& sources) const;
   bool SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
                   const policy::v1::Rate* volume, const Share& share_of);
+  void HoldWithoutLease(Limiter& limiter, const policy::v1::PoolSection& pool,
+                        const std::vector<std::string>& sources);
   VmtaLimits& LimitsOf(const std::string& vmta);
   void SetLimits(std::vector<std::string>* owned);
   void SetSourceLimits(Source& source);

@@ -17,15 +17,17 @@ std::vector<bool> Worker::AllSources() const {
   absl::flat_hash_set<std::string> seen;
   for (const auto* vmta : policy_->virtual_mtas()) {
     if (vmta->source_hosts().empty()) {
-      mine.push_back(owners_ == nullptr ? !options_.follows_owners
-                                        : owners_->OwnerOf(vmta->name(), vmta->name()) ==
-                                              std::string_view(options_.name));
+      const auto is_mine = [&] {
+        return owners_->OwnerOf(vmta->name(), vmta->name()) == std::string_view(options_.name) &&
+               (HasLease() || !owners_->Leased(vmta->name()));
+      };
+      mine.push_back(owners_ == nullptr ? !options_.follows_owners : is_mine());
     }
     for (const auto& host : vmta->source_hosts()) {
       if (!seen.insert(host.ip()).second) continue;
       std::string local_ip;
       mine.push_back(options_.follows_owners
-                         ? owners_ != nullptr && owners_->MayUseSource(options_.name, host.ip())
+                         ? HasPartOf(host.ip()) && (HasLease() || !owners_->SourceLeased(host.ip()))
                          : OwnsHost(host, &local_ip));
     }
   }
@@ -43,7 +45,7 @@ void Worker::SetHostLimit(Limiter& limiter, uint64_t limit) const {
   limiter.divided = limit > 0 && share < limit;
 }
 
-// After the policy or the table of owners has changed.
+// After the policy, the table of owners or the lease has changed.
 void Worker::SetHostLimits() {
   const auto& global = policy_->global();
   limits_hosts_ = global.mx_connection_limit().entries_size() > 0 ||

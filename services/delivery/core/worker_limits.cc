@@ -29,28 +29,35 @@ RatePacer PacerOf(uint64_t count, uint64_t period_us, const RatePacer& old, Mono
 }  // namespace
 
 // This worker's part of a limit that others share: as many of `sources` as it owns, and the rest of
-// the division to the first ones. What needs no source is everybody's.
-uint64_t Worker::ShareOf(uint64_t limit, const std::vector<std::string>& sources) const {
+// the division to the first ones. What needs no source is everybody's. Without the lease only that
+// which nobody else can have been given.
+uint64_t Worker::ShareOf(uint64_t limit, const std::vector<std::string>& sources,
+                         bool with_lease) const {
   if (sources.empty()) return limit;
   uint64_t share = 0;
   for (size_t i = 0; i < sources.size(); ++i) {
-    const bool mine = options_.follows_owners
-                          ? owners_ != nullptr && owners_->MayUseSource(options_.name, sources[i])
-                          : Owns(sources[i]);
+    const bool mine =
+        options_.follows_owners
+            ? HasPartOf(sources[i]) && (with_lease || !owners_->SourceLeased(sources[i]))
+            : Owns(sources[i]);
     if (mine) share += limit / sources.size() + (i < limit % sources.size() ? 1 : 0);
   }
   return share;
 }
 
-// Of a virtual MTA's own limit, all may be one worker's.
+bool Worker::HasPartOf(const std::string& source) const {
+  return owners_ != nullptr && owners_->MayUseSource(options_.name, source);
+}
+
+// Of a virtual MTA's own limit, all may be one worker's. Its queues are leased or not as one.
 uint64_t Worker::ShareOf(uint64_t limit, const std::string& vmta,
                          const std::vector<std::string>& sources) const {
-  if (owners_ == nullptr) return ShareOf(limit, sources);
+  if (owners_ == nullptr) return ShareOf(limit, sources, true);
   switch (owners_->PartOf(options_.name, vmta)) {
     case config::Owners::Part::kNone:
       return 0;
     case config::Owners::Part::kOfItsSources:
-      return ShareOf(limit, sources);
+      return ShareOf(limit, sources, true);
     case config::Owners::Part::kAll:
       return limit;
   }
@@ -85,6 +92,7 @@ bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate*
     limiter.volume_cap.period = Duration(volume->period_us());
     const bool fresh = limiter.volume == nullptr;
     if (fresh) limiter.volume = std::make_unique<VolumeWindow>();
+    limiter.volume->Stop(false);
     limiter.volume->Limit(executor_.clock().Now(), limiter.volume_share, limiter.volume_cap.period);
     const bool first = fresh || (knows_past_ && had == 0);
     if (first && limiter.volume_share > 0) {
@@ -97,6 +105,33 @@ bool Worker::SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate*
     limiter.volume->Unlimit();
   }
   return any;
+}
+
+// A pool has queues that go on without the lease beside others that end with it: those have their
+// own part alone, for what came with the lease may be somebody else's by now. What was counted
+// stays, as the lease may come back.
+void Worker::HoldWithoutLease(Limiter& limiter, const policy::v1::PoolSection& pool,
+                              const std::vector<std::string>& sources) {
+  const auto share_of = [&](uint64_t limit) { return ShareOf(limit, sources, false); };
+  if (pool.max_smtp_out() > 0) {
+    limiter.most = share_of(pool.max_smtp_out());
+    limiter.divided = limiter.most < pool.max_smtp_out();
+  }
+  const MonotonicTime now = executor_.clock().Now();
+  if (limiter.pacer.limited()) {
+    const policy::v1::Rate& rate = pool.max_smtp_msg_rate();
+    if (const uint64_t share = share_of(rate.count()); share > 0) {
+      limiter.pacer = PacerOf(share, rate.period_us(), limiter.pacer, now);
+    } else {
+      limiter.pacer.Stop();
+    }
+    limiter.busy = BusyAt(limiter.pacer);
+  }
+  if (limiter.has_volume()) {
+    const uint64_t share = share_of(pool.max_smtp_data_volume_rate().count());
+    limiter.volume->Stop(share == 0);
+    if (share > 0) limiter.volume->Limit(now, share, limiter.volume_cap.period);
+  }
 }
 
 Worker::VmtaLimits& Worker::LimitsOf(const std::string& vmta) {
@@ -151,7 +186,8 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
         *slot, pool->max_smtp_out(),
         pool->has_max_smtp_msg_rate() ? &pool->max_smtp_msg_rate() : nullptr,
         pool->has_max_smtp_data_volume_rate() ? &pool->max_smtp_data_volume_rate() : nullptr,
-        [&](uint64_t limit) { return ShareOf(limit, sources); });
+        [&](uint64_t limit) { return ShareOf(limit, sources, true); });
+    if (options_.follows_owners && !HasLease()) HoldWithoutLease(*slot, *pool, sources);
     for (const std::string& member : pool->virtual_mtas()) {
       LimitsOf(member).pools.push_back(slot.get());
       if (!any) without.insert(absl::AsciiStrToLower(member));

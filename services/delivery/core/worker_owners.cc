@@ -23,8 +23,10 @@ void Worker::Judge(Queue& queue) const {
   queue.leased = owners_ != nullptr && owners_->Leased(queue.vmta);
 }
 
+bool Worker::HasLease() const { return executor_.clock().Now() < lease_until_; }
+
 bool Worker::MayUse(const Queue& queue) const {
-  return queue.mine && (!queue.leased || executor_.clock().Now() < lease_until_);
+  return queue.mine && (!queue.leased || HasLease());
 }
 
 bool Worker::MayUse(const Source& source) const {
@@ -180,12 +182,21 @@ void Worker::Halt(Queue& queue) {
 }
 
 void Worker::SetLease(MonotonicTime until, Duration grace) {
-  const bool had = executor_.clock().Now() < lease_until_;
+  const bool had = HasLease();
   lease_until_ = std::max(lease_until_, until);
   lease_grace_ = grace;
-  if (had || executor_.clock().Now() >= lease_until_) return;
+  if (had || !HasLease()) return;
   if (lease_timer_ != 0) executor_.Cancel(lease_timer_);
   lease_timer_ = executor_.At(lease_until_, [this] { OnLeaseEnd(); });
+  OnLeaseChange();
+  FreedSlot();
+}
+
+// The queues that are leased begin or end, and so do our leased sources' parts of limits that
+// others share.
+void Worker::OnLeaseChange() {
+  std::vector<std::string> unchanged = owned_vmtas_;
+  SetLimits(&unchanged);
   ApplyOwners();
 }
 
@@ -241,11 +252,11 @@ MonotonicTime Worker::VouchedUntil(const Names& shards) const {
 
 void Worker::OnLeaseEnd() {
   lease_timer_ = 0;
-  if (executor_.clock().Now() < lease_until_) {  // it was renewed
+  if (HasLease()) {  // it was renewed
     lease_timer_ = executor_.At(lease_until_, [this] { OnLeaseEnd(); });
     return;
   }
-  ApplyOwners();
+  OnLeaseChange();
   lease_timer_ = executor_.At(lease_until_ + lease_grace_, [this] { CutWhatIsLeft(); });
 }
 
