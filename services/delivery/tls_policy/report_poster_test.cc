@@ -1,33 +1,19 @@
 #include "services/delivery/tls_policy/report_poster.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
 
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/delivery/tls_policy/gunzip.h"
 
 namespace sluice::delivery {
 namespace {
 
 using std::chrono::hours;
 using std::chrono::minutes;
-
-std::string Gunzip(const std::string& text) {
-  z_stream stream = {};
-  EXPECT_EQ(inflateInit2(&stream, 15 + 16), Z_OK);  // gzip alone
-  std::string out(1 << 16, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  stream.avail_in = static_cast<uInt>(text.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(inflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  inflateEnd(&stream);
-  return out;
-}
 
 class ReportPosterTest : public ::testing::Test {
  protected:
@@ -67,7 +53,7 @@ TEST_F(ReportPosterTest, GoesToEachAddressOnce) {
   for (const auto& [post, done] : sent) {
     EXPECT_EQ(post.domain, "wants.example");
     EXPECT_EQ(post.content_type, "application/tlsrpt+gzip");
-    EXPECT_EQ(Gunzip(post.body), "{\"report-id\": \"1\"}");
+    EXPECT_EQ(testing::Gunzip(post.body), "{\"report-id\": \"1\"}");
   }
   Answer(absl::OkStatus());
   EXPECT_EQ(poster->waiting(), 0u);
@@ -106,7 +92,7 @@ TEST_F(ReportPosterTest, ALaterTryMayDo) {
   EXPECT_TRUE(sent.empty());
   executor.Advance(minutes(2));
   ASSERT_EQ(sent.size(), 1u);
-  EXPECT_EQ(Gunzip(sent[0].first.body), "{\"report-id\": \"1\"}");
+  EXPECT_EQ(testing::Gunzip(sent[0].first.body), "{\"report-id\": \"1\"}");
   Answer(absl::OkStatus());
   EXPECT_EQ(poster->stats().posted, 1u);
   EXPECT_EQ(poster->waiting(), 0u);

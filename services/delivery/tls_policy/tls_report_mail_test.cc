@@ -1,26 +1,12 @@
 #include "services/delivery/tls_policy/tls_report_mail.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
 
 #include "absl/strings/escaping.h"
+#include "services/delivery/tls_policy/gunzip.h"
 
 namespace sluice::delivery {
 namespace {
-
-std::string Gunzip(const std::string& text) {
-  z_stream stream = {};
-  EXPECT_EQ(inflateInit2(&stream, 15 + 16), Z_OK);  // gzip alone
-  std::string out(1 << 20, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  stream.avail_in = static_cast<uInt>(text.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(inflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  inflateEnd(&stream);
-  return out;
-}
 
 TlsReport Report() {
   TlsReport report;
@@ -78,7 +64,7 @@ TEST(TlsReportMail, IsWhatTheRfcWants) {
   }
   std::string gzip;
   ASSERT_TRUE(absl::Base64Unescape(base64, &gzip));
-  EXPECT_EQ(Gunzip(gzip), report.json);
+  EXPECT_EQ(testing::Gunzip(gzip), report.json);
 }
 
 TEST(TlsReportMail, OnlyForThoseWhoWantMail) {

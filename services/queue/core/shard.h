@@ -20,6 +20,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "services/base/rpc/stream.h"
 #include "services/base/rpc/unary.h"
 #include "services/config/owners.h"
@@ -365,6 +366,13 @@ class Shard {
   void LoadOutbox();
   void Tick();
   void CountSome();
+  // Shows `on_row` the recipients of a queue in the order of their keys, busy ones too, behind
+  // `position`, which becomes the last row looked at. At most `budget` rows, which goes down by
+  // them. True when it is through.
+  enum class PausedLanes : uint8_t { kSkip, kToo };
+  using OnQueuedRow = void(Lane&, const DeliveryKey&, common::v1::Delivery&);
+  bool LookThrough(Queue& queue, PausedLanes paused, std::string& position, int& budget,
+                   absl::FunctionRef<OnQueuedRow> on_row);
   void SweepSome();
   bool SweepQueue(Queue& queue, int& budget);
   void EvictIdle(Queue& queue);

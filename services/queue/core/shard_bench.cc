@@ -1,26 +1,20 @@
 // CPU of the shard alone, over memory and in virtual time: a message in, leased, delivered, gone.
 //   bazel run //services/queue/core:shard_bench -- [messages] [domains] [fresh|backlog]
-#include <sys/resource.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "services/base/cpu_seconds.h"
 #include "services/base/rpc/inproc_stream.h"
 #include "services/base/testing/manual_executor.h"
 #include "services/queue/core/memory_store.h"
 #include "services/queue/core/shard.h"
+#include "services/queue/testing/delivered.h"
 #include "services/queue/testing/virtual_committer.h"
 
 namespace sluice::queue {
 namespace {
-
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-         1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-}
 
 struct Injector final : Stream<v1::EnqueueRequest, v1::EnqueueResponse>::Handler {
   void OnFrame(Frame<v1::EnqueueResponse> frame) override {
@@ -33,27 +27,10 @@ struct Injector final : Stream<v1::EnqueueRequest, v1::EnqueueResponse>::Handler
 struct Worker final : Stream<v1::DispatchRequest, v1::DispatchResponse>::Handler {
   void OnFrame(Frame<v1::DispatchResponse> frame) override {
     Frame<v1::DispatchRequest> out;
-    for (const auto& ready : frame.header.ready()) Credit(out, ready.queue_ref(), 4);
-    for (const auto& lease : frame.header.leases()) {
-      v1::GroupResult* result = out.header.add_results();
-      result->set_lease_id(lease.lease_id());
-      result->set_outcome(v1::RECIPIENT_OUTCOME_DELIVERED);
-      result->mutable_reply()->set_code(250);
-      result->mutable_reply()->set_text("2.0.0 Ok: queued as 4F2A1B");
-      result->mutable_reply()->set_stage(common::v1::STAGE_FINAL_DOT);
-      result->mutable_attempt()->set_source_ip("127.0.0.2");
-      result->mutable_attempt()->set_destination_ip("127.0.0.9");
-      Credit(out, lease.queue_ref(), 1);
-      ++delivered;
-    }
+    delivered += testing::AnswerDelivered(frame.header, 4, out);
     if (out.header.ByteSizeLong() > 0) stream->Send(std::move(out));
   }
   void OnClosed(absl::Status) override {}
-  static void Credit(Frame<v1::DispatchRequest>& out, uint64_t ref, uint32_t groups) {
-    v1::Credit* credit = out.header.add_credits();
-    credit->set_queue_ref(ref);
-    credit->set_groups(groups);
-  }
   std::shared_ptr<Stream<v1::DispatchRequest, v1::DispatchResponse>> stream;
   int delivered = 0;
 };
@@ -73,11 +50,7 @@ int Run(int messages, int domains, bool backlog) {
   auto connect = [&] {
     worker.stream = dispatch.Open(executor);
     worker.stream->Start(&worker);
-    Frame<v1::DispatchRequest> hello;
-    hello.header.mutable_hello()->set_worker("w");
-    hello.header.mutable_hello()->set_incarnation(1);
-    hello.header.mutable_hello()->add_vmtas("default");
-    worker.stream->Send(std::move(hello));
+    worker.stream->Send(testing::Hello());
   };
   if (!backlog) connect();
   const Body body(std::string(10240, 'x'));

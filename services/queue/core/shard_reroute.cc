@@ -1,7 +1,5 @@
 // Mail that its queue's settings send by another virtual MTA: what comes in, and what waits, a
 // bounded number of rows a turn.
-#include <algorithm>
-
 #include "absl/strings/match.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
@@ -74,50 +72,28 @@ void Shard::RerouteWaiting(Queue& queue) {
 
 // `position` is the last row looked at.
 void Shard::RerouteSome(Queue& queue, std::string position) {
-  std::vector<Lane*> lanes;
-  for (Lane& lane : queue.lanes) lanes.push_back(&lane);
-  std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
-  int looked = 0;
-  bool through = true;
   const std::string domain(queue.domain());
-  for (Lane* lane : lanes) {
-    std::string lower = lane->floor.Encode();
-    const std::string upper = PrefixEnd(std::string_view(lower).substr(0, 16));
-    if (lane->paused || position >= upper) continue;
-    if (!position.empty()) lower = std::max(lower, position + '\0');
-    auto rows = store_.Scan(Family::kDeliveries, lower, upper, false);
-    for (; rows->Valid() && looked < kRowsPerTurn; rows->Next()) {
-      ++looked;
-      position = rows->key();
-      const auto key = DeliveryKey::Decode(rows->key());
-      common::v1::Delivery delivery;
-      if (!key || lane->busy.contains(*key) ||
-          !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
-        continue;
-      }
-      std::string text;
-      common::v1::Message envelope;
-      if (!RerouteByPolicy(queue, delivery) ||
-          !store_.Get(Family::kMessages, U64Key(key->storage_key), &text).ok() ||
-          !envelope.ParseFromString(text)) {
-        continue;
-      }
-      Queue& to = queues_.Get(domain, delivery.vmta(), delivery.pool(), journal_.batch());
-      if (to.settings == nullptr) RefreshPause(to);
-      LaneFor(to, lane->id, lane->job_id, lane->priority);
-      DeliveryKey next = *key;
-      next.queue_id = to.id;
-      common::v1::Event& event = NewEvent(common::v1::EVENT_KIND_REROUTED, to, envelope, &delivery);
-      event.set_from_queue(queue.name);
-      event.set_author(delivery.reroute().author());
-      event.set_reason(delivery.reroute().reason());
-      MoveRow(queue, *key, to, next, delivery, envelope);
+  int budget = kRowsPerTurn;
+  const auto move = [&](Lane& lane, const DeliveryKey& key, common::v1::Delivery& delivery) {
+    if (lane.busy.contains(key) || !RerouteByPolicy(queue, delivery)) return;
+    std::string text;
+    common::v1::Message envelope;
+    if (!store_.Get(Family::kMessages, U64Key(key.storage_key), &text).ok() ||
+        !envelope.ParseFromString(text)) {
+      return;
     }
-    if (rows->Valid()) {
-      through = false;
-      break;
-    }
-  }
+    Queue& to = queues_.Get(domain, delivery.vmta(), delivery.pool(), journal_.batch());
+    if (to.settings == nullptr) RefreshPause(to);
+    LaneFor(to, lane.id, lane.job_id, lane.priority);
+    DeliveryKey next = key;
+    next.queue_id = to.id;
+    common::v1::Event& event = NewEvent(common::v1::EVENT_KIND_REROUTED, to, envelope, &delivery);
+    event.set_from_queue(queue.name);
+    event.set_author(delivery.reroute().author());
+    event.set_reason(delivery.reroute().reason());
+    MoveRow(queue, key, to, next, delivery, envelope);
+  };
+  const bool through = LookThrough(queue, PausedLanes::kSkip, position, budget, move);
   journal_.WhenDurable([this, id = queue.id, through,
                         position = std::move(position)](const absl::Status& status) mutable {
     Queue* queue = status.ok() ? queues_.FindById(id) : nullptr;

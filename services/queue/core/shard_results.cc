@@ -428,43 +428,26 @@ void Shard::FailAll(Queue& queue, std::shared_ptr<const v1::QueueFailure> failur
   // Storage keys are the times of arrival, in microseconds.
   const int64_t young_from_us =
       failure->permanent_after_us() > 0 ? NowUs() - failure->permanent_after_us() : INT64_MAX;
-  std::vector<Lane*> lanes;
-  for (Lane& lane : queue.lanes) lanes.push_back(&lane);
-  std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
   std::vector<DeliveryKey> keys;
-  int looked = 0;
-  bool through = true;
-  for (Lane* lane : lanes) {
-    std::string lower = lane->floor.Encode();
-    const std::string upper = PrefixEnd(std::string_view(lower).substr(0, 16));
-    if (lane->paused || position >= upper) continue;
-    if (!position.empty()) lower = std::max(lower, position + '\0');
-    auto rows = store_.Scan(Family::kDeliveries, lower, upper);
-    for (; rows->Valid() && looked < kRowsPerTurn; rows->Next()) {
-      ++looked;
-      position = rows->key();
-      const auto key = DeliveryKey::Decode(rows->key());
-      common::v1::Delivery delivery;
-      if (!key || lane->busy.contains(*key) ||
-          !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size())) ||
-          (delivery.has_hold() && delivery.hold().until_us() == 0) ||
-          static_cast<int64_t>(key->storage_key) > young_from_us) {
-        continue;
-      }
-      const auto message = LoadMessage(key->storage_key);
-      if (message == nullptr) continue;
-      lane->busy.insert(*key);
-      keys.push_back(*key);
-      delivery.set_attempts(delivery.attempts() + 1);
-      Fail(queue, *key, delivery, *message, common::v1::EVENT_KIND_FAILED, failure->reply(),
-           &failure->attempt());
-      RecipientsLess(key->storage_key, *message, 1);
+  int budget = kRowsPerTurn;
+  const auto fail = [&](Lane& lane, const DeliveryKey& key, common::v1::Delivery& delivery) {
+    if (lane.busy.contains(key) || (delivery.has_hold() && delivery.hold().until_us() == 0) ||
+        static_cast<int64_t>(key.storage_key) > young_from_us) {
+      return;
     }
-    lane->looked_at = false;  // what is left, and when it is due, the next look tells
-    if (rows->Valid()) {
-      through = false;
-      break;
-    }
+    const auto message = LoadMessage(key.storage_key);
+    if (message == nullptr) return;
+    lane.busy.insert(key);
+    keys.push_back(key);
+    delivery.set_attempts(delivery.attempts() + 1);
+    Fail(queue, key, delivery, *message, common::v1::EVENT_KIND_FAILED, failure->reply(),
+         &failure->attempt());
+    RecipientsLess(key.storage_key, *message, 1);
+  };
+  const bool through = LookThrough(queue, PausedLanes::kSkip, position, budget, fail);
+  for (Lane& lane : queue.lanes) {
+    // What is left, and when it is due, the next look tells.
+    if (!lane.paused) lane.looked_at = false;
   }
   if (!keys.empty()) FreeWhenDurable(queue, std::move(keys), {});
   journal_.WhenDurable([this, id = queue.id, failure = std::move(failure), through,

@@ -244,6 +244,31 @@ void Shard::SweepSome() {
   sweep_timer_ = executor_.After(pause, [this] { SweepSome(); });
 }
 
+bool Shard::LookThrough(Queue& queue, PausedLanes paused, std::string& position, int& budget,
+                        absl::FunctionRef<OnQueuedRow> on_row) {
+  std::vector<Lane*> lanes;
+  for (Lane& lane : queue.lanes) lanes.push_back(&lane);
+  std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
+  for (Lane* lane : lanes) {
+    std::string lower = lane->floor.Encode();
+    const std::string upper = PrefixEnd(std::string_view(lower).substr(0, 16));
+    if ((lane->paused && paused == PausedLanes::kSkip) || position >= upper) continue;
+    if (!position.empty()) lower = std::max(lower, position + '\0');
+    auto rows = store_.Scan(Family::kDeliveries, lower, upper, false);
+    for (; rows->Valid() && budget > 0; rows->Next(), --budget) {
+      position = rows->key();
+      const auto key = DeliveryKey::Decode(rows->key());
+      common::v1::Delivery delivery;
+      if (key &&
+          delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+        on_row(*lane, *key, delivery);
+      }
+    }
+    if (rows->Valid()) return false;
+  }
+  return true;
+}
+
 // True when it is through with this queue.
 bool Shard::SweepQueue(Queue& queue, int& budget) {
   // A queue that is read finds what expires by itself; whatever it does not find follows.
@@ -257,45 +282,22 @@ bool Shard::SweepQueue(Queue& queue, int& budget) {
     sweep_.earliest_us = kNever;
     queue.expiry_added_us = kNever;
   }
-  std::vector<const Lane*> lanes;
-  for (const Lane& lane : queue.lanes) lanes.push_back(&lane);
-  std::sort(lanes.begin(), lanes.end(), [](auto* a, auto* b) { return a->id < b->id; });
   std::vector<std::pair<DeliveryKey, common::v1::Delivery>> expired;
   std::vector<std::pair<DeliveryKey, common::v1::Delivery>> late;
-  bool through = true;
-  for (const Lane* lane : lanes) {
-    std::string lower = lane->floor.Encode();
-    const std::string upper = PrefixEnd(std::string_view(lower).substr(0, 16));
-    if (!sweep_.row.empty()) {
-      if (sweep_.row >= upper) continue;
-      lower = std::max(lower, sweep_.row + '\0');
+  const auto look = [&](Lane& lane, const DeliveryKey& key, common::v1::Delivery& delivery) {
+    const int64_t expires_us = ExpiryOf(queue, key.storage_key, delivery);
+    const int64_t notice_us = NoticeOf(queue, key.storage_key, delivery);
+    if (std::min(expires_us, notice_us) > now_us) {
+      sweep_.earliest_us = std::min({sweep_.earliest_us, expires_us, notice_us});
+    } else if (lane.busy.contains(key)) {
+      sweep_.earliest_us = std::min(sweep_.earliest_us, now_us + kGraceUs);
+    } else if (expires_us > now_us) {
+      late.emplace_back(key, std::move(delivery));
+    } else {
+      expired.emplace_back(key, std::move(delivery));
     }
-    auto rows = store_.Scan(Family::kDeliveries, lower, upper, false);
-    for (; rows->Valid() && budget > 0; rows->Next(), --budget) {
-      const auto key = DeliveryKey::Decode(rows->key());
-      common::v1::Delivery delivery;
-      sweep_.row = rows->key();
-      if (!key ||
-          !delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
-        continue;
-      }
-      const int64_t expires_us = ExpiryOf(queue, key->storage_key, delivery);
-      const int64_t notice_us = NoticeOf(queue, key->storage_key, delivery);
-      if (std::min(expires_us, notice_us) > now_us) {
-        sweep_.earliest_us = std::min({sweep_.earliest_us, expires_us, notice_us});
-      } else if (lane->busy.contains(*key)) {
-        sweep_.earliest_us = std::min(sweep_.earliest_us, now_us + kGraceUs);
-      } else if (expires_us > now_us) {
-        late.emplace_back(*key, std::move(delivery));
-      } else {
-        expired.emplace_back(*key, std::move(delivery));
-      }
-    }
-    if (rows->Valid()) {
-      through = false;
-      break;
-    }
-  }
+  };
+  const bool through = LookThrough(queue, PausedLanes::kToo, sweep_.row, budget, look);
   for (auto& [key, delivery] : expired) Expire(queue, key, delivery);
   for (auto& [key, delivery] : late) TellOfDelay(queue, key, std::move(delivery));
   if (!through) return false;

@@ -4,7 +4,6 @@
 //       [delivery ms]
 // FOLDER must be on a disk: on tmpfs a sync costs nothing. A spool is made in it, and removed.
 #include <dirent.h>
-#include <sys/resource.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -14,24 +13,19 @@
 #include <map>
 #include <string>
 
+#include "services/base/cpu_seconds.h"
 #include "services/base/net/event_loop.h"
 #include "services/base/rpc/inproc_stream.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/io/rocksdb_store.h"
 #include "services/queue/io/writer_thread.h"
+#include "services/queue/testing/delivered.h"
 
 namespace sluice::queue {
 namespace {
 
 constexpr size_t kBodyBytes = 10'240;
 constexpr size_t kHeaderBytes = 220;  // what ingest puts before it
-
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-         1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
-}
 
 uint64_t WrittenBytes() {
   std::ifstream io("/proc/self/io");
@@ -102,31 +96,13 @@ struct Load final : Stream<v1::EnqueueRequest, v1::EnqueueResponse>::Handler,
 
   void OnFrame(Frame<v1::DispatchResponse> frame) override {
     Frame<v1::DispatchRequest> out;
-    for (const auto& ready : frame.header.ready()) Credit(out, ready.queue_ref(), 40);
-    for (const auto& lease : frame.header.leases()) {
-      v1::GroupResult* result = out.header.add_results();
-      result->set_lease_id(lease.lease_id());
-      result->set_outcome(v1::RECIPIENT_OUTCOME_DELIVERED);
-      result->mutable_reply()->set_code(250);
-      result->mutable_reply()->set_text("2.0.0 Ok: queued as 4F2A1B");
-      result->mutable_reply()->set_stage(common::v1::STAGE_FINAL_DOT);
-      result->mutable_attempt()->set_source_ip("127.0.0.2");
-      result->mutable_attempt()->set_destination_ip("127.0.0.9");
-      Credit(out, lease.queue_ref(), 1);
-      ++delivered;
-    }
+    delivered += testing::AnswerDelivered(frame.header, 40, out);
     if (delivered == messages) loop.Stop();
     if (out.header.ByteSizeLong() == 0) return;
     loop.After(delivery,
                [this, out = std::move(out)]() mutable { dispatch->Send(std::move(out)); });
   }
   void OnClosed(absl::Status) override { loop.Stop(); }
-
-  static void Credit(Frame<v1::DispatchRequest>& out, uint64_t ref, uint32_t groups) {
-    v1::Credit* credit = out.header.add_credits();
-    credit->set_queue_ref(ref);
-    credit->set_groups(groups);
-  }
 
   EventLoop& loop;
   const int messages;
@@ -159,11 +135,7 @@ int Run(const std::string& folder, int messages, int outstanding, int delivery_m
     InprocStreamClient<v1::DispatchRequest, v1::DispatchResponse> dispatch(shard.dispatch());
     load.dispatch = dispatch.Open(loop);
     load.dispatch->Start(&load);
-    Frame<v1::DispatchRequest> hello;
-    hello.header.mutable_hello()->set_worker("w");
-    hello.header.mutable_hello()->set_incarnation(1);
-    hello.header.mutable_hello()->add_vmtas("default");
-    load.dispatch->Send(std::move(hello));
+    load.dispatch->Send(testing::Hello());
     load.in = enqueue.Open(loop);
     load.in->Start(&load);
     const double cpu = CpuSeconds();

@@ -1,11 +1,11 @@
 // sluice-spool: fills the spool of a queue service, and measures how it empties.
-#include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
 #include <csignal>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "services/base/cpu_seconds.h"
 #include "tests/bench/spool/spool.h"
 
 namespace sluice::bench {
@@ -16,13 +16,6 @@ nlohmann::json Latency(const sink::LatencyHistogram& latency) {
           {"p50_us", latency.PercentileUs(0.5)},
           {"p99_us", latency.PercentileUs(0.99)},
           {"max_us", latency.max_us()}};
-}
-
-double CpuSeconds() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-         1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
 }
 
 int Main(int argc, char** argv) {
