@@ -40,7 +40,6 @@ std::string Run(std::string_view bytes, size_t step) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
-  SLUICE_CHECK(Run(bytes, 1) == Run(bytes, 97));
-  SLUICE_CHECK(Run(bytes, 1) == Run(bytes, size % 7 + 2));
+  SLUICE_CHECK(Run(bytes, 1) == Run(bytes, size % 2 == 0 ? 97 : size % 7 + 2));
   return 0;
 }

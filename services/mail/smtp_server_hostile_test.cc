@@ -142,6 +142,22 @@ TEST_F(SmtpServerHostileTest, HalfClosedInAChunkDeliversNothing) {
   EXPECT_TRUE(session.closing());
   EXPECT_EQ(handler.messages, 0);
   EXPECT_EQ(handler.resets, 1);
+  EXPECT_EQ(handler.faults, std::vector{ClientFault::kCutOff});
+}
+
+TEST_F(SmtpServerHostileTest, WhoLeavesBetweenTextsIsNoFault) {
+  Envelope();
+  session.OnLost();
+  EXPECT_TRUE(session.closing());
+  EXPECT_TRUE(handler.faults.empty());
+}
+
+TEST_F(SmtpServerHostileTest, WhoIsLostInATextIsCountedOnce) {
+  Envelope();
+  Say("DATA\r\nabc");
+  session.OnLost();
+  session.OnLost();
+  EXPECT_EQ(handler.faults, std::vector{ClientFault::kCutOff});
 }
 
 TEST_F(SmtpServerHostileTest, HalfClosedBehindAWholeChunkHearsTheVerdict) {

@@ -128,6 +128,7 @@ void SmtpServerSession::ProcessPending(MonotonicTime now) {
     Process(now, buffered);
   }
   if (eof_ && CanProcess()) {
+    if (within_text()) handler_.OnFault(ClientFault::kCutOff);
     ResetTransaction();
     closing_ = true;
   }
@@ -326,6 +327,11 @@ void SmtpServerSession::OnEof(MonotonicTime now) {
   if (handshake_) closing_ = true;
   // What came before is still answered, for a client that has only closed its half.
   if (CanProcess()) ProcessPending(now);
+}
+
+void SmtpServerSession::OnLost() {
+  if (!closing_ && within_text()) handler_.OnFault(ClientFault::kCutOff);
+  closing_ = true;
 }
 
 void SmtpServerSession::Shutdown(MonotonicTime now) {

@@ -55,6 +55,7 @@ enum class ClientFault : uint8_t {
   kForeignProtocol,  // HTTP and the like
   kTooManyErrors,    // of syntax, refusals, commands without a message
   kTooSlow,          // silent, below the least rate of data, or not reading
+  kCutOff,           // gone, or half-closed, within the text of a message
 };
 // What the session refuses by itself, and goes on.
 enum class ClientRefusal : uint8_t {
@@ -175,8 +176,11 @@ class SmtpServerSession {
   void OnBytes(MonotonicTime now, std::string_view bytes);
   // The deadline that deadline() named may have passed.
   void OnTimer(MonotonicTime now);
-  // The client will send nothing more, or the connection is gone.
+  // The client will send nothing more.
   void OnEof(MonotonicTime now);
+  // The connection is gone: nothing can be answered, and nothing of the session may be called but
+  // what only looks.
+  void OnLost();
   // The answer to the one open question.
   void OnVerdict(MonotonicTime now, const ServerReply& reply);
   // The handler has enough of the body for now (its store is slow).
@@ -205,6 +209,7 @@ class SmtpServerSession {
   // kChunks: between MAIL and the end of a message that comes by BDAT; chunk_ says whether one is
   // being read.
   enum class Stage : uint8_t { kConnect, kHello, kMail, kRcpt, kData, kChunks, kEnd };
+  bool within_text() const { return stage_ == Stage::kData || stage_ == Stage::kChunks || chunk_; }
   enum class Question : uint8_t { kNone, kMail, kRcpt, kData, kEnd, kAuth };
 
   void Process(MonotonicTime now, std::string_view bytes);

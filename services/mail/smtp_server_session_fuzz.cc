@@ -199,9 +199,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool lenient = data[0] >= 128;
   const std::string_view wire(reinterpret_cast<const char*>(data) + 1, size - 1);
   const auto whole = Run(wire, wire.size() + 1, false, lenient);
-  SLUICE_CHECK(whole == Run(wire, chunk, false, lenient));
-  SLUICE_CHECK(whole == Run(wire, chunk, true, lenient));
-  SLUICE_CHECK(whole == Run(wire, wire.size() + 1, true, lenient));
+  // One of the other ways: together they would cost three times as many inputs.
+  const bool later = size % 3 != 0;
+  SLUICE_CHECK(whole == Run(wire, size % 3 == 2 ? wire.size() + 1 : chunk, later, lenient));
   const std::string& output = whole.first;
   for (size_t at = 0; at < output.size();) {
     const size_t end = output.find("\r\n", at);

@@ -1,6 +1,8 @@
 // Any bytes of a client, taken by our server and sent on by our client: to a remote that believes
-// in every line end there ever was, one message is still one message. SMTP smuggling, end to end.
+// in every line end there ever was, one message is still one message; and to one that takes BDAT,
+// the chunks are the message, byte for byte. SMTP smuggling, end to end.
 #include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -47,18 +49,23 @@ class Taker final : public SmtpServerHandler {
   Message now_;
 };
 
-// Sends one message to a remote without BDAT.
+// Sends one message to a remote.
 class Giver final : public SmtpClientHandler {
  public:
-  Giver(const Message& message, size_t piece) : message_(message), piece_(piece) {
-    session_.OnBytes("220 mx\r\n250-mx\r\n250-SMTPUTF8\r\n250 PIPELINING\r\n");
+  Giver(const Message& message, size_t piece, bool chunking) : message_(message), piece_(piece) {
+    session_.OnBytes("220 mx\r\n250-mx\r\n250-SMTPUTF8\r\n");
+    session_.OnBytes(chunking ? "250-CHUNKING\r\n250-BINARYMIME\r\n" : "250-8BITMIME\r\n");
+    session_.OnBytes("250 PIPELINING\r\n");
     ClientTransaction transaction;
     transaction.id = 1;
     transaction.mail_from = message.from;
     transaction.recipients = {message.rcpt};
     transaction.binary = message.binary;
     session_.Begin(std::move(transaction));
-    if (!ended) session_.OnBytes("250 ok\r\n250 ok\r\n354 go\r\n");
+    // Until the remote has what it wants before the text.
+    for (const char* reply : {"250 ok\r\n", "250 ok\r\n", "354 go\r\n"}) {
+      if (!ended && text_begin == 0) session_.OnBytes(reply);
+    }
   }
   void OnOutput(std::string_view text) override { wire += text; }
   void OnReady() override {}
@@ -89,6 +96,26 @@ class Giver final : public SmtpClientHandler {
   const size_t piece_;
   SmtpClientSession session_{*this, {}};
 };
+
+// What chunks carry; nothing where they are not to the byte what they say.
+std::optional<std::string> Unchunk(std::string_view wire) {
+  std::string body;
+  for (bool last = false; !last;) {
+    if (!wire.starts_with("BDAT ")) return std::nullopt;
+    const size_t end = wire.find("\r\n");
+    std::string_view said = wire.substr(5, end == wire.npos ? 0 : end - 5);
+    last = said.ends_with(" LAST");
+    if (last) said.remove_suffix(5);
+    size_t size = 0;
+    const auto [rest, error] = std::from_chars(said.data(), said.data() + said.size(), size);
+    if (error != std::errc() || rest != said.data() + said.size()) return std::nullopt;
+    wire.remove_prefix(end + 2);
+    if (wire.size() < size) return std::nullopt;
+    body += wire.substr(0, size);
+    wire.remove_prefix(size);
+  }
+  return wire.empty() ? std::optional(std::move(body)) : std::nullopt;
+}
 
 // Lone dots between line ends of any kind.
 size_t Ends(std::string_view text) {
@@ -125,7 +152,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     session.Sent(now, session.output().size());
   }
   for (const Message& message : taker.taken) {
-    const Giver giver(message, piece);
+    const Giver by_chunks(message, piece, true);
+    if (by_chunks.text_begin != 0) {
+      const auto body = Unchunk(std::string_view(by_chunks.wire).substr(by_chunks.text_begin));
+      // Text whose last line does not end is given its end.
+      SLUICE_CHECK(body &&
+                   (*body == message.body || (!message.binary && *body == message.body + "\r\n")));
+    } else {
+      SLUICE_CHECK(by_chunks.refused);
+    }
+    const Giver giver(message, piece, false);
     SLUICE_CHECK(giver.ended == (message.binary || giver.refused));
     if (giver.ended) {
       SLUICE_CHECK(giver.text_begin == 0);

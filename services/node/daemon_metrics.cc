@@ -113,6 +113,9 @@ std::string Daemon::Metrics() {
         "Connections ended for clear text around the reply to STARTTLS.", false, faults.injections);
     add("sluice_delivery_remote_timeouts_total", "Connections ended for a remote too slow.", false,
         faults.timeouts);
+    add("sluice_delivery_remote_hang_ups_total",
+        "Connections that the remote ended, or half-closed, while it owed an answer.", false,
+        faults.hang_ups);
     add("sluice_delivery_dns_lookups_total", "Names asked for.", false, dns.lookups);
     add("sluice_delivery_dns_hits_total", "Names answered from the cache.", false, dns.hits);
     add("sluice_delivery_dns_failures_total",

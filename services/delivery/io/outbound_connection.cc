@@ -348,6 +348,8 @@ class OutboundConnection final : public Connection,
       FailTls(status.message());
       return;
     }
+    const bool answer_due = !ready_ || session_.under_way() > 0;
+    if (answer_due && !session_.ended() && !quitting_) ++faults_.hang_ups;
     session_.OnDisconnect(status.ok()
                               ? std::string_view("the remote closed the connection")
                               : std::string_view(status.message().data(), status.message().size()));

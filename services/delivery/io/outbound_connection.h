@@ -25,6 +25,7 @@ struct OutboundFaultStats {
   uint64_t unasked = 0;
   uint64_t injections = 0;
   uint64_t timeouts = 0;
+  uint64_t hang_ups = 0;  // gone, or half-closed, while an answer of it was due
 };
 
 // Thread-safety: the loop's thread. Lifetime: the loop outlives it and its connections.

@@ -25,11 +25,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view wire(reinterpret_cast<const char*>(data), size);
   std::string problem;
   const auto whole = Run(wire, size + 1, &problem);
-  for (const size_t step : {1, 3, 64}) {
-    std::string other;
-    SLUICE_CHECK(Run(wire, step, &other) == whole);
-    SLUICE_CHECK(other == problem);
-  }
+  constexpr size_t kSteps[] = {1, 3, 64};
+  std::string other;
+  SLUICE_CHECK(Run(wire, kSteps[size % 3], &other) == whole);
+  SLUICE_CHECK(other == problem);
   SLUICE_CHECK(whole.has_value() == problem.empty());
   if (!whole) return 0;
   SLUICE_CHECK(whole->status >= 200 && whole->status < 1000);

@@ -88,6 +88,7 @@ struct IngestCounters {
   std::atomic<uint64_t> fault_foreign_protocol{0};
   std::atomic<uint64_t> fault_too_many_errors{0};
   std::atomic<uint64_t> fault_too_slow{0};
+  std::atomic<uint64_t> fault_cut_off{0};
   std::atomic<uint64_t> proxy_headers_refused{0};  // missing, malformed, late, or from a stranger
 };
 

@@ -76,6 +76,8 @@ constexpr CounterName kCounters[] = {
     {"sluice_ingest_too_slow_total",
      "sessions ended for silence, slow data or replies that were not read",
      &IngestCounters::fault_too_slow},
+    {"sluice_ingest_cut_off_total", "clients that left within the text of a message",
+     &IngestCounters::fault_cut_off},
     {"sluice_ingest_proxy_headers_refused_total",
      "proxied connections ended for a missing, malformed or late header, or for whose they were",
      &IngestCounters::proxy_headers_refused},

@@ -416,9 +416,9 @@ void SmtpConnection::OnRefusal(mail::ClientRefusal refusal) {
 
 void SmtpConnection::OnFault(mail::ClientFault fault) {
   static constexpr std::atomic<uint64_t> IngestCounters::*kCounters[] = {
-      &IngestCounters::fault_bare_line_end, &IngestCounters::fault_line_too_long,
+      &IngestCounters::fault_bare_line_end,    &IngestCounters::fault_line_too_long,
       &IngestCounters::fault_foreign_protocol, &IngestCounters::fault_too_many_errors,
-      &IngestCounters::fault_too_slow};
+      &IngestCounters::fault_too_slow,         &IngestCounters::fault_cut_off};
   (ingest_.mutable_counters().*kCounters[static_cast<size_t>(fault)])
       .fetch_add(1, std::memory_order_relaxed);
 }

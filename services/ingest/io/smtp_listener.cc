@@ -183,6 +183,8 @@ class SmtpListener::Connection final : private TcpHandler, private SmtpConnectio
     if (!ending_ && smtp_ && smtp_->session().tls_handshake()) {
       const absl::string_view why = status.ok() ? "the client has left" : status.message();
       smtp_->OnTlsFailed({why.data(), why.size()});
+    } else if (!ending_ && smtp_) {
+      smtp_->session().OnLost();
     }
     clients_.Remove(this);  // destroys this
   }
