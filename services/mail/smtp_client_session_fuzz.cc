@@ -104,6 +104,11 @@ std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, si
       transaction.eight_bit = true;
       transaction.binary = id == 4 && (flags & 16) != 0;
       if (id == 3) transaction.dsn = {{6, "rfc822;t@e.net"}};
+      if (id == 4) {
+        transaction.ret = ClientTransaction::Ret::kHeaders;
+        transaction.envid = "an id+";
+      }
+      if (id == 5) transaction.recipients[0] = "t\xc3\xbc@e.net";
       session.Begin(std::move(transaction));
     }
     if (begun == kTransactions && !session.ended() && session.under_way() == 0) session.Quit();

@@ -53,6 +53,11 @@ class Handler : public SmtpServerHandler {
   void OnBody(std::string_view text) override {
     SLUICE_CHECK(state_ == State::kData && !text.empty());
     body_ += text;
+    // No room for more, until the next Drain.
+    if (later_ && !paused) {
+      paused = true;
+      session->PauseBody();
+    }
   }
   std::optional<ServerReply> OnMessageEnd(const MessageFacts& facts) override {
     SLUICE_CHECK(state_ == State::kData && facts.size == body_.size());
@@ -111,6 +116,8 @@ class Handler : public SmtpServerHandler {
   std::optional<ServerReply> TakeHeld() { return std::exchange(held_, std::nullopt); }
 
   std::string log;
+  SmtpServerSession* session = nullptr;
+  bool paused = false;
 
  private:
   enum class State { kIdle, kMail, kRcpt, kData, kAuth };
@@ -150,12 +157,17 @@ std::pair<std::string, std::string> Run(std::string_view wire, size_t chunk, boo
   Handler handler(later);
   SmtpServerSession session(handler, options);
   session.set_tls_available();
+  handler.session = &session;
   MonotonicTime now{std::chrono::seconds(5)};
   std::string output;
   auto drain = [&] {
     while (true) {
       output += session.output();
       session.Sent(now, session.output().size());
+      if (std::exchange(handler.paused, false)) {
+        session.ResumeBody(now);
+        continue;
+      }
       std::optional<ServerReply> held = handler.TakeHeld();
       if (held) {
         session.OnVerdict(now, *held);
