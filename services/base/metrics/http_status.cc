@@ -3,13 +3,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/metrics/http_request.h"
 #include "services/base/net/tcp_connection.h"
 #include "services/base/net/timer_wheel.h"
 
 namespace sluice {
 namespace {
 constexpr size_t kMaxClients = 64;
-constexpr size_t kMaxRequestBytes = 8 * 1024;
 constexpr Duration kTimeout = std::chrono::seconds(10);
 
 std::string Response(int code, std::string_view reason, std::string_view body) {
@@ -33,12 +33,12 @@ class HttpStatus::Client final : private TcpHandler {
  private:
   void OnBytes(std::string_view bytes) override {
     if (answered_) return;
-    request_.append(bytes);
-    const bool whole = request_.find("\r\n\r\n") != std::string::npos;
-    if (!whole && request_.size() < kMaxRequestBytes) return;
+    const auto state = request_.OnBytes(bytes);
+    if (state == HttpRequestReader::State::kMore) return;
     answered_ = true;
-    tcp_.Write(whole ? owner_.Answer(request_)
-                     : Response(431, "Request Header Fields Too Large", ""));
+    tcp_.Write(state == HttpRequestReader::State::kWhole
+                   ? owner_.Answer(request_)
+                   : Response(431, "Request Header Fields Too Large", ""));
     tcp_.CloseAfterFlush();
   }
   void OnClosed(const absl::Status&) override { Remove(); }
@@ -49,7 +49,7 @@ class HttpStatus::Client final : private TcpHandler {
   HttpStatus& owner_;
   TcpConnection tcp_;
   Deadline deadline_;
-  std::string request_;
+  HttpRequestReader request_;
   bool answered_ = false;
 };
 
@@ -78,10 +78,9 @@ absl::StatusOr<std::unique_ptr<HttpStatus>> HttpStatus::Open(EventLoop& loop,
   return status;
 }
 
-std::string HttpStatus::Answer(std::string_view request) const {
-  if (!request.starts_with("GET ")) return Response(405, "Method Not Allowed", "GET only\n");
-  request.remove_prefix(4);
-  const std::string_view path = request.substr(0, request.find_first_of(" ?\r"));
+std::string HttpStatus::Answer(const HttpRequestReader& request) const {
+  if (request.method() != "GET") return Response(405, "Method Not Allowed", "GET only\n");
+  const std::string_view path = request.path();
   if (path == "/healthz") return Response(200, "OK", "ok\n");
   if (path == "/readyz") {
     const std::string reason = handlers_.not_ready_reason();

@@ -12,6 +12,8 @@
 
 namespace sluice {
 
+class HttpRequestReader;
+
 struct HttpStatusHandlers {
   // The text exposition format of Prometheus.
   std::function<std::string()> metrics;
@@ -32,7 +34,7 @@ class HttpStatus {
  private:
   class Client;
   HttpStatus(EventLoop& loop, HttpStatusHandlers handlers);
-  std::string Answer(std::string_view request) const;
+  std::string Answer(const HttpRequestReader& request) const;
 
   EventLoop& loop_;
   const HttpStatusHandlers handlers_;
