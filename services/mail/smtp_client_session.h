@@ -271,6 +271,8 @@ class SmtpClientSession {
   void AppendRcpt(const ClientTransaction& transaction, size_t recipient,
                   std::string* command) const;
   bool MustBeUtf8(const ClientTransaction& transaction) const;
+  // `converted` holds the text where it is another one.
+  std::string_view OnTheWire(std::string_view address, std::string* converted) const;
   bool chunking() const { return peer_.chunking && options_.use_chunking; }
   Transaction* Find(uint64_t id);
   bool pipelining() const { return peer_.pipelining && options_.use_pipelining; }

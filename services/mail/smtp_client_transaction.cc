@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
+#include "services/base/idna.h"
 #include "services/mail/smtp_client_session.h"
 #include "services/mail/smtp_client_verdict.h"
 #include "services/mail/xtext.h"
@@ -20,13 +21,29 @@ bool IsAscii(std::string_view text) {
 
 }  // namespace
 
+// As it is sent: a peer without SMTPUTF8 may still be told a domain beyond ASCII, by its A-labels
+// (RFC 6531 section 3.2 leaves that to the client); of a local part there is no other form.
+std::string_view SmtpClientSession::OnTheWire(std::string_view address,
+                                              std::string* converted) const {
+  if (peer_.smtputf8 || IsAscii(address)) return address;
+  const size_t at = address.rfind('@');
+  if (at == std::string_view::npos || !IsAscii(address.substr(0, at))) return address;
+  const auto domain = HostNameToAscii(address.substr(at + 1));
+  if (!domain) return address;
+  *converted = absl::StrCat(absl::string_view(address.data(), at + 1), *domain);
+  return *converted;
+}
+
 bool SmtpClientSession::MustBeUtf8(const ClientTransaction& given) const {
   return given.smtputf8 || !IsAscii(given.mail_from) ||
          !std::all_of(given.recipients.begin(), given.recipients.end(), IsAscii);
 }
 
 std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const {
-  std::string command = absl::StrCat("MAIL FROM:<", given.mail_from, ">");
+  std::string converted;
+  const std::string_view sender = OnTheWire(given.mail_from, &converted);
+  std::string command =
+      absl::StrCat("MAIL FROM:<", absl::string_view(sender.data(), sender.size()), ">");
   if (peer_.size && given.size > 0) absl::StrAppend(&command, " SIZE=", given.size);
   if (given.binary) {
     command += " BODY=BINARYMIME";
@@ -50,7 +67,9 @@ std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const
 
 void SmtpClientSession::AppendRcpt(const ClientTransaction& given, size_t recipient,
                                    std::string* command) const {
-  absl::StrAppend(command, "RCPT TO:<", given.recipients[recipient], ">");
+  std::string converted;
+  const std::string_view address = OnTheWire(given.recipients[recipient], &converted);
+  absl::StrAppend(command, "RCPT TO:<", absl::string_view(address.data(), address.size()), ">");
   if (recipient < given.dsn.size() && peer_.dsn && options_.use_dsn) {
     const RecipientDsn& dsn = given.dsn[recipient];
     if ((dsn.notify & 1) != 0) {
@@ -128,7 +147,7 @@ std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view ad
                   [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
     text = "the address has a control character";
     enhanced = stage == SmtpStage::kMail ? "5.1.7" : "5.1.3";
-  } else if (!IsAscii(address) && !peer_.smtputf8) {
+  } else if (std::string converted; !peer_.smtputf8 && !IsAscii(OnTheWire(address, &converted))) {
     text = "the address is not ASCII, and the remote does not offer SMTPUTF8";
   } else {
     return std::nullopt;
