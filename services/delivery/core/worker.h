@@ -337,7 +337,8 @@ class Worker {
   void QuitAll(Queue& queue, bool only_foreign);
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
   static void Replace421(Conn& conn, queue::v1::GroupResult* result);
-  static uint32_t Refusals(const queue::v1::GroupResult& result);
+  uint32_t Refusals(const queue::v1::GroupResult& result) const;
+  uint64_t RecipientsOf(const queue::v1::GroupResult& result) const;
   void RemoveConn(Conn& conn, bool freed = true);
   void CheckDrained();
   bool Owns(const std::string& ip) const;

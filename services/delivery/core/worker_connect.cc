@@ -289,15 +289,34 @@ void Worker::Replace421(Conn& conn, queue::v1::GroupResult* result) {
   }
 }
 
-// Replies that count against max-errors-per-connection.
-uint32_t Worker::Refusals(const queue::v1::GroupResult& result) {
-  const auto refused = [](queue::v1::RecipientOutcome outcome) {
-    return outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT ||
-           outcome == queue::v1::RECIPIENT_OUTCOME_PERMANENT;
+uint64_t Worker::RecipientsOf(const queue::v1::GroupResult& result) const {
+  const auto work = in_work_.find(result.lease_id());
+  if (work == in_work_.end()) return 0;
+  const auto held = work->second.link->held.find(work->second.lease_id);
+  return held == work->second.link->held.end() ? 0 : held->second.recipients;
+}
+
+// Replies that count against max-errors-per-connection and max-errors-per-domain: each RCPT has its
+// own, be they alike.
+uint32_t Worker::Refusals(const queue::v1::GroupResult& result) const {
+  const auto refused = [](queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply) {
+    if (outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT) return true;
+    if (outcome != queue::v1::RECIPIENT_OUTCOME_PERMANENT) return false;
+    // What never left this end is no error of the remote's.
+    return !reply.local() ||
+           (reply.stage() != common::v1::STAGE_MAIL && reply.stage() != common::v1::STAGE_RCPT);
   };
-  uint32_t count = refused(result.outcome()) ? 1 : 0;
-  for (const auto& recipient : result.recipients()) count += refused(recipient.outcome()) ? 1 : 0;
-  return count;
+  uint64_t count = 0;
+  if (refused(result.outcome(), result.reply())) {
+    const auto named = static_cast<uint64_t>(result.recipients_size());
+    const uint64_t all = RecipientsOf(result);
+    const bool each = !result.reply().local() && result.reply().stage() == common::v1::STAGE_RCPT;
+    count = each && all > named ? all - named : 1;
+  }
+  for (const auto& recipient : result.recipients()) {
+    count += refused(recipient.outcome(), recipient.reply()) ? 1 : 0;
+  }
+  return static_cast<uint32_t>(std::min<uint64_t>(count, UINT32_MAX));
 }
 
 void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {

@@ -277,12 +277,8 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
   };
   // Where every recipient is named, nobody has the group's.
   const auto work = in_work_.find(result->lease_id());
-  uint64_t recipients = 0;
-  if (work != in_work_.end()) {
-    const auto held = work->second.link->held.find(work->second.lease_id);
-    if (held != work->second.link->held.end()) recipients = held->second.recipients;
-  }
-  if (static_cast<uint64_t>(result->recipients_size()) < std::max<uint64_t>(1, recipients)) {
+  if (static_cast<uint64_t>(result->recipients_size()) <
+      std::max<uint64_t>(1, RecipientsOf(*result))) {
     result->set_outcome(heed(*result->mutable_reply(), result->outcome()));
   }
   for (auto& recipient : *result->mutable_recipients()) {
@@ -295,7 +291,9 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
     SetMode(queue, false, "a delivery (backoff-to-normal-after-delivery)", 0);
   }
   Heed(queue, conn, all, *cause);
-  if (!delivered && refusal != nullptr) CountErrors(queue, Refusals(*result), *refusal);
+  if (!delivered && refusal != nullptr) {
+    if (const uint32_t errors = Refusals(*result); errors > 0) CountErrors(queue, errors, *refusal);
+  }
   return all;
 }
 

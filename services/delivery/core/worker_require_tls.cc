@@ -35,8 +35,10 @@ bool Worker::LacksTls(const TlsSearch& search, const std::string& host) const {
   return found != search.lacking.end() && found->second > executor_.clock().Now();
 }
 
+// Not while the hosts are being looked up anew: others may be among them.
 bool Worker::AllLackTls(const TlsSearch& search, const Queue& queue) const {
-  return std::all_of(queue.targets.begin(), queue.targets.end(),
+  return !queue.targets.empty() &&
+         std::all_of(queue.targets.begin(), queue.targets.end(),
                      [&](const Target& target) { return LacksTls(search, target.host); });
 }
 

@@ -320,6 +320,37 @@ TEST(WorkerRoute, MaxErrorsPerConnection) {
   EXPECT_EQ(Groups(world.Take()), 0u);
 }
 
+// Each recipient's own refusal is an error, however alike they are; one of MAIL or of the text is
+// one; what was refused here is none.
+TEST(WorkerRoute, ErrorsOfAConnectionAreReplies) {
+  const struct {
+    common::v1::Stage stage;
+    bool local;
+    queue::v1::RecipientOutcome outcome;
+    uint32_t most_that_ends_it;
+  } kCases[] = {{common::v1::STAGE_RCPT, false, kPermanent, 3},
+                {common::v1::STAGE_MAIL, false, kTransient, 1},
+                {common::v1::STAGE_FINAL_DOT, false, kPermanent, 1},
+                {common::v1::STAGE_MAIL, true, kPermanent, 0}};
+  for (const auto& each : kCases) {
+    for (const uint32_t most : {1U, 3U, 4U}) {
+      SCOPED_TRACE(::testing::Message() << each.stage << " " << most);
+      World world([&](auto& vmta) { Queues(vmta).set_max_errors_per_connection(most); });
+      auto& remote = world.Connected(3);
+      world.shard().Lease(11, 1, 3);
+      world.Take();
+      queue::v1::GroupResult result;
+      result.set_lease_id(remote.under_way.front().lease->lease_id());
+      result.set_outcome(each.outcome);
+      result.mutable_reply()->set_stage(each.stage);
+      result.mutable_reply()->set_local(each.local);
+      remote.under_way.clear();
+      remote.handler->OnResult(std::move(result));
+      EXPECT_EQ(remote.quit, most <= each.most_that_ends_it);
+    }
+  }
+}
+
 TEST(WorkerRoute, RampUpOpensOneConnectionAnInterval) {
   World world([](auto& vmta) {
     Queues(vmta).set_smtp_out_rampup_interval_us(10'000'000);
