@@ -91,8 +91,11 @@ bool TakeDefinition(std::string_view& text, std::string& name, std::string& valu
 }  // namespace
 
 size_t MergeDefinitions::bytes() const {
-  size_t sum = 0;
+  size_t sum = parts.size() * sizeof(parts[0]);
   for (const auto& [name, value] : variables) sum += name.size() + value.size();
+  for (const auto* each : {&vmta, &job_id, &envid}) {
+    if (*each) sum += (*each)->size();
+  }
   return sum;
 }
 

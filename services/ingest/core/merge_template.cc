@@ -25,7 +25,16 @@ void MergeTemplate::Fill(const ClientProfile& profile, const mail::MergeDefiniti
     variables[name] = value;
     longest_value_ = std::max<uint64_t>(longest_value_, value.size());
   }
-  for (const uint32_t part : definitions.parts) delivery.add_parts(part);
+  std::vector<uint32_t> parts = definitions.parts;
+  for (const uint32_t part : parts) delivery.add_parts(part);
+  std::sort(parts.begin(), parts.end());
+  for (size_t i = 0, run = 1; i < parts.size(); ++i) {
+    run = i > 0 && parts[i] == parts[i - 1] ? run + 1 : 1;
+    most_repeats_ = std::max<uint64_t>(most_repeats_, run);
+  }
+  for (const auto* each : {&definitions.vmta, &definitions.job_id, &definitions.envid}) {
+    if (*each) longest_value_ = std::max<uint64_t>(longest_value_, (*each)->size());
+  }
   if (definitions.job_id) delivery.set_job_id(*definitions.job_id);
   if (definitions.envid) delivery.set_envelope_id(*definitions.envid);
   if (definitions.vmta) {
@@ -37,9 +46,8 @@ void MergeTemplate::Fill(const ClientProfile& profile, const mail::MergeDefiniti
 
 std::optional<mail::ServerReply> MergeTemplate::CheckText(std::string_view text) const {
   const auto places = static_cast<uint64_t>(std::count(text.begin(), text.end(), '['));
-  if (text.size() + places * std::max<uint64_t>(longest_value_, 256) <= kMaxMergedBytes) {
-    return std::nullopt;
-  }
+  const uint64_t once = text.size() + places * std::max<uint64_t>(longest_value_, 256);
+  if (once * most_repeats_ <= kMaxMergedBytes) return std::nullopt;
   return mail::ServerReply{552, {5, 3, 4}, "The message would become too large with its values"};
 }
 

@@ -41,6 +41,7 @@ class MergeTemplate {
  private:
   size_t bytes_ = 0;
   uint64_t longest_value_ = 0;
+  uint64_t most_repeats_ = 1;  // of one part, for one recipient
   std::vector<uint64_t> ends_;
 };
 

@@ -156,5 +156,39 @@ TEST_F(MergeTemplateTest, BoundsOfTextAndValues) {
   EXPECT_EQ(ingest_->body_bytes(), 0u);
 }
 
+// What a recipient's own words make of a small text is bounded, too.
+TEST_F(MergeTemplateTest, BoundsOfRepeatedPartsAndLongJobs) {
+  Start();
+  std::string repeated = "XDFN *parts=1";
+  for (int i = 1; i < 1000; ++i) repeated += ",1";
+  const std::string definitions[] = {repeated, "XDFN *jobid=" + std::string(3000, 'j')};
+  std::string text = "Subject: [*jobid]\r\n\r\n";
+  for (int i = 0; i < 1000; ++i) text += "twenty bytes [*jobid]\r\n";
+  for (const std::string& definition : definitions) {
+    Say("XMRG FROM:<a@b.test>");
+    EXPECT_TRUE(Say(definition).starts_with("250 "));
+    EXPECT_TRUE(Say("RCPT TO:<x@y.test>").starts_with("250 "));
+    Say("XPRT 1 LAST");
+    const bool fits = definition != repeated;  // 1,000 jobs of 3,000 bytes do
+    EXPECT_EQ(Say(text + ".").starts_with("552 5.3.4 "), !fits) << definition.substr(0, 20);
+  }
+  for (int i = 0; i < 6000; ++i) text += "[*jobid]\r\n";
+  Say("XMRG FROM:<a@b.test>");
+  Say(definitions[1]);
+  Say("RCPT TO:<x@y.test>");
+  Say("XPRT 1 LAST");
+  EXPECT_TRUE(Say(text + ".").starts_with("552 5.3.4 "));
+  // The parts that recipients name count for the message.
+  Say("XMRG FROM:<a@b.test>");
+  std::string reply;
+  int taken = 0;
+  for (; taken < 1000; ++taken) {
+    Say(repeated);
+    reply = Say("RCPT TO:<x" + std::to_string(taken) + "@y.test>");
+    if (!reply.starts_with("250 ")) break;
+  }
+  EXPECT_TRUE(reply.starts_with("452 4.5.3 "));
+}
+
 }  // namespace
 }  // namespace sluice::ingest
