@@ -41,8 +41,8 @@ class ConnectionLimits {
   // After a reload the connections that stand count for the sections that they came under.
   std::optional<mail::ServerReply> Take(const ClientProfile& profile, Slot& slot);
 
-  // A connection whose client turns out to be another one (XCLIENT) counts for that one from now
-  // on; where there is no room it keeps the place that it has.
+  // A connection whose client turns out to be another one (XCLIENT), or a user, counts for that one
+  // from now on; where there is no room it keeps the place that it has.
   std::optional<mail::ServerReply> Move(const ClientProfile& profile, Slot& slot);
 
   uint64_t connections() const;

@@ -85,6 +85,10 @@ void SmtpConnection::OnHello(std::string_view name, bool extended) {
 
 std::optional<mail::ServerReply> SmtpConnection::OnMail(const mail::MailCommand& mail) {
   FollowPolicy();
+  if (full_) {
+    ingest_.mutable_counters().connections_refused.fetch_add(1, std::memory_order_relaxed);
+    return Noted("MAIL", *full_);
+  }
   if (auto refusal = profile_->RefuseSender(!user_.empty())) {
     ingest_.mutable_counters().senders_refused.fetch_add(1, std::memory_order_relaxed);
     return HoldBack(Noted("MAIL", *std::move(refusal)));

@@ -34,8 +34,8 @@ class SmtpConnection final : private mail::SmtpServerHandler,
     // session() has news that no call of the driver's caused: output, end, another deadline. The
     // connection must not be destroyed within.
     virtual void OnWake() = 0;
-    // A trusted proxy says that its client is another one, for whom `profile` holds: its connection
-    // counts for that network from now on. The refusal where there is no room.
+    // The client is another one than it was taken for (XCLIENT), or a user: the connection counts
+    // for what `profile` says from now on. The refusal where there is no room.
     virtual std::optional<mail::ServerReply> OnOtherClient(const ClientProfile&) {
       return std::nullopt;
     }
@@ -137,10 +137,11 @@ class SmtpConnection final : private mail::SmtpServerHandler,
   std::optional<MonotonicTime> began_;          // where the connection is logged
   std::optional<mail::ServerReply> held_back_;  // until the timer
   TimerId held_back_timer_ = 0;
-  bool can_bind_ = false;           // SCRAM-SHA-256-PLUS
-  std::unique_ptr<SmtpAuth> auth_;  // an exchange is on its way
-  std::string user_;                // who authenticated; empty: nobody
-  std::string claimed_hello_;       // what a trusted proxy says that its client said
+  bool can_bind_ = false;                  // SCRAM-SHA-256-PLUS
+  std::unique_ptr<SmtpAuth> auth_;         // an exchange is on its way
+  std::string user_;                       // who authenticated; empty: nobody
+  std::optional<mail::ServerReply> full_;  // there is no room for this client or user
+  std::string claimed_hello_;              // what a trusted proxy says that its client said
 
   // The message that is coming in.
   queue::v1::NewMessage message_;

@@ -80,6 +80,9 @@ void SmtpConnection::Settle(const std::optional<mail::ServerReply>& reply) {
 void SmtpConnection::BecomeUser(std::string user) {
   user_ = std::move(user);
   UpdateProfile();
+  // max-smtp-in and the group of {auth} and of the user's source; told at MAIL, where there is room
+  // for a reply.
+  full_ = driver_.OnOtherClient(*profile_);
 }
 
 void SmtpConnection::FollowPolicy() {

@@ -293,6 +293,43 @@ TEST_F(SmtpListenerTest, AProxysClientsCountForTheirNetwork) {
   EXPECT_EQ(fourth.Say("XCLIENT ADDR=192.0.2.2\r\n").substr(0, 3), "220");
 }
 
+// max-smtp-in of {auth} counts those who have authenticated, wherever they come from.
+TEST_F(SmtpListenerTest, UsersCountForTheirOwnSection) {
+  policy_->users.emplace_back();
+  policy_->users.back().set_name("ann");
+  policy_->users.back().set_password("secret");
+  policy_->loopback->set_allow_unencrypted_plain_auth(true);
+  policy_->loopback->set_max_smtp_in(10);
+  policy_->loopback->set_max_smtp_in_scope("127.0.0.0/8");
+  policy_->named_sources["{auth}"].set_max_smtp_in(1);
+  policy_->named_sources["{auth}"].set_max_smtp_in_scope("{auth}");
+  Start();
+  const auto log_in = [](Client& client) {
+    client.Reply();
+    client.Say("EHLO c.test\r\n");
+    return client.Say("AUTH PLAIN AGFubgBzZWNyZXQ=\r\n");
+  };
+  Client first(address());
+  EXPECT_EQ(log_in(first).substr(0, 3), "235");
+  EXPECT_EQ(first.Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "250");
+  Client second(address());
+  EXPECT_EQ(log_in(second).substr(0, 3), "235");
+  EXPECT_EQ(second.Say("MAIL FROM:<a@b.test>\r\n"),
+            "421 4.7.0 Too many connections from your network");
+  EXPECT_EQ(second.Line(), "");
+  // Who does not say who it is, is none of them.
+  Client third(address());
+  third.Reply();
+  third.Say("EHLO c.test\r\n");
+  EXPECT_EQ(third.Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "250");
+  first.Say("QUIT\r\n");
+  EXPECT_EQ(first.Line(), "");
+  while (listener_->connections() > 1) std::this_thread::yield();
+  Client fourth(address());
+  log_in(fourth);
+  EXPECT_EQ(fourth.Say("MAIL FROM:<a@b.test>\r\n").substr(0, 3), "250");
+}
+
 TEST_F(SmtpListenerTest, HalfClosedClientHearsTheVerdict) {
   Start();
   Client client(address());
