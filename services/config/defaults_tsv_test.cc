@@ -96,10 +96,9 @@ TEST(DefaultsTsvTest, WhatNobodySaysIsWhatTheManualSays) {
   size_t same = 0;
   std::map<std::string, Difference> left = Differences();
   for (const Row& row : RowsWithDefault()) {
-    const Scope scope =
-        row.section == "Global"
-            ? kGlobal
-            : FindSection(row.section.substr(1, row.section.size() - 2))->scope;
+    const Scope scope = row.section == "Global"
+                            ? kGlobal
+                            : FindSection(row.section.substr(1, row.section.size() - 2))->scope;
     const Directive* const directive = FindDirective(scope, row.name);
     ASSERT_NE(directive, nullptr) << row.name;
     // What has no effect has no default that anybody could see.

@@ -286,14 +286,12 @@ std::string DefaultOf(const Directive& directive) {
   if (directive.field.empty()) return "";
   const google::protobuf::Message* const message = DefaultsOf(directive.target);
   const auto* const field =
-      message == nullptr
-          ? nullptr
-          : message->GetDescriptor()->FindFieldByName(std::string(directive.field));
+      message == nullptr ? nullptr
+                         : message->GetDescriptor()->FindFieldByName(std::string(directive.field));
   if (field == nullptr || field->is_repeated() ||
       !message->GetReflection()->HasField(*message, field)) {
     // A field that nobody set.
-    const bool rate =
-        directive.grammar == Grammar::kRate || directive.grammar == Grammar::kVolume;
+    const bool rate = directive.grammar == Grammar::kRate || directive.grammar == Grammar::kVolume;
     return directive.grammar == Grammar::kBool ? "no" : rate ? "unlimited" : "";
   }
   const auto* const reflection = message->GetReflection();
