@@ -267,6 +267,9 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   const Location where = statement.At(first);
   if (directive.name == "include") return Include(statement);
   if (directive.name == "include-headers-from") return ReadHeaderFile(directive, statement, frame);
+  if (directive.name == "http-delivery-extra-headers") {
+    return ReadHttpHeaderFile(directive, statement, frame);
+  }
   if (directive.name == "precached-domains-file") return ReadDomainFile(directive, statement);
   if (directive.name.starts_with("dsn-failed-") || directive.name == "custom-dsn-from-header") {
     return ReadDsnTemplate(directive, statement);

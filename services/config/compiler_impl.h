@@ -126,7 +126,12 @@ class Compiler {
   // The file that the first argument names; an error is said.
   std::optional<std::string> ReadTextFile(const Statement& statement, size_t max_bytes);
   void ReadDsnTemplate(const Directive& directive, const Statement& statement);
+  std::optional<std::vector<std::string>> ReadHeaderLines(const Directive& directive,
+                                                          const Statement& statement,
+                                                          bool may_fold);
   void ReadHeaderFile(const Directive& directive, const Statement& statement, const Frame& frame);
+  void ReadHttpHeaderFile(const Directive& directive, const Statement& statement,
+                          const Frame& frame);
   void ReadDomainFile(const Directive& directive, const Statement& statement);
   void AddRewrite(const Directive& directive, const Statement& statement,
                   policy::v1::RewriteListSection* list);

@@ -95,40 +95,70 @@ void Compiler::ReadDsnTemplate(const Directive& directive, const Statement& stat
   }
 }
 
+// The lines of the file that the first argument names, without empty ones; none for "".
+std::optional<std::vector<std::string>> Compiler::ReadHeaderLines(const Directive& directive,
+                                                                  const Statement& statement,
+                                                                  bool may_fold) {
+  std::vector<std::string> header;
+  if (statement.arguments.size() != 1) {
+    Say(Severity::kError, statement.where, SyntaxMessage(directive));
+    return std::nullopt;
+  }
+  if (statement.arguments[0].text.empty()) return header;
+  const auto text = ReadTextFile(statement, kMaxTextBytes);
+  if (!text) return std::nullopt;
+  size_t number = 0;
+  for (std::string& line : LinesOf(*text)) {
+    ++number;
+    if (line.empty()) continue;
+    const bool folded =
+        may_fold && (line.front() == ' ' || line.front() == '\t') && !header.empty();
+    const size_t colon = line.find(':');
+    const bool clean = std::all_of(line.begin(), line.end(), [](char c) {
+      return c == '\t' || (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
+    });
+    if (!clean || line.size() > kMaxLineBytes ||
+        (!folded && (colon == line.npos || !ParseHeaderName(line.substr(0, colon))))) {
+      Say(Severity::kError, statement.At(statement.arguments[0]),
+          absl::StrCat("\"", statement.arguments[0].text, "\" line ", number,
+                       ": this is no header field"));
+      return std::nullopt;
+    }
+    header.push_back(std::move(line));
+  }
+  return header;
+}
+
 // The lines of a header as they go into messages; "" takes away what a more general place said.
 void Compiler::ReadHeaderFile(const Directive& directive, const Statement& statement,
                               const Frame& frame) {
-  if (statement.arguments.size() != 1) {
-    return Say(Severity::kError, statement.where, SyntaxMessage(directive));
-  }
+  const auto lines = ReadHeaderLines(directive, statement, /*may_fold=*/true);
+  if (!lines) return;
   std::string header;
-  if (!statement.arguments[0].text.empty()) {
-    const auto text = ReadTextFile(statement, kMaxTextBytes);
-    if (!text) return;
-    size_t number = 0;
-    for (const std::string& line : LinesOf(*text)) {
-      ++number;
-      if (line.empty()) continue;
-      const bool folded = (line.front() == ' ' || line.front() == '\t') && !header.empty();
-      const size_t colon = line.find(':');
-      const bool clean = std::all_of(line.begin(), line.end(), [](char c) {
-        return c == '\t' || (static_cast<unsigned char>(c) >= 0x20 && c != 0x7f);
-      });
-      if (!clean || line.size() > kMaxLineBytes ||
-          (!folded && (colon == line.npos || !ParseHeaderName(line.substr(0, colon))))) {
-        return Say(Severity::kError, statement.At(statement.arguments[0]),
-                   absl::StrCat("\"", statement.arguments[0].text, "\" line ", number,
-                                ": this is no header field"));
-      }
-      absl::StrAppend(&header, line, "\r\n");
-    }
-  }
+  for (const std::string& line : *lines) absl::StrAppend(&header, line, "\r\n");
   if (frame.vmta != nullptr) {
     frame.vmta->section.set_include_headers(std::move(header));
   } else if (frame.pool != nullptr) {
     frame.pool->section.set_include_headers(std::move(header));
   } else {
     draft_.global.mutable_settings()->set_include_headers(std::move(header));
+  }
+}
+
+// More of http-delivery-header; "" takes away what a more general place said.
+void Compiler::ReadHttpHeaderFile(const Directive& directive, const Statement& statement,
+                                  const Frame& frame) {
+  const auto lines = ReadHeaderLines(directive, statement, /*may_fold=*/false);
+  if (!lines) return;
+  candidate_.reset();  // the same text may mean another file's lines tomorrow
+  constexpr int kField = policy::v1::QueueSettings::kHttpDeliveryHeadersFieldNumber;
+  for (auto* const settings : frame.queues) {
+    if (options_.keep_origins) {
+      draft_.origins[settings][kField] = {statement.where.file, statement.where.line};
+    }
+    auto* const fields = settings->mutable_http_delivery_headers();
+    if (lines->empty()) fields->clear_values();
+    for (const std::string& line : *lines) fields->add_values(line);
   }
 }
 

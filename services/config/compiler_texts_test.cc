@@ -1,5 +1,6 @@
 // Directives that are texts, or name files of text.
 #include "gtest/gtest.h"
+#include "services/config/compile_cache.h"
 #include "services/config/compiler.h"
 #include "services/config/policy_view.h"
 #include "services/config/testing/memory_files.h"
@@ -69,6 +70,36 @@ TEST_F(CompilerTextsTest, HeaderLinesOfAFile) {
               std::string::npos)
         << bad;
   }
+}
+
+TEST_F(CompilerTextsTest, HeaderLinesOfHttpDelivery) {
+  files_.files["/etc/sluice/h.txt"] = "X-A: 1\r\n\nAuthorization: Bearer t0p\n";
+  const std::string text =
+      "<domain a.test>\nhttp-delivery-header \"X-B: 2\"\nhttp-delivery-extra-headers h.txt\n"
+      "</domain>\n<domain b.test>\nhttp-delivery-extra-headers h.txt\n"
+      "http-delivery-extra-headers \"\"\n</domain>\n";
+  CompileOptions options;
+  CompileCache cache;
+  options.cache = &cache;
+  const auto headers = [&](const std::string& domain) {
+    const Compiled compiled = CompileText("/etc/sluice/a.conf", text, files_, options);
+    EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
+    std::string all;
+    for (const auto& each :
+         ViewOf(compiled)->ForQueue(domain, "default", "")->http_delivery_headers().values()) {
+      all += each + "|";
+    }
+    return all;
+  };
+  EXPECT_EQ(headers("a.test"), "X-B: 2|X-A: 1|Authorization: Bearer t0p|");
+  EXPECT_EQ(headers("b.test"), "");
+  // A reload after the file changed, and the section did not.
+  files_.files["/etc/sluice/h.txt"] = "X-A: 2\n";
+  EXPECT_EQ(headers("a.test"), "X-B: 2|X-A: 2|");
+  files_.files["/etc/sluice/h.txt"] = "X-A: 2\n folded\n";
+  EXPECT_NE(Complaint("<domain a.test>\nhttp-delivery-extra-headers h.txt\n</domain>\n")
+                .find("line 2: this is no header field"),
+            std::string::npos);
 }
 
 TEST_F(CompilerTextsTest, RewriteLists) {

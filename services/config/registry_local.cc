@@ -54,7 +54,20 @@ std::vector<Directive> LocalDirectives() {
        .field = "http_delivery_headers",
        .grammar = Grammar::kTexts,
        .help = "A further header field of what http-delivery posts.",
-       .appends = true},
+       .appends = true,
+       .secret = true},
+      {.name = "http-delivery-extra-headers",
+       .scopes = kEverywhere,
+       .grammar = Grammar::kFile,
+       .help = "File of header fields, a line each, that http-delivery posts besides those of "
+               "http-delivery-header; at most 32 KiB."},
+      {.name = "macro-variables-preserve-case",
+       .scopes = kEverywhere,
+       .target = kQueue,
+       .field = "macro_variables_preserve_case",
+       .grammar = Grammar::kBool,
+       .help = "The variables of command and file-destination are as they were given; else in "
+               "lower case."},
       {.name = "discard-as-bounce",
        .scopes = kEverywhere,
        .target = kQueue,
@@ -81,6 +94,21 @@ std::vector<Directive> LocalDirectives() {
        .scopes = kGlobal,
        .grammar = Grammar::kFolderPair,
        .help = "Folder whose files are taken in as messages, and where bad ones are put."},
+      {.name = "pickup-retry-interval",
+       .scopes = kGlobal,
+       .target = Target::kGlobalSettings,
+       .field = "pickup_retry_interval_us",
+       .grammar = Grammar::kDuration,
+       .help = "Wait of a pickup folder one of whose messages was put off.",
+       .min = 100'000,
+       .max = uint64_t{86400} * 1'000'000},
+      {.name = "pickup-remove-dot",
+       .scopes = kGlobal,
+       .target = Target::kGlobalSettings,
+       .field = "pickup_remove_dot",
+       .grammar = Grammar::kBool,
+       .help = "Files of pickup folders are written as for SMTP's DATA: a line of one dot ends the "
+               "message, and another line's first dot is taken away."},
   };
 }
 

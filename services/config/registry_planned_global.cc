@@ -61,8 +61,6 @@ void AddSpool(std::vector<Directive>* all) {
   }
   all->push_back(Global("track-time-first-attempt", Grammar::kBool,
                         "Keep the time of the first attempt for accounting."));
-  all->push_back(Global("max-memory-usage-percent", Grammar::kCount,
-                        "Share of the machine's memory from which on mail is put off."));
 }
 
 void AddProcess(std::vector<Directive>* all) {
@@ -141,10 +139,6 @@ void AddHttp(std::vector<Directive>* all) {
 }
 
 void AddLogs(std::vector<Directive>* all) {
-  all->push_back(Global("log-file", Grammar::kFile, "File of the log."));
-  all->push_back(Global("log-rotate", Grammar::kCount, "Old log files that are kept."));
-  all->push_back(Global("log-auto-rotation", Grammar::kBool, "A new log file each day."));
-  all->push_back(Global("log-file-world-readable", Grammar::kBool, "Everybody may read the log."));
   all->push_back(Keyed(Arguments(Global("log-format-extended", Grammar::kText,
                                         "A log of deliveries in a format of its own."),
                                  2, 2, "\"FILE\" \"FORMAT\""),
@@ -157,12 +151,6 @@ void AddLogs(std::vector<Directive>* all) {
                         "Time of soft bounces after which an address is suppressed.",
                         Status::kRefused));
   ComesWith(kBounces, all, bounces);
-}
-
-void AddMail(std::vector<Directive>* all) {
-  all->push_back(Global("pickup-retry-interval", Grammar::kDuration, "Time between looks."));
-  all->push_back(
-      Global("pickup-remove-dot", Grammar::kBool, "Dots of picked-up files are undone."));
 }
 
 void AddSending(std::vector<Directive>* all) {
@@ -199,7 +187,6 @@ std::vector<Directive> PlannedGlobalDirectives() {
   add(AddProcess, kManagement);
   add(AddHttp, kManagement);
   add(AddLogs, kAccounting);
-  add(AddMail, "delivery reports");
   add(AddSending, kDkim);
   add(AddServerTls, "TLS");
   return all;

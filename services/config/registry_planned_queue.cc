@@ -87,10 +87,7 @@ void AddReports(QueueTable* t) {
 }
 
 void AddOtherWays(QueueTable* t) {
-  t->Bool("macro-variables-preserve-case", "Of type pipe.");
   constexpr std::string_view kSparkPost = "it is of the SparkPost service";
-  t->Unsupported("http-delivery-extra-headers", Grammar::kFile, "Of http-delivery-url.",
-                 kSparkPost);
   t->Unsupported("add-x-msys-api-header", Grammar::kBool, "A header of SparkPost.", kSparkPost);
   t->Unsupported("sparkpost-sandbox", Grammar::kBool, "SparkPost's sandbox.", kSparkPost, true);
   t->Unsupported("sparkpost-ip-pool", Grammar::kText, "SparkPost's pool.", kSparkPost);

@@ -84,6 +84,7 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_log_disabled_ips(false);
     s->set_smtp_553_means_invalid_mailbox(true);
     s->set_discard_as_bounce(false);
+    s->set_macro_variables_preserve_case(false);
     s->set_disable_mx_rollup(false);
     s->set_log_resolution(false);
     s->set_log_transfer_failures(false);
@@ -163,6 +164,12 @@ const policy::v1::GlobalSettings& DefaultGlobalSettings() {
     s->set_events_keep_us(24 * kHour);
     s->set_events_keep_bytes(uint64_t{2} << 30);
     s->set_idempotency_keep_us(kHour);
+    s->set_pickup_retry_interval_us(10 * kSecond);
+    s->set_pickup_remove_dot(false);
+    s->set_max_memory_usage_percent(100);
+    s->set_log_rotate(8);
+    s->set_log_auto_rotation(true);
+    s->set_log_file_world_readable(false);
     return s;
   }();
   return *settings;

@@ -86,6 +86,7 @@ absl::Status Daemon::Start() {
   }
   const std::shared_ptr<const config::PolicyView> view =
       policy_ != nullptr ? policy_->first_view() : FirstView();
+  UseLogFile(*view);
   if (Has(Role::kQueue)) {
     const std::string directive = policy_ != nullptr ? view->global().disk_queue() : "";
     auto spool = SpoolFolder(options_.data_dir, options_.spool_dir, directive);
@@ -135,6 +136,24 @@ absl::Status Daemon::Start() {
   server_->SetReady(true);
   if (admin_server_ != nullptr) admin_server_->SetReady(true);
   return WriteReady();
+}
+
+void Daemon::UseLogFile(const config::PolicyView& policy) {
+  if (options_.log_file == nullptr) return;
+  const auto& global = policy.global();
+  LogFileOptions file;
+  file.path = options_.log_path;
+  if (file.path.empty() && options_.role == Role::kNode) file.path = global.log_file();
+  if (!file.path.empty() && file.path[0] != '/') {
+    file.path = absl::StrCat(options_.data_dir, "/", file.path);
+  }
+  file.keep = global.log_rotate();
+  file.daily = global.log_auto_rotation();
+  file.world_readable = global.log_file_world_readable();
+  const absl::Status status = options_.log_file->Use(file);
+  if (!status.ok() && options_.log != nullptr) {
+    options_.log->Error("log_file_failed", std::string(status.message()));
+  }
 }
 
 std::shared_ptr<const config::PolicyView> Daemon::FirstView() {
@@ -258,6 +277,10 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
   } else {
     return;
   }
+  use = [this, use = std::move(use)](std::shared_ptr<const config::PolicyView> view) {
+    UseLogFile(*view);
+    use(std::move(view));
+  };
   thread.Call([&] {
     config::PolicyWatcherOptions options;
     options.hello.set_service(service);

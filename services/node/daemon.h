@@ -39,6 +39,8 @@ class Daemon {
   struct Ways;
   struct ShardLink;
 
+  // log-file and its like; --log-file goes before.
+  void UseLogFile(const config::PolicyView& policy);
   bool Has(Role role) const { return options_.role == Role::kNode || options_.role == role; }
   absl::Status StartPolicy();
   // What a service starts with: its own copy of the last snapshot, else what policy says within

@@ -7,12 +7,14 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/log/log.h"
 #include "services/node/cpus.h"
+#include "services/node/memory_usage.h"
 
 namespace sluice::node {
 namespace {
 
 // How often the certificates' files are looked at.
 constexpr Duration kCertificateLook = std::chrono::seconds(10);
+constexpr Duration kMemoryLook = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -27,6 +29,7 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   work_ = std::make_unique<ingest::WorkThread>();
   ingest_options.slow_work = work_.get();
   ingest_options.auth_failures = &auth_failures_;
+  ingest_options.memory_percent = &memory_percent_;
   ingest_options.loops = loops;
   std::vector<ingest::IngestLoop> on_loops;
   for (uint32_t i = 0; i < loops; ++i) {
@@ -66,6 +69,7 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   listener_ = *std::move(listener);
   for (auto& each : ingests_) each->Start();
   WatchCertificates();
+  WatchMemory();
   for (auto& thread : threads_) thread->Start();
   pickup_ = std::make_unique<ingest::Pickup>(
       Clock::Real(),
@@ -83,6 +87,11 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
   pickup_->SetPolicy(*policy);
   pickup_->Start();
   return absl::OkStatus();
+}
+
+void IngestPart::WatchMemory() {
+  memory_percent_.store(MemoryUsagePercent(), std::memory_order_relaxed);
+  threads_[0]->loop().After(kMemoryLook, [this] { WatchMemory(); });
 }
 
 void IngestPart::WatchCertificates() {

@@ -45,6 +45,7 @@ class IngestPart {
   const Options& options_;
   const std::vector<ingest::ShardEndpoint> shards_;
   ingest::AuthFailures auth_failures_;
+  std::atomic<uint32_t> memory_percent_{0};
   std::vector<std::unique_ptr<LoopThread>> threads_;
   std::unique_ptr<ingest::WorkThread> work_;
   std::vector<std::unique_ptr<ingest::Ingest>> ingests_;
@@ -53,6 +54,7 @@ class IngestPart {
   std::unique_ptr<ingest::Pickup> pickup_;  // injects on the first loop
   // On the first loop, as the listener; so is the watch over the certificates' files.
   void WatchCertificates();
+  void WatchMemory();
   ingest::ListenerTls tls_{Clock::Real()};
   std::vector<Endpoint> listen_;
 };

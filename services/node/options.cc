@@ -79,6 +79,9 @@ absl::StatusOr<Options> ParseOptions(Role role, int argc, const char* const* arg
   Add(app, "log-level", options.log_level, "Least severity to log")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}))
       ->capture_default_str();
+  Add(app, "log-file", options.log_path,
+      "File for the log, rotated as log-rotate and log-auto-rotation say (default: log-file of the "
+      "directive files for sluiced, else standard error)");
   app.add_flag("--log-json", options.log_json, "Log JSON lines")->envname("SLUICE_LOG_JSON");
   Add(app, "tls-cert", options.tls_cert, "PEM certificate for mTLS between services");
   Add(app, "tls-key", options.tls_key, "PEM private key");

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "services/base/log/log.h"
+#include "services/base/log/log_file.h"
 
 namespace sluice::node {
 
@@ -29,6 +30,8 @@ struct Options {
   std::string metrics_listen;  // HTTP /metrics, /healthz, /readyz
   std::string log_level = "info";
   bool log_json = false;
+  std::string log_path;         // over the files' log-file; empty: that, or standard error
+  LogFile* log_file = nullptr;  // not a flag: where the log goes
   Log* log = nullptr;  // not a flag: the process's log, for all parts; none: silence
   std::string tls_cert, tls_key, tls_ca;  // mTLS between services
   bool allow_insecure_rpc = false;        // non-loopback without TLS

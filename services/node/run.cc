@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "services/base/log/log.h"
+#include "services/base/log/log_file.h"
 #include "services/node/daemon.h"
 #include "services/node/process.h"
 
@@ -35,8 +36,11 @@ int Run(Role role, int argc, char** argv) {
   // What goes wrong with a connection or an address is told by us; GRPC_VERBOSITY asks for more.
   setenv("GRPC_VERBOSITY", "NONE", 0);
   RaiseFileLimit();
+  LogFile log_file(Clock::Real());
   Log log(LogOptionsOf(role, *options), Clock::Real());
+  log.SetSink([&log_file](std::string_view line) { return log_file.Write(line); });
   options->log = &log;
+  options->log_file = &log_file;
   Daemon daemon(*std::move(options));
   if (absl::Status status = daemon.Start(); !status.ok()) {
     // For the person who started it, whatever the log's form.

@@ -36,6 +36,24 @@ class StartTest(ScenarioTest):
         self.assertEqual(self.receiver.edns_sizes, {1400})
 
 
+class LogTest(ScenarioTest):
+    def test_log_file(self):
+        log, later = self.scenario.path("log/s.log"), self.scenario.path("later.log")
+        log.parent.mkdir()
+        node = self.node(extra=f"log-file {log}\nlog-file-world-readable yes")
+        self.assertIn(" event=ready ", log.read_text())
+        self.assertEqual(log.stat().st_mode & 0o777, 0o644)
+        node.config.write_text(node.config.read_text().replace(str(log), str(later)))
+        node.ctl.json("reload")
+        self.assertEqual(later.stat().st_mode & 0o777, 0o644)
+        # The flag goes before; a folder that is not there is told, and keeps nobody from starting.
+        node.service.stop()
+        missing = self.scenario.path("none/s.log")
+        node.service.argv += ["--log-file", str(missing)]
+        node.start()
+        self.assertIn(f"cannot write {missing}", node.service.log_text())
+
+
 class RouteTest(ScenarioTest):
     def test_queue_to(self):
         node = self.node(extra="<domain one.test>\n  queue-to shared.test\n</domain>\n<domain two.test>\n  queue-to shared.test/v2\n</domain>")

@@ -99,11 +99,12 @@ struct Log::State {
   const Clock& clock;
   std::mutex mutex;
   std::map<std::string, Site, std::less<>> sites;
+  std::function<bool(std::string_view)> later_sink;  // under the mutex
   std::shared_ptr<spdlog::logger> logger;
 };
 
 Log::Log(LogOptions options, const Clock& clock)
-    : state_(new State{std::move(options), clock, {}, {}, nullptr}) {
+    : state_(new State{std::move(options), clock, {}, {}, nullptr, nullptr}) {
   if (state_->options.sink) return;
   // Not registered anywhere: no global state.
   state_->logger =
@@ -113,6 +114,11 @@ Log::Log(LogOptions options, const Clock& clock)
   state_->logger->flush_on(spdlog::level::trace);
 }
 Log::~Log() = default;
+
+void Log::SetSink(std::function<bool(std::string_view)> sink) {
+  const std::lock_guard lock(state_->mutex);
+  state_->later_sink = std::move(sink);
+}
 
 bool Log::enabled(LogLevel level) const { return level >= state_->options.level; }
 
@@ -152,10 +158,12 @@ void Log::Write(LogLevel level, std::string_view event, std::string_view message
   }
   if (dropped > 0) AppendField(line, json, "suppressed", std::to_string(dropped), true);
   if (json) line += '}';
-  if (options.sink) {
+  {
     std::lock_guard lock(state_->mutex);
-    options.sink(line);
-  } else {
+    if (state_->later_sink && state_->later_sink(line)) return;
+    if (options.sink) options.sink(line);
+  }
+  if (state_->logger != nullptr) {
     state_->logger->log(spdlog::level::info, spdlog::string_view_t(line.data(), line.size()));
   }
 }

@@ -56,6 +56,8 @@ class Log {
   Log& operator=(const Log&) = delete;
 
   bool enabled(LogLevel level) const;
+  // In place of LogOptions::sink. False: the line was not taken, and goes to standard error.
+  void SetSink(std::function<bool(std::string_view)> sink);
   // `event`: what happened, as a fixed identifier such as "policy_reloaded"; the unit of the rate
   // limit. `message`: for people; may be empty. Fields without text are left out.
   void Write(LogLevel level, std::string_view event, std::string_view message,

@@ -25,7 +25,7 @@ bool NamesRecipient(std::string_view text) {
 }
 
 std::string Expand(std::string_view text, const queue::v1::Lease& lease, int delivery,
-                   bool for_path) {
+                   bool for_path, bool preserve_case) {
   const std::string& rcpt = lease.deliveries(delivery).rcpt();
   const size_t at = rcpt.rfind('@');
   std::string out;
@@ -38,6 +38,7 @@ std::string Expand(std::string_view text, const queue::v1::Lease& lease, int del
     const std::string_view name = text.substr(begin + 2, end - begin - 2);
     std::string value;
     bool known = true;
+    bool address = true;
     if (name == "local") {
       value = rcpt.substr(0, at);
     } else if (name == "domain") {
@@ -48,8 +49,14 @@ std::string Expand(std::string_view text, const queue::v1::Lease& lease, int del
       value = lease.message().mail_from();
     } else if (name == "id") {
       value = mail::FormatMessageId(lease.message().id());
+      address = false;
     } else {
       known = false;
+    }
+    if (address && !preserve_case) {
+      for (char& c : value) {
+        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+      }
     }
     if (!known) {
       out += text.substr(begin, end + 1 - begin);

@@ -12,8 +12,9 @@ namespace sluice::delivery {
 bool NamesRecipient(std::string_view text);
 
 // `text` with its variables; a name that is none stays as it is. With `for_path` what senders and
-// recipients choose cannot leave the folder: no slash, no dot in front, never empty.
+// recipients choose cannot leave the folder: no slash, no dot in front, never empty. Without
+// `preserve_case` (macro-variables-preserve-case) addresses are in lower case.
 std::string Expand(std::string_view text, const queue::v1::Lease& lease, int delivery,
-                   bool for_path);
+                   bool for_path, bool preserve_case);
 
 }  // namespace sluice::delivery

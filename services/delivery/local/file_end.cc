@@ -180,7 +180,8 @@ LocalVerdict ToMbox(const LocalJob& job, const Copy& copy, const std::string& pa
 
 LocalVerdict DeliverCopy(const LocalJob& job, const Copy& copy) {
   const std::string& destination = job.settings->file_destination();
-  const std::string path = Expand(destination, *job.lease, copy.begin, true);
+  const std::string path = Expand(destination, *job.lease, copy.begin, true,
+                                  job.settings->macro_variables_preserve_case());
   // Folders that a recipient's name asks for are made, and the last one; a folder that the operator
   // has named and that is missing may be one whose disk is not there.
   const size_t literal = std::min(destination.find("${"), destination.size());

@@ -84,7 +84,17 @@ TEST(Destination, WordsAndVariables) {
             (std::vector<std::string>{"a", "b cd", "\"", ""}));
   queue::v1::Lease lease;
   lease.add_deliveries()->set_rcpt("x@y.test");
-  EXPECT_EQ(Expand("${local}-${domain}-${none}-${rcpt", lease, 0, true), "x-y.test-${none}-${rcpt");
+  EXPECT_EQ(Expand("${local}-${domain}-${none}-${rcpt", lease, 0, true, true),
+            "x-y.test-${none}-${rcpt");
+  // macro-variables-preserve-case
+  lease.mutable_deliveries(0)->set_rcpt("Ann.B@Y.test");
+  lease.mutable_message()->set_mail_from("List-1@X.test");
+  lease.mutable_message()->set_id(std::string(16, '\xAB'));
+  EXPECT_EQ(Expand("A ${local} ${rcpt} ${from}", lease, 0, false, false),
+            "A ann.b ann.b@y.test list-1@x.test");
+  EXPECT_EQ(Expand("A ${local} ${from} ${domain}", lease, 0, false, true),
+            "A Ann.B List-1@X.test Y.test");
+  EXPECT_EQ(Expand("${id}", lease, 0, false, false), Expand("${id}", lease, 0, false, true));
   EXPECT_TRUE(NamesRecipient("a ${rcpt}"));
   EXPECT_FALSE(NamesRecipient("${from} ${id}"));
 }

@@ -112,6 +112,12 @@ std::optional<mail::ServerReply> Ingest::Admit(uint64_t bytes, uint64_t own) {
     counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
     return mail::ServerReply{451, {4, 3, 1}, "Too much mail at once, try again later"};
   }
+  const uint32_t most_memory = policy_->global().max_memory_usage_percent();
+  if (options_.memory_percent != nullptr && most_memory > 0 && most_memory < 100 &&
+      options_.memory_percent->load(std::memory_order_relaxed) >= most_memory) {
+    counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
+    return mail::ServerReply{451, {4, 3, 1}, "Too little memory, try again later"};
+  }
   if (!shards_.any_healthy()) {
     counters_.backpressure.fetch_add(1, std::memory_order_relaxed);
     return mail::ServerReply{451, {4, 3, 2}, "No queue takes mail now, try again later"};

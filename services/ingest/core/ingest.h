@@ -51,6 +51,9 @@ struct IngestOptions {
   // Shared by the loops of a process. nullptr: on the executor; a table of its own.
   SlowWork* slow_work = nullptr;
   AuthFailures* auth_failures = nullptr;
+  // Share of the memory in use, in percent, which somebody keeps up to date: what
+  // max-memory-usage-percent is about. nullptr: unknown.
+  const std::atomic<uint32_t>* memory_percent = nullptr;
 };
 
 // Grow only, but for the one. Written on the executor, read from anywhere.

@@ -95,6 +95,19 @@ TEST_F(SmtpRulesTest, MemoryPoolMaxBoundsWhatIsOnItsWay) {
   EXPECT_TRUE(two->Say("MAIL FROM:<a@b.test> SIZE=1500\r\n").starts_with("250"));
 }
 
+TEST_F(SmtpRulesTest, MaxMemoryUsagePercentPutsMailOff) {
+  policy_->global_settings.set_max_memory_usage_percent(90);
+  auto client = Connect();
+  memory_percent_ = 89;
+  EXPECT_TRUE(client->Say("EHLO c\r\nMAIL FROM:<a@b.test>\r\n").ends_with("Sender OK\r\n"));
+  memory_percent_ = 90;
+  EXPECT_TRUE(client->Say("RSET\r\nMAIL FROM:<a@b.test>\r\n")
+                  .ends_with("451 4.3.1 Too little memory, try again later\r\n"));
+  policy_->global_settings.set_max_memory_usage_percent(100);
+  memory_percent_ = 100;
+  EXPECT_TRUE(client->Say("MAIL FROM:<a@b.test>\r\n").ends_with("Sender OK\r\n"));
+}
+
 TEST_F(SmtpRulesTest, ConnectionsAreLoggedWhereThatIsSaid) {
   policy_->loopback->set_log_connections(true);
   auto quiet = Connect("192.0.2.1");

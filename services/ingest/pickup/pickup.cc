@@ -75,7 +75,9 @@ struct Pickup::Shared {
   std::condition_variable changed;
   // All guarded by mutex.
   std::deque<std::pair<File, absl::Status>> answers;
-  std::optional<std::vector<Folder>> folders;  // of a new policy
+  std::optional<std::vector<Folder>> folders;  // of a new policy, as the next two
+  Duration retry{};
+  bool remove_dot = false;
   bool stopping = false;
   PickupCounters counters;
 };
@@ -96,6 +98,8 @@ void Pickup::SetPolicy(const config::PolicyView& policy) {
   }
   const std::lock_guard lock(shared_->mutex);
   shared_->folders = std::move(folders);
+  shared_->retry = Duration(policy.global().pickup_retry_interval_us());
+  shared_->remove_dot = policy.global().pickup_remove_dot();
   shared_->changed.notify_all();
 }
 
@@ -136,7 +140,11 @@ void Pickup::Work() {
 void Pickup::RunOnce() {
   {
     const std::lock_guard lock(shared_->mutex);
-    if (shared_->folders) folders_ = *std::exchange(shared_->folders, std::nullopt);
+    if (shared_->folders) {
+      folders_ = *std::exchange(shared_->folders, std::nullopt);
+      if (shared_->retry > Duration(0)) options_.retry = shared_->retry;
+      remove_dot_ = shared_->remove_dot;
+    }
   }
   TakeAnswers();
   for (Folder& folder : folders_) {
@@ -366,7 +374,7 @@ bool Pickup::Offer(Folder& folder, const std::string& name) {
     OnUnreadable(path, folder.bad, std::string(text.status().message()));
     return true;
   }
-  absl::StatusOr<v1::InjectRequest> request = ReadPickupFile(*text);
+  absl::StatusOr<v1::InjectRequest> request = ReadPickupFile(*text, remove_dot_);
   if (!request.ok()) {
     MarkBad(path, folder.bad, std::string(request.status().message()));
     return true;

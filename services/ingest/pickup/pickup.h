@@ -27,7 +27,8 @@ struct PickupOptions {
   // A file that changed less long ago may still be being written: programs move finished files in,
   // and a moved file keeps its time.
   Duration settle = std::chrono::seconds(1);
-  // After a message was put off, or a file could not be read; then twice as long each time.
+  // After a message was put off, or a file could not be read (then twice as long each time), where
+  // the policy does not say it.
   Duration retry = std::chrono::seconds(10);
   Duration max_retry = std::chrono::minutes(10);
   // A file that could not be read so often is a bad one.
@@ -67,7 +68,7 @@ class Pickup {
   Pickup(const Pickup&) = delete;
   Pickup& operator=(const Pickup&) = delete;
 
-  // The folders of the policy. A folder that cannot be read is named in the log, once.
+  // The folders of the policy, and how their files are read. A folder that cannot be read is named in the log, once.
   void SetPolicy(const config::PolicyView& policy);
   // Starts the thread.
   void Start();
@@ -112,7 +113,8 @@ class Pickup {
   const Clock& clock_;
   Log* const log_;
   const Submit submit_;
-  const PickupOptions options_;
+  PickupOptions options_;
+  bool remove_dot_ = false;
   // Answers, and what outside says; outlives the pickup where an answer is late.
   const std::shared_ptr<Shared> shared_;
   std::vector<Folder> folders_;              // the thread's, as all below

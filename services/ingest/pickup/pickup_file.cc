@@ -1,5 +1,7 @@
 #include "services/ingest/pickup/pickup_file.h"
 
+#include <algorithm>
+
 #include "services/mail/header_fields.h"
 #include "services/mail/xtext.h"
 
@@ -20,11 +22,25 @@ std::string_view Address(std::string_view value) {
   return value;
 }
 
+std::string WithoutDots(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const size_t end = std::min(text.find('\n'), text.size() - 1) + 1;
+    std::string_view line = text.substr(0, end);
+    text.remove_prefix(end);
+    if (line.front() == '.') line.remove_prefix(1);
+    if (end != line.size() && (line.empty() || line == "\n" || line == "\r\n")) break;
+    out += line;
+  }
+  return out;
+}
+
 absl::Status Wrong(const char* what) { return absl::InvalidArgumentError(what); }
 
 }  // namespace
 
-absl::StatusOr<v1::InjectRequest> ReadPickupFile(std::string_view text) {
+absl::StatusOr<v1::InjectRequest> ReadPickupFile(std::string_view text, bool remove_dot) {
   v1::InjectRequest request;
   bool has_sender = false;
   while (true) {
@@ -57,8 +73,9 @@ absl::StatusOr<v1::InjectRequest> ReadPickupFile(std::string_view text) {
   }
   if (!has_sender) return Wrong("there is no x-sender line in front");
   if (request.recipients().empty()) return Wrong("there is no x-receiver line in front");
-  if (text.empty()) return Wrong("there is no message");
-  request.set_content(std::string(text));
+  std::string content = remove_dot ? WithoutDots(text) : std::string(text);
+  if (content.empty()) return Wrong("there is no message");
+  request.set_content(std::move(content));
   return request;
 }
 

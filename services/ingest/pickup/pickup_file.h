@@ -16,7 +16,9 @@
 namespace sluice::ingest {
 
 // The message to inject. INVALID_ARGUMENT: no sender or no receiver in front, or a line that cannot
-// be read. Line ends may be LF or CR LF. Addresses are checked by who takes the message. Pure.
-absl::StatusOr<v1::InjectRequest> ReadPickupFile(std::string_view text);
+// be read. Line ends may be LF or CR LF. With `remove_dot` the message is written as for DATA
+// (RFC 5321 section 4.5.2): it ends before a line of one dot, and where it has none with the file.
+// Addresses are checked by who takes the message. Pure.
+absl::StatusOr<v1::InjectRequest> ReadPickupFile(std::string_view text, bool remove_dot = false);
 
 }  // namespace sluice::ingest

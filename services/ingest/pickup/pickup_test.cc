@@ -37,6 +37,26 @@ TEST(PickupFile, EnvelopeThenMessage) {
   EXPECT_EQ(ReadPickupFile("x-sender: <>\nx-receiver: a@b\n\n")->mail_from(), "");
 }
 
+// pickup-remove-dot: RFC 5321 section 4.5.2.
+TEST(PickupFile, DotsAreUndoneWhereThatIsSaid) {
+  const std::string envelope = "x-sender: <a@b.test>\nx-receiver: c@d.test\n";
+  const struct {
+    const char* text;
+    const char* message;
+  } kCases[] = {
+      {"S: s\n\n..\n.a\n...b\nc.\n.\n", "S: s\n\n.\na\n..b\nc.\n"},
+      {"S: s\r\n\r\nx\r\n.\r\nmore\r\n", "S: s\r\n\r\nx\r\n"},
+      {"S: s\n\nno end", "S: s\n\nno end"},
+      {"S: s\n\nx\n.", "S: s\n\nx\n"},
+      {"S: s\n\n. \n", "S: s\n\n \n"},
+  };
+  for (const auto& each : kCases) {
+    EXPECT_EQ(ReadPickupFile(envelope + each.text, true)->content(), each.message) << each.text;
+    EXPECT_EQ(ReadPickupFile(envelope + each.text)->content(), each.text);
+  }
+  EXPECT_FALSE(ReadPickupFile(envelope + ".\n", true).ok());
+}
+
 TEST(PickupFile, BadOnesSayWhy) {
   for (const auto& [text, words] : std::vector<std::pair<std::string, std::string>>{
            {"", "no x-sender"},
@@ -263,6 +283,31 @@ TEST_F(PickupTest, BadFilesThatCannotBeMovedHoldUpNobody) {
   for (int i = 0; i < 3; ++i) pickup_->RunOnce();
   EXPECT_EQ(requests_.size(), 1u);
   EXPECT_EQ(pickup_->counters().stuck, 1100u);
+}
+
+// pickup-retry-interval and pickup-remove-dot, also of a policy that comes later.
+TEST_F(PickupTest, ThePolicySaysHowLongAFolderWaitsAndHowItsFilesAreRead) {
+  policy_.global_settings.set_pickup_retry_interval_us(60'000'000);
+  Make();
+  Put("one", std::string(kGood) + "..\n.\n");
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.back().content(), "Subject: s\n\nbody\n..\n.\n");
+  answers_[0](absl::UnavailableError("no shard"));
+  pickup_->RunOnce();
+  executor_.Advance(std::chrono::seconds(59));
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 1u);
+  policy_.global_settings.set_pickup_retry_interval_us(5'000'000);
+  policy_.global_settings.set_pickup_remove_dot(true);
+  pickup_->SetPolicy(policy_);
+  pickup_->RunOnce();
+  ASSERT_EQ(requests_.size(), 2u);
+  EXPECT_EQ(requests_.back().content(), "Subject: s\n\nbody\n.\n");
+  answers_[1](absl::UnavailableError("no shard"));
+  pickup_->RunOnce();
+  executor_.Advance(std::chrono::seconds(5));
+  pickup_->RunOnce();
+  EXPECT_EQ(requests_.size(), 3u);
 }
 
 TEST_F(PickupTest, UnfinishedHiddenAndOddFilesAreLeftAlone) {

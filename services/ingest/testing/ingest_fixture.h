@@ -87,6 +87,7 @@ class IngestFixture : public ::testing::Test {
     if (prepare_) prepare_();
     options_.random = 42;
     options_.log = log_.get();
+    options_.memory_percent = &memory_percent_;
     ingest_ = std::make_unique<Ingest>(executor_, options_, endpoints, policy_);
     ingest_->Start();
     executor_.RunPosted();
@@ -101,6 +102,7 @@ class IngestFixture : public ::testing::Test {
 
   sluice::testing::ManualExecutor executor_;
   std::shared_ptr<FakePolicy> policy_ = std::make_shared<FakePolicy>();
+  std::atomic<uint32_t> memory_percent_{0};
   IngestOptions options_;
   std::vector<std::unique_ptr<FakeShard>> shards_;
   std::function<void()> prepare_;
