@@ -214,15 +214,29 @@ class Runner {
     if (const auto error = SetField(*directive, tokens, expected.get())) {
       return Fail(at, error->message);
     }
+    const std::unique_ptr<Message> has = WithDefault(*directive, effective);
     const bool equal =
-        PrintValues(*directive, effective, true) == PrintValues(*directive, *expected, true);
-    const std::optional<bool> holds = Holds(*directive, claim[1], effective, *expected, equal);
+        PrintValues(*directive, *has, true) == PrintValues(*directive, *expected, true);
+    const std::optional<bool> holds = Holds(*directive, claim[1], *has, *expected, equal);
     if (!holds) {
       return Fail(at, absl::StrCat("\"", claim[1], "\" does not compare ", claim[0]));
     }
     if (*holds) return;
-    const auto have = PrintValues(*directive, effective);
+    const auto have = PrintValues(*directive, *has);
     Fail(at, absl::StrCat(claim[0], " is ", have.empty() ? "not set" : have[0], for_whom));
+  }
+
+  // What nobody set is as the registry says.
+  static std::unique_ptr<Message> WithDefault(const Directive& directive,
+                                              const Message& effective) {
+    std::unique_ptr<Message> copy(effective.New());
+    copy->CopyFrom(effective);
+    if (!PrintValues(directive, effective, true).empty()) return copy;
+    Token token;
+    token.text = DefaultOf(directive);
+    // An error leaves it unset: some defaults are the name of another directive.
+    if (!token.text.empty()) SetField(directive, {token}, copy.get());
+    return copy;
   }
 
   static std::optional<bool> Holds(const Directive& directive, const std::string& op,

@@ -56,17 +56,19 @@ TEST(AssertionsTest, WhatHoldsPasses) {
       "client 192.0.2.7: allow-relay != yes\n"
       "source 192.0.2.1: max-msg-rate <= 500/h\n"
       "vmta m2: max-smtp-out == 7\n"
+      "vmta m1: max-smtp-out == unlimited\n"
+      "pool marketing: max-smtp-msg-rate == unlimited\n"
       "global: max-message-size == 20480k\n"
       "global: host-name == a.test\n");
   EXPECT_TRUE(result.ok()) << result.failures[0].line << result.failures[0].message;
-  EXPECT_EQ(result.passed, 15);
+  EXPECT_EQ(result.passed, 17);
 }
 
 TEST(AssertionsTest, WhatDoesNotHoldSaysWhatIs) {
   EXPECT_EQ(Failure("queue gmail.com/m1: max-smtp-out == 30"), "2: max-smtp-out is 20");
   EXPECT_EQ(Failure("queue gmail.com/marketing: max-smtp-out == 20"),
             "2: max-smtp-out is 5 for m2");
-  EXPECT_EQ(Failure("vmta m1: max-smtp-out == 7"), "2: max-smtp-out is not set");
+  EXPECT_EQ(Failure("vmta m1: max-smtp-out == 7"), "2: max-smtp-out is 0");
   EXPECT_EQ(Failure("refused"), "2: the configuration loads");
 }
 

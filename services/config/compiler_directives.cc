@@ -5,6 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/compiler_patterns.h"
@@ -140,6 +141,7 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
       for (auto* settings : frame.queues) {
         if (!Set(*directive, statement, settings)) break;
       }
+      if (directive->name == "source-interface") UseInterface(statement, frame);
       break;
     case Target::kClientSettings:
       for (auto* settings : frame.clients) {
@@ -170,6 +172,19 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
     draft_.references.emplace_back(statement.arguments[0].text,
                                    statement.At(statement.arguments[0]));
   }
+}
+
+// Which of its sources a virtual MTA uses is the virtual MTA's own matter.
+void Compiler::UseInterface(const Statement& statement, const Frame& frame) {
+  if (frame.own_vmta.empty()) {
+    return Say(Severity::kError, statement.where, "source-interface is about one virtual MTA",
+               "it belongs in: <bind source-vmta=...>, <domain> in <virtual-mta>");
+  }
+  if (statement.arguments.size() != 1) return;
+  const auto ip = IpAddress::Parse(statement.arguments[0].text);
+  if (!ip) return;  // said already, or nothing
+  draft_.interface_uses.push_back(
+      {ip->ToString(), frame.own_vmta, statement.At(statement.arguments[0])});
 }
 
 void Compiler::UseSection(const Directive& directive, const Statement& statement) {
@@ -237,25 +252,40 @@ bool Compiler::Restricts(const Directive& directive, const Statement& statement)
   return statement.arguments.empty() || !AsksForNothing(directive, statement.arguments.back().text);
 }
 
+// "global, <domain>"
+std::string Compiler::PlacesOf(const std::string& name) {
+  const uint32_t scopes = ScopesOf(name);
+  std::string places;
+  for (const Scope scope : kAllScopes) {
+    if ((scopes & scope) == 0) continue;
+    absl::StrAppend(&places, places.empty() ? "" : ", ", std::string(ScopeName(scope)));
+  }
+  return places;
+}
+
 void Compiler::UnknownDirective(const Statement& statement, const Frame& frame) {
   const std::string name = statement.name.substr(0, 80);
   const std::string place = frame.scope == kGlobal ? std::string("outside of sections")
                                                    : absl::StrCat("in <", frame.name, ">");
-  if (const uint32_t scopes = ScopesOf(statement.name); scopes != 0) {
-    std::string where;
-    for (const Scope scope : kAllScopes) {
-      if ((scopes & scope) == 0) continue;
-      absl::StrAppend(&where, where.empty() ? "" : ", ", std::string(ScopeName(scope)));
-    }
+  if (ScopesOf(statement.name) != 0) {
     return Say(Severity::kError, statement.where, absl::StrCat("\"", name, "\" may not be ", place),
-               absl::StrCat("it belongs in: ", where));
+               absl::StrCat("it belongs in: ", PlacesOf(statement.name)));
+  }
+  std::vector<std::string_view> elsewhere;
+  std::vector<std::string_view> secrets;
+  for (const Directive& directive : AllDirectives()) {
+    elsewhere.push_back(directive.name);
+    if (directive.secret) secrets.push_back(directive.name);
   }
   const auto closest = ClosestName(statement.name, NamesIn(frame.scope));
+  const auto other = closest ? std::nullopt : ClosestName(statement.name, elsewhere);
   Location where = statement.where;
-  // Most likely a secret under a name that is written wrong.
-  if (closest && IsSecret(*closest)) where.line_text = name + " (secret)";
+  // Most likely a secret under a name that is written wrong, or in the wrong place too.
+  if (ClosestName(statement.name, secrets)) where.line_text = name + " (secret)";
   Say(Severity::kError, where, absl::StrCat("unknown directive \"", name, "\" ", place),
-      closest ? absl::StrCat("did you mean \"", *closest, "\"?") : "");
+      closest ? absl::StrCat("did you mean \"", *closest, "\"?")
+      : other ? absl::StrCat("did you mean \"", *other, "\"? it belongs in: ", PlacesOf(*other))
+              : "");
 }
 
 void Compiler::ApplyHere(const Directive& directive, const Statement& statement,

@@ -38,6 +38,7 @@ struct Frame {
   ProxyDraft* proxy = nullptr;
   policy::v1::RewriteListSection* rewrite_list = nullptr;
   std::string source_ip;  // with its prefix length
+  std::string own_vmta;   // of <bind>, and of <domain> in <virtual-mta>; in lower case
 };
 
 // Reads files into a draft, and the draft into a snapshot. For one compilation. Files and sections:
@@ -83,6 +84,7 @@ class Compiler {
   void Close(const Statement& statement, size_t base);
   // Opens a frame in any case, so that the section's end finds its start.
   void Open(const Statement& statement);
+  void LeaveSameKind(const Statement& statement);
   void Enter(const Statement& statement, Frame* frame);
   void EnterSpool(const std::string& folder, const Location& where, Frame* frame);
   void EnterIngress(const std::string& text, const Location& where, Frame* frame);
@@ -104,6 +106,7 @@ class Compiler {
   void Count(Status status, bool alias);
   // `expanded`: of a line whose macros were replaced, which is counted already.
   void Apply(const Statement& statement, bool expanded = false);
+  void UseInterface(const Statement& statement, const Frame& frame);
   void UseSection(const Directive& directive, const Statement& statement);
   void Add(const std::optional<LineError>& error, const Statement& statement);
   void ReadPatternLine(const Statement& statement, const Frame& frame);
@@ -115,6 +118,7 @@ class Compiler {
                   const google::protobuf::Message& message);
   // The last argument is the value: source-ip-max-smtp-out has a network before it.
   static bool Restricts(const Directive& directive, const Statement& statement);
+  static std::string PlacesOf(const std::string& name);
   void UnknownDirective(const Statement& statement, const Frame& frame);
   void KeepHostLine(const std::string& vmta, const std::string& network,
                     const Statement& statement);

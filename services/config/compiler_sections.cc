@@ -38,8 +38,26 @@ void Compiler::Open(const Statement& statement) {
     Say(Severity::kError, statement.where, "more than 1,000,000 sections");
   }
   if (sections_opened_ >= kMaxSections) return frames_.push_back(std::move(frame));
+  LeaveSameKind(statement);
   if (!frames_.back().skip) Enter(statement, &frame);
   frames_.push_back(std::move(frame));
+}
+
+// <domain> in <domain>: most likely the end of the first one was forgotten, and what follows is as
+// it should be.
+void Compiler::LeaveSameKind(const Statement& statement) {
+  const Frame& outer = frames_.back();
+  const SectionKind* const kind = FindSection(statement.name);
+  if (outer.skip || outer.name != statement.name || kind == nullptr ||
+      (kind->parents & outer.scope) != 0 || *outer.where.file != *statement.where.file) {
+    return;
+  }
+  const std::string name(kind->name);
+  Say(Severity::kError, statement.where,
+      absl::StrCat("<", name, "> may not be inside <", name, ">"),
+      absl::StrCat("is </", name, "> missing above? the other one begins in line ",
+                   outer.where.line));
+  frames_.pop_back();
 }
 
 void Compiler::Enter(const Statement& statement, Frame* frame) {
@@ -268,6 +286,7 @@ void Compiler::EnterBind(const Statement& statement, Frame* frame) {
   BindDraft& bind = draft_.binds[{vmta, pattern}];
   if (bind.where.file == nullptr) bind.where = statement.where;
   frame->queues.push_back(&bind.settings);
+  frame->own_vmta = vmta;
   frame->skip = false;
 }
 
@@ -277,6 +296,7 @@ void Compiler::EnterDomain(const std::string& text, const Location& where, Frame
                           : outer.pool != nullptr ? outer.pool->domains
                                                   : draft_.domains;
   frame->scope = kDomain;
+  if (outer.vmta != nullptr) frame->own_vmta = absl::AsciiStrToLower(outer.vmta->section.name());
   if (text.starts_with('$')) {
     const auto macro = draft_.macros.find(absl::AsciiStrToLower(text.substr(1)));
     if (macro == draft_.macros.end()) {

@@ -120,6 +120,28 @@ TEST(CompilerTest, ErrorsNameThePlaceAndTheRemedy) {
             "TIME,TIME,... (10m,30m,1h)\n"
             "  retry-after soon\n"
             "              ^");
+  EXPECT_EQ(Complaint("<source *>\n\nuse-danne yes\n</source>\n"),
+            "a.conf:3:1: error: unknown directive \"use-danne\" in <source>\n"
+            "  use-danne yes\n"
+            "  ^\n"
+            "  did you mean \"use-dane\"? it belongs in: global, <virtual-mta>, <domain>, <bind>");
+}
+
+// One mistake, one message: what comes after the forgotten end is read as it was meant.
+TEST(CompilerTest, AForgottenEndOfASectionIsSaidOnce) {
+  const Compiled compiled = CompileOne(
+      "<virtual-mta a>\nmax-smtp-out 5\n<virtual-mta b>\nmax-smtp-out 6\n<domain x.test>\n"
+      "max-smtp-out 7\n<domain y.test>\nmax-smtp-out 8\n</domain>\n</virtual-mta>\n"
+      "domain-macro z z.test\n");
+  EXPECT_EQ(Render(compiled.diagnostics),
+            "a.conf:3:1: error: <virtual-mta> may not be inside <virtual-mta>\n"
+            "  <virtual-mta b>\n"
+            "  ^\n"
+            "  is </virtual-mta> missing above? the other one begins in line 1\n"
+            "a.conf:7:1: error: <domain> may not be inside <domain>\n"
+            "  <domain y.test>\n"
+            "  ^\n"
+            "  is </domain> missing above? the other one begins in line 5\n");
 }
 
 TEST(CompilerTest, EveryKindOfMistakeIsAnError) {
@@ -286,6 +308,27 @@ TEST(CompilerTest, MacrosRepeatedSectionsAndClearing) {
   EXPECT_EQ(b->bounce_after_us(), int64_t{3600} * 1'000'000);
 }
 
+// name "": the default, whatever a more general place said.
+TEST(CompilerTest, AnEmptyValueClearsWhateverKindItIs) {
+  const auto view = ViewOf(
+      "retry-after 1h\nmax-msg-rate 5/h\ntype discard\nuse-starttls no\nbounce-after 1d\n"
+      "source-ip-max-smtp-out 10/8 5\nbackoff-trigger-pattern /x/\n<domain a.test>\n"
+      "max-smtp-out 3\n</domain>\n<virtual-mta v>\nsmtp-source-host 192.0.2.1 v.test\n"
+      "<domain a.test>\nretry-after \"\"\nmax-msg-rate \"\"\ntype \"\"\nuse-starttls \"\"\n"
+      "bounce-after \"\"\nmax-smtp-out \"\"\nbackoff-trigger-pattern \"\"\n</domain>\n"
+      "</virtual-mta>\n");
+  const auto a = view->ForQueue("a.test", "v", "");
+  EXPECT_EQ(a->retry_after().us(0), int64_t{600} * 1'000'000);
+  EXPECT_TRUE(a->max_msg_rate().unlimited());
+  EXPECT_EQ(a->type(), "smtp");
+  EXPECT_TRUE(a->use_starttls());
+  EXPECT_EQ(a->bounce_after_us(), int64_t{108} * 3600 * 1'000'000);
+  EXPECT_EQ(a->max_smtp_out(), 20u);
+  EXPECT_EQ(a->backoff_trigger_patterns().values_size(), 0);
+  EXPECT_EQ(a->source_ip_max_smtp_out().entries_size(), 1);
+  EXPECT_EQ(view->ForQueue("b.test", "v", "")->type(), "discard");
+}
+
 TEST(CompilerTest, SourcePoolsAreExpanded) {
   const auto view = ViewOf(
       "<source-pool 192.0.2.0/30>\nmax-smtp-out 9\n</source-pool>\n"
@@ -335,6 +378,27 @@ TEST(CompilerTest, ABindingIsADomainOfAVirtualMta) {
   EXPECT_FALSE(CompileOne("<bind>\n</bind>").ok());
 }
 
+TEST(CompilerTest, ABindingsSourceIsOneOfItsVirtualMta) {
+  const std::string vmta =
+      "<virtual-mta v>\nsmtp-source-host 192.0.2.1 a.test\nsource-pool 192.0.2.8/31\n"
+      "<domain y.test>\nsource-interface 192.0.2.1\n</domain>\n</virtual-mta>\n";
+  const auto view = ViewOf(vmta +
+                           "<bind source-vmta=\"V\" destination-domain=\"x.test\">\n"
+                           "source-interface 192.0.2.9\n</bind>\n");
+  EXPECT_EQ(view->ForQueue("x.test", "v", "")->source_interface(), "192.0.2.9");
+  EXPECT_EQ(view->ForQueue("y.test", "v", "")->source_interface(), "192.0.2.1");
+  EXPECT_EQ(view->ForQueue("z.test", "v", "")->source_interface(), "");
+  EXPECT_NE(Complaint(vmta + "<bind source-vmta=\"v\">\nsource-interface 192.0.2.2\n</bind>\n")
+                .find("the virtual MTA \"v\" has no source 192.0.2.2"),
+            std::string::npos);
+  for (const char* text : {"<bind destination-domain=\"x.test\">\nsource-interface 192.0.2.1\n"
+                           "</bind>\n",
+                           "<domain x.test>\nsource-interface 192.0.2.1\n</domain>\n"}) {
+    EXPECT_NE(Complaint(vmta + text).find("source-interface is about one virtual MTA"),
+              std::string::npos);
+  }
+}
+
 TEST(CompilerTest, OldNamesOfWhatThereIs) {
   const auto view = ViewOf(
       "smtp-port 2525\nsmtp-ip 192.0.2.1, 192.0.2.2\nsmtp-source-host 192.0.2.9 out.test\n"
@@ -363,7 +427,9 @@ TEST(CompilerTest, SecretsAreInNoMessage) {
   for (const char* text :
        {"http-api-key hunter2\n", "http-api-key \"hunter2\n", "<domain x>\nauth-pasword hunter2\n",
         "<domain x>\npassword\thunter2\n</domain>\n",
-        "smtp-client-certificate /f hunter2 hunter2\n", "<source *>\nhttp-api-key hunter2\n"}) {
+        "smtp-client-certificate /f hunter2 hunter2\n", "pasword hunter2\n",
+        "<virtual-mta x>\nhttp-apikey hunter2\n</virtual-mta>\n",
+        "<source *>\nhttp-api-key hunter2\n"}) {
     const Compiled compiled = CompileOne(text);
     EXPECT_FALSE(compiled.diagnostics.empty()) << text;
     EXPECT_EQ(Render(compiled.diagnostics).find("hunter2"), std::string::npos)

@@ -84,11 +84,9 @@ TEST_F(CompilerTextsTest, HeaderLinesOfHttpDelivery) {
   const auto headers = [&](const std::string& domain) {
     const Compiled compiled = CompileText("/etc/sluice/a.conf", text, files_, options);
     EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
+    const auto settings = ViewOf(compiled)->ForQueue(domain, "default", "");
     std::string all;
-    for (const auto& each :
-         ViewOf(compiled)->ForQueue(domain, "default", "")->http_delivery_headers().values()) {
-      all += each + "|";
-    }
+    for (const auto& each : settings->http_delivery_headers().values()) all += each + "|";
     return all;
   };
   EXPECT_EQ(headers("a.test"), "X-B: 2|X-A: 1|Authorization: Bearer t0p|");

@@ -34,6 +34,10 @@ const std::map<std::string, Difference>& Differences() {
       {"Global total-max-smtp-out", {"10000", kSlots}},
       {"Global smtp-server-tls-ciphers", {"", kCiphers}},
       {"Global smtp-server-tls-v1.3-ciphersuites", {"", kSuites}},
+      {"Global max-memory-usage-percent",
+       {"100",
+        "what the services hold is bounded in bytes; of the machine's memory the rest is "
+        "other programs' matter"}},
       {"Global edns-udp-length",
        {"1232", "answers over 512 bytes are common; this size fits one fragment everywhere"}},
       {"Global relay-domain", {"", "a domain of this host's is one whose type is file or pipe"}},

@@ -297,6 +297,16 @@ class Finisher {
     }
     AddProxySources(vmta->proxies, draft_.use_proxies, draft_.proxies, &vmta->section,
                     diagnostics_);
+    for (const SourceUse& use : draft_.interface_uses) {
+      const auto& hosts = vmta->section.source_hosts();
+      if (use.vmta == name && std::none_of(hosts.begin(), hosts.end(), [&use](const auto& host) {
+            return host.ip() == use.network;
+          })) {
+        Say(Diagnostic::Severity::kError, use.where,
+            absl::StrCat("the virtual MTA \"", vmta->section.name(), "\" has no source ",
+                         use.network));
+      }
+    }
     const std::string& host_name = vmta->section.host_name().empty()
                                        ? draft_.global.settings().host_name()
                                        : vmta->section.host_name();

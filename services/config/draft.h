@@ -109,6 +109,7 @@ struct Draft {
   std::map<std::pair<std::string, std::string>, BindDraft> binds;
   std::vector<std::string> smtp_ips;
   std::vector<SourceUse> source_uses;
+  std::vector<SourceUse> interface_uses;         // source-interface; the virtual MTA in lower case
   std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out
   std::map<std::string, ProxyDraft> proxies;     // by name in lower case
   ProxyUse use_proxies;                          // of virtual MTAs that say nothing

@@ -40,7 +40,7 @@ class Overlay final : public FileSource {
     for (const MigratedFile& file : files) texts_[file.path] = &file.text;
   }
   absl::StatusOr<std::string> Read(const std::string& path) override {
-    const auto found = texts_.find(path);
+    const auto found = texts_.find(std::filesystem::path(path).lexically_normal().string());
     return found == texts_.end() ? original_.Read(path) : *found->second;
   }
   std::vector<std::string> Glob(const std::string& pattern) override {
@@ -57,6 +57,7 @@ class Migrator {
   explicit Migrator(FileSource& files) : files_(files) {}
 
   Migration Run(const std::string& root) {
+    folder_ = std::filesystem::absolute(root).lexically_normal().parent_path();
     File(root, {kGlobal});
     CompileOptions options;
     for (const Directive& directive : AllDirectives()) {
@@ -83,11 +84,11 @@ class Migrator {
   void File(const std::string& path, std::vector<Scope> scopes) {
     const std::string normal = std::filesystem::path(path).lexically_normal().string();
     if (migration_.files.size() >= kMaxFiles || !seen_.insert(normal).second) return;
-    const auto text = files_.Read(path);
+    const auto text = files_.Read(normal);
     if (!text.ok()) return;  // the compiler says so
     const size_t at = migration_.files.size();
-    migration_.files.push_back({path, ""});
-    std::string rewritten = Rewrite(path, *text, std::move(scopes));
+    migration_.files.push_back({normal, ""});
+    std::string rewritten = Rewrite(normal, *text, std::move(scopes));
     migration_.files[at].text = std::move(rewritten);
   }
 
@@ -150,7 +151,18 @@ class Migrator {
       Report(path, number, absl::StrCat("\"", statement.name, "\" is not known here"));
       return false;
     }
-    if (directive->name == "include") Include(path, statement, *scopes);
+    std::string rewritten(line);
+    if (directive->name == "include") {
+      const std::string old = statement.arguments.empty() ? "" : statement.arguments[0].text;
+      const std::string target = Inside(path, old);
+      const size_t at = line.find(old, statement.name.size());
+      if (target != old && at != line.npos) {
+        rewritten.replace(at, old.size(), target);
+        Report(path, number, absl::StrCat("include ", old, " is written ", target));
+      }
+      Include(path, target, *scopes);
+    }
+    line = rewritten;
     if (directive->status == Status::kNoEffect || directive->status == Status::kUnsupported) {
       const std::string status(StatusName(directive->status));
       Indented(out, depth, absl::StrCat("# ", status, ": ", ReasonOf(*directive)));
@@ -181,19 +193,35 @@ class Migrator {
                             directive.name == "auth-plain";
     if (!names_file || statement.arguments.empty()) return;
     const std::string& file = statement.arguments[0].text;
-    if (file.empty() || file.starts_with('/') || file.starts_with('{')) return;
+    if (file.empty() || file.starts_with('{')) return;
+    if (file.starts_with('/')) {
+      if (Inside(path, file) == file) return;
+      return Report(path, statement.where.line,
+                    absl::StrCat("the file \"", file, "\" stays where it is: not copied"));
+    }
     Report(path, statement.where.line,
            absl::StrCat("the file \"", file, "\" is not copied: put it beside this one"));
   }
 
-  void Include(const std::string& path, const Statement& statement,
-               const std::vector<Scope>& scopes) {
-    if (statement.arguments.size() != 1) return;
-    std::filesystem::path target(statement.arguments[0].text);
+  // A whole path into the migrated folder becomes one from `path` on: else the new files would go
+  // on reading the old ones.
+  std::string Inside(const std::string& path, const std::string& target) const {
+    if (!target.starts_with('/') || folder_ == folder_.root_path()) return target;
+    const std::filesystem::path whole = std::filesystem::path(target).lexically_normal();
+    const std::string within = whole.lexically_relative(folder_).string();
+    if (within.empty() || within == "." || within == ".." || within.starts_with("../")) {
+      return target;
+    }
+    const auto from = std::filesystem::absolute(path).lexically_normal().parent_path();
+    return whole.lexically_relative(from).string();
+  }
+
+  void Include(const std::string& path, const std::string& text, const std::vector<Scope>& scopes) {
+    if (text.empty()) return;
+    std::filesystem::path target(text);
     if (target.is_relative()) target = std::filesystem::path(path).parent_path() / target;
-    const bool folder =
-        statement.arguments[0].text.ends_with('/') || statement.arguments[0].text.ends_with(".d");
-    if (!folder && statement.arguments[0].text.find_first_of("*?[") == std::string::npos) {
+    const bool folder = text.ends_with('/') || text.ends_with(".d");
+    if (!folder && text.find_first_of("*?[") == std::string::npos) {
       return File(target.string(), {scopes.back()});
     }
     if (folder) target /= "*.conf";
@@ -201,6 +229,7 @@ class Migrator {
   }
 
   FileSource& files_;
+  std::filesystem::path folder_;  // of the root, whole
   Migration migration_;
   std::set<std::string> seen_;
 };

@@ -26,7 +26,8 @@ struct Migration {
 
 // Old names become the registry's first ones, lines are indented by section, what has no meaning
 // here or is unsupported becomes a comment with its reason, and what is planned gets a remark above
-// it. Lines that cannot be read are kept as they are.
+// it. An include by its whole path of what lies in the root's folder becomes a relative one. Lines
+// that cannot be read are kept as they are.
 Migration Migrate(const std::string& root, FileSource& files);
 
 }  // namespace sluice::config

@@ -1,5 +1,6 @@
 #include "services/config/migrate.h"
 
+#include <algorithm>
 #include <map>
 
 #include "gtest/gtest.h"
@@ -61,6 +62,33 @@ TEST(MigrateTest, FoldersAndFilesOfOtherKinds) {
   EXPECT_EQ(migration.report[2],
             "/etc/pmta/config.d/a.conf:3: the file \"keys/x.pem\" is not copied: put it beside "
             "this one");
+}
+
+// Whole paths of PowerMTA's own folder: the new files do not go on reading the old ones.
+TEST(MigrateTest, IncludesByTheirWholePathStayInTheNewFolder) {
+  MemoryFiles files;
+  files.files["/etc/pmta/config"] =
+      "include /etc/pmta/isps/*.conf  # all\ninclude \"/etc/pmta/isps/../one\"\n"
+      "include /opt/shared.conf\ninclude-headers-from /etc/pmta/h.txt\n"
+      "smtp-client-certificate /opt/c.pem\n";
+  files.files["/etc/pmta/isps/a.conf"] = "include /etc/pmta/one\ninclude /etc/pmta/isps/b\n";
+  files.files["/etc/pmta/isps/b"] = "hostname b.test\n";
+  files.files["/etc/pmta/one"] = "max-smtp-in 5\n";
+  files.files["/etc/pmta/h.txt"] = "X-A: b\n";
+  files.files["/opt/shared.conf"] = "retry-after 5m\n";
+  const Migration migration = Migrate("/etc/pmta/config", files);
+  EXPECT_TRUE(migration.equivalent);
+  ASSERT_GE(migration.files.size(), 2u);
+  EXPECT_EQ(migration.files[0].text,
+            "include isps/*.conf  # all\ninclude \"one\"\ninclude /opt/shared.conf\n"
+            "include-headers-from /etc/pmta/h.txt\nsmtp-client-certificate /opt/c.pem\n");
+  EXPECT_EQ(migration.files[1].text, "include ../one\ninclude b\n");
+  EXPECT_EQ(migration.report[0],
+            "/etc/pmta/config:1: include /etc/pmta/isps/*.conf is written isps/*.conf");
+  EXPECT_NE(std::find(migration.report.begin(), migration.report.end(),
+                      "/etc/pmta/config:4: the file \"/etc/pmta/h.txt\" stays where it is: not "
+                      "copied"),
+            migration.report.end());
 }
 
 // Of the guides: what is left out or planned does not change what holds.

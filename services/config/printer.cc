@@ -29,8 +29,10 @@ std::string Number(const Directive& directive, uint64_t value) {
   if (directive.grammar == Grammar::kBoolOrTime && value <= 1) return value == 1 ? "yes" : "no";
   const bool time =
       directive.grammar == Grammar::kDuration || directive.grammar == Grammar::kBoolOrTime;
-  const bool in_range = value >= directive.min && value <= directive.max;
-  if (directive.unlimited == value && (!in_range || time)) return time ? "never" : "unlimited";
+  // A number of 0 is what operators write; 0b or 0s is not.
+  const bool written =
+      directive.grammar != Grammar::kSize && value >= directive.min && value <= directive.max;
+  if (directive.unlimited == value && (!written || time)) return time ? "never" : "unlimited";
   if (time) return DurationText(value);
   return directive.grammar == Grammar::kSize ? SizeText(value, "b") : absl::StrCat(value);
 }
@@ -109,9 +111,9 @@ class Printer {
     if (const auto* list = dynamic_cast<const policy::v1::StringList*>(&value)) {
       for (const std::string& text : list->values()) parts.push_back(Text(text));
       if (parts.empty()) return {"\"\""};
-      const bool one_a_line = directive_.grammar == Grammar::kRegex ||
-                              directive_.grammar == Grammar::kText ||
-                              directive_.grammar == Grammar::kArguments;
+      const bool one_a_line =
+          directive_.grammar == Grammar::kRegex || directive_.grammar == Grammar::kTexts ||
+          directive_.grammar == Grammar::kText || directive_.grammar == Grammar::kArguments;
       return one_a_line ? parts : std::vector{absl::StrJoin(parts, " ")};
     }
     return {};

@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
 #include "services/config/snapshot_hash.h"
+#include "services/config/value.h"
 
 namespace sluice::config {
 namespace {
@@ -85,8 +86,12 @@ std::string AnyValue(Random& random, const Directive& directive) {
     case Grammar::kText:
       return AnyOf<std::string>(random, {"word", "\"two words\"", "\"a \\\"quote\\\" and # x\"",
                                          "\"\\\\\"", "\"comma,\"", "\"<x>\""});
-    case Grammar::kChoice:
-      return std::string(directive.choices.substr(0, directive.choices.find(',')));
+    case Grammar::kTexts:
+      return AnyOf<std::string>(random, {"\"X-A: b c\"", "\"X-D: \\\"e\\\"\"", "X-F:g"});
+    case Grammar::kChoice: {
+      const std::vector<std::string> words = SplitList(directive.choices);
+      return words[random() % words.size()];
+    }
     case Grammar::kHostName:
       return "Host.Example.test";
     case Grammar::kIp:
@@ -128,14 +133,17 @@ std::string AnySettings(Random& random, Scope scope) {
   for (const Directive& directive : AllDirectives()) {
     if ((directive.scopes & scope) == 0 || random() % 4 != 0) continue;
     if (directive.target == Target::kCompiler || directive.target == Target::kNone) continue;
-    const std::string value = AnyValue(random, directive);
-    if (value.empty()) continue;
-    absl::StrAppend(&text, std::string(directive.name), " ",
-                    directive.key == Key::kNetwork ? "10/8 "
-                    : directive.key == Key::kHost  ? "*.mx.test "
-                    : directive.key == Key::kWord  ? "word "
-                                                   : "",
-                    value, "\n");
+    for (uint32_t lines = directive.appends ? random() % 3 + 1 : 1; lines > 0; --lines) {
+      const bool clears = directive.key == Key::kNothing && random() % 10 == 0;
+      const std::string value = clears ? "\"\"" : AnyValue(random, directive);
+      if (value.empty()) continue;
+      absl::StrAppend(&text, std::string(directive.name), " ",
+                      directive.key == Key::kNetwork ? "10/8 "
+                      : directive.key == Key::kHost  ? "*.mx.test "
+                      : directive.key == Key::kWord  ? "word "
+                                                     : "",
+                      value, "\n");
+    }
   }
   return text;
 }

@@ -101,7 +101,7 @@ std::vector<Directive> LocalDirectives() {
        .grammar = Grammar::kDuration,
        .help = "Wait of a pickup folder one of whose messages was put off.",
        .min = 100'000,
-       .max = uint64_t{86400} * 1'000'000},
+       .max = uint64_t{366} * 86400 * 1'000'000},
       {.name = "pickup-remove-dot",
        .scopes = kGlobal,
        .target = Target::kGlobalSettings,

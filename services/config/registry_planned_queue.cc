@@ -83,7 +83,9 @@ void AddReports(QueueTable* t) {
       "happened to it";
   t->Add("disable-acct-records", Grammar::kWords,
          "Accounting records that the queue does not make.");
-  t->Bool("track-recipient-events", "Keep every event of a recipient.");
+  t->Bool("track-recipient-events",
+          "Nothing: every event of every recipient is kept, for as long as events-keep says.",
+          Status::kNoEffect);
 }
 
 void AddOtherWays(QueueTable* t) {

@@ -182,6 +182,13 @@ std::vector<Directive> QueueDirectives() {
        .help =
            "Hosts to send to instead of the domain's MX, in order of preference. Port 465 is TLS "
            "from the first byte."},
+      {.name = "source-interface",
+       .scopes = kDomain | kBind,
+       .target = kQueue,
+       .field = "source_interface",
+       .grammar = Grammar::kIp,
+       .help = "Mail of the binding leaves from this one of its virtual MTA's source addresses. "
+               "Also in a <domain> of a <virtual-mta>."},
       {.name = "queue-to",
        .scopes = kDomain,
        .target = kQueue,

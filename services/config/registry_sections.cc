@@ -100,9 +100,6 @@ void AddSeedSections(Table* t) {
   t->Add("initial-pts", kSmtpPattern, Grammar::kDuration, "First penalty.");
   t->Add("max-pts", kSmtpPattern, Grammar::kDuration, "Largest penalty.");
   ComesWith(kAdaptive, &t->all, penalties);
-  t->Add("source-interface", kBind, Grammar::kIp, "Source address of the binding.",
-         Status::kRefused)
-      .reason = "an address of a binding's own";
   t->Add("sign", kBind, Grammar::kBool, "Sign with DKIM.").reason = kDkim;
   const size_t statistics = t->all.size();
   t->Add("host", kStatistics, Grammar::kHostName, "Host that gets the statistics.");

@@ -13,6 +13,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/base/net/ip_address.h"
 #include "services/config/command_line.h"
 #include "services/config/queue_checks.h"
 #include "services/config/registry.h"
@@ -66,6 +67,15 @@ class Checker {
     return found;
   }
 
+  bool IsOwned(const std::string& ip) const {
+    const auto address = IpAddress::Parse(ip);
+    return owned_ips_->contains(ip) ||
+           std::any_of(owned_ips_->begin(), owned_ips_->end(), [&](const std::string& each) {
+             const auto network = each.find('/') == each.npos ? std::nullopt : Cidr::Parse(each);
+             return network && address && network->Contains(*address);
+           });
+  }
+
   void Sources() {
     for (const auto& section : compiled_.snapshot.sections()) {
       if (!section.content().has_virtual_mta()) continue;
@@ -77,7 +87,8 @@ class Checker {
                                          "\" has no source address; the system chooses one"));
       }
       for (const auto& host : vmta.source_hosts()) {
-        if (!owned_ips_ || owned_ips_->contains(host.ip())) continue;
+        // One behind a proxy is the proxy's.
+        if (!owned_ips_ || host.has_proxy() || IsOwned(host.ip())) continue;
         Warn(where->second, absl::StrCat("no delivery worker has the address ", host.ip(), " of \"",
                                          vmta.name(), "\""));
       }

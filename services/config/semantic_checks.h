@@ -12,8 +12,8 @@
 namespace sluice::config {
 
 // `compiled` was made with keep_origins. Key files are read through `files`. `owned_ips`: addresses
-// that delivery workers have, where that is known. At most 1,000 warnings, in order of line within
-// each kind:
+// and networks that delivery workers have, where that is known. At most 1,000 warnings, in order of
+// line within each kind:
 // - a virtual MTA without a source address; a source address that no worker has
 // - DKIM keys that cannot be read, are no private keys, are short, or differ for one selector
 // - require-starttls where use-starttls is no

@@ -46,6 +46,9 @@ TEST(SemanticChecksTest, SourceAddresses) {
       "<virtual-mta b>\nsmtp-source-host 192.0.2.1\nsmtp-source-host 192.0.2.2\n</virtual-mta>\n";
   EXPECT_EQ(Warnings(two, std::set<std::string>{"192.0.2.1"}),
             "1: no delivery worker has the address 192.0.2.2 of \"b\"\n");
+  EXPECT_EQ(Warnings(two, std::set<std::string>{"127.0.0.0/8", "192.0.2.0/31", "2001:db8::2"}),
+            "1: no delivery worker has the address 192.0.2.2 of \"b\"\n");
+  EXPECT_EQ(Warnings(two, std::set<std::string>{"192.0.2.0/24"}), "");
   EXPECT_EQ(Warnings(two), "");
   EXPECT_EQ(Warnings(""), "");
 }

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
+#include "services/config/settings_defaults.h"
 #include "services/config/value.h"
 #include "services/config/value_lines.h"
 #include "sluice/policy/v1/settings.pb.h"
@@ -204,26 +205,60 @@ class Setter {
     return static_cast<T*>(reflection_->MutableMessage(message_, field_));
   }
 
-  // `name ""`: as if no more general place had said anything.
+  // `name ""`: as if no more general place had said anything, so the default holds.
   std::optional<ValueError> Clear() {
-    if (message_ == nullptr) {
-      return directive_.grammar == Grammar::kBool || directive_.grammar == Grammar::kCount
-                 ? Fail(SyntaxMessage(directive_), 0)
-                 : std::nullopt;
+    if (message_ == nullptr) return std::nullopt;
+    const Message* const defaults = DefaultsOf(*message_->GetDescriptor());
+    const bool known = defaults != nullptr && reflection_->HasField(*defaults, field_);
+    switch (field_->cpp_type()) {
+      case FieldDescriptor::CPPTYPE_BOOL:
+        reflection_->SetBool(message_, field_, known && reflection_->GetBool(*defaults, field_));
+        break;
+      case FieldDescriptor::CPPTYPE_UINT32:
+        if (!known) return Nothing();
+        reflection_->SetUInt32(message_, field_, reflection_->GetUInt32(*defaults, field_));
+        break;
+      case FieldDescriptor::CPPTYPE_UINT64:
+        if (!known) return Nothing();
+        reflection_->SetUInt64(message_, field_, reflection_->GetUInt64(*defaults, field_));
+        break;
+      case FieldDescriptor::CPPTYPE_INT64:
+        if (!known) return Nothing();
+        reflection_->SetInt64(message_, field_, reflection_->GetInt64(*defaults, field_));
+        break;
+      case FieldDescriptor::CPPTYPE_STRING:
+        reflection_->SetString(message_, field_,
+                               known ? reflection_->GetString(*defaults, field_) : "");
+        break;
+      case FieldDescriptor::CPPTYPE_MESSAGE: {
+        if (known) {
+          reflection_->MutableMessage(message_, field_)
+              ->CopyFrom(reflection_->GetMessage(*defaults, field_));
+        } else if (field_->message_type() == policy::v1::Rate::descriptor()) {
+          Sub<policy::v1::Rate>()->Clear();
+          Sub<policy::v1::Rate>()->set_unlimited(true);
+        } else {
+          reflection_->MutableMessage(message_, field_)->Clear();
+        }
+        break;
+      }
+      default:
+        return Nothing();
     }
-    if (field_->cpp_type() == FieldDescriptor::CPPTYPE_STRING) {
-      reflection_->SetString(message_, field_, "");
-      return std::nullopt;
+    return std::nullopt;
+  }
+  // There is no more general place, and no value that stands for the default.
+  std::optional<ValueError> Nothing() {
+    reflection_->ClearField(message_, field_);
+    return std::nullopt;
+  }
+  static const Message* DefaultsOf(const google::protobuf::Descriptor& type) {
+    const Message* const all[] = {&DefaultQueueSettings(), &DefaultClientSettings(),
+                                  &DefaultGlobalSettings()};
+    for (const Message* const each : all) {
+      if (each->GetDescriptor() == &type) return each;
     }
-    if (directive_.grammar == Grammar::kHostPorts || directive_.grammar == Grammar::kDomains ||
-        directive_.grammar == Grammar::kWords || directive_.grammar == Grammar::kIpPorts ||
-        directive_.grammar == Grammar::kTexts || directive_.grammar == Grammar::kIps ||
-        directive_.grammar == Grammar::kEmails || directive_.grammar == Grammar::kHeaders ||
-        (directive_.grammar == Grammar::kRegex && directive_.appends)) {
-      Sub<policy::v1::StringList>()->clear_values();
-      return std::nullopt;
-    }
-    return Fail(SyntaxMessage(directive_), 0);
+    return nullptr;
   }
 
   std::optional<ValueError> SetCertificate() {

@@ -32,7 +32,7 @@ struct Options {
   bool log_json = false;
   std::string log_path;         // over the files' log-file; empty: that, or standard error
   LogFile* log_file = nullptr;  // not a flag: where the log goes
-  Log* log = nullptr;  // not a flag: the process's log, for all parts; none: silence
+  Log* log = nullptr;           // not a flag: the process's log, for all parts; none: silence
   std::string tls_cert, tls_key, tls_ca;  // mTLS between services
   bool allow_insecure_rpc = false;        // non-loopback without TLS
   uint32_t stop_timeout_s = 30;

@@ -1,8 +1,9 @@
 """Proves what a process takes from the configuration where no flag says it: listeners and name servers; and that queue-to, reroute-to-virtual-mta,
 rewrite-list and include-headers-from do what they say from the file to the wire."""
+import os
 import unittest
 
-from tests.harness.processes import loopback
+from tests.harness.processes import loopback, wait_until
 from tests.harness.smtp_client import Closed, Connection
 from tests.integration.scenario import ScenarioTest
 
@@ -39,12 +40,19 @@ class StartTest(ScenarioTest):
 class LogTest(ScenarioTest):
     def test_log_file(self):
         log, later = self.scenario.path("log/s.log"), self.scenario.path("later.log")
-        log.parent.mkdir()
-        node = self.node(extra=f"log-file {log}\nlog-file-world-readable yes")
+        log.parent.mkdir(exist_ok=True)
+        for old in (log, later):
+            old.write_text("of another day\n")
+            os.utime(old, (1_600_000_000, 1_600_000_000))
+        node = self.node(extra=f"log-file {log}\nlog-file-world-readable yes\nlog-rotate 2")
         self.assertIn(" event=ready ", log.read_text())
         self.assertEqual(log.stat().st_mode & 0o777, 0o644)
-        node.config.write_text(node.config.read_text().replace(str(log), str(later)))
+        self.assertEqual(log.with_name("s.log.1").read_text(), "of another day\n")
+        text = node.config.read_text().replace(str(log), str(later))
+        node.config.write_text(text + "log-auto-rotation no\n")
         node.ctl.json("reload")
+        wait_until(lambda: " event=policy_applied " in later.read_text(), "the log in its new file")
+        self.assertTrue(later.read_text().startswith("of another day\n"))
         self.assertEqual(later.stat().st_mode & 0o777, 0o644)
         # The flag goes before; a folder that is not there is told, and keeps nobody from starting.
         node.service.stop()

@@ -257,6 +257,11 @@ class Commands {
         "Compile files and change nothing: exit code 0 all effective, 1 warnings, 2 does not load",
         [this](Context& c) {
           if (args_.config.files.empty() || args_.on_server) {
+            if (args_.live) {
+              c.env.err
+                  << "sluicectl: config check: --live is for files of this machine: name them\n";
+              return static_cast<int>(kExitUsage);
+            }
             return CheckConfig(c, args_.config.files, args_.config.strict);
           }
           std::optional<std::set<std::string>> owned;

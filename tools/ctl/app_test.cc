@@ -121,7 +121,8 @@ class FakeAdmin final : public admin::v1::AdminService::Service {
   }
   Status ReloadConfig(ServerContext*, const admin::v1::ReloadConfigRequest*,
                       admin::v1::ReloadConfigResponse*) override {
-    return Status(StatusCode::FAILED_PRECONDITION, "main.cfg:7: no such directive: foo");
+    return Status(StatusCode::FAILED_PRECONDITION,
+                  "main.cfg:7:1: error: no such directive: foo\n  foo \x1b[2J\n  ^\n");
   }
   Status CheckConfig(ServerContext*, const admin::v1::CheckConfigRequest*,
                      admin::v1::CheckConfigResponse* response) override {
@@ -408,12 +409,15 @@ TEST_F(AppTest, WhatIsInForceIsAskedOfTheServer) {
 
 TEST_F(AppTest, ConfigErrorsNameFileAndLine) {
   EXPECT_EQ(Run({"reload"}), kExitRefused);
-  EXPECT_TRUE(Has(err_, "main.cfg:7: no such directive: foo"));
+  EXPECT_TRUE(Has(err_, "\nmain.cfg:7:1: error: no such directive: foo\n  foo ")) << err_.str();
+  EXPECT_FALSE(Has(err_, "\x1b"));
   EXPECT_EQ(Run({"config", "check", "--on-server", "main.cfg"}), 2);
   EXPECT_TRUE(Has(out_, "does not load"));
   EXPECT_EQ(Run({"config", "check", "no-such-file"}), 2);
   EXPECT_TRUE(Has(out_, "no-such-file: error: "));
   EXPECT_EQ(Run({"config", "check", "--live", "no-such-file"}), 2);
+  EXPECT_EQ(Run({"config", "check", "--live"}), kExitUsage);
+  EXPECT_TRUE(Has(err_, "--live is for files of this machine"));
 }
 
 TEST_F(AppTest, PauseAndResume) {

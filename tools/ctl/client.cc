@@ -3,6 +3,7 @@
 #include <chrono>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
@@ -229,7 +230,13 @@ bool Client::connected() const { return channel_->GetState(false) == GRPC_CHANNE
 int ReportFailure(const grpc::Status& status, std::string_view what, std::string_view address,
                   bool answered, Environment& env) {
   const std::string where = PrintableText(address);
-  const std::string text = PrintableText(status.error_message());
+  // Of several lines, as what is wrong with a file.
+  std::string text;
+  std::istringstream lines(status.error_message());
+  for (std::string line; std::getline(lines, line);) {
+    text += (text.empty() ? "" : "\n") + PrintableText(line);
+  }
+  if (text.find('\n') != text.npos) text.insert(0, "\n");
   env.err << "sluicectl: " << what << ": ";
   switch (status.error_code()) {
     case grpc::StatusCode::UNAVAILABLE:

@@ -224,6 +224,8 @@ bool OwnedAddresses(Context& context, std::set<std::string>* addresses) {
     for (const auto& source : worker.sources()) {
       if (source.owned()) addresses->insert(source.ip());
     }
+    // Also what no virtual MTA of the running configuration names.
+    addresses->insert(worker.addresses().begin(), worker.addresses().end());
   }
   return true;
 }

@@ -30,7 +30,10 @@ absl::Status LogFile::Use(const LogFileOptions& options) {
   if (options == options_ && (fd_ >= 0 || options.path.empty())) return absl::OkStatus();
   Close();
   options_ = options;
-  return options.path.empty() ? absl::OkStatus() : Open();
+  if (options.path.empty()) return absl::OkStatus();
+  const absl::Status status = Open();
+  if (status.ok() && options_.daily && Today() > day_) Rotate();
+  return status;
 }
 
 bool LogFile::Write(std::string_view line) {
@@ -69,8 +72,8 @@ absl::Status LogFile::Open() {
   const mode_t mode = options_.world_readable ? 0644 : 0640;
   fd_ = open(options_.path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, mode);
   if (fd_ < 0) {
-    return absl::UnavailableError(absl::StrCat("cannot write ", options_.path, ": ",
-                                               std::generic_category().message(errno)));
+    return absl::UnavailableError(
+        absl::StrCat("cannot write ", options_.path, ": ", std::generic_category().message(errno)));
   }
   struct stat facts {};
   const bool known = fstat(fd_, &facts) == 0;

@@ -12,7 +12,7 @@
 namespace sluice {
 
 struct LogFileOptions {
-  std::string path;  // empty: no file
+  std::string path;   // empty: no file
   uint32_t keep = 8;  // older files: path.1 is the latest
   bool daily = true;  // a new file with each day (UTC)
   bool world_readable = false;

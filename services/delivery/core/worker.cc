@@ -215,6 +215,8 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections,
   uint64_t held = 0;
   for (const auto& link : links_) held += link->held.size();
   status.set_leases_held(held);
+  for (const std::string& address : options_.addresses) status.add_addresses(address);
+  if (!options_.only_listed) status.add_addresses("127.0.0.0/8");
   for (const auto* vmta : policy_->virtual_mtas()) {
     for (const auto& host : vmta->source_hosts()) {
       v1::SourceStatus* shown = status.add_sources();

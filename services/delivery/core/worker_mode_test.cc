@@ -381,6 +381,26 @@ TEST(WorkerMode, ASourceIsDisabledForItsQueueAlone) {
   EXPECT_TRUE(used) << "by another queue";
 }
 
+// source-interface: one source of the virtual MTA, of those that are there; a new one takes the
+// place of the old one's connections.
+TEST(WorkerMode, ABindingUsesItsOwnSourceAlone) {
+  Config config;
+  config.vmta->add_source_hosts()->set_ip("127.0.0.6");
+  config.settings->set_source_interface("127.0.0.6");
+  World world(config.snapshot);
+  world.Connected(5);
+  for (const auto* open : world.sites.open) EXPECT_EQ(open->target.source_ip, "127.0.0.6");
+  config.settings->set_source_interface("127.0.0.5");
+  config.snapshot.set_version(2);
+  world.SetPolicy(config.snapshot);
+  world.shard().Ready(1, 5);
+  world.executor.RunPosted();
+  EXPECT_TRUE(world.sites.open.front()->quit);
+  while (!world.sites.open.empty()) world.sites.open.front()->Close(true);
+  world.Connected(5);
+  for (const auto* open : world.sites.open) EXPECT_EQ(open->target.source_ip, "127.0.0.5");
+}
+
 TEST(WorkerMode, WithEverySourceDisabledTheQueueWaitsUntilOneIsEnabled) {
   Config config;
   auto& rule = config.Reply("listed");

@@ -1,4 +1,5 @@
-// Source addresses that a reply has disabled for a queue (disable-source-ip).
+// Source addresses that a queue does not use: a reply has disabled them (disable-source-ip), or its
+// binding has another one (source-interface).
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +8,8 @@
 namespace sluice::delivery {
 
 bool Worker::IsDisabled(const Queue& queue, const std::string& ip) const {
+  const std::string& only = queue.settings->source_interface();
+  if (!only.empty() && ip != only) return true;
   if (queue.disabled.empty()) return false;
   return std::any_of(queue.disabled.begin(), queue.disabled.end(), [&](const auto& each) {
     return each.ip() == ip && each.disabled() &&
@@ -17,7 +20,10 @@ bool Worker::IsDisabled(const Queue& queue, const std::string& ip) const {
 bool Worker::AnySourceEnabled(const Queue& queue, int64_t* until_us) const {
   *until_us = 0;
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
-  if (queue.disabled.empty() || vmta == nullptr || vmta->source_hosts().empty()) return true;
+  if ((queue.disabled.empty() && queue.settings->source_interface().empty()) || vmta == nullptr ||
+      vmta->source_hosts().empty()) {
+    return true;
+  }
   bool any = false;
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());

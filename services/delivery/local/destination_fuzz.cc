@@ -18,7 +18,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   lease.add_deliveries()->set_rcpt(
       std::string(half == text.npos ? std::string_view("a@b") : text.substr(half + 1)));
   sluice::delivery::Expand(pattern, lease, 0, false, true);
-  const std::string path = "/in/" + sluice::delivery::Expand("${local}", lease, 0, true, false) + "/x";
+  const std::string path =
+      "/in/" + sluice::delivery::Expand("${local}", lease, 0, true, false) + "/x";
   SLUICE_CHECK(path.find("/../") == std::string::npos && path.find("//") == std::string::npos);
   SLUICE_CHECK(path.find('\0') == std::string::npos);
   sluice::config::RunsVariables(sluice::config::SplitCommand(pattern));

@@ -218,8 +218,8 @@ LocalVerdict DeliverCopy(const LocalJob& job, const std::vector<std::string>& co
                          int delivery) {
   std::vector<std::string> words;
   for (const std::string& word : command) {
-    words.push_back(Expand(word, *job.lease, delivery, false,
-                           job.settings->macro_variables_preserve_case()));
+    words.push_back(
+        Expand(word, *job.lease, delivery, false, job.settings->macro_variables_preserve_case()));
     if (words.back().starts_with('-') && !word.starts_with('-')) {
       return Permanent("5.1.3", "the address would be read as an option");
     }

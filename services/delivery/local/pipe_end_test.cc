@@ -40,6 +40,7 @@ TEST_F(PipeEndTest, EachRecipientHasItsOwnRunWhereTheCommandNamesIt) {
 
 TEST_F(PipeEndTest, NoShellRunsWhatASenderWrote) {
   AddRcpt("`touch${IFS}" + folder_ + "/pwned`@b.test");
+  settings_->set_macro_variables_preserve_case(true);
   for (const char* const command :
        {"/bin/sh -c \"echo ${local}\"", "/bin/bash -ec \"exit 0; # ${from}\"", "sh -c ${rcpt}",
         "/usr/bin/env python3 -c \"print('${domain}')\"", "perl -e \"print '${local}'\""}) {

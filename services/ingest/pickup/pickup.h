@@ -68,7 +68,8 @@ class Pickup {
   Pickup(const Pickup&) = delete;
   Pickup& operator=(const Pickup&) = delete;
 
-  // The folders of the policy, and how their files are read. A folder that cannot be read is named in the log, once.
+  // The folders of the policy, and how their files are read. A folder that cannot be read is named
+  // in the log, once.
   void SetPolicy(const config::PolicyView& policy);
   // Starts the thread.
   void Start();
