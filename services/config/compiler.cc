@@ -42,8 +42,10 @@ void Compiler::ReadFile(const std::string& path, const Location* included_from,
   if (open_files_.size() >= kMaxDepth || compiled_.files.size() >= kMaxFiles) {
     return Say(Severity::kError, where, "too many includes, or too deep");
   }
+  if (bytes_read_ > kMaxBytes) return;  // said already; what is not read takes no time
   const auto text = files_.Read(path);
   if (!text.ok()) {
+    NoteUnread(text.status());
     const std::string reason(text.status().message());
     return Say(Severity::kError, where,
                included_from == nullptr ? reason : absl::StrCat("\"", path, "\": ", reason));
@@ -53,14 +55,24 @@ void Compiler::ReadFile(const std::string& path, const Location* included_from,
   open_files_.pop_back();
 }
 
+// A file that is too large was read, too, up to there.
+void Compiler::NoteUnread(const absl::Status& status) {
+  if (absl::IsResourceExhausted(status)) NoteBytes(kMaxBytes / 4, {});
+}
+
+bool Compiler::NoteBytes(size_t bytes, const Location& where) {
+  const bool was_over = bytes_read_ > kMaxBytes;
+  bytes_read_ += bytes;
+  if (bytes_read_ <= kMaxBytes) return true;
+  if (!was_over) Say(Severity::kError, where, "the files are larger than 256 MiB together");
+  return false;
+}
+
 void Compiler::ReadText(const std::string& name, std::string_view text) {
   compiled_.files.push_back(name);
   const size_t depth = frames_.size();
   const auto file = std::make_shared<const std::string>(name);
-  bytes_read_ += text.size();
-  if (bytes_read_ > kMaxBytes) {
-    return Say(Severity::kError, {file, 0, 0, ""}, "the files are larger than 256 MiB together");
-  }
+  if (!NoteBytes(text.size(), {file, 0, 0, ""})) return;
   if (options_.cache == nullptr || options_.keep_origins) {
     RunText(file, {text, 1, false}, depth);
   } else {
@@ -192,9 +204,20 @@ void Compiler::HideSecret(Location* where) {
   where->line_text = absl::StrCat(line.substr(0, end), " (secret)");
 }
 
+// https://user:password@host: no URL here may have one, and somebody may try.
+void Compiler::HideUserInfo(std::string* text) {
+  const size_t scheme = text->find("://");
+  if (scheme == text->npos) return;
+  const size_t end = text->find_first_of("/ \t\"", scheme + 3);
+  const size_t at = text->substr(0, end).rfind('@');
+  if (at != text->npos && at > scheme) text->replace(scheme + 3, at - scheme - 3, "(secret)");
+}
+
 void Compiler::Say(Severity severity, const Location& where, std::string message,
                    std::string hint) {
   compiled_.diagnostics.push_back({severity, where, std::move(message), std::move(hint)});
+  HideUserInfo(&compiled_.diagnostics.back().where.line_text);
+  HideUserInfo(&compiled_.diagnostics.back().message);
 }
 
 void Compiler::LeaveUnclosed() {

@@ -445,8 +445,10 @@ void Compiler::ReadAuthFile(const Statement& statement, const Frame& frame) {
   const std::string name = path.lexically_normal().string();
   for (auto* settings : frame.clients) settings->set_auth_plain(name);
   if (draft_.auth_files.contains(name)) return;
+  if (!NoteBytes(0, where)) return;
   const auto text = files_.Read(name);
   if (!text.ok()) {
+    NoteUnread(text.status());
     // Doing without it is safe, where somebody has said so: nobody gets in.
     return Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
                absl::StrCat("\"", name, "\": ", std::string(text.status().message())));

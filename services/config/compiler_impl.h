@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "services/config/compiler.h"
 #include "services/config/compiler_ingress.h"
 #include "services/config/compiler_proxy.h"
@@ -74,6 +75,10 @@ class Compiler {
   void HideSecrets(size_t since);
   // Messages show the line; a password in it is not shown.
   static void HideSecret(Location* where);
+  static void HideUserInfo(std::string* text);
+  // False: the files are too large together. Said once; nothing more is read from then on.
+  bool NoteBytes(size_t bytes, const Location& where);
+  void NoteUnread(const absl::Status& status);
   void Say(Severity severity, const Location& where, std::string message, std::string hint = "");
   void LeaveUnclosed();
   // `$name` in a list of domains is the macro's.

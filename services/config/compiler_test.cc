@@ -124,7 +124,7 @@ TEST(CompilerTest, ErrorsNameThePlaceAndTheRemedy) {
             "a.conf:3:1: error: unknown directive \"use-danne\" in <source>\n"
             "  use-danne yes\n"
             "  ^\n"
-            "  did you mean \"use-dane\"? it belongs in: global, <virtual-mta>, <domain>, <bind>");
+            "  did you mean \"use-dane\"? it belongs in: global, <virtual-mta>, <domain>");
 }
 
 // One mistake, one message: what comes after the forgotten end is read as it was meant.
@@ -427,6 +427,7 @@ TEST(CompilerTest, SecretsAreInNoMessage) {
   for (const char* text :
        {"http-api-key hunter2\n", "http-api-key \"hunter2\n", "<domain x>\nauth-pasword hunter2\n",
         "<domain x>\npassword\thunter2\n</domain>\n",
+        "http-delivery-url https://me:hunter2@a.test/x\n",
         "smtp-client-certificate /f hunter2 hunter2\n", "pasword hunter2\n",
         "<virtual-mta x>\nhttp-apikey hunter2\n</virtual-mta>\n",
         "<source *>\nhttp-api-key hunter2\n"}) {
@@ -473,6 +474,29 @@ TEST(CompilerTest, HostileFilesEndInABoundedDiagnosis) {
     EXPECT_LE(compiled.diagnostics.size(), 1'001u);
     // Each is shown with its line, which may be long.
     EXPECT_LE(Render(compiled.diagnostics).size(), size_t{2} << 20);
+  }
+}
+
+// What is past the limit is not even read from the disk.
+TEST(CompilerTest, ABombOfIncludesIsReadUpToTheLimit) {
+  struct Counting final : FileSource {
+    absl::StatusOr<std::string> Read(const std::string& path) override {
+      ++reads;
+      if (path == "bomb.conf") return bomb;
+      return std::string(size_t{90} << 20, 'x');
+    }
+    std::vector<std::string> Glob(const std::string&) override { return {}; }
+    std::string bomb;
+    int reads = 0;
+  } files;
+  for (const char* line : {"include big\n", "include-headers-from big\n"}) {
+    files.bomb.clear();
+    for (int i = 0; i < 900; ++i) files.bomb += line;
+    files.reads = 0;
+    const Compiled compiled = Compile({"bomb.conf"}, files);
+    EXPECT_FALSE(compiled.ok());
+    EXPECT_LE(files.reads, 5) << line;
+    EXPECT_NE(Render(compiled.diagnostics).find("larger than 256 MiB together"), std::string::npos);
   }
 }
 

@@ -54,7 +54,10 @@ std::optional<std::string> Compiler::ReadTextFile(const Statement& statement, si
     path = std::filesystem::path(*statement.where.file).parent_path() / path;
   }
   const std::string name = path.lexically_normal().string();
+  if (!NoteBytes(0, where)) return std::nullopt;
   auto text = files_.Read(name);
+  if (!text.ok()) NoteUnread(text.status());
+  if (text.ok() && !NoteBytes(text->size(), where)) return std::nullopt;
   if (text.ok() && text->size() <= max_bytes) return *std::move(text);
   Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
       absl::StrCat("\"", name, "\": ",

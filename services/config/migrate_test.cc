@@ -68,7 +68,7 @@ TEST(MigrateTest, FoldersAndFilesOfOtherKinds) {
 TEST(MigrateTest, IncludesByTheirWholePathStayInTheNewFolder) {
   MemoryFiles files;
   files.files["/etc/pmta/config"] =
-      "include /etc/pmta/isps/*.conf  # all\ninclude \"/etc/pmta/isps/../one\"\n"
+      "include /etc/pmta/isps/*.conf  # all\ninclude \"/etc/pmta/one\"\n"
       "include /opt/shared.conf\ninclude-headers-from /etc/pmta/h.txt\n"
       "smtp-client-certificate /opt/c.pem\n";
   files.files["/etc/pmta/isps/a.conf"] = "include /etc/pmta/one\ninclude /etc/pmta/isps/b\n";

@@ -133,8 +133,11 @@ std::string AnySettings(Random& random, Scope scope) {
   for (const Directive& directive : AllDirectives()) {
     if ((directive.scopes & scope) == 0 || random() % 4 != 0) continue;
     if (directive.target == Target::kCompiler || directive.target == Target::kNone) continue;
+    if (directive.name == "source-interface") continue;  // one of a virtual MTA's own
     for (uint32_t lines = directive.appends ? random() % 3 + 1 : 1; lines > 0; --lines) {
-      const bool clears = directive.key == Key::kNothing && random() % 10 == 0;
+      const bool clears = (directive.target == Target::kQueueSettings ||
+                           directive.target == Target::kClientSettings) &&
+                          directive.key == Key::kNothing && random() % 10 == 0;
       const std::string value = clears ? "\"\"" : AnyValue(random, directive);
       if (value.empty()) continue;
       absl::StrAppend(&text, std::string(directive.name), " ",
@@ -185,6 +188,13 @@ TEST(PrinterTest, SectionsOfPatternsAndListeners) {
       "</domain>\n<smtp-pattern-list n>\nreply /x/ skip-mx=no\n</smtp-pattern-list>\n");
   EXPECT_EQ(PrintRegex("(?i)a/b\\d"), "/a\\/b\\d/");
   EXPECT_EQ(PrintRegex("(?si)\\\\/"), "/(?si)\\\\\\//I");
+}
+
+TEST(PrinterTest, ABindingIsPrintedAsADomainOfItsVirtualMta) {
+  ExpectRoundTrip(
+      "<virtual-mta v>\nsmtp-source-host 192.0.2.1 v.test\nsmtp-source-host 192.0.2.2 v.test\n"
+      "</virtual-mta>\n<bind source-vmta=v destination-domain=x.test>\n"
+      "source-interface 192.0.2.2\nmax-smtp-out 3\n</bind>\n");
 }
 
 TEST(PrinterTest, ClearedValuesStayCleared) {

@@ -46,8 +46,9 @@ std::vector<Directive> LocalDirectives() {
        .scopes = kEverywhere,
        .target = kQueue,
        .field = "http_delivery_url",
-       .grammar = Grammar::kText,
-       .help = "Where type http-delivery posts messages."},
+       .grammar = Grammar::kUrl,
+       .help = "Where type http-delivery posts messages; what it wants to know of us stands in "
+               "http-delivery-header, not here."},
       {.name = "http-delivery-header",
        .scopes = kEverywhere,
        .target = kQueue,

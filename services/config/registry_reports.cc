@@ -137,9 +137,8 @@ void AddClients(std::vector<Directive>* all) {
 }
 
 void AddDns(std::vector<Directive>* all) {
-  all->push_back(
-      Global("edns-udp-length", "edns_udp_length", Grammar::kCount,
-             "Bytes of a DNS answer that may come over UDP."));
+  all->push_back(Global("edns-udp-length", "edns_udp_length", Grammar::kCount,
+                        "Bytes of a DNS answer that may come over UDP."));
   all->back().unset = "1232";
   all->back().min = 512;
   all->back().max = 4096;

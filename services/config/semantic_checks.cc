@@ -1,8 +1,10 @@
 #include "services/config/semantic_checks.h"
 
 #include <openssl/bio.h>
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -48,6 +50,7 @@ class Checker {
     }
     for (const auto& [section, lines] : by_section_) {
       KeyAlgorithm(lines);
+      Ciphers(lines);
       Schedule(lines);
     }
     return std::move(warnings_);
@@ -57,6 +60,26 @@ class Checker {
   void Warn(const Location& where, std::string message) {
     if (warnings_.size() >= kMaxWarnings) return;
     warnings_.push_back({Diagnostic::Severity::kWarning, where, std::move(message), ""});
+  }
+
+  // With such a list no handshake would ever succeed.
+  void Ciphers(const Lines& lines) {
+    for (const ConfigLine* line : lines) {
+      const std::string_view name = line->directive->name;
+      const bool suites = name.ends_with("ciphersuites");
+      if (!suites && !name.ends_with("tls-ciphers")) continue;
+      if (line->value.empty() || line->directive->status != Status::kActive) continue;
+      const std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)> context(SSL_CTX_new(TLS_method()),
+                                                                      &SSL_CTX_free);
+      if (context == nullptr) return;
+      const bool good = suites ? SSL_CTX_set_ciphersuites(context.get(), line->value.c_str()) == 1
+                               : SSL_CTX_set_cipher_list(context.get(), line->value.c_str()) == 1;
+      ERR_clear_error();
+      if (!good) {
+        Warn(line->where, absl::StrCat("OpenSSL cannot use \"", line->value.substr(0, 80),
+                                       "\": nothing could be encrypted"));
+      }
+    }
   }
 
   static const ConfigLine* Find(const Lines& lines, std::string_view name) {

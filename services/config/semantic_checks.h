@@ -16,6 +16,7 @@ namespace sluice::config {
 // line within each kind:
 // - a virtual MTA without a source address; a source address that no worker has
 // - DKIM keys that cannot be read, are no private keys, are short, or differ for one selector
+// - ciphers that OpenSSL does not know
 // - require-starttls where use-starttls is no
 // - limits of backoff mode above the normal ones
 // - hours of a schedule that have no rate, or two

@@ -53,6 +53,17 @@ TEST(SemanticChecksTest, SourceAddresses) {
   EXPECT_EQ(Warnings(""), "");
 }
 
+TEST(SemanticChecksTest, CiphersThatAreNone) {
+  EXPECT_EQ(
+      Warnings("smtp-tls-ciphers HIGH:!ADH:@STRENGTH\nsmtp-server-tls-ciphers \"\"\n"
+               "smtp-tls-tlsv1.3-ciphersuites TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256\n"),
+      "");
+  EXPECT_EQ(Warnings("<domain a.test>\nsmtp-tls-ciphers STRONGEST\n</domain>\n"
+                     "smtp-server-tls-v1.3-ciphersuites TLS_AES_1\n"),
+            "4: OpenSSL cannot use \"TLS_AES_1\": nothing could be encrypted\n"
+            "2: OpenSSL cannot use \"STRONGEST\": nothing could be encrypted\n");
+}
+
 TEST(SemanticChecksTest, CommandsThatWouldRunAnAddress) {
   const auto warnings = [](const std::string& command) {
     return Warnings("<domain d.test>\ntype pipe\ncommand " + command + "\n</domain>\n");

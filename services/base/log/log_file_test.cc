@@ -2,6 +2,7 @@
 // somebody moved away, and what is said where it cannot be written.
 #include "services/base/log/log_file.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
