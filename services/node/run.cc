@@ -12,6 +12,10 @@
 #include "services/node/daemon.h"
 #include "services/node/process.h"
 
+#ifdef SLUICE_SANITIZER
+extern "C" void __lsan_do_leak_check() __attribute__((weak));
+#endif
+
 namespace sluice::node {
 namespace {
 
@@ -59,6 +63,10 @@ int Run(Role role, int argc, char** argv) {
   daemon.Stop();
   log.Info("stopped", "");
   std::fflush(nullptr);
+#ifdef SLUICE_SANITIZER
+  // Which a return would do, and _exit does not.
+  if (__lsan_do_leak_check != nullptr) __lsan_do_leak_check();
+#endif
   _exit(daemon.failed() ? 1 : 0);
 }
 

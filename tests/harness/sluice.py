@@ -158,6 +158,8 @@ class Cluster:
             service.start(wait=False)
         for service in self.services():
             service.wait_ready()
+        # Its file is there after some seconds also where the shards take longer.
+        wait_until(self.ingest.is_ready, "shard that takes mail")
         return self
 
 

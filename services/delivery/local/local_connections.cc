@@ -186,9 +186,13 @@ bool LocalConnections::TakeRoom(End* end, uint64_t bytes) {
 
 void LocalConnections::GiveRoom(uint64_t bytes) {
   body_bytes_ -= bytes;
-  // Each that still finds no room goes back to the end of the line.
-  const std::deque<End*> all = std::exchange(waiting_, {});
-  for (End* const end : all) end->Pump();
+  // Each that still finds no room goes back to the end of the line. What begins may end at once,
+  // and whoever hears of that may give up others, which then are not in the line any more.
+  for (size_t left = waiting_.size(); left > 0 && !waiting_.empty(); --left) {
+    End* const end = waiting_.front();
+    waiting_.pop_front();
+    end->Pump();
+  }
 }
 
 }  // namespace sluice::delivery

@@ -2,6 +2,7 @@
 #include "services/delivery/local/local_connections.h"
 
 #include <deque>
+#include <functional>
 #include <vector>
 
 #include "services/base/net/event_loop.h"
@@ -28,6 +29,7 @@ class Handler final : public ConnectionHandler {
   }
   void OnResult(queue::v1::GroupResult result) override {
     results.push_back(std::move(result));
+    if (on_result) on_result();
     Count();
   }
   bool MayFinish(uint64_t) override { return may_finish; }
@@ -45,6 +47,7 @@ class Handler final : public ConnectionHandler {
   bool ready = false;
   bool closed = false;
   bool may_finish = true;
+  std::function<void()> on_result;
   std::vector<queue::v1::GroupResult> results;
 
  private:
@@ -72,6 +75,14 @@ class Chunks final : public ChunkSource {
  private:
   EventLoop& loop_;
   const int missing_;
+};
+
+// Has none, and says so at once.
+class NoChunks final : public ChunkSource {
+ public:
+  void Fetch(uint32_t, absl::AnyInvocable<void(absl::StatusOr<Body>)> done) override {
+    done(absl::UnavailableError("the shard is away"));
+  }
 };
 
 class LocalConnectionsTest : public testing::LocalFixture {
@@ -157,6 +168,24 @@ TEST_F(LocalConnectionsTest, MessagesBeyondTheMemoryBudgetTakeTurns) {
   handler_.Wait(8);
   EXPECT_EQ(handler_.results.size(), 4u);
   EXPECT_EQ(FilesIn(folder_).size(), 4u);
+}
+
+// Room comes free for one that ends at once; whoever hears of that gives up the next in the line.
+TEST_F(LocalConnectionsTest, OneThatWaitsMayGoWhileRoomIsGiven) {
+  std::vector<std::unique_ptr<Connection>> connections;
+  for (uint64_t i = 1; i <= 3; ++i) connections.push_back(Connect());
+  connections[0]->Send(Text(1));
+  lease_->set_lease_id(2);
+  lease_->set_chunk_count(1);
+  connections[1]->Send({lease_, Body(), std::make_unique<NoChunks>()});
+  connections[2]->Send(Text(3));
+  handler_.on_result = [&] {
+    if (handler_.results.back().lease_id() == 2) connections.pop_back();
+  };
+  handler_.Wait(5);
+  ASSERT_EQ(handler_.results.size(), 2u);
+  EXPECT_EQ(connections.size(), 2u);
+  EXPECT_EQ(FilesIn(folder_).size(), 1u);
 }
 
 TEST_F(LocalConnectionsTest, RecipientsWithTheirOwnVerdictAreNamed) {
