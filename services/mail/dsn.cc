@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <ctime>
+#include <optional>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "services/base/idna.h"
+#include "services/base/utf8.h"
 #include "services/mail/header_fields.h"
 
 namespace sluice::mail {
@@ -64,6 +68,58 @@ bool IsAscii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c & 0x80) == 0; });
 }
 
+// With its domain as DNS has it, where that makes an ASCII address of it.
+std::optional<std::string> AsciiAddress(std::string_view address) {
+  const size_t at = address.rfind('@');
+  if (at == address.npos || at > kMaxFieldBytes / 2 || !IsAscii(address.substr(0, at))) {
+    return std::nullopt;
+  }
+  const auto domain = HostNameToAscii(address.substr(at + 1));
+  if (!domain) return std::nullopt;
+  return absl::StrCat(Clean(address.substr(0, at)), "@", *domain);
+}
+
+// For people: UTF-8 without control characters.
+std::string Shown(std::string_view address) {
+  std::string shown = ToUtf8(address.substr(0, kMaxFieldBytes));
+  std::replace_if(
+      shown.begin(), shown.end(),
+      [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
+  return shown;
+}
+
+// utf-8-addr-xtext (RFC 6533 section 3): message/delivery-status is ASCII.
+std::string Utf8Xtext(std::string_view address) {
+  std::string out;
+  const std::string shown = Shown(address);
+  for (std::string_view rest = shown; !rest.empty() && out.size() < kMaxFieldBytes;) {
+    const size_t bytes = std::max<size_t>(1, Utf8CharacterBytes(rest));
+    const auto first = static_cast<unsigned char>(rest[0]);
+    uint32_t point = bytes == 1 ? first : first & (0x7fU >> bytes);
+    for (size_t i = 1; i < bytes; ++i) point = point << 6 | (static_cast<uint8_t>(rest[i]) & 0x3fU);
+    if (bytes == 1 && point > ' ' && point != '\\' && point != '+' && point != '=') {
+      out.push_back(rest[0]);
+    } else {
+      absl::StrAppend(&out, "\\x{", absl::AsciiStrToUpper(absl::StrCat(absl::Hex(point))), "}");
+    }
+    rest.remove_prefix(bytes);
+  }
+  return out;
+}
+
+// As Final-Recipient has it: "rfc822; u@example.org".
+std::string TypedAddress(std::string_view address) {
+  if (IsAscii(address)) return absl::StrCat("rfc822; ", Clean(address));
+  if (const auto ascii = AsciiAddress(address)) return absl::StrCat("rfc822; ", *ascii);
+  return absl::StrCat("utf-8; ", Utf8Xtext(address));
+}
+
+// As To has it. Who has no ASCII address takes mail by SMTPUTF8 alone, and its header as it is.
+std::string HeaderAddress(std::string_view address) {
+  if (IsAscii(address)) return Clean(address);
+  return AsciiAddress(address).value_or(Shown(address));
+}
+
 std::string OriginalSubject(std::string_view original) {
   HeaderFieldReader reader(HeaderSection(original, kMaxHeaderBytes));
   for (HeaderField field; reader.Next(field);) {
@@ -75,8 +131,8 @@ std::string OriginalSubject(std::string_view original) {
 }
 
 std::string ValueOf(const DsnInput& in, std::string_view variable) {
-  if (variable == "sender") return Clean(in.sender);
-  if (variable == "recipient") return Clean(in.recipient);
+  if (variable == "sender") return Shown(in.sender);
+  if (variable == "recipient") return Shown(in.recipient);
   if (variable == "status") return Clean(in.status);
   if (variable == "diagnostic") return Clean(in.diagnostic);
   if (variable == "host") return Clean(in.reporting_mta);
@@ -136,7 +192,7 @@ std::string TextFor(const DsnInput& in, const Words& words, const std::string& d
   if (!in.text.empty()) return Lines(Expand(in.text, in, kMaxDsnTextBytes));
   std::string text = absl::StrCat("This is the mail system at ", Clean(in.reporting_mta),
                                   ".\r\n\r\n", words.explanation, "\r\n\r\n");
-  absl::StrAppend(&text, "    <", Clean(in.recipient), ">\r\n");
+  absl::StrAppend(&text, "    <", Shown(in.recipient), ">\r\n");
   if (!diagnostic.empty()) absl::StrAppend(&text, "    ", diagnostic, "\r\n");
   return text;
 }
@@ -179,7 +235,6 @@ std::string BuildDsn(const DsnInput& in) {
   const std::string id = Clean(in.message_id);
   const std::string boundary = absl::StrCat("=_sluice_", id);
   const Words words = WordsOf(in.kind);
-  const std::string recipient = Clean(in.recipient);
   const std::string_view original =
       in.full ? in.original : HeaderSection(in.original, kMaxHeaderBytes);
   std::string diagnostic = Clean(in.diagnostic);
@@ -195,7 +250,7 @@ std::string BuildDsn(const DsnInput& in) {
   } else {
     absl::StrAppend(&out, "From: ", Clean(Expand(in.from, in, kMaxFieldBytes)), "\r\n");
   }
-  absl::StrAppend(&out, "To: <", Clean(in.sender), ">\r\n");
+  absl::StrAppend(&out, "To: <", HeaderAddress(in.sender), ">\r\n");
   absl::StrAppend(
       &out, "Subject: ",
       in.subject.empty() ? words.subject : Clean(Expand(in.subject, in, kMaxFieldBytes)), "\r\n");
@@ -225,9 +280,15 @@ std::string BuildDsn(const DsnInput& in) {
   }
   absl::StrAppend(&out, "Arrival-Date: ", Date(in.arrived_unix_us), "\r\n\r\n");
   if (!in.original_recipient.empty()) {
-    absl::StrAppend(&out, "Original-Recipient: ", Clean(in.original_recipient), "\r\n");
+    const size_t type = in.original_recipient.find(';');
+    absl::StrAppend(
+        &out, "Original-Recipient: ",
+        IsAscii(in.original_recipient) || type == std::string_view::npos
+            ? Clean(in.original_recipient)
+            : absl::StrCat("utf-8; ", Utf8Xtext(in.original_recipient.substr(type + 1))),
+        "\r\n");
   }
-  absl::StrAppend(&out, "Final-Recipient: rfc822; ", recipient, "\r\n");
+  absl::StrAppend(&out, "Final-Recipient: ", TypedAddress(in.recipient), "\r\n");
   absl::StrAppend(&out, "Action: ", words.action, "\r\n");
   absl::StrAppend(&out, "Status: ", Clean(in.status), "\r\n");
   if (!in.remote_mta.empty()) {

@@ -43,8 +43,10 @@ struct DsnInput {
 inline constexpr size_t kMaxDsnTextBytes = 64 * 1024;
 
 // CRLF lines, none of ours above 998 bytes (RFC 5322 2.1.1); ASCII unless what is included of the
-// original, or the operator's text, is not: then the notification says 8bit, and must be sent as
-// 8BITMIME. Never longer than the original, kMaxDsnTextBytes where there is such a text, and 16
+// original, or the operator's text, is not, or an address that the part for people names: then the
+// notification says 8bit, and must be sent as 8BITMIME. Addresses beyond ASCII stand in the part
+// for programs as RFC 6533 has them; a sender whose local part is such stands in To as it is
+// (SMTPUTF8). Never longer than the original, kMaxDsnTextBytes where there is such a text, and 16
 // KiB.
 std::string BuildDsn(const DsnInput& input);
 

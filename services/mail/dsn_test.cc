@@ -246,5 +246,32 @@ TEST(Dsn, TheHeaderSectionEndsAtTheEmptyLineOrTheLimit) {
   EXPECT_EQ(HeaderSection("", 1000), "");
 }
 
+// RFC 6533: programs and people can tell who it was.
+TEST(Dsn, AddressesBeyondAscii) {
+  DsnInput in = Failure();
+  in.sender = "a@b\u00fccher.example";
+  in.recipient = "u@b\u00fccher.example";
+  in.original_recipient = "utf-8;\u00fc+\\@b\u00fccher.example";
+  std::string dsn = BuildDsn(in);
+  const auto has = [&](const std::string& text) { return dsn.find(text) != std::string::npos; };
+  EXPECT_TRUE(has("\r\nTo: <a@xn--bcher-kva.example>\r\n"));
+  EXPECT_TRUE(has("\r\nFinal-Recipient: rfc822; u@xn--bcher-kva.example\r\n"));
+  EXPECT_TRUE(has("\r\nOriginal-Recipient: utf-8; \\x{FC}\\x{2B}\\x{5C}@b\\x{FC}cher.example\r\n"));
+  EXPECT_TRUE(
+      has("Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n"));
+  EXPECT_TRUE(has("\r\n    <u@b\u00fccher.example>\r\n"));
+
+  in.sender = "\u00e4@b\u00fccher.example";
+  in.recipient = "\u4f60@to.example";
+  in.original_recipient = "";
+  dsn = BuildDsn(in);
+  EXPECT_TRUE(has("\r\nTo: <\u00e4@b\u00fccher.example>\r\n"));
+  EXPECT_TRUE(has("\r\nFinal-Recipient: utf-8; \\x{4F60}@to.example\r\n"));
+  // What is no UTF-8, or a control character, comes out as neither.
+  in.recipient = "\xff\xc2\x85\x01\r\n@to.example";
+  dsn = BuildDsn(in);
+  EXPECT_TRUE(has("\r\nFinal-Recipient: utf-8; ?\\x{85}???@to.example\r\n")) << dsn;
+}
+
 }  // namespace
 }  // namespace sluice::mail

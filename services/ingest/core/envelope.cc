@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <ctime>
+#include <optional>
 #include <vector>
 
 #include "services/base/idna.h"
@@ -44,6 +45,30 @@ bool Contains(const policy::v1::StringList& names, std::string_view name) {
                      [&](const std::string& n) { return mail::HeaderNameEquals(n, name); });
 }
 
+bool IsAscii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0; });
+}
+
+// In our field a name beyond ASCII would make the header one that only hosts with SMTPUTF8 take.
+void AppendName(std::string_view name, std::string& out) {
+  if (IsAscii(name)) {
+    out += name;
+  } else {
+    out += HostNameToAscii(name).value_or("unknown");
+  }
+}
+
+// The same for an address, where it has such a form; of its local part there is none.
+void AppendAddress(std::string_view address, std::string& out) {
+  const size_t domain = address.rfind('@') + 1;
+  std::optional<std::string> ascii;
+  if (domain != 0 && IsAscii(address.substr(0, domain)) && !IsAscii(address.substr(domain))) {
+    ascii = HostNameToAscii(address.substr(domain));
+  }
+  out += ascii ? address.substr(0, domain) : address;
+  if (ascii) out += *ascii;
+}
+
 }  // namespace
 
 void ReceivedWriter::Append(const ReceivedFacts& facts, WallTime now, std::string& out) {
@@ -55,7 +80,7 @@ void ReceivedWriter::Append(const ReceivedFacts& facts, WallTime now, std::strin
   out += "Received: ";
   if (!facts.client_ip.empty()) {
     out += "from ";
-    out += facts.client_name.empty() ? std::string_view("unknown") : facts.client_name;
+    AppendName(facts.client_name.empty() ? std::string_view("unknown") : facts.client_name, out);
     out += " ([";
     if (facts.client_ip.find(':') != std::string_view::npos) out += "IPv6:";
     out += facts.client_ip;
@@ -74,7 +99,7 @@ void ReceivedWriter::Append(const ReceivedFacts& facts, WallTime now, std::strin
   out += facts.id;
   if (!facts.recipient.empty()) {
     out += "\r\n\tfor <";
-    out += facts.recipient;
+    AppendAddress(facts.recipient, out);
     out += '>';
   }
   out += ";\r\n\t";

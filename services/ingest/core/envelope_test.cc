@@ -112,6 +112,29 @@ TEST_F(EnvelopeTest, ReceivedWithAndWithoutItsParts) {
   EXPECT_TRUE(out.starts_with("Received: by mx.test (Sluice) with ESMTPS (TLSv1.3 TLS_X) id ID;"));
 }
 
+// What we add to a message makes it no message that needs SMTPUTF8, unless its recipient does.
+TEST_F(EnvelopeTest, ReceivedIsAsciiWhereItCanBe) {
+  const auto received = [](const char* client, const char* recipient) {
+    ReceivedWriter writer;
+    std::string out;
+    writer.Append({.client_name = client,
+                   .client_ip = "192.0.2.1",
+                   .host_name = "mx.test",
+                   .protocol = "UTF8SMTP",
+                   .id = "ID",
+                   .recipient = recipient},
+                  FromUnixMicros(0), out);
+    return out.substr(0, out.find(';'));
+  };
+  EXPECT_EQ(
+      received("b\u00fccher.test", "u@b\u00fccher.test"),
+      "Received: from xn--bcher-kva.test ([192.0.2.1])\r\n\tby mx.test (Sluice) with UTF8SMTP "
+      "id ID\r\n\tfor <u@xn--bcher-kva.test>");
+  EXPECT_EQ(received("\u0080.test", "\u00fc@b\u00fccher.test"),
+            "Received: from unknown ([192.0.2.1])\r\n\tby mx.test (Sluice) with UTF8SMTP "
+            "id ID\r\n\tfor <\u00fc@b\u00fccher.test>");
+}
+
 TEST_F(EnvelopeTest, RoutesByName) {
   policy_->AddVirtualMta("v");
   policy_->pool.set_name("p");
