@@ -1,7 +1,6 @@
 // What holds where no file says anything is what PowerMTA's manual says (testdata/directives.tsv),
 // save for the differences below, each with its reason.
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
+#include "services/config/directives_tsv.h"
 #include "services/config/registry.h"
 
 namespace sluice::config {
@@ -70,11 +70,7 @@ struct Row {
 
 std::vector<Row> RowsWithDefault() {
   std::vector<Row> rows;
-  std::ifstream file("services/config/testdata/directives.tsv");
-  std::string line;
-  std::getline(file, line);  // the heading
-  while (std::getline(file, line)) {
-    const std::vector<std::string> cells = absl::StrSplit(line, '\t');
+  for (const std::vector<std::string>& cells : DirectivesTsv()) {
     if (cells[3].empty()) continue;
     const std::string names = absl::StrReplaceAll(cells[1], {{" & ", ", "}});
     for (const auto part : absl::StrSplit(names, ", ")) {

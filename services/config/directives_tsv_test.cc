@@ -1,6 +1,7 @@
 // Every directive of PowerMTA's manual, as testdata/directives.tsv lists them, is read in its
 // section, and its value is checked.
-#include <fstream>
+#include "services/config/directives_tsv.h"
+
 #include <set>
 #include <string>
 #include <vector>
@@ -29,11 +30,7 @@ struct Row {
 
 std::vector<Row> Rows() {
   std::vector<Row> rows;
-  std::ifstream file("services/config/testdata/directives.tsv");
-  std::string line;
-  std::getline(file, line);  // the heading
-  while (std::getline(file, line)) {
-    const std::vector<std::string> cells = absl::StrSplit(line, '\t');
+  for (const std::vector<std::string>& cells : DirectivesTsv()) {
     for (const auto separator : {", ", " & "}) {
       if (cells[1].find(separator) == std::string::npos) continue;
       for (const auto part : absl::StrSplit(cells[1], separator)) {

@@ -17,46 +17,12 @@
 #include "services/ingest/io/smtp_listener.h"
 #include "services/ingest/testing/fake_policy.h"
 #include "services/ingest/testing/fake_shard.h"
+#include "services/ingest/testing/instant_shard.h"
 
 namespace {
 
 using namespace sluice;          // NOLINT: a program of its own
 using namespace sluice::ingest;  // NOLINT
-
-// Like FakeShard, but keeps nothing.
-class InstantShard final : public EnqueueClient {
- public:
-  class EnqueueStream final : public ClientStream {
-   public:
-    explicit EnqueueStream(Executor& executor) : executor_(executor) {}
-    void Start(Handler* handler) override { handler_ = handler; }
-    bool Send(Frame<queue::v1::EnqueueRequest> frame) override {
-      Frame<queue::v1::EnqueueResponse> response;
-      response.header.mutable_load()->set_accepting(true);
-      for (const auto& message : frame.header.messages()) {
-        auto* const result = response.header.add_results();
-        result->set_token(message.token());
-        result->set_outcome(queue::v1::EnqueueResult::OUTCOME_QUEUED);
-        result->set_message_id(message.message().id());
-      }
-      executor_.Post([this, response = std::move(response)]() mutable {
-        handler_->OnFrame(std::move(response));
-      });
-      return true;
-    }
-    void Close(absl::Status) override {}
-    void Cancel() override {}
-    size_t queued_bytes() const override { return 0; }
-    std::string peer() const override { return "instant"; }
-
-   private:
-    Executor& executor_;
-    Handler* handler_ = nullptr;
-  };
-  std::shared_ptr<ClientStream> Open(Executor& executor) override {
-    return std::make_shared<EnqueueStream>(executor);
-  }
-};
 
 double ThreadCpuSeconds(pthread_t thread) {
   clockid_t clock;
@@ -122,7 +88,7 @@ int main(int argc, char** argv) {
   setrlimit(RLIMIT_NOFILE, &files);
 
   EventLoop loop;
-  InstantShard shard;
+  ingest::testing::InstantShard shard;
   sluice::ingest::testing::FakeShard uploads;
   Ingest ingest(loop, {}, {{"s", &shard, &uploads.upload()}},
                 std::make_shared<sluice::ingest::testing::FakePolicy>());
