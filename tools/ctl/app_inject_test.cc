@@ -10,6 +10,7 @@ namespace {
 
 using testing::AppTest;
 using testing::Has;
+using testing::kId;
 
 TEST_F(AppTest, InjectMadeUpMessages) {
   EXPECT_EQ(

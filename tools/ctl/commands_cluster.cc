@@ -1,5 +1,6 @@
 // The state of the cluster and what belongs to all of it: status, top, owners, connections, clocks.
 #include "tools/ctl/command_parts.h"
+#include "tools/ctl/json.h"
 #include "tools/ctl/render.h"
 #include "tools/ctl/text.h"
 
