@@ -119,6 +119,7 @@ bool Worker::OwnsHost(const policy::v1::SourceHost& host, std::string* local_ip)
 
 void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
+  site_settings_.clear();
   edits_.SetPolicy(policy_);
   std::vector<std::string> owned;
   for (const auto* vmta : policy_->virtual_mtas()) {

@@ -158,7 +158,9 @@ class Worker {
   void TrimCredits(Queue& queue);
   void RememberPace(Queue& queue);
   void FirstPace(Queue& queue);
-  void Block(Queue& queue, const std::string& limit, MonotonicTime until);
+  // `in_line`: for a limit that none of its virtual MTA can pass.
+  void Block(Queue& queue, const std::string& limit, MonotonicTime until, bool in_line = false);
+  void TellBlocked(const Queue& queue, const Ref& ref);
   void SendPaced(Queue& queue);
   void HoldForVolume(Queue& queue, uint64_t bytes, const std::string& limit, MonotonicTime next);
   void RefreshQueue(Queue& queue);
@@ -222,8 +224,8 @@ class Worker {
   void EndTlsSearch(Conn& conn);
 
   // worker_sites.cc
-  static const std::shared_ptr<const std::string>& SettingsKey(Queue& queue);
-  static std::string SiteKey(Queue& queue, const Source& source, const std::string& ehlo_name);
+  const std::shared_ptr<const std::string>& SettingsKey(Queue& queue);
+  std::string SiteKey(Queue& queue, const Source& source, const std::string& ehlo_name);
   // Whether its queue would make it otherwise by now.
   bool IsOutdated(const Conn& conn);
   void QuitOutdated(Queue& queue);
@@ -253,7 +255,10 @@ class Worker {
   void CountVmta(VmtaLimits& limits, int change);
   Limiter* FullFor(const Queue& queue, const Conn* instead);
   bool CountsAgainst(const Conn& conn, const Limiter& limiter) const;
+  bool HoldsAll(const Limiter& limiter, const Queue& queue) const;
   void Await(Limiter& limiter, Queue& queue);
+  void LeftLine(Queue& queue);
+  bool IsBehindMany(Queue& queue);
   void FreedSlot();
   void ServeLines();
   bool TurnIsOver(const Conn& conn) const;
@@ -367,6 +372,12 @@ class Worker {
   const Queue* serving_ = nullptr;  // whose turn it is in a line, within ServeLines
   const Queue* pacing_ = nullptr;   // and within ServePace
   std::map<std::string, Site> sites_;
+  // What a connection is made with, of settings that queues share.
+  struct SiteSettings {
+    std::shared_ptr<const policy::v1::QueueSettings> settings;
+    std::shared_ptr<const std::string> key;
+  };
+  absl::flat_hash_map<const policy::v1::QueueSettings*, SiteSettings> site_settings_;
   std::list<Conn*> idle_;  // all, for the longest time first
   size_t first_turn_ = 0;
   // Of queues that were let go and that a new one of the same name must not forget.

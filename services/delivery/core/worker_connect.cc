@@ -384,7 +384,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     return;
   }
   SendPaced(queue);
-  if (queue.conns.empty() && queue.due() == 0) {
+  if (queue.conns.empty() && (queue.due() == 0 || IsBehindMany(queue))) {
     LetGo(queue);
     return;
   }

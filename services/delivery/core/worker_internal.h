@@ -174,6 +174,7 @@ struct Worker::Queue {
   std::string pool;
   VmtaLimits* limits = nullptr;
   bool in_line = false;       // of some limiter's waiters
+  bool told_in_line = false;  // to the shards, with `blocked`
   bool in_pace_line = false;  // of some limiter's pace_line
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   // What of these a connection is made with, made when it is first needed.
@@ -201,7 +202,7 @@ struct Worker::Queue {
     uint64_t work_id;
     Transaction transaction;
   };
-  std::deque<Waiting> waiting;
+  std::list<Waiting> waiting;
   bool probe = false;  // retry mode: one connection
   // Connections that ended without an answer to any message, since the last answer.
   size_t useless = 0;

@@ -11,6 +11,8 @@ namespace {
 
 // A connection that has served a queue for so long while others wait goes to the next.
 constexpr Duration kTurn = std::chrono::seconds(10);
+// A line as long as shards make it, or nearly so (ShardOptions::max_in_line).
+constexpr size_t kLongLine = 1024;
 
 // Connections that can be busy at that pace, if each transaction takes a few seconds.
 size_t BusyAt(const RatePacer& pacer) {
@@ -256,28 +258,64 @@ bool Worker::CountsAgainst(const Conn& conn, const Limiter& limiter) const {
          std::find(conn.hosts.begin(), conn.hosts.end(), &limiter) != conn.hosts.end();
 }
 
+// Whether it keeps every queue of the virtual MTA back alike.
+bool Worker::HoldsAll(const Limiter& limiter, const Queue& queue) const {
+  const std::vector<Limiter*>& pools = queue.limits->pools;
+  if (&limiter == &total_ || &limiter == &queue.limits->own ||
+      std::find(pools.begin(), pools.end(), &limiter) != pools.end()) {
+    return true;
+  }
+  const auto* vmta = policy_->FindVirtualMta(queue.vmta);
+  if (vmta == nullptr) return false;
+  const MonotonicTime now = executor_.clock().Now();
+  bool is_source = false;
+  for (const auto& host : vmta->source_hosts()) {
+    const auto found = sources_.find(host.ip());
+    if (found == sources_.end() || !MayUse(*found->second)) continue;
+    if (found->second->HasRoom(now)) return false;
+    is_source |= found->second.get() == &limiter;
+  }
+  return is_source;
+}
+
 // The queue joins the line, and says why it waits.
 void Worker::Await(Limiter& limiter, Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   const MonotonicTime next = limiter.pacer.Next(now);
+  const bool in_line = HoldsAll(limiter, queue);
   if (next == MonotonicTime::max()) {
-    Block(queue, absl::StrCat("rate 0 of ", limiter.what), next);
+    Block(queue, absl::StrCat("rate 0 of ", limiter.what), next, in_line);
   } else if (next > now + kPaceAhead) {
-    Block(queue, absl::StrCat("rate of ", limiter.what), next);
+    Block(queue, absl::StrCat("rate of ", limiter.what), next, in_line);
     PaceLater(limiter, next - kPaceAhead);
   } else if (limiter.busy < limiter.most) {
-    Block(queue, absl::StrCat("rate of ", limiter.what), {});
+    Block(queue, absl::StrCat("rate of ", limiter.what), {}, in_line);
   } else {
     Block(queue,
           absl::StrCat(limiter.directive, " ", limiter.most, " (", limiter.what,
                        limiter.divided ? ", this worker's part)" : ")"),
-          {});
+          {}, in_line);
   }
   if (!std::exchange(queue.in_line, true)) {
     if (limiter.waiters.empty()) crowded_.push_back(&limiter);
     limiter.waiters.push_back(queue.name);
   }
   MakeRoom(limiter, queue);
+}
+
+// Its shards may announce another one in its place.
+void Worker::LeftLine(Queue& queue) {
+  if (!queue.told_in_line || queue.in_line || queue.resolving) return;
+  Block(queue, {}, {});
+}
+
+// Whether the queue has had its turn, and so many stand before it for the next one that its shards
+// keep the line: there may be others that had none yet.
+bool Worker::IsBehindMany(Queue& queue) {
+  if (crowded_.empty()) return false;
+  Limiter* full = FullFor(queue, nullptr);
+  if (full == nullptr && !ChooseSource(queue, std::nullopt)) full = SourceToAwait(queue);
+  return full != nullptr && full->waiters.size() >= kLongLine && HoldsAll(*full, queue);
 }
 
 void Worker::FreedSlot() {
@@ -305,6 +343,7 @@ void Worker::ServeLines() {
       serving_ = &queue;
       Pump(queue);
       serving_ = nullptr;
+      if (const auto still = queues_.find(name); still != queues_.end()) LeftLine(*still->second);
     }
     if (limiter->waiters.empty()) continue;
     if (std::find(crowded_.begin(), crowded_.end(), limiter) == crowded_.end()) {

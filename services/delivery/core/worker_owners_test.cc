@@ -65,6 +65,18 @@ class WorkerOwners : public ::testing::Test {
     executor_.RunPosted();
     return remote;
   }
+  void RenewLease() { worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40)); }
+  // With a lease, a shard that stands in for the policy service, and a group under way.
+  testing::FakeSites::Remote* AtWork() {
+    witnesses_ = {"s0"};
+    Table(1, "w1", "w1", true);
+    RenewLease();
+    shard_.Ready(1, 1);
+    testing::FakeSites::Remote* remote = Connected();
+    if (remote != nullptr) shard_.Lease(10, 1);
+    executor_.RunPosted();
+    return remote;
+  }
 
   sluice::testing::ManualExecutor executor_;
   testing::FakeSites sites_{executor_};
@@ -123,7 +135,7 @@ TEST_F(WorkerOwners, WhatGoesToAnotherWorkerIsClosedInGoodOrderAndThenReported) 
 
 TEST_F(WorkerOwners, AnAddressOfAnotherWorkerIsNotUsedThoughItIsHere) {
   Table(1, "w2", "w1", true);
-  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  RenewLease();
   for (int i = 0; i < 20; ++i) shard_.Ready(1, 1);
   executor_.RunPosted();
   EXPECT_TRUE(sites_.open.empty());
@@ -136,13 +148,13 @@ TEST_F(WorkerOwners, AtTheEndOfTheLeaseAllIsClosedAndAfterTheGraceItIsCut) {
   shard_.Ready(1, 1);
   executor_.RunPosted();
   EXPECT_TRUE(sites_.open.empty()) << "no lease yet";
-  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  RenewLease();
   testing::FakeSites::Remote* remote = Connected();
   ASSERT_NE(remote, nullptr);
   shard_.Lease(10, 1);
   executor_.RunPosted();
   executor_.Advance(seconds(15));
-  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+  RenewLease();
   executor_.Advance(seconds(15));
   EXPECT_FALSE(remote->quit) << "it was renewed";
   executor_.Advance(seconds(6));
@@ -154,16 +166,11 @@ TEST_F(WorkerOwners, AtTheEndOfTheLeaseAllIsClosedAndAfterTheGraceItIsCut) {
 
 // The policy service is away, its shards are there: nobody else can have got what is ours.
 TEST_F(WorkerOwners, MoreThanHalfOfTheShardsStandInForThePolicyService) {
-  witnesses_ = {"s0"};
-  Table(1, "w1", "w1", true);
-  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
-  shard_.Ready(1, 1);
-  testing::FakeSites::Remote* remote = Connected();
+  testing::FakeSites::Remote* remote = AtWork();
   ASSERT_NE(remote, nullptr);
-  shard_.Lease(10, 1);
   for (int i = 0; i < 4; ++i) {
     executor_.Advance(seconds(3));
-    worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
+    RenewLease();
     EXPECT_FALSE(Vouch()) << "there is no need";
   }
   int asked = 0;
@@ -210,14 +217,8 @@ TEST_F(WorkerOwners, AVouchForAnotherTableOrByAnotherClockIsWorthNothing) {
 
 // What it has besides the table ends with the policy service's lease: shards cannot know of it.
 TEST_F(WorkerOwners, ShardsDoNotStandInBeforeTheTableIsKeptTo) {
-  witnesses_ = {"s0"};
-  Table(1, "w1", "w1", true);
-  worker_->SetLease(executor_.clock().Now() + seconds(20), seconds(40));
-  shard_.Ready(1, 1);
-  testing::FakeSites::Remote* remote = Connected();
+  testing::FakeSites::Remote* remote = AtWork();
   ASSERT_NE(remote, nullptr);
-  shard_.Lease(10, 1);
-  executor_.RunPosted();
   Table(2, "w2", "w2", true);
   EXPECT_EQ(released_, 1u) << "its transaction hangs";
   for (int i = 0; i < 61; ++i) {

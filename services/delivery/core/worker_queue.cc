@@ -58,8 +58,12 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   if (known == queue.refs.end()) {
     queue.refs.push_back({&link, ready.queue_ref(), 0, 0, 0});
     known = std::prev(queue.refs.end());
-    queue.blocked.clear();  // so that this shard hears of it, too
     link.refs[ready.queue_ref()] = &queue;
+    if (queue.in_line && !queue.blocked.empty()) {
+      TellBlocked(queue, *known);
+    } else {
+      queue.blocked.clear();  // so that this shard hears of it, too
+    }
   }
   LearnMode(queue, *known, ready.mode(), ready.sources());
   if (is_new) FirstPace(queue);
@@ -233,21 +237,28 @@ void Worker::Grant(Queue& queue) {
   FlushLater();
 }
 
-void Worker::Block(Queue& queue, const std::string& limit, MonotonicTime until) {
-  if (queue.blocked == limit && queue.blocked_until == until) return;
+void Worker::Block(Queue& queue, const std::string& limit, MonotonicTime until, bool in_line) {
+  if (queue.blocked == limit && queue.blocked_until == until && queue.told_in_line == in_line) {
+    return;
+  }
   queue.blocked = limit;
   queue.blocked_until = until;
+  queue.told_in_line = in_line;
+  for (const Ref& ref : queue.refs) TellBlocked(queue, ref);
+}
+
+void Worker::TellBlocked(const Queue& queue, const Ref& ref) {
+  const MonotonicTime until = queue.blocked_until;
   int64_t until_us = 0;
   if (until != MonotonicTime{} && until != MonotonicTime::max()) {
     until_us = ToUnixMicros(executor_.clock().WallNow() + (until - executor_.clock().Now()));
   }
-  for (const Ref& ref : queue.refs) {
-    queue::v1::Blocked* blocked = ref.link->out.header.add_blocked();
-    blocked->set_queue_ref(ref.ref);
-    blocked->set_limit(limit);
-    blocked->set_until_unix_us(until_us);
-    ref.link->dirty = true;
-  }
+  queue::v1::Blocked* blocked = ref.link->out.header.add_blocked();
+  blocked->set_queue_ref(ref.ref);
+  blocked->set_limit(queue.blocked);
+  blocked->set_until_unix_us(until_us);
+  blocked->set_in_line(queue.told_in_line);
+  ref.link->dirty = true;
   FlushLater();
 }
 

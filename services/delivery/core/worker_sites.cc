@@ -84,11 +84,19 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
 }  // namespace
 
 const std::shared_ptr<const std::string>& Worker::SettingsKey(Queue& queue) {
-  if (queue.site_settings != queue.settings) {
-    queue.site_settings = queue.settings;
+  if (queue.site_settings == queue.settings) return queue.site_settings_key;
+  queue.site_settings = queue.settings;
+  if (queue.tls_reports) {  // its own
     queue.site_settings_key =
         std::make_shared<const std::string>(ConnectionSettings(*queue.settings));
+    return queue.site_settings_key;
   }
+  SiteSettings& shared = site_settings_[queue.settings.get()];
+  if (shared.key == nullptr) {
+    shared = {queue.settings,
+              std::make_shared<const std::string>(ConnectionSettings(*queue.settings))};
+  }
+  queue.site_settings_key = shared.key;
   return queue.site_settings_key;
 }
 

@@ -229,18 +229,12 @@ TEST(WorkerSites, AReloadWhileItConnects) {
 }
 
 policy::v1::PolicySnapshot TwoVmtas(const std::string& second_ip, const std::string& second_name) {
-  policy::v1::PolicySnapshot snapshot;
-  snapshot.set_version(1);
-  for (const char* name : {"v", "w"}) {
-    policy::v1::Section* section = snapshot.add_sections();
-    section->set_name(std::string("vmta/") + name);
-    auto* vmta = section->mutable_content()->mutable_virtual_mta();
-    vmta->set_name(name);
-    auto* host = vmta->add_source_hosts();
-    host->set_ip(*name == 'v' ? "127.0.0.5" : second_ip);
-    host->set_host_name(*name == 'v' ? "out5.example" : second_name);
-  }
-  return snapshot;
+  return testing::VirtualMtas({"v", "w"}, [&](policy::v1::VirtualMtaSection& vmta) {
+    const bool first = vmta.name() == "v";
+    auto* host = vmta.add_source_hosts();
+    host->set_ip(first ? "127.0.0.5" : second_ip);
+    host->set_host_name(first ? "out5.example" : second_name);
+  });
 }
 
 TEST(WorkerSites, VirtualMtasShareWhereSourceAndNameAreOne) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,6 +13,22 @@
 #include "services/delivery/core/worker_fakes.h"
 
 namespace sluice::delivery::testing {
+
+// Virtual MTAs of these names, without sources; `adjust` makes of each what it is.
+inline policy::v1::PolicySnapshot VirtualMtas(
+    std::initializer_list<const char*> names,
+    const std::function<void(policy::v1::VirtualMtaSection&)>& adjust) {
+  policy::v1::PolicySnapshot snapshot;
+  snapshot.set_version(1);
+  for (const char* name : names) {
+    policy::v1::Section* section = snapshot.add_sections();
+    section->set_name(std::string("vmta/") + name);
+    auto* vmta = section->mutable_content()->mutable_virtual_mta();
+    vmta->set_name(name);
+    adjust(*vmta);
+  }
+  return snapshot;
+}
 
 // A worker for the virtual MTA "v" and two hosts, mx1 before mx2.
 struct World {

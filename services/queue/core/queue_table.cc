@@ -23,11 +23,16 @@ DeliveryKey FirstKey(uint64_t queue_id, uint64_t lane) { return {queue_id, lane,
 
 }  // namespace
 
+const std::string& Lane::job_id() const {
+  static const auto& kNone = *new std::string();
+  return job == nullptr ? kNone : *job;
+}
+
 Lane& Queue::LaneOf(uint64_t lane, std::string_view job_id, uint32_t priority) {
   if (Lane* found = FindLane(lane)) return *found;
   Lane& made = lanes.emplace_back();
   made.id = lane;
-  made.job_id = std::string(job_id);
+  if (!job_id.empty()) made.job = std::make_unique<const std::string>(job_id);
   made.priority = priority == 0 ? kDefaultPriority : priority;
   made.cursor = made.floor = FirstKey(id, lane);
   made.next_due_us = kNever;
@@ -125,7 +130,7 @@ void QueueTable::WriteTouched(Batch& batch) {
       if (!lane.dirty) continue;
       lane.dirty = false;
       v1::LaneRow row;
-      row.set_job_id(lane.job_id);
+      row.set_job_id(lane.job_id());
       row.set_priority(lane.priority);
       row.set_floor(lane.floor.Encode());
       Put(LaneRowKey(queue->id, lane.id), row, batch);

@@ -28,24 +28,52 @@ inline constexpr uint32_t kMostKeptReplies = 100;
 
 struct WorkerSession;
 
+// Rows of one lane, in their order. Most lanes have none, and these cost a pointer.
+class RowSet {
+ public:
+  bool empty() const { return rows_ == nullptr; }
+  size_t size() const { return rows().size(); }
+  bool contains(const DeliveryKey& key) const { return rows_ != nullptr && rows_->contains(key); }
+  auto begin() const { return rows().begin(); }
+  auto end() const { return rows().end(); }
+  // Quickest behind all others.
+  void insert(const DeliveryKey& key) {
+    if (rows_ == nullptr) rows_ = std::make_unique<std::set<DeliveryKey>>();
+    rows_->insert(rows_->end(), key);
+  }
+  void erase(const DeliveryKey& key) {
+    if (rows_ != nullptr && rows_->erase(key) > 0 && rows_->empty()) rows_.reset();
+  }
+
+ private:
+  const std::set<DeliveryKey>& rows() const {
+    static const auto& kNone = *new std::set<DeliveryKey>();
+    return rows_ == nullptr ? kNone : *rows_;
+  }
+
+  std::unique_ptr<std::set<DeliveryKey>> rows_;  // none is empty
+};
+
 // A job or a priority within a queue.
 struct Lane {
   uint64_t id = 0;
-  std::string job_id;
+  std::unique_ptr<const std::string> job;  // nullptr: none
   uint32_t priority = kDefaultPriority;
+  uint32_t taken_since_floor = 0;
   // No live row that is neither leased nor about to change sorts before this.
   DeliveryKey cursor;
   // Rows out to a worker, or changed by a batch that is not durable yet.
-  std::set<DeliveryKey> busy;
+  RowSet busy;
   // As stored, or as it will be with the next batch: no live row at all sorts before this.
   DeliveryKey floor;
-  uint32_t taken_since_floor = 0;
   int64_t next_due_us = 0;  // lower bound of what lies at or behind the cursor; kNever: nothing
   uint64_t recipients = 0;
   int32_t deficit = 0;  // groups that it may still take in this round
   bool paused = false;
   bool looked_at = true;  // false: next_due_us comes from before a restart, read before believing
   bool dirty = false;     // its row is to be written
+
+  const std::string& job_id() const;  // empty: none
 };
 
 struct Queue {
@@ -87,7 +115,7 @@ struct Queue {
   int64_t lanes_resume_us = kNever;
   TimerId timer = 0;
   int64_t timer_us = 0;
-  std::string blocked_limit;
+  std::unique_ptr<const std::string> blocked_limit;  // nullptr: none
   int64_t blocked_until_us = 0;
 
   std::shared_ptr<const policy::v1::QueueSettings> settings;

@@ -310,8 +310,8 @@ void Shard::RefreshPause(Queue& queue) {
 }
 
 void Shard::RefreshPause(Queue& queue, Lane& lane) {
-  if (lane.job_id.empty()) return;
-  const auto* pause = policy_->FindPause(queue.name, lane.job_id);
+  if (lane.job == nullptr) return;
+  const auto* pause = policy_->FindPause(queue.name, *lane.job);
   lane.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > NowUs());
   if (!lane.paused || pause->until_us() == 0) return;
   queue.lanes_resume_us = std::min(queue.lanes_resume_us, pause->until_us());

@@ -42,6 +42,7 @@ using FetchStream = Stream<v1::FetchBodyResponse, v1::FetchBodyRequest>;
 
 struct WalkRow;
 struct Standing;
+struct WorkerLine;
 
 // A message in memory, shared by the leases that use it.
 struct StoredMessage {
@@ -204,8 +205,8 @@ class Shard {
   void ReleaseAll(WorkerSession& session);
   void OnWorkerWritable(WorkerSession& session);
   void Announce(Queue& queue);
-  // Looks whether the queue has something to do, and starts it.
-  void Offer(Queue& queue);
+  // Looks whether the queue has something to do, and starts it. `in_turn`: it stood first in line.
+  void Offer(Queue& queue, bool in_turn = false);
   // Reads the first row of lanes whose next due time is only what a restart knew.
   void LookAt(Lane& lane);
   WorkerSession* ChooseWorker(Queue& queue);
@@ -219,7 +220,13 @@ class Shard {
   void AwaitWorker(Queue& queue);
   void PumpWaiting();
   void PumpWaitingLater();
-  void Answered(WorkerSession& worker, Standing& standing);
+  void Answered(const Queue& queue, WorkerSession& worker, Standing& standing);
+  // Whether the worker takes the announcement of one more queue of the virtual MTA.
+  bool HasRoom(const WorkerSession& worker, std::string_view vmta) const;
+  // The line of a worker that keeps the queue from being announced; nullptr where none does.
+  const WorkerLine* FullLineOf(const Queue& queue) const;
+  // The queue stands in the line of a limit at its worker, as that says, or has left it.
+  void SetInLine(Queue& queue, bool in_line, const std::string& limit);
   void Release(Queue& queue, bool tell_worker);
   void MarkReady(Queue& queue);
   void RunReady();

@@ -256,7 +256,7 @@ void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
     Queue& to = queues_.Get(domain, delivery.vmta(), delivery.pool(), journal_.batch());
     RefreshPause(to);
     const Lane& lane = row.queue->LaneOf(row.key.lane);
-    LaneFor(to, lane.id, lane.job_id, lane.priority);
+    LaneFor(to, lane.id, lane.job_id(), lane.priority);
     DeliveryKey next = row.key;
     next.queue_id = to.id;
     common::v1::Event& event =

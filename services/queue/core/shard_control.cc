@@ -109,12 +109,12 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
   }
   if (due_us <= now_us) {
     *next_us = now_us;
-    if (!queue.blocked_limit.empty()) {
+    if (queue.blocked_limit != nullptr) {
       *next_us = queue.blocked_until_us == 0 ? now_us : queue.blocked_until_us;
-      return queue.blocked_limit.starts_with("max-") ||
-                     queue.blocked_limit.starts_with("backoff-max-")
-                 ? absl::StrCat("limit reached: ", queue.blocked_limit)
-                 : queue.blocked_limit;
+      const std::string& limit = *queue.blocked_limit;
+      return limit.starts_with("max-") || limit.starts_with("backoff-max-")
+                 ? absl::StrCat("limit reached: ", limit)
+                 : limit;
     }
     if (queue.session == nullptr) {
       const bool owned = std::any_of(workers_.begin(), workers_.end(), [&queue](const auto& each) {
@@ -123,6 +123,10 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
       if (!owned) {
         return absl::StrCat("no worker is connected that owns a source of virtual MTA ",
                             std::string(queue.vmta()));
+      }
+      if (const WorkerLine* line = FullLineOf(queue); line != nullptr) {
+        return absl::StrCat("behind other queues of its virtual MTA, which stand in line: ",
+                            line->limit);
       }
       if (owners_ != nullptr) {
         const std::string_view owner = owners_->OwnerOf(queue.name, queue.vmta());
@@ -243,7 +247,7 @@ void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
   for (const Lane& lane : queue.lanes) {
     if (lane.id == 0 && lane.recipients == 0 && queue.lanes.size() > 1) continue;
     v1::LaneStatus* shown = status->add_lanes();
-    shown->set_job_id(lane.job_id);
+    shown->set_job_id(lane.job_id());
     shown->set_priority(lane.priority);
     shown->set_recipients(lane.recipients);
     shown->set_paused(lane.paused);

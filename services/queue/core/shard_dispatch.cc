@@ -70,7 +70,7 @@ void Shard::LookAt(Lane& lane) {
   if (rows->status().ok()) lane.next_due_us = kNever;
 }
 
-void Shard::Offer(Queue& queue) {
+void Shard::Offer(Queue& queue, bool in_turn) {
   const int64_t now_us = NowUs();
   if (queue.paused || queue.lanes_resume_us <= now_us) RefreshPause(queue);
   if (queue.backoff != nullptr) EndByTime(queue);
@@ -94,9 +94,12 @@ void Shard::Offer(Queue& queue) {
     return;
   }
   if (queue.session == nullptr) {
-    WorkerSession* best = ChooseWorker(queue);
+    // Those that wait already go first.
+    const bool behind = !in_turn && !waiting_.empty() && waiting_.contains(LineOf(queue));
+    WorkerSession* best = behind ? nullptr : ChooseWorker(queue);
     if (best == nullptr) {
       AwaitWorker(queue);
+      if (behind) PumpWaitingLater();
       return;
     }
     queue.session = best;
@@ -105,6 +108,7 @@ void Shard::Offer(Queue& queue) {
     refs_[queue.queue_ref] = &queue;
     best->standing[queue.queue_ref];
     ++best->unanswered;
+    ++best->LineOf(queue.vmta()).unanswered;
     Announce(queue);
     return;
   }
@@ -185,7 +189,7 @@ bool Shard::MayServe(const WorkerSession& worker, std::string_view vmta) const {
 WorkerSession* Shard::ChooseWorker(Queue& queue) {
   WorkerSession* best = nullptr;
   for (const auto& worker : workers_) {
-    if (worker->unanswered >= options_.max_unanswered || !MayServe(*worker, queue)) continue;
+    if (!HasRoom(*worker, queue.vmta()) || !MayServe(*worker, queue)) continue;
     // One worker at a time: one that lost contact may still be sending. The policy service waits
     // for that before it names another owner.
     if (owners_ == nullptr && queue.leased > 0 && queue.last_worker != nullptr &&
@@ -217,7 +221,7 @@ void Shard::PumpWaiting() {
       const bool room =
           first == nullptr ||
           std::any_of(workers_.begin(), workers_.end(), [this, first](const auto& worker) {
-            return worker->unanswered < options_.max_unanswered && MayServe(*worker, *first);
+            return HasRoom(*worker, first->vmta()) && MayServe(*worker, *first);
           });
       if (!room) break;
       if (--budget < 0) {
@@ -228,7 +232,7 @@ void Shard::PumpWaiting() {
       line.pop_front();
       if (queue == nullptr || !queue->waiting) continue;
       queue->waiting = false;
-      Offer(*queue);
+      Offer(*queue, true);
     }
     if (more) break;
   }
@@ -262,23 +266,59 @@ void Shard::Announce(Queue& queue) {
 }
 
 // The worker said what it makes of an announcement, so there is room for another one.
-void Shard::Answered(WorkerSession& worker, Standing& standing) {
+void Shard::Answered(const Queue& queue, WorkerSession& worker, Standing& standing) {
   if (std::exchange(standing.answered, true) || worker.unanswered == 0) return;
   --worker.unanswered;
+  --worker.LineOf(queue.vmta()).unanswered;
+  worker.ForgetLine(queue.vmta());
+  if (!waiting_.empty()) PumpWaitingLater();
+}
+
+bool Shard::HasRoom(const WorkerSession& worker, std::string_view vmta) const {
+  if (worker.unanswered >= options_.max_unanswered) return false;
+  const auto line = worker.lines.find(vmta);
+  return line == worker.lines.end() || !line->second.IsFull(options_.max_in_line);
+}
+
+const WorkerLine* Shard::FullLineOf(const Queue& queue) const {
+  for (const auto& worker : workers_) {
+    if (!MayServe(*worker, queue)) continue;
+    const auto line = worker->lines.find(queue.vmta());
+    if (line != worker->lines.end() && line->second.IsFull(options_.max_in_line)) {
+      return &line->second;
+    }
+  }
+  return nullptr;
+}
+
+void Shard::SetInLine(Queue& queue, bool in_line, const std::string& limit) {
+  WorkerSession& worker = *queue.session;
+  const auto standing = worker.standing.find(queue.queue_ref);
+  if (standing == worker.standing.end()) return;
+  if (std::exchange(standing->second.in_line, in_line) == in_line) return;
+  WorkerLine& line = worker.LineOf(queue.vmta());
+  if (in_line) {
+    ++line.in_line;
+    line.limit = limit;
+    return;
+  }
+  --line.in_line;
+  worker.ForgetLine(queue.vmta());
   if (!waiting_.empty()) PumpWaitingLater();
 }
 
 // Takes the queue from its worker; what is leased stays leased.
 void Shard::Release(Queue& queue, bool tell_worker) {
+  if (queue.session == nullptr) return;
+  SetInLine(queue, false, {});
   WorkerSession* worker = std::exchange(queue.session, nullptr);
-  if (worker == nullptr) return;
   refs_.erase(queue.queue_ref);
   const auto standing = worker->standing.find(queue.queue_ref);
   if (standing != worker->standing.end()) {
-    Answered(*worker, standing->second);
+    Answered(queue, *worker, standing->second);
     worker->standing.erase(standing);
   }
-  queue.blocked_limit.clear();
+  queue.blocked_limit.reset();
   queue.blocked_until_us = 0;
   if (!tell_worker) return;
   worker->out.header.add_gone_queues(queue.queue_ref);

@@ -326,7 +326,7 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
     // An upload has its key from its beginning, so the index may have passed it.
     if (count > kMostPositions || Indexed(storage_key)) IndexRow(envelope, delivery, row_key);
     ++queue.pending;
-    lane.busy.insert(lane.busy.end(), row_key);
+    lane.busy.insert(row_key);
     rows.push_back({&queue, row_key, 0});
     if (queue.mode == v1::QUEUE_MODE_RETRY && SettingsOf(queue).retry_upon_new_mail() &&
         queue.retry_until_us > now_us) {

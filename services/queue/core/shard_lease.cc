@@ -131,7 +131,7 @@ Shard::Lease& Shard::MakeLease(Queue& queue, Lane& lane, WorkerSession& session,
   lease.keys = std::move(keys);
   lease.deliveries = std::move(deliveries);
   lease.message = std::move(message);
-  for (const DeliveryKey& key : lease.keys) lane.busy.insert(lane.busy.end(), key);
+  for (const DeliveryKey& key : lease.keys) lane.busy.insert(key);
   WriteLease(lease, false);
   // Nothing due lies behind the cursor, so the next look may begin behind this row.
   if (lane.next_due_us > lease.keys.back().due_us) {

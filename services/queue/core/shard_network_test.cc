@@ -21,6 +21,16 @@ class ShardNetworkTest : public testing::PolicyShardFixture {
     void OnClosed(absl::Status) override {}
     uint64_t id = 0;
   };
+  // The worker "w1" with a group of two whose lease it did not renew: taken back, and leased again.
+  TestWorker& LeasedTwice() {
+    TestWorker& worker = AddWorker("w1");
+    worker.auto_credit = 1;
+    injector().Send({"a@x.example", "b@x.example"}, "x", "", "", "");
+    Run();
+    worker.auto_credit = 5;
+    Run(options_.lease + options_.lost_contact_grace + seconds(5));
+    return worker;
+  }
   // A body of one chunk, finished. Its stream stays open.
   uint64_t Upload() {
     InprocStreamClient<v1::UploadRequest, v1::UploadResponse> client(shard_->upload());
@@ -148,18 +158,46 @@ TEST_F(ShardNetworkTest, AnAnswerOnAStreamThatWasGivenUpCounts) {
   EXPECT_FALSE(reborn.closed.has_value());
 }
 
+TEST_F(ShardNetworkTest, ALateDeliveredWinsOverTheNextLease) {
+  TestWorker& first = LeasedTwice();
+  ASSERT_EQ(first.leases.size(), 2U);
+  const uint64_t old_lease = first.leases[0].lease.lease_id();
+  ASSERT_EQ(first.lost, std::vector<uint64_t>{old_lease});
+  first.Answer(old_lease, v1::RECIPIENT_OUTCOME_DELIVERED, 250, "late");
+  Run();
+  EXPECT_EQ(Status().delivered_total(), 2U);
+  EXPECT_EQ(store_.rows(Family::kDeliveries), 0U);
+  // What the second one says changes nothing any more.
+  first.Answer(first.leases[1].lease.lease_id(), v1::RECIPIENT_OUTCOME_TRANSIENT, 450, "no");
+  Run();
+  EXPECT_EQ(Status().recipients(), 0U);
+  EXPECT_EQ(store_.rows(Family::kMessages), 0U);
+  EXPECT_EQ(store_.rows(Family::kLeases), 0U);
+}
+
+TEST_F(ShardNetworkTest, ALateDeliveredCountsAlsoWhereTheMailWaitsAndAfterARestart) {
+  AddWorker("w1").auto_credit = 1;
+  injector().Send({"a@x.example"}, "x", "", "", "");
+  Run();
+  const uint64_t lease = workers_[0]->leases[0].lease.lease_id();
+  Run(options_.lease + options_.lost_contact_grace + seconds(5));
+  Kill();
+  Open();
+  TestWorker& again = AddWorker("w1", 1, {lease});
+  Run();
+  EXPECT_EQ(again.lost, std::vector<uint64_t>{lease});
+  again.Answer(lease, v1::RECIPIENT_OUTCOME_DELIVERED, 250, "late");
+  Run(seconds(1));
+  EXPECT_EQ(again.acknowledged, std::vector<uint64_t>{lease});
+  EXPECT_EQ(store_.rows(Family::kDeliveries), 0U);
+}
+
 // One of a group ended by a late answer of the lease before; then the shard is killed. What the
 // worker says of the others must still count, or they are sent again.
 TEST_F(ShardNetworkTest, AfterALateAnswerAndARestartTheRestOfAGroupIsStillAnswered) {
-  TestWorker& first = AddWorker("w1");
-  first.auto_credit = 1;
-  injector().Send({"a@x.example", "b@x.example"}, "x", "", "", "");
-  Run();
-  ASSERT_EQ(first.leases.size(), 1U);
-  const uint64_t old_lease = first.leases[0].lease.lease_id();
-  first.auto_credit = 5;
-  Run(options_.lease + options_.lost_contact_grace + seconds(5));
+  TestWorker& first = LeasedTwice();
   ASSERT_EQ(first.leases.size(), 2U);
+  const uint64_t old_lease = first.leases[0].lease.lease_id();
   const uint64_t new_lease = first.leases[1].lease.lease_id();
   first.Answer(old_lease, v1::RECIPIENT_OUTCOME_DELIVERED, 250, "late",
                {{1, v1::RECIPIENT_OUTCOME_TRANSIENT}});

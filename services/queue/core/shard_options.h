@@ -35,6 +35,9 @@ struct ShardOptions {
   std::string boot_id;
   // Unanswered announcements of one worker stream.
   size_t max_unanswered = 4096;
+  // Announced queues of one virtual MTA that stand in line at one worker for a limit of all of
+  // them: what a worker keeps of queues does not grow with the backlog.
+  size_t max_in_line = 4096;
 };
 
 }  // namespace sluice::queue

@@ -84,7 +84,7 @@ void Shard::RerouteSome(Queue& queue, std::string position) {
     }
     Queue& to = queues_.Get(domain, delivery.vmta(), delivery.pool(), journal_.batch());
     if (to.settings == nullptr) RefreshPause(to);
-    LaneFor(to, lane.id, lane.job_id, lane.priority);
+    LaneFor(to, lane.id, lane.job_id(), lane.priority);
     DeliveryKey next = key;
     next.queue_id = to.id;
     common::v1::Event& event = NewEvent(common::v1::EVENT_KIND_REROUTED, to, envelope, &delivery);

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <deque>
+#include <map>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "services/queue/core/shard.h"
@@ -62,7 +64,17 @@ struct Standing {
   uint32_t max_recipients = 0;
   uint64_t max_bytes = 0;
   bool answered = false;  // the announcement
+  bool in_line = false;   // counted in WorkerSession::lines
   MonotonicTime announced{};
+};
+
+// Queues of one virtual MTA at a worker.
+struct WorkerLine {
+  size_t unanswered = 0;  // announcements
+  size_t in_line = 0;     // for a limit of all of them
+  std::string limit;      // as the worker said last
+
+  bool IsFull(size_t most) const { return in_line > 0 && in_line + unanswered >= most; }
 };
 
 struct WorkerSession final : DispatchStream::Handler {
@@ -82,6 +94,16 @@ struct WorkerSession final : DispatchStream::Handler {
   bool draining = false;
   bool congested = false;
   size_t unanswered = 0;
+  std::map<std::string, WorkerLine, std::less<>> lines;  // by virtual MTA; none is empty
+
+  WorkerLine& LineOf(std::string_view vmta) {
+    const auto found = lines.find(vmta);
+    return found != lines.end() ? found->second : lines[std::string(vmta)];
+  }
+  void ForgetLine(std::string_view vmta) {
+    const auto found = lines.find(vmta);
+    if (found->second.unanswered == 0 && found->second.in_line == 0) lines.erase(found);
+  }
   absl::flat_hash_map<uint64_t, Standing> standing;  // by queue_ref
   absl::flat_hash_set<uint64_t> leases;              // ids it holds
   Frame<v1::DispatchResponse> out;

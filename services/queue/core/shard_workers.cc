@@ -60,9 +60,13 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
   for (const v1::Blocked& blocked : request.blocked()) {
     const auto found = refs_.find(blocked.queue_ref());
     if (found == refs_.end() || found->second->session != &session) continue;
-    found->second->blocked_limit = blocked.limit();
-    found->second->blocked_until_us = blocked.until_unix_us();
-    Answered(session, session.standing[blocked.queue_ref()]);
+    Queue& queue = *found->second;
+    queue.blocked_limit = blocked.limit().empty()
+                              ? nullptr
+                              : std::make_unique<const std::string>(blocked.limit());
+    queue.blocked_until_us = blocked.until_unix_us();
+    SetInLine(queue, blocked.in_line(), blocked.limit());
+    Answered(queue, session, session.standing[blocked.queue_ref()]);
   }
   for (const v1::CreditRevoke& revoke : request.revokes()) {
     const auto found = refs_.find(revoke.queue_ref());
@@ -79,11 +83,12 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     if (found == refs_.end() || found->second->session != &session) continue;
     Queue& queue = *found->second;
     Standing& standing = session.standing[credit.queue_ref()];
-    Answered(session, standing);
+    Answered(queue, session, standing);
+    SetInLine(queue, false, {});
     standing.groups += credit.groups();
     standing.max_recipients = credit.max_recipients();
     standing.max_bytes = credit.max_bytes();
-    queue.blocked_limit.clear();
+    queue.blocked_limit.reset();
     queue.blocked_until_us = 0;
     Offer(queue);
   }
