@@ -29,6 +29,7 @@
 #include "services/queue/core/journal.h"
 #include "services/queue/core/queue_table.h"
 #include "services/queue/core/shard_options.h"
+#include "services/queue/core/shard_state.h"
 #include "services/queue/core/store.h"
 #include "sluice/queue/v1/queue_control.pb.h"
 #include "sluice/queue/v1/queue_service.pb.h"
@@ -43,26 +44,6 @@ using FetchStream = Stream<v1::FetchBodyResponse, v1::FetchBodyRequest>;
 struct WalkRow;
 struct Standing;
 struct WorkerLine;
-
-// A message in memory, shared by the leases that use it.
-struct StoredMessage {
-  common::v1::Message envelope;
-  Body body;                // empty where the body is stored in chunks
-  uint32_t chunks = 0;      // of a large body
-  uint32_t recipients = 0;  // as accepted; 0: not known
-};
-
-struct ShardStats {
-  uint64_t accepted = 0;
-  uint64_t accepted_recipients = 0;
-  uint64_t delivered = 0;
-  uint64_t transient = 0;
-  uint64_t failed = 0;
-  uint64_t expired = 0;
-  uint64_t lost_leases = 0;
-  uint64_t held = 0;
-  uint64_t events_dropped = 0;
-};
 
 // Thread-safety: the executor's thread. Lifetime: executor, store and committer outlive it; it
 // outlives its streams. Failure: when the store fails it refuses everything and calls on_failed.
@@ -113,6 +94,10 @@ class Shard {
 
  private:
   friend struct WorkerSession;
+  using Lease = GroupLease;
+  using Count = OutstandingCount;
+  using Sweep = SweepPosition;
+  using Segment = EventSegment;
   template <class Req, class Resp, class Session>
   struct Service;
   struct EnqueueSession;
@@ -120,42 +105,6 @@ class Shard {
   struct FetchSession;
   struct Walk;
   struct Deletion;
-
-  // A group out with a worker.
-  struct Lease {
-    uint64_t id = 0;
-    Queue* queue = nullptr;
-    uint64_t lane = 0;
-    std::string worker;
-    uint64_t incarnation = 0;
-    WorkerSession* session = nullptr;  // null: contact lost
-    MonotonicTime expires{};
-    std::vector<DeliveryKey> keys;
-    std::vector<common::v1::Delivery> deliveries;  // empty after a restart, until needed
-    std::shared_ptr<const StoredMessage> message;  // likewise
-    std::set<uint32_t> delete_asked;               // positions an operator wants gone
-    std::set<uint32_t> settled;  // ended otherwise: a late answer of another lease
-    std::set<uint32_t> gone;     // of these: the row was not there any more after a restart
-    std::string delete_author;
-    std::string delete_reason;
-    bool delete_bounce = false;  // the sender is told
-    std::string unknown_fields;  // of its row: a later release wrote them
-    bool sent = false;
-    bool answered = false;  // its end is in a batch
-  };
-
-  // A group that was taken back because its worker was lost. A late `delivered` still counts.
-  struct LostLease {
-    std::vector<DeliveryKey> keys;
-    MonotonicTime forget{};
-  };
-
-  // Rows that one message adds, to be counted and dispatched once they are durable.
-  struct AddedRow {
-    Queue* queue;
-    DeliveryKey key;
-    uint64_t lease_id;  // 0: not born leased
-  };
 
   // ---- enqueue
   // Of the options and of max-queue-size the smaller one that is set; 0: none.
@@ -477,10 +426,6 @@ class Shard {
   std::string domain_;     // reused
 
   // Outstanding recipients of messages with several, while batches that change them are on the way.
-  struct Count {
-    uint32_t left = 0;
-    uint32_t pending = 0;
-  };
   absl::flat_hash_map<uint64_t, Count> counts_;
 
   // Messages that workers will probably ask for soon.
@@ -525,22 +470,9 @@ class Shard {
   TimerId index_timer_ = 0;
 
   // Where the sweep is: the queue's name, and the last row of it that was looked at.
-  struct Sweep {
-    std::string queue;
-    std::string row;
-    int64_t earliest_us = kNever;  // expiry, of the rows of this queue up to there
-    int64_t began_us = 0;
-  };
   Sweep sweep_;
 
   // Closed stretches of the outbox, oldest first.
-  struct Segment {
-    uint64_t first = 0;
-    uint64_t next = 0;
-    int64_t last_time_us = 0;
-    uint64_t bytes = 0;
-    uint64_t events = 0;
-  };
   std::deque<Segment> segments_;
   uint64_t outbox_bytes_ = 0;  // of all of them
   uint64_t open_first_ = 0;    // the stretch that is being written
