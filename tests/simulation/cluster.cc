@@ -177,6 +177,11 @@ void Cluster::Start(ShardNode& node) {
   queue::ShardOptions options;
   options.name = node.name;
   options.reserve_bytes = 0;
+  // Few, so that queues wait in its own line, too.
+  if (&node == shards_.front().get()) {
+    options.max_in_line = 2;
+    options.max_unanswered = 3;
+  }
   node.shard = std::make_unique<queue::Shard>(options, node.executor, node.store, *node.committer);
   // Its owner ends the process, and starts it again.
   node.shard->set_on_failed([this, &node](const absl::Status&) {
