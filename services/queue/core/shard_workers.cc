@@ -61,9 +61,8 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     const auto found = refs_.find(blocked.queue_ref());
     if (found == refs_.end() || found->second->session != &session) continue;
     Queue& queue = *found->second;
-    queue.blocked_limit = blocked.limit().empty()
-                              ? nullptr
-                              : std::make_unique<const std::string>(blocked.limit());
+    queue.blocked_limit =
+        blocked.limit().empty() ? nullptr : std::make_unique<const std::string>(blocked.limit());
     queue.blocked_until_us = blocked.until_unix_us();
     SetInLine(queue, blocked.in_line(), blocked.limit());
     Answered(queue, session, session.standing[blocked.queue_ref()]);
