@@ -87,6 +87,7 @@ Duration SmtpClientSession::timeout() const {
 }
 
 void SmtpClientSession::OnBytes(std::string_view bytes) {
+  if (tls_ == Tls::kHandshake && !bytes.empty() && !ended_) return RefuseInjection();
   while (!bytes.empty() && !ended_) {
     bytes.remove_prefix(parser_.Consume(bytes));
     if (parser_.broken()) {
