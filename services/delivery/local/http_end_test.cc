@@ -134,6 +134,17 @@ TEST_F(HttpEndTest, ATlsReceiverThatSpeaksNoneIsAnError) {
   EXPECT_EQ(RunLocalJob(Job())[0].outcome, RECIPIENT_OUTCOME_TRANSIENT);
 }
 
+// REQUIRETLS (RFC 8689) holds for the last hop, too: nothing is sent in clear.
+TEST_F(HttpEndTest, MailThatRequiresTlsIsNotPostedInClear) {
+  lease_->mutable_message()->set_require_tls(true);
+  settings_->set_http_delivery_url("http://127.0.0.1:1/");
+  const LocalVerdict clear = RunLocalJob(Job())[0];
+  EXPECT_EQ(clear.outcome, RECIPIENT_OUTCOME_PERMANENT);
+  EXPECT_EQ(clear.reply.enhanced(), "5.7.10");
+  settings_->set_http_delivery_url("https://127.0.0.1:1/");
+  EXPECT_EQ(RunLocalJob(Job())[0].reply.text(), "Connection refused");
+}
+
 TEST(HttpUrl, IsReadWhole) {
   const auto url = ParseHttpUrl("https://[::1]:8443/a/b?c");
   ASSERT_TRUE(url);
