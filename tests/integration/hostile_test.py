@@ -115,6 +115,7 @@ class HostileTest(HostileCase):
         before = {}
         for name, data in {"bare_line_ends": b"EHLO x\nMAIL FROM:<a@b.test>\r\n", "lines_too_long": b"x" * 10_000,
                            "foreign_protocols": b"GET / HTTP/1.1\r\n\r\n", "too_many_errors": b"WHAT\r\n" * 50,
+                           "cut_off": b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u@example.test>\r\nDATA\r\nx\r\n",
                            "smuggling_refused": b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u@example.test>\r\nDATA\r\nx\n.\r\n\r\n.\r\n"}.items():
             before[name] = self.metric(f"sluice_ingest_{name}_total")
             self.throw(sluice.SMTP_PORT, data)
