@@ -117,7 +117,10 @@ void Compiler::RunSection(const std::shared_ptr<const std::string>& file, const 
 }
 
 void Compiler::Run(Statement* statement, size_t depth) {
-  if (IsSecret(statement->name)) HideSecret(&statement->where);
+  if (IsSecret(statement->name)) {
+    HideSecret(&statement->where);
+    statement->more.clear();
+  }
   switch (statement->kind) {
     case Statement::Kind::kOpen:
       Open(*statement);

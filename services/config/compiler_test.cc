@@ -127,6 +127,21 @@ TEST(CompilerTest, ErrorsNameThePlaceAndTheRemedy) {
             "  did you mean \"use-dane\"? it belongs in: global, <virtual-mta>, <domain>");
 }
 
+// Of a list that goes on in further lines, the line and the word are named.
+TEST(CompilerTest, AnErrorInAFurtherLineIsShownThere) {
+  EXPECT_EQ(Complaint("domain-macro m a.test,\n# and\n  b.test, c..d,\n  e.test\n"),
+            "a.conf:3:11: error: \"c..d\" is no domain\n"
+            "    b.test, c..d,\n"
+            "            ^");
+  EXPECT_EQ(Complaint("retry-after 10m,\n  30m, soon,\n  1h\n"),
+            "a.conf:2:8: error: \"soon\" is no value of retry-after; it is written "
+            "TIME,TIME,... (10m,30m,1h)\n"
+            "    30m, soon,\n"
+            "         ^");
+  const Compiled secret = CompileOne("auth-password a,\n  hunter2, hunter2\n\tx\n");
+  EXPECT_EQ(Render(secret.diagnostics).find("hunter2"), std::string::npos);
+}
+
 // One mistake, one message: what comes after the forgotten end is read as it was meant.
 TEST(CompilerTest, AForgottenEndOfASectionIsSaidOnce) {
   const Compiled compiled = CompileOne(

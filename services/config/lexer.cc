@@ -233,7 +233,7 @@ std::optional<Statement> Lexer::Next() {
       if (tokens && bytes + content.size() > kMaxLineBytes && !std::exchange(dropped, true)) {
         TooLong(content);
       }
-      if (tokens && !dropped) bytes += Append(*tokens, &*statement) + content.size();
+      if (tokens && !dropped) bytes += Append(*tokens, content, &*statement) + content.size();
       if (goes_on) continue;
       ++line_;
       return statement;
@@ -254,14 +254,14 @@ std::optional<Statement> Lexer::Next() {
   return statement;
 }
 
-size_t Lexer::Append(std::vector<Token>& tokens, Statement* statement) {
+size_t Lexer::Append(std::vector<Token>& tokens, std::string_view content, Statement* statement) {
+  statement->more.emplace_back(line_, std::string(content.substr(0, kShownBytes)));
   for (Token& token : tokens) {
     absl::StrAppend(&statement->rest, token.text);
-    // Columns lead into the first line, which is the one that is shown.
-    token.column = statement->where.column;
+    token.more = statement->more.size();
     statement->arguments.push_back(std::move(token));
   }
-  return tokens.size() * sizeof(Token);
+  return tokens.size() * sizeof(Token) + sizeof(statement->more.front());
 }
 
 std::vector<Statement> LexPart(const std::shared_ptr<const std::string>& file, int first_line,

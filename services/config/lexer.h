@@ -16,6 +16,7 @@ struct Token {
   bool quoted = false;
   bool regex = false;  // text is /.../flags as written
   int column = 0;      // from 1
+  size_t more = 0;     // of Statement::more, from 1; 0: in the statement's first line
 };
 
 // One directive, `<name argument>` or `</name>`.
@@ -27,10 +28,17 @@ struct Statement {
   Location where;  // of the name
   // What follows the name, as written, without comment and outer blanks.
   std::string rest;
+  std::vector<std::pair<int, std::string>> more;  // lines that it goes on in: number and text
 
   Location At(const Token& token) const {
     Location at = where;
     at.column = token.column;
+    if (token.more > 0) {
+      // Nothing is shown of a line that is not to be shown.
+      if (token.more > more.size()) return where;
+      at.line = more[token.more - 1].first;
+      at.line_text = more[token.more - 1].second;
+    }
     return at;
   }
 };
@@ -51,7 +59,7 @@ class Lexer {
 
  private:
   void TooLong(std::string_view content);
-  static size_t Append(std::vector<Token>& tokens, Statement* statement);
+  size_t Append(std::vector<Token>& tokens, std::string_view content, Statement* statement);
 
   const std::shared_ptr<const std::string> file_;
   int line_;

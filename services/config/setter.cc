@@ -42,14 +42,45 @@ class Setter {
       absl::StrAppend(&text, text.empty() ? "" : " ", arguments_[i].text);
     }
     if (arguments_.size() == first + 1 && arguments_[first].quoted && text.empty()) return Clear();
-    if (auto error = SetValue(std::move(text))) {
-      if (error->argument == 0) error->argument = first;
-      return error;
+    auto error = SetValue(std::move(text));
+    if (error && error->argument == 0) {
+      error->argument = first;
+      if (IsList() && arguments_.size() > first + 1) return OfOneItem(*std::move(error), first);
     }
-    return std::nullopt;
+    return error;
   }
 
  private:
+  // Items stand by themselves, in this line or in the next ones.
+  bool IsList() const {
+    switch (directive_.grammar) {
+      case Grammar::kDurationList:
+      case Grammar::kRateList:
+      case Grammar::kIpPorts:
+      case Grammar::kHostPorts:
+      case Grammar::kDomains:
+      case Grammar::kIps:
+      case Grammar::kEmails:
+      case Grammar::kHeaders:
+        return true;
+      default:
+        return false;
+    }
+  }
+  // The error of the first word that is wrong also alone.
+  ValueError OfOneItem(ValueError whole, size_t first) const {
+    for (size_t i = first; i < arguments_.size(); ++i) {
+      std::string word = arguments_[i].text;
+      while (word.ends_with(',')) word.pop_back();
+      if (word.empty()) continue;
+      auto error = Setter(directive_, {arguments_[i]}, nullptr).SetValue(word);
+      if (!error) continue;
+      error->argument = i;
+      return *std::move(error);
+    }
+    return whole;
+  }
+
   std::optional<ValueError> SetValue(std::string text) {
     const std::string word = absl::AsciiStrToLower(text);
     if (directive_.grammar != Grammar::kChoice && directive_.grammar != Grammar::kWords &&
