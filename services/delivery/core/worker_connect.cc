@@ -82,7 +82,12 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     if (!choice && !AnySourceEnabled(queue, &enabled_us)) {
       const MonotonicTime enabled =
           enabled_us == 0 ? MonotonicTime::max() : now + Duration(enabled_us - WallUs());
-      Block(queue, "every source of the virtual MTA is disabled for this queue", enabled);
+      const std::string& own = queue.settings->source_interface();
+      Block(queue,
+            own.empty() || sources_.contains(own)
+                ? "every source of the virtual MTA is disabled for this queue"
+                : absl::StrCat("source-interface ", own, " is no address of this worker"),
+            enabled);
       if (enabled_us != 0) WakeAt(queue, enabled);
       break;
     }

@@ -401,6 +401,21 @@ TEST(WorkerMode, ABindingUsesItsOwnSourceAlone) {
   for (const auto* open : world.sites.open) EXPECT_EQ(open->target.source_ip, "127.0.0.5");
 }
 
+// The one that has it sends; this one says why it does not.
+TEST(WorkerMode, ABindingsSourceOfAnotherWorkerIsNamed) {
+  Config config;
+  config.vmta->add_source_hosts()->set_ip("192.0.2.77");
+  config.settings->set_source_interface("192.0.2.77");
+  World world(config.snapshot);
+  world.shard().Ready(1, 5);
+  world.executor.RunPosted();
+  EXPECT_TRUE(world.sites.open.empty());
+  const auto said = world.Take();
+  ASSERT_GT(said.blocked_size(), 0);
+  EXPECT_EQ(said.blocked(said.blocked_size() - 1).limit(),
+            "source-interface 192.0.2.77 is no address of this worker");
+}
+
 TEST(WorkerMode, WithEverySourceDisabledTheQueueWaitsUntilOneIsEnabled) {
   Config config;
   auto& rule = config.Reply("listed");
