@@ -100,8 +100,10 @@ bool IsValidAddressLiteral(std::string_view text) {
   const std::string_view content = text.substr(colon + 1);
   if (EqualsIgnoreCase(tag, "IPv6")) return IsIpText(AF_INET6, content);
   if (!IsValidLabel(tag) || content.empty()) return false;
+  // RFC 5321 would allow "<", "(", ";" and the like here, which could end a path or begin a comment
+  // in a header field. No registered tag needs them.
   return std::all_of(content.begin(), content.end(), [](char c) {
-    return c >= '!' && c <= '~' && c != '[' && c != ']' && c != '\\';
+    return IsAlnum(c) || c == '.' || c == ':' || c == '-' || c == '_';
   });
 }
 

@@ -40,6 +40,8 @@ void Stable(const std::string& address, bool utf8, DomainRule rule) {
   MailboxView again;
   SLUICE_CHECK(ParseMailbox(address, utf8, rule, again) == AddressError::kNone);
   SLUICE_CHECK(again.Canonical() == address);
+  // Outside of quotes nothing that could end a path, or be a comment in a header field.
+  SLUICE_CHECK(again.domain.find_first_of(" \t()\"\\;,<>") == std::string_view::npos);
   SLUICE_CHECK(address.size() <= kMaxLocalPartBytes + 1 + kMaxDomainBytes);
 }
 
