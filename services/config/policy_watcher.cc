@@ -102,6 +102,13 @@ void PolicyWatcher::OnClosed(absl::Status status) {
     options_.log->Warn("policy_lost", std::string(status.message()),
                        {{"for", options_.hello.service()}, {"kept_version", snapshot_.version()}});
   }
+  if (const MonotonicTime now = executor_.clock().Now();
+      outage_.Failed(now) && options_.log != nullptr) {
+    options_.log->Warn("policy_unreachable", std::string(status.message()),
+                       {{"for", options_.hello.service()},
+                        {"kept_version", snapshot_.version()},
+                        {"seconds", outage_.seconds(now)}});
+  }
   stream_.reset();
   retry_ = executor_.After(backoff_, [this] { Connect(); });
   backoff_ = std::min(backoff_ * 2, options_.max_backoff);
@@ -109,6 +116,7 @@ void PolicyWatcher::OnClosed(absl::Status status) {
 
 void PolicyWatcher::OnFrame(Frame<Response> frame) {
   connected_ = true;
+  outage_.Over();
   backoff_ = options_.min_backoff;
   if (frame.header.has_owners()) OnOwners(std::move(*frame.header.mutable_owners()));
   if (frame.header.has_lease()) OnLease(frame.header.lease());

@@ -11,6 +11,7 @@
 #include "absl/functional/any_invocable.h"
 #include "services/base/executor.h"
 #include "services/base/log/log.h"
+#include "services/base/log/outage_notice.h"
 #include "services/base/rpc/stream.h"
 #include "services/config/owners.h"
 #include "services/config/policy_view.h"
@@ -102,6 +103,7 @@ class PolicyWatcher final
   bool has_report_ = false;
   std::shared_ptr<Stream<policy::v1::WatchPolicyRequest, Response>> stream_;
   bool connected_ = false;  // something came on this stream
+  OutageNotice outage_;
   bool ask_for_all_ = false;
   policy::v1::SnapshotDelta parts_;  // chunks of one delta so far
   size_t parts_bytes_ = 0;

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <future>
 #include <thread>
@@ -97,6 +98,13 @@ absl::Status Daemon::Start() {
   for (const std::string& text : options_.shards) {
     auto peer = SplitPeer(text);
     if (!peer.ok()) return peer.status();
+    const bool known = std::any_of(shards_.begin(), shards_.end(), [&peer](const auto& other) {
+      return other->name == peer->first;
+    });
+    if (known) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("two queue shards have the name ", peer->first));
+    }
     auto link = std::make_unique<ShardLink>();
     link->name = peer->first;
     link->channel =

@@ -62,6 +62,8 @@ std::string Daemon::Metrics() {
     add("sluice_queue_expiry_frozen_seconds",
         "The wall clock was set: for so long nothing expires yet.", true,
         static_cast<uint64_t>(status.expiry_frozen_us()) / 1'000'000);
+    add("sluice_queue_damaged_rows_total", "Rows that could not be read.", false,
+        status.damaged_rows_total());
     add("sluice_queue_events_dropped_total", "Events dropped unread.", false,
         status.events_dropped_total());
   }

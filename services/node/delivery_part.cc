@@ -9,18 +9,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
-#include "services/config/durable_file.h"
-#include "sluice/delivery/v1/volume_records.pb.h"
 
 namespace sluice::node {
 namespace {
-
-// Times of the monotonic clock mean something within it.
-std::string BootId() {
-  std::string id;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
-  return id;
-}
 
 std::vector<std::string> MachineAddresses() {
   std::vector<std::string> addresses;
@@ -73,7 +64,14 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
       thread_.loop(), receiver_tls_->connections(), delivery::LocalOptions());
   worker_ =
       std::make_unique<delivery::Worker>(worker, thread_.loop(), *resolver_, *local_, shards_);
-  TakeOverVolumes();
+  if (!options_.data_dir.empty()) {
+    volumes_ = std::make_unique<VolumesFile>(options_.data_dir + "/delivery/volumes",
+                                             thread_.loop(), options_.log);
+    if (const auto records = volumes_->Take(); !records.boot().empty()) {
+      worker_->TakeOverVolumes(records);
+    }
+    worker_->set_volume_ledger(volumes_.get());
+  }
   worker_->SetPolicy(std::move(policy));
   worker_->Start();
   thread_.Start();
@@ -155,47 +153,13 @@ void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   worker_->SetPolicy(std::move(policy));
 }
 
-// The file is gone before anything is sent, so that it never says less than was sent: after a kill
-// there is none.
-void DeliveryPart::TakeOverVolumes() {
-  if (options_.data_dir.empty()) return;
-  const auto bytes = config::ReadWholeFile(VolumesFile());
-  if (absl::IsNotFound(bytes.status())) return;
-  delivery::v1::VolumeRecords records;
-  absl::Status status = bytes.ok() ? absl::OkStatus() : bytes.status();
-  if (bytes.ok() && !records.ParseFromString(*bytes)) {
-    status = absl::DataLossError("it cannot be read");
-  }
-  const absl::Status removed = config::RemoveFile(VolumesFile());
-  if (status.ok()) status = removed;
-  if (status.ok()) {
-    if (records.boot() == BootId()) worker_->TakeOverVolumes(records);
-  } else if (options_.log != nullptr) {
-    options_.log->Warn("volumes_not_read", "limits on bytes count as used up from now on",
-                       {{"file", VolumesFile()}, {"error", std::string(status.message())}});
-  }
-}
-
-// In the loop, with nothing under way and nothing to come.
-void DeliveryPart::LeaveVolumes() const {
-  if (options_.data_dir.empty()) return;
-  delivery::v1::VolumeRecords records = worker_->Volumes();
-  records.set_boot(BootId());
-  const absl::Status status = config::ReplaceFile(VolumesFile(), records.SerializeAsString(), true);
-  if (status.ok() || options_.log == nullptr) return;
-  options_.log->Warn("volumes_not_kept", "limits on bytes count as used up at the next start",
-                     {{"file", VolumesFile()}, {"error", std::string(status.message())}});
-}
-
-std::string DeliveryPart::VolumesFile() const { return options_.data_dir + "/delivery/volumes"; }
-
 void DeliveryPart::Drain(Duration limit) {
   if (!thread_.running()) return;
   auto drained = std::make_shared<std::promise<void>>();
   auto future = drained->get_future();
   thread_.loop().Post([this, drained] {
     worker_->Drain([this, drained] {
-      LeaveVolumes();
+      if (volumes_ != nullptr) volumes_->Leave(worker_->Volumes());
       drained->set_value();
     });
   });
@@ -205,6 +169,7 @@ void DeliveryPart::Drain(Duration limit) {
 void DeliveryPart::Stop() {
   thread_.Stop();
   worker_.reset();
+  volumes_.reset();
   local_.reset();
   receiver_tls_.reset();
   mailer_.reset();

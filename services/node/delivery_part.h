@@ -17,6 +17,7 @@
 #include "services/node/loop_thread.h"
 #include "services/node/options.h"
 #include "services/node/report_mailer.h"
+#include "services/node/volumes_file.h"
 
 namespace sluice::node {
 
@@ -54,10 +55,6 @@ class DeliveryPart {
  private:
   absl::Status SetUpReceiverTls(const config::PolicyView& policy);
   void WarnOfDane(const config::PolicyView& policy) const;
-  // What limits on bytes have used up, from one start in good order to the next.
-  void TakeOverVolumes();
-  void LeaveVolumes() const;
-  std::string VolumesFile() const;
 
   const Options& options_;
   const std::vector<delivery::ShardAddress> shards_;
@@ -70,6 +67,7 @@ class DeliveryPart {
   std::unique_ptr<delivery::ReceiverTls> receiver_tls_;  // over connections_
   std::unique_ptr<delivery::LocalConnections> local_;    // over receiver_tls_
   std::shared_ptr<const config::PolicyView> policy_;     // the loop's
+  std::unique_ptr<VolumesFile> volumes_;                 // what limits on bytes have used
   std::unique_ptr<delivery::Worker> worker_;
   uint64_t incarnation_ = 0;
   config::PolicyWatcher* watcher_ = nullptr;

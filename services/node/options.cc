@@ -22,7 +22,13 @@ std::string Environment(const std::string& flag) {
 
 template <class T>
 CLI::Option* Add(CLI::App& app, const std::string& flag, T& value, const std::string& help) {
-  return app.add_option("--" + flag, value, help)->envname(Environment(flag));
+  CLI::Option* option = app.add_option("--" + flag, value, help)->envname(Environment(flag));
+  if constexpr (std::is_unsigned_v<T>) {
+    option->check([](const std::string& text) {  // CLI11 would count down from the largest number
+      return text.starts_with('-') ? std::string("it must not be negative") : std::string();
+    });
+  }
+  return option;
 }
 
 bool Has(Role role, Role part) { return role == Role::kNode || role == part; }

@@ -54,7 +54,8 @@ int Run(Role role, int argc, char** argv) {
   options->log_file = &log_file;
   Daemon daemon(*std::move(options));
   if (absl::Status status = daemon.Start(); !status.ok()) {
-    // For the person who started it, whatever the log's form.
+    daemon.Stop();
+    // For the person who started it, whatever the log's form; the last line.
     std::fprintf(stderr, "%s: %s\n", std::string(RoleName(role)).c_str(),
                  std::string(status.message()).c_str());
     return 1;

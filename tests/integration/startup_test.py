@@ -1,5 +1,6 @@
 """Proves that what cannot start says why in one line and ends: bad configuration, folder in use, port in use, wrong flags; and that a bad
 file changes nothing when it is read again."""
+import re
 import signal
 import socket
 import subprocess
@@ -52,6 +53,30 @@ class StartupTest(ScenarioTest):
             done = subprocess.run([program("services/node/sluiced"), *argv], capture_output=True, text=True, timeout=60, check=False)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("--help", done.stderr)
+
+    def test_what_cannot_hold_is_the_last_line(self):
+        """Whatever ran before it, and was stopped again, said."""
+        def last_line(target, *flags):
+            argv = [program(target), "--data-dir", self.scenario.path("y"), "--rpc-listen", f"{loopback(1)}:0", *flags]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            return done.stderr.strip().splitlines()[-1]
+        twice = ["--shard", "s=127.0.0.1:1", "--shard", "s=127.0.0.1:2"]
+        self.assertIn("two queue shards have the name s", last_line("services/ingest/sluice-ingest", *twice))
+        self.assertIn("must not be negative", last_line("services/node/sluiced", "--ballast", "-5"))
+        with socket.create_server((loopback(1), sluice.METRICS_PORT)):
+            said = last_line("services/node/sluiced", "--smtp-listen", f"{loopback(1)}:0", "--metrics-listen", f"{loopback(1)}:{sluice.METRICS_PORT}")
+            self.assertIn(str(sluice.METRICS_PORT), said)
+            self.assertTrue(said.startswith("sluiced: "), said)
+
+    def test_what_is_away_is_told(self):
+        cluster = self.cluster()
+        cluster.policy.kill()
+        cluster.shards[0].kill()
+        for service, words in ((cluster.ingest, ("shard_unreachable .*shard=shard-0", "policy_unreachable .*for=ingest")),
+                               (cluster.workers[0], ("shard_unreachable .*shard=shard-0", "policy_unreachable .*for=delivery"))):
+            for word in words:
+                wait_until(lambda service=service, word=word: re.search("level=warn .*event=" + word, service.log_text()), f"{word} of {service.name}")
 
     def test_every_program_tells_its_version(self):
         texts = set()

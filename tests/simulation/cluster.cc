@@ -237,12 +237,15 @@ void Cluster::Start(WorkerNode& node) {
   options.addresses = node.ips;
   options.only_listed = true;
   options.follows_owners = true;
+  options.ledger_from = std::chrono::seconds(1);
   std::vector<delivery::ShardAddress> shards;
   for (size_t i = 0; i < shards_.size(); ++i) {
     shards.push_back({shards_[i]->name, dispatch_[i].get(), fetch_[i].get()});
   }
   node.worker = std::make_unique<delivery::Worker>(options, node.executor, *node.resolver,
                                                    node.connections, std::move(shards));
+  if (node.ledger.kept.running()) node.worker->TakeOverVolumes(node.ledger.kept);
+  node.worker->set_volume_ledger(&node.ledger);
   node.worker->SetPolicy(policy_);
   if (node.owners != nullptr) node.worker->SetOwners(node.owners);
   node.worker->Start();

@@ -91,18 +91,37 @@ struct ShardNode {
   std::shared_ptr<const config::Owners> owners;  // the last table, on its disk
 };
 
+// What a worker's limits on bytes have used, on its disk.
+class SimLedger final : public delivery::VolumeLedger {
+ public:
+  explicit SimLedger(SimExecutor& executor) : executor_(executor) {}
+  void Keep(delivery::v1::VolumeRecords records, absl::AnyInvocable<void(Kept)> done) override {
+    executor_.After(std::chrono::milliseconds(3),
+                    [this, records = std::move(records), done = std::move(done)]() mutable {
+                      kept = std::move(records);
+                      done(Kept::kYes);
+                    });
+  }
+  delivery::v1::VolumeRecords kept;
+
+ private:
+  SimExecutor& executor_;
+};
+
 struct WorkerNode {
   WorkerNode(World& world, Internet& internet, std::string name, std::vector<std::string> ips)
       : name(std::move(name)),
         ips(std::move(ips)),
         executor(world),
-        connections(internet, executor) {}
+        connections(internet, executor),
+        ledger(executor) {}
   std::string name;
   std::vector<std::string> ips;
   bool looks_again = false;  // has an address that its process does not know of
   uint64_t incarnation = 0;
   SimExecutor executor;
   SimConnections connections;
+  SimLedger ledger;
   std::unique_ptr<SimResolver> resolver;
   std::unique_ptr<delivery::Worker> worker;
   std::unique_ptr<config::PolicyWatcher> watcher;

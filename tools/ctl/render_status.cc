@@ -73,6 +73,17 @@ std::string RenderStatus(const admin::v1::GetStatusResponse& status, int64_t now
                " for another " + FormatSpan(shard.expiry_frozen_us()) +
                "; if it is right: sluicectl clock confirm\n";
     }
+    for (const auto& row : shard.damaged_rows()) {
+      notes += PrintableText("shard " + shard.shard() + ": " + row.what() + ": row " + row.key() +
+                             " of " + row.family() +
+                             (row.queue().empty() ? "" : ", queue " + row.queue())) +
+               "\n";
+    }
+    if (shard.damaged_rows_total() > 0) {
+      notes += Number(shard.damaged_rows_total()) + " rows of shard " +
+               PrintableText(shard.shard()) +
+               " could not be read; they stay, and the rest goes on: services/queue/README.md\n";
+    }
     if (!shard.accepting()) {
       notes += PrintableText("shard " + shard.shard() +
                              " takes no mail: " + shard.not_accepting_reason()) +

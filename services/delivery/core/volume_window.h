@@ -29,10 +29,18 @@ class VolumeWindow {
     MonotonicTime paid_until{};
   };
 
+  // What a ledger allows, once it is durable: see UseLedger.
+  struct Promise {
+    uint64_t ahead = 0;      // bytes that may be reserved then
+    uint64_t unsettled = 0;  // these, and what is reserved now: may be sent until the process ends
+    uint64_t generation = 0;
+  };
+
   // The limit from now on; 0 bytes: nothing passes. What has been counted stays, also while there
   // is no limit.
   void Limit(MonotonicTime now, uint64_t bytes, Duration period) {
     if (limited_ && bytes == most_ && period == period_) return;
+    Forbid();
     const double debt =
         most_ == 0 ? 0 : std::max<double>(0, Micros(theoretical_ - now)) / MicrosPerByte();
     const uint64_t counted = CountedAt(now) - reserved_;
@@ -51,6 +59,32 @@ class VolumeWindow {
   void Stop(bool stopped) { stopped_ = stopped; }
 
   bool limited() const { return limited_; }
+  Duration period() const { return period_; }
+
+  // From now on no more is to be reserved than a ledger allows: nothing before the first Allow, and
+  // nothing any more when something else than Reserve and Settle has changed what counts.
+  void UseLedger() {
+    if (!std::exchange(ledgered_, true)) Forbid();
+  }
+  bool ledgered() const { return ledgered_; }
+  uint64_t ahead() const { return ahead_; }  // where ledgered
+  void Want(uint64_t bytes) { wanted_ = std::max(wanted_, bytes); }
+  // What the ledger is to say now: a part of the limit, or what is wanted where that is more.
+  Promise Ask(MonotonicTime now) {
+    since_ask_ = 0;
+    const bool rests = Rested(now) && wanted_ == 0 && ahead_ == 0;
+    const uint64_t ahead =
+        rests ? 0 : std::max({std::exchange(wanted_, 0), ahead_, most_ / kSlots});
+    return {ahead, reserved_ + ahead, generation_};
+  }
+  void Allow(const Promise& promise) {
+    if (promise.generation != generation_) return;
+    ahead_ = promise.ahead - std::min(promise.ahead, since_ask_);
+  }
+  void Forbid() {
+    ahead_ = 0;
+    ++generation_;
+  }
 
   // When a message of that size (0: not known) may begin, at the earliest, if nothing else does,
   // and what is reserved is sent; max() where never.
@@ -82,6 +116,8 @@ class VolumeWindow {
   Reserved Reserve(MonotonicTime now, uint64_t size) {
     if (!limited_ || most_ == 0) return {};
     reserved_ += size;
+    ahead_ -= std::min(ahead_, size);
+    since_ask_ += size;
     theoretical_ = Later(std::max(theoretical_, now), static_cast<double>(size) * MicrosPerByte());
     return {size, theoretical_};
   }
@@ -97,12 +133,15 @@ class VolumeWindow {
   }
   // So much was sent by somebody else, until now.
   void Count(MonotonicTime now, uint64_t bytes) {
-    if (limited_) Add(now, bytes);
+    if (!limited_) return;
+    Forbid();
+    Add(now, bytes);
   }
   // As if all that may be sent had just been: what somebody before us sent until `now` is not
   // known.
   void Exhaust(MonotonicTime now) {
     if (!limited_ || most_ == 0) return;
+    Forbid();
     Add(now, most_);
     unknown_until_ = std::max(unknown_until_, now);
   }
@@ -117,14 +156,15 @@ class VolumeWindow {
     MonotonicTime paid_until{};
     std::vector<std::pair<MonotonicTime, uint64_t>> sent;  // bytes until then
   };
-  Record RecordOf(MonotonicTime now) const {
+  // Of what is reserved, as if it were sent now, or nothing.
+  Record RecordOf(MonotonicTime now, bool with_reserved = true) const {
     Record record{period_, theoretical_, {}};
     for (int64_t i = newest_ - kRing + 1; i <= newest_; ++i) {
       if (At(i) > 0 && Forgotten(i) > now) {
         record.sent.emplace_back(MonotonicTime(slot_ * (i + 1)) - Duration(1), At(i));
       }
     }
-    if (reserved_ > 0) {
+    if (reserved_ > 0 && with_reserved) {
       record.sent.emplace_back(std::max(now, MonotonicTime(slot_ * (newest_ + 1))), reserved_);
     }
     return record;
@@ -133,6 +173,7 @@ class VolumeWindow {
   // `unknown_until`: what was sent before was not known then either.
   void TakeOver(const Record& record, MonotonicTime unknown_until) {
     if (!limited_) return;
+    Forbid();
     unknown_until_ = std::max(unknown_until_, unknown_until);
     for (const auto& [when, bytes] : record.sent) {
       Add(record.period == period_ ? when : record.sent.back().first, bytes);
@@ -181,6 +222,11 @@ class VolumeWindow {
 
   bool limited_ = false;
   bool stopped_ = false;
+  bool ledgered_ = false;
+  uint64_t ahead_ = 0;
+  uint64_t wanted_ = 0;
+  uint64_t since_ask_ = 0;  // reserved
+  uint64_t generation_ = 0;
   uint64_t most_ = 0;
   Duration period_{1};
   Duration slot_{1};

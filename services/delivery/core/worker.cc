@@ -40,6 +40,7 @@ Worker::~Worker() {
       if (conn->idle != 0) executor_.Cancel(conn->idle);
     }
   }
+  if (ledger_timer_ != 0) executor_.Cancel(ledger_timer_);
   const auto stop = [this](Limiter& limiter) {
     if (limiter.timer != 0) executor_.Cancel(limiter.timer);
   };

@@ -13,12 +13,14 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
 #include "services/base/executor.h"
 #include "services/base/log/log.h"
 #include "services/base/net/ip_address.h"
@@ -30,6 +32,7 @@
 #include "services/delivery/core/outgoing_edits.h"
 #include "services/delivery/core/queue_caps.h"
 #include "services/delivery/core/rate_pacer.h"
+#include "services/delivery/core/volume_ledger.h"
 #include "services/delivery/core/volume_window.h"
 #include "services/delivery/dns/mx_resolver.h"
 #include "sluice/delivery/v1/delivery_service.pb.h"
@@ -52,6 +55,8 @@ struct WorkerOptions {
   Log* log = nullptr;  // outlives the worker; none: silence
   Duration reconnect_min = std::chrono::milliseconds(50);
   Duration reconnect_max = std::chrono::seconds(5);
+  // Volumes of less than this are not in the ledger: after a kill they wait their period out.
+  Duration ledger_from = std::chrono::minutes(1);
   // A policy service says what this worker may use: until it has spoken, nothing. False: it may use
   // all sources that it has (there is no other worker).
   bool follows_owners = false;
@@ -110,6 +115,9 @@ class Worker {
   // the start. Before SetPolicy and Start.
   void TakeOverVolumes(const delivery::v1::VolumeRecords& records);
   delivery::v1::VolumeRecords Volumes() const;
+  // Before Start. With it what TakeOverVolumes gets may be what it kept last, of a worker that was
+  // killed; without it such records say too little.
+  void set_volume_ledger(VolumeLedger* ledger) { ledger_ = ledger; }
 
   // `queue_pattern`: connections and blocked queues of these queues alone; empty: all.
   delivery::v1::GetWorkerStatusResponse Status(bool with_connections,
@@ -138,7 +146,7 @@ class Worker {
   // worker_link.cc
   void OpenLink(Link& link);
   void OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame);
-  void NoteLinkClosed(const Link& link, const absl::Status& status) const;
+  void NoteLinkClosed(Link& link, const absl::Status& status) const;
   void OnLinkClosed(Link& link);
   void SendHello(Link& link);
   void Renew();
@@ -166,7 +174,15 @@ class Worker {
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
 
+  // worker_ledger.cc
+  using VolumePromises = absl::flat_hash_map<std::string, VolumeWindow::Promise>;
+  void EachVolume(absl::FunctionRef<void(const std::string&, VolumeWindow&)> use) const;
+  bool LedgerAllows(Queue& queue, Conn& conn, uint64_t bytes);
+  void WriteLedger();
+  void OnLedger(MonotonicTime began, const VolumePromises& promises, VolumeLedger::Kept kept);
+
   // worker_volumes.cc
+  v1::VolumeRecords VolumesWith(const VolumePromises& promises) const;
   void FirstVolume(const std::string& key, VolumeWindow* volume);
   static std::string WhyVolume(const std::string& limit, const VolumeWindow& volume,
                                MonotonicTime now);
@@ -385,6 +401,15 @@ class Worker {
   MonotonicTime started_{};
   // Of an earlier life, what no limit has taken over yet.
   absl::flat_hash_map<std::string, VolumeWindow::Record> past_volumes_;
+  VolumeLedger* ledger_ = nullptr;
+  bool ledger_writing_ = false;
+  bool ledger_fails_ = false;
+  TimerId ledger_timer_ = 0;
+  uint64_t ledger_epoch_ = 0;
+  MonotonicTime ledger_next_{};
+  MonotonicTime ledger_off_until_{};
+  std::set<std::string> ledger_waits_;  // queues
+  MonotonicTime short_unknown_until_{};
   bool knows_past_ = false;
   uint64_t past_epoch_ = 0;
   // What was sent before, of limits without a record, is not known.

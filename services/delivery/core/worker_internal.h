@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "services/base/log/outage_notice.h"
 #include "services/config/reply_rules.h"
 #include "services/delivery/core/worker.h"
 
@@ -112,6 +113,7 @@ struct Worker::Link final
   std::shared_ptr<Stream<queue::v1::DispatchRequest, queue::v1::DispatchResponse>> stream;
   uint64_t streams = 0;  // opened so far
   bool greeted = false;  // the shard's hello came
+  OutageNotice outage;
   Duration lease = std::chrono::seconds(60);
   // It knows of no table of owners after this one, and will not say otherwise until then.
   uint64_t vouched_epoch = 0;

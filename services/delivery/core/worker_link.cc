@@ -39,8 +39,13 @@ void Worker::SendHello(Link& link) {
   FlushLater();
 }
 
-void Worker::NoteLinkClosed(const Link& link, const absl::Status& status) const {
+void Worker::NoteLinkClosed(Link& link, const absl::Status& status) const {
   const bool wrong = absl::IsFailedPrecondition(status);
+  const MonotonicTime now = executor_.clock().Now();
+  if (!wrong && link.outage.Failed(now) && options_.log != nullptr) {
+    options_.log->Warn("shard_unreachable", std::string(status.message()),
+                       {{"shard", link.address.name}, {"seconds", link.outage.seconds(now)}});
+  }
   if (options_.log == nullptr || (!link.greeted && !wrong)) return;
   options_.log->Write(wrong ? LogLevel::kError : LogLevel::kWarn,
                       wrong ? "shard_wrong" : "shard_lost", std::string(status.message()),
@@ -72,6 +77,7 @@ void Worker::OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame) 
   const MonotonicTime now = executor_.clock().Now();
   if (response.has_hello()) {
     link.greeted = true;
+    link.outage.Over();
     link.backoff = {};
     link.lease = std::chrono::seconds(std::max<uint32_t>(2, response.hello().lease_seconds()));
   }

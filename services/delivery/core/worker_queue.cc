@@ -418,6 +418,15 @@ void Worker::SendPaced(Queue& queue) {
         }
         return;
       }
+      if (!LedgerAllows(queue, *best, bytes)) {
+        if (ledger_fails_) {
+          HoldForVolume(queue, bytes, "limits on bytes cannot be written down in the data folder",
+                        ledger_next_);
+        } else {
+          ledger_waits_.insert(queue.name);
+        }
+        return;
+      }
       ChargePace(queue, *best, static_cast<uint64_t>(next.lease->deliveries_size()));
       ReserveVolume(queue, *best, bytes);
       queue.last_bytes = bytes;

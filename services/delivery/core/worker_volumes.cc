@@ -12,11 +12,15 @@ namespace {
 
 int64_t Micros(MonotonicTime time) { return time.time_since_epoch().count(); }
 
+// `promise`: of one that goes on, by the ledger.
 void Add(const std::string& key, const VolumeWindow* volume, MonotonicTime now,
-         v1::VolumeRecords* records) {
-  if (volume == nullptr || !volume->limited() || volume->Rested(now)) return;
-  const VolumeWindow::Record record = volume->RecordOf(now);
+         const VolumeWindow::Promise* promise, v1::VolumeRecords* records) {
+  if (volume == nullptr || !volume->limited()) return;
+  const uint64_t unsettled = promise == nullptr ? 0 : promise->unsettled;
+  if (volume->Rested(now) && unsettled == 0) return;
+  const VolumeWindow::Record record = volume->RecordOf(now, promise == nullptr);
   v1::VolumeRecord* const written = records->add_records();
+  written->set_unsettled_bytes(unsettled);
   written->set_key(key);
   written->set_period_us(record.period.count());
   written->set_paid_until_us(Micros(record.paid_until));
@@ -29,11 +33,14 @@ void Add(const std::string& key, const VolumeWindow* volume, MonotonicTime now,
 }  // namespace
 
 void Worker::TakeOverVolumes(const v1::VolumeRecords& records) {
-  if (records.written_us() > Micros(executor_.clock().Now())) return;  // of another boot
+  const MonotonicTime now = executor_.clock().Now();
+  if (records.written_us() > Micros(now)) return;  // of another boot
   knows_past_ = true;
+  if (records.running()) short_unknown_until_ = now;
   past_epoch_ = records.owners_epoch();
   unknown_until_ = MonotonicTime(Duration(records.unknown_until_us()));
   for (const v1::VolumeRecord& written : records.records()) {
+    if (records.running() && Duration(written.period_us()) < options_.ledger_from) continue;
     VolumeWindow::Record& record = past_volumes_[written.key()];
     record.period = Duration(written.period_us());
     record.paid_until = MonotonicTime(Duration(written.paid_until_us()));
@@ -41,35 +48,32 @@ void Worker::TakeOverVolumes(const v1::VolumeRecords& records) {
     for (int i = 0; i < count; ++i) {
       record.sent.emplace_back(MonotonicTime(Duration(written.sent_us(i))), written.sent_bytes(i));
     }
+    if (written.unsettled_bytes() > 0) record.sent.emplace_back(now, written.unsettled_bytes());
   }
 }
 
-v1::VolumeRecords Worker::Volumes() const {
+v1::VolumeRecords Worker::Volumes() const { return VolumesWith({}); }
+
+v1::VolumeRecords Worker::VolumesWith(const VolumePromises& promises) const {
+  const auto promise = [&promises](const std::string& key) -> const VolumeWindow::Promise* {
+    const auto found = promises.find(key);
+    return found == promises.end() ? nullptr : &found->second;
+  };
   const MonotonicTime now = executor_.clock().Now();
   v1::VolumeRecords records;
   records.set_written_us(Micros(now));
   records.set_unknown_until_us(Micros(unknown_until_));
   if (owners_ != nullptr) records.set_owners_epoch(owners_->epoch());
-  for (const auto& [key, pace] : resting_) Add(key, pace.volume.get(), now, &records);
-  for (const auto& [name, queue] : queues_) {
-    Add(name, queue->pace.volume.get(), now, &records);
-    for (const auto& part : queue->parts) {
-      Add(absl::StrCat(name, "\n", part->source->ip), part->pace.volume.get(), now, &records);
-    }
-  }
-  for (const auto& [name, limits] : vmta_limits_) {
-    Add(limits->own.volume_key, limits->own.volume.get(), now, &records);
-  }
-  for (const auto& [name, pool] : pool_limits_) {
-    Add(pool->volume_key, pool->volume.get(), now, &records);
-  }
+  EachVolume([&](const std::string& key, const VolumeWindow& volume) {
+    Add(key, &volume, now, promise(key), &records);
+  });
   // Nothing was sent of these, but the next one must not forget them either.
   for (const auto& [key, record] : past_volumes_) {
     VolumeWindow window;
     const uint64_t any = uint64_t{1} << 62;
     window.Limit(now, any, record.period);
     window.TakeOver(record, {});
-    Add(key, &window, now, &records);
+    Add(key, &window, now, nullptr, &records);
   }
   return records;
 }
@@ -78,7 +82,8 @@ v1::VolumeRecords Worker::Volumes() const {
 void Worker::FirstVolume(const std::string& key, VolumeWindow* volume) {
   const auto past = past_volumes_.find(key);
   if (past == past_volumes_.end()) {
-    volume->Exhaust(unknown_until_);
+    const bool unknown = volume->period() < options_.ledger_from;
+    volume->Exhaust(unknown ? std::max(unknown_until_, short_unknown_until_) : unknown_until_);
     return;
   }
   volume->TakeOver(past->second, unknown_until_);

@@ -52,10 +52,33 @@ policy::v1::PolicySnapshot Snapshot(Limit limit) {
   return snapshot;
 }
 
+// A disk that takes what it is given after a while.
+class Disk final : public VolumeLedger {
+ public:
+  explicit Disk(Executor& executor) : executor_(executor) {}
+  void Keep(v1::VolumeRecords records, absl::AnyInvocable<void(Kept)> done) override {
+    ++writes;
+    executor_.After(milliseconds(5), [this, life = life, records = std::move(records),
+                                      done = std::move(done)]() mutable {
+      if (life != this->life) return;
+      if (answer == Kept::kYes) kept = std::move(records);
+      if (answer == Kept::kNothing) kept.Clear();
+      done(answer);
+    });
+  }
+  v1::VolumeRecords kept;
+  Kept answer = Kept::kYes;
+  int writes = 0;
+  int life = 0;  // what an earlier one began is lost
+
+ private:
+  Executor& executor_;
+};
+
 // A queue with mail without end.
 class Lives {
  public:
-  explicit Lives(Limit limit) : world_(Snapshot(limit)) {
+  explicit Lives(Limit limit) : world_(Snapshot(limit)), disk(world_.executor) {
     world_.resolver.answer.expires = Now() + hours(1000);
     world_.shard().edit = [](queue::v1::Lease& lease) {
       lease.mutable_message()->set_body_size(kBytes);
@@ -74,6 +97,13 @@ class Lives {
     entry->set_vmta("v");
     entry->add_hosts()->set_ip("127.0.0.5");
     world_.worker->SetOwners(config::Owners::Build(table));
+  }
+  // As after a kill.
+  void BeginAfterAKill(uint64_t epoch = 0) {
+    ++disk.life;
+    world_.ledger = &disk;
+    const v1::VolumeRecords kept = disk.kept;
+    Begin(kept.running() ? &kept : nullptr, epoch);
   }
   // Messages sent in that time.
   size_t Run(Duration time) {
@@ -136,6 +166,11 @@ class Lives {
   }
 
   World world_;
+
+ public:
+  Disk disk;
+
+ private:
   std::vector<MonotonicTime> sent_;
   std::string blocked_;
   uint64_t last_lease_ = 100;
@@ -178,6 +213,75 @@ TEST(WorkerVolumes, WhatWasNotKnownStaysSo) {
   lives.Begin(nullptr);
   const v1::VolumeRecords past = lives.End();
   lives.Begin(&past);
+  EXPECT_EQ(lives.Run(minutes(55)), 0u);
+  lives.Run(hours(1));
+  lives.ExpectNoWindowOverTheLimit();
+}
+
+// The ledger says before what may be sent, so that mail goes on after each kill, and no window is
+// ever over its limit.
+TEST(WorkerVolumes, GoesOnAfterAKillByTheLedger) {
+  for (const Limit limit :
+       {Limit::kQueue, Limit::kQueueAndSource, Limit::kVirtualMta, Limit::kPool}) {
+    for (const uint64_t epoch : {0, 5}) {
+      SCOPED_TRACE(static_cast<int>(limit));
+      Lives lives(limit);
+      lives.BeginAfterAKill(epoch);
+      EXPECT_EQ(lives.Run(minutes(55)), 0u) << "of the first life nothing is known before it";
+      size_t sent = lives.Run(hours(2));
+      EXPECT_GT(sent, 150u);
+      EXPECT_LT(lives.disk.writes, static_cast<int>(sent)) << "a part of the limit at a time";
+      for (int kill = 0; kill < 8; ++kill) {
+        lives.BeginAfterAKill(epoch);
+        sent = lives.Run(minutes(5 * kill + 1));
+        EXPECT_EQ(lives.blocked().find("counted as used up"), std::string::npos);
+        if (kill > 2) {
+          EXPECT_GT(sent, static_cast<size_t>(5 * kill)) << "of 100 an hour";
+        }
+      }
+      // Another table: then another worker may have sent.
+      if (epoch != 0) {
+        lives.BeginAfterAKill(epoch + 2);
+        EXPECT_EQ(lives.Run(minutes(55)), 0u);
+        lives.Run(hours(1));
+      }
+      lives.ExpectNoWindowOverTheLimit();
+    }
+  }
+}
+
+// Killed again and again, before a write is durable or just after it.
+TEST(WorkerVolumes, KillsAtAnyMomentPassNoLimit) {
+  Lives lives(Limit::kQueue);
+  lives.BeginAfterAKill();
+  lives.Run(hours(3));
+  size_t sent = 0;
+  for (int kill = 0; kill < 300; ++kill) {
+    lives.BeginAfterAKill();
+    sent += lives.Run(seconds(1 + kill * 37 % 90));
+  }
+  EXPECT_GT(sent, 50u) << "in four hours";
+  lives.ExpectNoWindowOverTheLimit();
+}
+
+TEST(WorkerVolumes, NothingIsSentThatCannotBeWrittenDown) {
+  Lives lives(Limit::kQueue);
+  lives.BeginAfterAKill();
+  lives.Run(hours(3));
+  lives.disk.answer = VolumeLedger::Kept::kBefore;
+  lives.Run(minutes(10));
+  EXPECT_EQ(lives.Run(minutes(10)), 0u);
+  EXPECT_NE(lives.blocked().find("cannot be written down"), std::string::npos) << lives.blocked();
+  // Nothing is there that says too little: mail goes on, and waits after a kill.
+  lives.disk.answer = VolumeLedger::Kept::kNothing;
+  EXPECT_GT(lives.Run(hours(1)), 60u);
+  lives.disk.answer = VolumeLedger::Kept::kYes;
+  EXPECT_GT(lives.Run(hours(1)), 60u);
+  lives.BeginAfterAKill();
+  EXPECT_GT(lives.Run(minutes(30)), 20u);
+  lives.disk.answer = VolumeLedger::Kept::kNothing;
+  lives.Run(hours(1));
+  lives.BeginAfterAKill();
   EXPECT_EQ(lives.Run(minutes(55)), 0u);
   lives.Run(hours(1));
   lives.ExpectNoWindowOverTheLimit();

@@ -90,6 +90,7 @@ struct World {
     return remote;
   }
 
+  VolumeLedger* ledger = nullptr;  // from the next life on
   void Begin(const policy::v1::PolicySnapshot& snapshot, size_t shard_count, bool only_listed) {
     resolver.answer.outcome = MxOutcome::kFound;
     resolver.answer.hosts = {{"mx1", 10, {"192.0.2.1"}}, {"mx2", 20, {"192.0.2.2"}}};
@@ -118,6 +119,7 @@ struct World {
     worker.reset();
     worker = std::make_unique<Worker>(options, executor, resolver, sites, std::move(addresses));
     if (past != nullptr) worker->TakeOverVolumes(*past);
+    worker->set_volume_ledger(ledger);
     worker->SetPolicy(first_policy);
     worker->Start();
     executor.RunPosted();

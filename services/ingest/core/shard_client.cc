@@ -186,6 +186,7 @@ void ShardClient::OnEnqueueFrame(const queue::v1::EnqueueResponse& response) {
                        {{"shard", name_}, {"peer", enqueue_stream_->peer()}});
   }
   backoff_ = Duration(0);
+  outage_.Over();
   if (response.has_load()) {
     accepting_ = response.load().accepting();
     not_accepting_reason_ = response.load().not_accepting_reason();
@@ -212,6 +213,11 @@ void ShardClient::OnEnqueueClosed(const absl::Status& status) {
     options_.log->Write(wrong ? LogLevel::kError : LogLevel::kWarn,
                         wrong ? "shard_wrong" : "shard_lost", std::string(status.message()),
                         {{"shard", name_}, {"unanswered", pending_.size()}});
+  }
+  if (const MonotonicTime now = executor_.clock().Now();
+      !wrong && outage_.Failed(now) && options_.log != nullptr) {
+    options_.log->Warn("shard_unreachable", std::string(status.message()),
+                       {{"shard", name_}, {"seconds", outage_.seconds(now)}});
   }
   if (proving_timer_ != 0) executor_.Cancel(std::exchange(proving_timer_, 0));
   shard_queued_bytes_ = 0;

@@ -14,6 +14,7 @@
 #include "services/base/body.h"
 #include "services/base/executor.h"
 #include "services/base/log/log.h"
+#include "services/base/log/outage_notice.h"
 #include "services/base/rpc/stream.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
@@ -210,7 +211,8 @@ class ShardClient {
   UploadHandler upload_handler_{this};
   std::shared_ptr<EnqueueStream> enqueue_stream_;
   std::shared_ptr<UploadStream> upload_stream_;
-  bool spoke_ = false;  // the shard has answered on this stream
+  bool spoke_ = false;
+  OutageNotice outage_;  // the shard has answered on this stream
   MonotonicTime opened_at_;
   Duration backoff_{0};
   TimerId reconnect_timer_ = 0;

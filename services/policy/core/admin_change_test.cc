@@ -1,4 +1,7 @@
 // What operators change through the admin API: modes, sources, clocks, pauses, queued mail, files.
+#include <filesystem>
+#include <fstream>
+
 #include "services/policy/core/admin_fixture.h"
 
 namespace sluice::policy {
@@ -141,6 +144,32 @@ TEST_F(AdminTest, ReloadAndCheck) {
   EXPECT_EQ(good->version(), 2u);
   EXPECT_EQ(good->warnings_size(), 1);
   EXPECT_TRUE(Call(&Admin::CheckConfig, admin::v1::CheckConfigRequest())->loads());
+}
+
+// Diagnostics show lines: whoever may ask must not read every file of the machine by them.
+TEST_F(AdminTest, OnlyFilesBesideOursAreCheckedByName) {
+  const auto check = [this](const std::string& file) {
+    admin::v1::CheckConfigRequest request;
+    request.add_files(file);
+    return Call(&Admin::CheckConfig, request).status().code();
+  };
+  namespace fs = std::filesystem;
+  const fs::path folder = folder_;
+  const std::string ending = ".conf";
+  fs::create_directories(folder / "new");
+  const std::string beside = folder / "new" / ("b" + ending);
+  std::ofstream(beside) << "host-name three.test\n";
+  EXPECT_EQ(check(folder_ + "/a.conf"), absl::StatusCode::kOk);
+  EXPECT_EQ(check(beside), absl::StatusCode::kOk);
+  const std::string link = folder / ("link" + ending);
+  fs::create_symlink("/etc/passwd", link);
+  const std::string secret = folder / "key.pem";
+  std::ofstream(secret) << "secret\n";
+  for (const std::string& other :
+       {std::string("/etc/passwd"), link, secret, folder.string(),
+        (folder / "absent.conf").string(), (folder / ".." / ".." / "etc" / "passwd").string()}) {
+    EXPECT_EQ(check(other), absl::StatusCode::kPermissionDenied) << other;
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "services/config/explain.h"
 #include "services/policy/core/admin.h"
 
@@ -134,6 +135,14 @@ void Admin::ReloadConfig(admin::v1::ReloadConfigRequest request,
 
 void Admin::CheckConfig(admin::v1::CheckConfigRequest request,
                         Done<admin::v1::CheckConfigResponse> done) {
+  for (const std::string& file : request.files()) {
+    if (policy_.IsBesideOurs(file)) continue;
+    return done(absl::PermissionDeniedError(
+        absl::StrCat(file,
+                     " is not in the folder of the files that the policy service was started "
+                     "with, or has another ending than they: check it where it is, with "
+                     "`sluicectl config check`")));
+  }
   const config::Compiled compiled =
       policy_.Check({request.files().begin(), request.files().end()}, true);
   admin::v1::CheckConfigResponse response;

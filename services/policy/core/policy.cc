@@ -127,6 +127,27 @@ config::Compiled Policy::CompileWith(const std::vector<std::string>& files,
   return compiled;
 }
 
+bool Policy::IsBesideOurs(const std::string& file) const {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path path = fs::canonical(file, error);
+  if (error) return false;
+  const auto is_below = [&path](const fs::path& folder) {
+    if (folder.empty() || folder == "/" || folder == "/etc") return false;  // not ours alone
+    const auto end = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
+    return end.first == folder.end() && end.second != path.end();
+  };
+  return std::any_of(options_.files.begin(), options_.files.end(), [&](const std::string& ours) {
+    const fs::path own = fs::canonical(ours, error);
+    if (error) return false;
+    const fs::path named = fs::canonical(fs::absolute(ours).parent_path(), error);
+    // By its name before links: a mounted ConfigMap is all links.
+    return path == own || (fs::path(file).extension() == fs::path(ours).extension() &&
+                           path.extension() == own.extension() &&
+                           (is_below(own.parent_path()) || (!error && is_below(named))));
+  });
+}
+
 config::Compiled Policy::Check(const std::vector<std::string>& files, bool thorough) const {
   config::CompileOptions options;
   options.keep_origins = thorough;

@@ -55,6 +55,9 @@ class Policy {
   LoadResult Load();
   // Reads the files again. A bad file changes nothing.
   LoadResult Reload();
+  // Whether a file may be read for somebody who names it, as diagnostics show its lines: one in the
+  // folder of our files, or below, with the ending of one of them, wherever links lead.
+  bool IsBesideOurs(const std::string& file) const;
   // Compiles and changes nothing; `files` empty: those of the options. `thorough`: says also what
   // is most likely not meant.
   config::Compiled Check(const std::vector<std::string>& files, bool thorough = false) const;

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "services/base/check.h"
+#include "services/queue/core/queue_domain.h"
 #include "services/queue/core/unknown_fields.h"
 
 namespace sluice::queue {
@@ -288,7 +289,8 @@ absl::Status QueueTable::Load() {
     if (key.size() != 9 || key[0] != 'Q') continue;  // of a later release
     v1::QueueRow row;
     if (!row.ParseFromArray(cursor->value().data(), static_cast<int>(cursor->value().size()))) {
-      return absl::DataLossError("a row of the queues family cannot be read");
+      damaged_.push_back({std::string(key), std::string(cursor->value()), "", ""});
+      continue;
     }
     auto made = std::make_unique<Queue>();
     Queue& queue = *made;
@@ -313,23 +315,87 @@ absl::Status QueueTable::Load() {
     lane.next_due_us = row.next_due_us();
     lane.looked_at = false;
     if (auto floor = DeliveryKey::Decode(row.floor())) lane.cursor = lane.floor = *floor;
-    last_id_ = std::max(last_id_, queue.id);
-    by_id_[queue.id] = &queue;
-    by_name_.emplace(std::string_view(queue.name), std::move(made));
+    AddLoaded(std::move(made));
   }
   if (!cursor->status().ok()) return cursor->status();
+  for (Damaged& damaged : damaged_) Rebuild(damaged);
   for (const auto& [key, value] : lanes) {
     v1::LaneRow row;
     Queue* queue = FindById(ReadU64(key, 1));
     if (queue == nullptr) continue;  // its queue's row went first
-    if (!row.ParseFromString(value)) return absl::DataLossError("a lane row cannot be read");
-    KeepUnknown(key, row);
+    const bool damaged = !row.ParseFromString(value);
+    if (damaged) {
+      common::v1::Delivery first;
+      row.Clear();
+      if (FirstDelivery(key.substr(1), &first)) {
+        row.set_job_id(first.job_id());
+        row.set_priority(first.priority());
+      }
+      damaged_.push_back({key, value,
+                          "the row of a job or priority was damaged: made anew from its mail",
+                          queue->name});
+    } else {
+      KeepUnknown(key, row);
+    }
     Lane& lane = queue->LaneOf(ReadU64(key, 9), row.job_id(), row.priority());
     lane.next_due_us = queue->stored_next_due_us;
     lane.looked_at = false;
     if (auto floor = DeliveryKey::Decode(row.floor())) lane.cursor = lane.floor = *floor;
+    if (damaged) Touch(*queue, lane);
   }
   return absl::OkStatus();
+}
+
+void QueueTable::AddLoaded(std::unique_ptr<Queue> made) {
+  Queue& queue = *made;
+  last_id_ = std::max(last_id_, queue.id);
+  by_id_[queue.id] = &queue;
+  by_name_.emplace(std::string_view(queue.name), std::move(made));
+}
+
+// The first one below a prefix of deliveries' keys that can be read.
+bool QueueTable::FirstDelivery(const std::string& prefix, common::v1::Delivery* delivery) const {
+  constexpr int kMostRows = 1000;
+  auto rows = store_.Scan(Family::kDeliveries, prefix, PrefixEnd(prefix), false);
+  for (int i = 0; rows->Valid() && i < kMostRows; rows->Next(), ++i) {
+    if (delivery->ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size())) &&
+        !delivery->rcpt().empty()) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void QueueTable::Rebuild(Damaged& row) {
+  const uint64_t id = ReadU64(row.key, 1);
+  last_id_ = std::max(last_id_, id);  // never given again
+  common::v1::Delivery first;
+  if (!FirstDelivery(U64Key(id), &first)) {
+    row.what = "the row of a queue is damaged, and it has no mail that tells which one it was";
+    return;
+  }
+  std::string domain;
+  QueueDomainOf(first, &domain);
+  auto made = std::make_unique<Queue>();
+  made->id = id;
+  made->name = domain + "/" + first.vmta();
+  made->domain_bytes = static_cast<uint32_t>(domain.size());
+  made->pool = Shared(first.pool());
+  if (Find(made->name) != nullptr) {
+    row.what = "the row of a queue is damaged, and there is another one of the name " + made->name;
+    return;
+  }
+  // Lower bounds of what is not known: the first look finds out.
+  made->stored_next_due_us = 0;
+  made->earliest_expiry_us = 0;
+  Lane& lane = made->LaneOf(0);
+  lane.next_due_us = 0;
+  lane.looked_at = false;
+  row.what = "the row of a queue was damaged: made anew from its mail; its mode begins anew";
+  row.queue = made->name;
+  Queue& queue = *made;
+  AddLoaded(std::move(made));
+  Touch(queue);
 }
 
 }  // namespace sluice::queue

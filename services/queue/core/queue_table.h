@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -169,8 +170,17 @@ class QueueTable {
   // Deletes the rows and forgets it.
   void Remove(Queue& queue, Batch& batch);
   void RemoveLane(Queue& queue, Lane& lane, Batch& batch);
-  // Reads all rows. DATA_LOSS names a row that cannot be read.
+  // Reads all rows. One that cannot be read is made anew from the first delivery that tells what
+  // was in it; without any it is left as it is.
   absl::Status Load();
+  // Of Load.
+  struct Damaged {
+    std::string key;
+    std::string value;
+    std::string what;
+    std::string queue;  // made anew; empty: not
+  };
+  std::vector<Damaged> TakeDamaged() { return std::exchange(damaged_, {}); }
 
   // One copy of a name that many queues share; kept for as long as the table.
   const std::string* Shared(std::string_view name);
@@ -195,6 +205,9 @@ class QueueTable {
   void Put(const std::string& key, const google::protobuf::Message& row, Batch& batch) const;
   void KeepUnknown(std::string_view key, const google::protobuf::Message& row);
   void LoadHistory(Queue& queue, const v1::QueueRow& row);
+  void AddLoaded(std::unique_ptr<Queue> made);
+  bool FirstDelivery(const std::string& prefix, common::v1::Delivery* delivery) const;
+  void Rebuild(Damaged& row);
   void KeepHistory(Queue& queue);
 
   const Store& store_;
@@ -207,6 +220,7 @@ class QueueTable {
   uint64_t last_id_ = 0;
   uint64_t id_mark_ = 0;  // as stored: no id up to here is given again after a restart
   std::string lookup_;
+  std::vector<Damaged> damaged_;
   absl::AnyInvocable<void(const Queue&, v1::QueueRow&)> on_write_;
   // Fields that a later release wrote, by the key of their row.
   absl::flat_hash_map<std::string, std::string> unknown_;

@@ -86,16 +86,16 @@ Shard::~Shard() {
 absl::Status Shard::Start() {
   started_us_ = NowUs();
   if (absl::Status status = queues_.Load(); !status.ok()) return status;
+  KeepDamagedQueueRows();
   std::string value;
-  if (store_.Get(Family::kMeta, kEpochKey, &value).ok() && value.size() == 8) {
-    epoch_ = ReadU64(value, 0);
-  }
-  if (store_.Get(Family::kMeta, kStorageKeyMark, &value).ok() && value.size() == 8) {
-    last_storage_key_ = storage_key_mark_ = ReadU64(value, 0);
-  }
-  if (store_.Get(Family::kMeta, kBodiesKey, &value).ok() && value.size() == 8) {
-    bodies_bytes_ = stored_bodies_bytes_ = ReadU64(value, 0);
-  }
+  epoch_ = StoredNumber(kEpochKey, [this] {
+    return std::max(HighestKey(Family::kEvents), HighestKey(Family::kLeases)) >> 40;
+  });
+  last_storage_key_ = storage_key_mark_ = StoredNumber(kStorageKeyMark, [this] {
+    return std::max(HighestKey(Family::kMessages), static_cast<uint64_t>(NowUs())) +
+           kStorageKeyStep;
+  });
+  bodies_bytes_ = stored_bodies_bytes_ = StoredNumber(kBodiesKey, [] { return uint64_t{0}; });
   ReadClock();
   ++epoch_;
   last_lease_id_ = epoch_ << 40;
@@ -122,7 +122,9 @@ absl::Status Shard::Start() {
     v1::LeaseRow row;
     if (rows->key().size() != 8) continue;  // of a later release
     if (!row.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
-      return absl::DataLossError("a lease row cannot be read");
+      NoteDamage(Family::kLeases, rows->key(),
+                 "a lease cannot be read: its recipients are tried again, some of them too early");
+      continue;
     }
     if (row.taken_back()) {
       LostLease& lost = lost_[ReadU64(rows->key(), 0)];
@@ -141,7 +143,10 @@ absl::Status Shard::Start() {
     for (const std::string& encoded : row.delivery_keys()) {
       const auto key = DeliveryKey::Decode(encoded);
       Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
-      if (queue == nullptr) return absl::DataLossError("a lease names a queue that is not there");
+      if (queue == nullptr) {
+        NoteDamage(Family::kLeases, rows->key(), "a lease names a queue that is not there");
+        continue;
+      }
       lease->queue = queue;
       queue->last_worker = queues_.Shared(lease->worker);
       lease->lane = key->lane;

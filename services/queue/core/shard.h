@@ -45,6 +45,9 @@ struct WalkRow;
 struct Standing;
 struct WorkerLine;
 
+// Of a key, for people.
+std::string HexOf(std::string_view key);
+
 // Thread-safety: the executor's thread. Lifetime: executor, store and committer outlive it; it
 // outlives its streams. Failure: when the store fails it refuses everything and calls on_failed.
 class Shard {
@@ -157,7 +160,7 @@ class Shard {
   // Looks whether the queue has something to do, and starts it. `in_turn`: it stood first in line.
   void Offer(Queue& queue, bool in_turn = false);
   // Reads the first row of lanes whose next due time is only what a restart knew.
-  void LookAt(Lane& lane);
+  void LookAt(Queue& queue, Lane& lane);
   WorkerSession* ChooseWorker(Queue& queue);
   bool MayServe(const WorkerSession& worker, const Queue& queue) const;
   bool MayServe(const WorkerSession& worker, std::string_view vmta) const;
@@ -340,6 +343,24 @@ class Shard {
   void ReadClock();
   void WriteClock();
   void NoteStep(int64_t step_us);
+
+  // ---- damage
+  // To be called for each row that cannot be read: an operator is told of each once.
+  void NoteDamage(Family family, std::string_view key, std::string_view what,
+                  std::string_view queue = {});
+  void FillDamage(v1::GetShardStatusResponse* status) const;
+  void KeepDamagedQueueRows();
+  uint64_t HighestKey(Family family) const;
+  uint64_t StoredNumber(std::string_view key, absl::FunctionRef<uint64_t()> otherwise);
+  // The lane's rows cannot be read now: not before some seconds again.
+  void PutOff(Queue& queue, Lane& lane, const absl::Status& status);
+  void RemoveDamaged(const v1::DeleteMessagesRequest& request, const WalkRow& row);
+  struct Damaged {
+    std::string what;
+    std::string queue;
+    int64_t seen_us = 0;
+  };
+  std::map<std::pair<Family, std::string>, Damaged> damaged_;
 
   // ---- control
   struct QueueListing;

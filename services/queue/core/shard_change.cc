@@ -122,8 +122,12 @@ bool Shard::DeleteRow(Deletion& deletion, const WalkRow& row) {
     }
     return false;
   }
-  const auto message = LoadMessage(row.key.storage_key);
-  if (message == nullptr) return false;
+  const auto message = row.damaged ? nullptr : LoadMessage(row.key.storage_key);
+  if (message == nullptr) {
+    RemoveDamaged(request, row);
+    deletion.response.set_recipients(deletion.response.recipients() + 1);
+    return true;
+  }
   row.queue->LaneOf(row.key.lane, "", 0).busy.insert(row.key);
   Remove(*row.queue, row.key, row.delivery, *message, request.author(), request.reason(),
          request.bounce());
@@ -197,7 +201,7 @@ void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResp
   auto touched = std::make_shared<absl::flat_hash_set<uint64_t>>();
   walk->on_row = [this, touched](const WalkRow& row) {
     const int64_t now_us = NowUs();
-    if (row.busy || row.delivery.has_hold() || row.key.due_us <= now_us ||
+    if (row.busy || row.damaged || row.delivery.has_hold() || row.key.due_us <= now_us ||
         row.delivery.not_before_us() > now_us) {
       return false;
     }
@@ -233,7 +237,7 @@ void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
   walk->needs_message = true;
   auto response = std::make_shared<v1::RerouteMessagesResponse>();
   walk->on_row = [this, response, request, is_pool, began_us = NowUs()](const WalkRow& row) {
-    if (row.busy) return false;
+    if (row.busy || row.damaged) return false;
     common::v1::Delivery delivery = row.delivery;
     // Met again where it went: each goes once, though a pool has another place for it every time.
     if (delivery.reroute().target() == request.target() &&
@@ -288,7 +292,7 @@ void Shard::ReleaseMessages(v1::ReleaseMessagesRequest request,
   walk->needs_message = true;
   auto response = std::make_shared<v1::ReleaseMessagesResponse>();
   walk->on_row = [this, response, request](const WalkRow& row) {
-    if (row.busy) return false;
+    if (row.busy || row.damaged) return false;
     common::v1::Delivery delivery = row.delivery;
     delivery.clear_hold();
     delivery.set_lost_leases(0);

@@ -74,6 +74,7 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
       std::max<int64_t>(0, (expiry_frozen_until_ - executor_.clock().Now()).count()));
   status.set_wall_unix_us(NowUs());
   if (status.expiry_frozen_us() > 0) status.set_clock_step_us(clock_step_us_);
+  FillDamage(&status);
   done(std::move(status));
 }
 
@@ -377,7 +378,9 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
       shown->set_time_queued_us(row.message->time_queued_us());
     }
   }
-  if (row.busy) {
+  if (row.damaged) {
+    shown->set_state("damaged");
+  } else if (row.busy) {
     shown->set_state("leased");
     if (row.queue->last_worker != nullptr) shown->set_worker(*row.queue->last_worker);
   } else if (row.delivery.has_hold()) {
@@ -395,6 +398,10 @@ void Shard::FillRecipient(const WalkRow& row, v1::QueuedRecipient* shown) {
 // Why this recipient waits: what stands in its own way first, then what stands in its queue's.
 std::string Shard::ReasonOfRow(const WalkRow& row) {
   const common::v1::Delivery& delivery = row.delivery;
+  if (row.damaged) {
+    return absl::StrCat("it cannot be read, and stays as it is: row ", HexOf(row.key.Encode()),
+                        "; `sluicectl messages delete` removes it");
+  }
   if (row.busy) return "";
   if (delivery.has_hold()) {
     return absl::StrCat("held by ", delivery.hold().author(), ": ", delivery.hold().reason());

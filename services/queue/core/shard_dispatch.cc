@@ -55,7 +55,7 @@ void Shard::Wake(Queue& queue, int64_t when_us) {
   });
 }
 
-void Shard::LookAt(Lane& lane) {
+void Shard::LookAt(Queue& queue, Lane& lane) {
   lane.looked_at = true;
   const std::string lower = lane.cursor.Encode();
   auto rows =
@@ -67,7 +67,11 @@ void Shard::LookAt(Lane& lane) {
     lane.next_due_us = key->due_us;
     return;
   }
-  if (rows->status().ok()) lane.next_due_us = kNever;
+  if (rows->status().ok()) {
+    lane.next_due_us = kNever;
+  } else {
+    PutOff(queue, lane, rows->status());
+  }
 }
 
 void Shard::Offer(Queue& queue, bool in_turn) {
@@ -85,7 +89,7 @@ void Shard::Offer(Queue& queue, bool in_turn) {
   for (Lane& lane : queue.lanes) {
     if (lane.paused) continue;
     if (!lane.looked_at && lane.next_due_us <= now_us) {
-      LookAt(lane);
+      LookAt(queue, lane);
     }
     next_us = std::min(next_us, lane.next_due_us);
   }

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "services/base/idna.h"
+#include "services/queue/core/queue_domain.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -16,27 +16,6 @@ constexpr uint64_t kRoomShare = 8;
 
 std::string BucketKey(int64_t bucket, const std::string& key) {
   return U64Key(static_cast<uint64_t>(bucket)) + key;
-}
-
-std::string_view DomainOf(std::string_view address) {
-  const size_t at = address.rfind('@');
-  return at == std::string_view::npos ? std::string_view() : address.substr(at + 1);
-}
-
-void LowerCase(std::string_view text, std::string* lower) {
-  lower->assign(text);
-  for (char& c : *lower) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-}
-
-// Of its recipient where nothing else is said; in the form that DNS and the configuration have.
-void QueueDomainOf(const common::v1::Delivery& delivery, std::string* domain) {
-  LowerCase(delivery.queue_domain().empty() ? DomainOf(delivery.rcpt()) : delivery.queue_domain(),
-            domain);
-  if (std::all_of(domain->begin(), domain->end(), [](char c) { return c >= 0; })) return;
-  // What has no such form is told by the lookup.
-  if (auto ascii = HostNameToAscii(*domain)) *domain = *std::move(ascii);
 }
 
 // Recipients whose first places are in the message's row; a message with more is indexed at once.

@@ -40,7 +40,12 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
   int looked = 0;
   while (rows->Valid() && taken < most && looked < kRowsPerScan) {
     const auto first = DeliveryKey::Decode(rows->key());
-    if (!first) break;
+    if (!first) {
+      NoteDamage(Family::kDeliveries, rows->key(), "this is no recipient's key", queue.name);
+      ++looked;
+      rows->Next();
+      continue;
+    }
     if (first->due_us > now_us) {
       lane.next_due_us = first->due_us;
       lane.cursor = *first;
@@ -48,7 +53,12 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
     }
     ++looked;
     common::v1::Delivery delivery;
-    if (lane.busy.contains(*first) || !Parse(rows->value(), &delivery)) {
+    const bool busy = lane.busy.contains(*first);
+    if (busy || !Parse(rows->value(), &delivery)) {
+      if (!busy) {
+        NoteDamage(Family::kDeliveries, rows->key(), "a recipient's row cannot be read",
+                   queue.name);
+      }
       lane.cursor = Successor(*first);
       rows->Next();
       continue;
@@ -67,7 +77,12 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
     Standing& standing = worker.standing[queue.queue_ref];
     if (standing.groups == 0) return taken;
     std::shared_ptr<const StoredMessage> message = LoadMessage(first->storage_key);
-    if (message == nullptr) {  // damaged: it stays, and is seen in listings
+    if (message == nullptr) {  // it stays, and is seen in listings
+      if (std::string gone;
+          absl::IsNotFound(store_.Get(Family::kMessages, U64Key(first->storage_key), &gone))) {
+        NoteDamage(Family::kMessages, U64Key(first->storage_key),
+                   "a message that has recipients is gone", queue.name);
+      }
       lane.cursor = Successor(*first);
       rows->Next();
       continue;
@@ -109,8 +124,12 @@ int Shard::LeaseFromLane(Queue& queue, Lane& lane, int64_t now_us, int most) {
     lane.cursor = Successor(keys.back());
     MakeLease(queue, lane, worker, std::move(keys), std::move(group), std::move(message));
   }
-  if (!rows->Valid() && rows->status().ok()) {
-    lane.next_due_us = kNever;
+  if (!rows->Valid()) {
+    if (rows->status().ok()) {
+      lane.next_due_us = kNever;
+    } else {
+      PutOff(queue, lane, rows->status());
+    }
   }
   return taken;
 }
@@ -200,8 +219,9 @@ std::shared_ptr<const StoredMessage> Shard::LoadMessage(uint64_t storage_key) {
   auto message = std::make_shared<StoredMessage>();
   const std::string key = U64Key(storage_key);
   std::string value;
-  if (!store_.Get(Family::kMessages, key, &value).ok() ||
-      !message->envelope.ParseFromString(value)) {
+  const absl::Status got = store_.Get(Family::kMessages, key, &value);
+  if (!got.ok() || !message->envelope.ParseFromString(value)) {
+    if (!absl::IsNotFound(got)) NoteDamage(Family::kMessages, key, "a message cannot be read");
     return nullptr;
   }
   message->envelope.clear_shard_positions();
@@ -212,7 +232,10 @@ std::shared_ptr<const StoredMessage> Shard::LoadMessage(uint64_t storage_key) {
   }
   auto chunks = store_.Scan(Family::kBodies, key, U64Key(storage_key + 1), false);
   for (; chunks->Valid(); chunks->Next()) ++message->chunks;
-  return message->chunks > 0 ? message : nullptr;
+  if (message->chunks > 0) return message;
+  if (!store_.Get(Family::kMessages, key, &value).ok()) return nullptr;  // it just ended
+  NoteDamage(Family::kBodies, key, "a message's text is gone or cannot be read");
+  return nullptr;
 }
 
 // After a restart a lease is keys only.

@@ -2,6 +2,7 @@
 // stretches that nobody has to read for that.
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "services/queue/core/shard.h"
 
 namespace sluice::queue {
@@ -40,6 +41,7 @@ void Shard::LoadOutbox() {
     v1::OutboxSegmentRow row;
     if (rows->key().size() != 9 ||
         !row.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
+      NoteDamage(Family::kMeta, rows->key(), "a stretch of the outbox cannot be read");
       continue;
     }
     segments_.push_back({ReadU64(rows->key(), 1), row.next_sequence(), row.last_time_us(),
@@ -131,12 +133,16 @@ void Shard::ReadMoreEvents(std::shared_ptr<EventReading> reading) {
        rows->Next()) {
     bytes += rows->value().size() + 64;
     v1::EventBatch record;
-    if (!Parse(rows->value(), &record)) {
-      reading->done(absl::DataLossError("an event record cannot be read"));
-      return;
-    }
+    if (rows->key().size() != 8) continue;
     const uint64_t sequence = ReadU64(rows->key(), 0);
     response.set_next_sequence(sequence + 1);
+    if (!Parse(rows->value(), &record)) {
+      NoteDamage(Family::kEvents, rows->key(),
+                 absl::StrCat("the events of sequence ", sequence, " cannot be read"));
+      if (response.damaged_sequences_size() < reading->limit)
+        response.add_damaged_sequences(sequence);
+      continue;
+    }
     uint32_t position = 0;
     for (common::v1::Event& event : *record.mutable_events()) {
       std::string id = U64Key(sequence);

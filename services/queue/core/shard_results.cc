@@ -300,8 +300,14 @@ void Shard::RecipientsLess(uint64_t storage_key, const StoredMessage& message, u
     auto found = counts_.find(storage_key);
     if (found == counts_.end()) {
       std::string value;
-      if (store_.Get(Family::kMessages, CountKey(storage_key), &value).ok() && value.size() == 4) {
-        found = counts_.emplace(storage_key, Count{ReadU32(value, 0), 0}).first;
+      if (store_.Get(Family::kMessages, CountKey(storage_key), &value).ok()) {
+        const bool known = value.size() == 4;
+        if (!known) {  // then it must not take the others' text with it
+          NoteDamage(Family::kMessages, CountKey(storage_key),
+                     "how many recipients a message has cannot be read: its text will stay");
+        }
+        found =
+            counts_.emplace(storage_key, Count{known ? ReadU32(value, 0) : UINT32_MAX, 0}).first;
       }
     }
     if (found != counts_.end()) {

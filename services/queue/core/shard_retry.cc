@@ -192,7 +192,10 @@ void Shard::CountSome() {
     Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
     count_position_ = rows->key();
     count_position_.push_back('\0');
-    if (queue == nullptr) continue;
+    if (queue == nullptr) {
+      NoteDamage(Family::kDeliveries, rows->key(), "a recipient of a queue that is not there");
+      continue;
+    }
     ++queue->recipients;
     ++queue->LaneOf(key->lane).recipients;
     ++recipients_;
@@ -204,7 +207,11 @@ void Shard::CountSome() {
       ++stats_.held;
     }
   }
-  if (rows->Valid() || !rows->status().ok()) {
+  if (!rows->status().ok()) {
+    NoteDamage(Family::kDeliveries, count_position_, "the rows from here on cannot be counted");
+    return;  // the tick tries again
+  }
+  if (rows->Valid()) {
     // Between commits there is a pause of a millisecond or more; with nothing to commit the tick
     // goes on with it.
     PostTask([this] {
@@ -262,6 +269,9 @@ bool Shard::LookThrough(Queue& queue, PausedLanes paused, std::string& position,
       if (key &&
           delivery.ParseFromArray(rows->value().data(), static_cast<int>(rows->value().size()))) {
         on_row(*lane, *key, delivery);
+      } else {
+        NoteDamage(Family::kDeliveries, rows->key(), "a recipient's row cannot be read",
+                   queue.name);
       }
     }
     if (rows->Valid()) return false;

@@ -36,6 +36,7 @@ struct ShardStats {
   uint64_t lost_leases = 0;
   uint64_t held = 0;
   uint64_t events_dropped = 0;
+  uint64_t damaged = 0;  // rows that could not be read
 };
 
 // A group out with a worker.

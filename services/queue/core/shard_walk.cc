@@ -86,8 +86,10 @@ void Shard::RunWalk(std::shared_ptr<Walk> walk) {
   bool through = false;
   switch (walk->phase) {
     case Walk::Phase::kDeliveries:
-    case Walk::Phase::kMoved:
+    case Walk::Phase::kMoved: {
+      const uint64_t before = moves_back_;
       through = WalkDeliveries(*walk);
+      walk->moves += moves_back_ - before;  // its own are of rows that it has met
       if (!through || walk->moves == moves_back_) break;
       through = false;
       walk->phase = Walk::Phase::kMoved;
@@ -99,6 +101,7 @@ void Shard::RunWalk(std::shared_ptr<Walk> walk) {
       // What is on its way must have arrived.
       journal_.WhenDurable([this, walk](const absl::Status&) mutable { RunWalk(std::move(walk)); });
       return;
+    }
     case Walk::Phase::kIndex:
       if (WalkIndex(*walk, prefix)) {
         walk->phase = Walk::Phase::kRecent;
@@ -122,9 +125,15 @@ void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value)
   WalkRow row;
   row.key = key;
   row.queue = queues_.FindById(key.queue_id);
-  if (row.queue == nullptr ||
-      !row.delivery.ParseFromArray(value.data(), static_cast<int>(value.size())) ||
-      (!filter.queue_pattern().empty() &&
+  if (row.queue == nullptr) return;
+  bool unread = false;  // its message
+  if (!row.delivery.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
+    NoteDamage(Family::kDeliveries, key.Encode(), "a recipient's row cannot be read",
+               row.queue->name);
+    row.damaged = true;
+    row.delivery.Clear();
+  }
+  if ((!filter.queue_pattern().empty() &&
        !config::WildcardMatches(filter.queue_pattern(), row.queue->name)) ||
       (!filter.vmta().empty() && filter.vmta() != row.queue->vmta()) ||
       (!filter.job_id().empty() && filter.job_id() != row.delivery.job_id()) ||
@@ -139,12 +148,19 @@ void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value)
     if (walk.message == nullptr || walk.message_key != key.storage_key) {
       auto loaded = std::make_shared<common::v1::Message>();
       std::string text;
-      if (store_.Get(Family::kMessages, U64Key(key.storage_key), &text).ok()) {
-        loaded->ParseFromString(text);
+      if (!store_.Get(Family::kMessages, U64Key(key.storage_key), &text).ok() ||
+          !loaded->ParseFromString(text)) {
+        loaded = nullptr;
+      } else {
         loaded->clear_shard_positions();
       }
       walk.message = std::move(loaded);
       walk.message_key = key.storage_key;
+    }
+    if (walk.message == nullptr) {
+      unread = true;
+      walk.message = std::make_shared<common::v1::Message>();
+      walk.message_key = 0;  // what another recipient finds is not known
     }
     const common::v1::Message& message = *walk.message;
     if ((!filter.message_id().empty() && filter.message_id() != message.id()) ||
@@ -160,6 +176,7 @@ void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value)
     row.busy = lane->busy.contains(key);
     row.lane_paused = lane->paused;
   }
+  row.damaged |= unread && !row.busy;  // that of a busy one may just be ending
   if (walk.on_row(row)) ++walk.matched;
 }
 
@@ -178,8 +195,9 @@ bool Shard::WalkDeliveries(Walk& walk) {
       continue;
     }
     walk.next = std::string(rows->key()) + '\0';
-    if (queue != nullptr &&
-        (walk.phase != Walk::Phase::kMoved || HasMoved(walk, *key, rows->value()))) {
+    if (queue == nullptr) {
+      NoteDamage(Family::kDeliveries, rows->key(), "a row of a queue that is not there");
+    } else if (walk.phase != Walk::Phase::kMoved || HasMoved(walk, *key, rows->value())) {
       VisitRow(walk, *key, rows->value());
     }
     rows->Next();

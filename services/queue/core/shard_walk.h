@@ -16,6 +16,7 @@ struct WalkRow {
   std::shared_ptr<const common::v1::Message> message;  // where asked for
   bool busy = false;
   bool lane_paused = false;
+  bool damaged = false;  // it, or its message, cannot be read: only a filter by queue finds it
 };
 
 // Finds recipients by the most telling field of the filter: through the index and, for what came
