@@ -7,7 +7,7 @@ import os
 import random
 import unittest
 
-from tests.harness.processes import wait_until
+from tests.harness.processes import SLOWER, wait_until
 from tests.harness.reconcile import Balance
 from tests.harness.smtp_client import Injector
 from tests.harness import sluice
@@ -15,8 +15,9 @@ from tests.integration.scenario import ScenarioTest
 
 MESSAGES = int(os.environ.get("SLUICE_CRASH_MESSAGES", "2000"))
 CONNECTIONS = 12
-# What may be with the provider, unanswered or answered and not yet recorded, when a process dies: two messages on each of its connections.
-UNDER_WAY_MAX = 2 * 20 * 2
+# What may be with the provider, unanswered or answered and not yet recorded, when a process dies: two messages on each of its connections, more
+# of them where it takes longer to record a result.
+UNDER_WAY_MAX = 2 * 20 * 2 * SLOWER
 DOMAINS = 7
 
 

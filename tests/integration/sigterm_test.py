@@ -32,7 +32,7 @@ class SigtermTest(ScenarioTest):
         client.send(CONTENT[:2000])
         cluster.ingest.signal(signal.SIGTERM)
         self.not_ready(cluster.ingest)
-        self.assertNotEqual(self.take_new(cluster), 220)
+        wait_until(lambda: self.take_new(cluster) != 220, "end of new connections")
         self.assertTrue(cluster.ingest.alive(), "a client is in the middle of its message")
         client.send(CONTENT[2000:] + b".\r\n")
         self.assertEqual(client.reply().code, 250)

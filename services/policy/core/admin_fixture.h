@@ -225,6 +225,7 @@ class AdminTest : public ::testing::Test {
     Write("host-name one.test\n");
     policy_.emplace(executor_, PolicyOptions{folder_, {folder_ + "/a.conf"}}, files_);
     EXPECT_TRUE(policy_->Load().ok);
+    admin_.emplace(executor_, *policy_, peers_, AdminOptions{.version = "test"});
     executor_.RunPosted();
   }
   void Write(const std::string& text) { std::ofstream(folder_ + "/a.conf") << text; }
@@ -250,8 +251,7 @@ class AdminTest : public ::testing::Test {
   std::shared_ptr<FakeShard> s1_ = std::make_shared<FakeShard>("s1");
   std::shared_ptr<FakeWorker> worker_ = std::make_shared<FakeWorker>();
   FixedPeers peers_{{s0_, s1_}, {worker_}};
-  std::optional<Admin> admin_{std::in_place, executor_, *policy_, peers_,
-                              AdminOptions{.version = "test"}};
+  std::optional<Admin> admin_;
 };
 
 }  // namespace sluice::policy::testing

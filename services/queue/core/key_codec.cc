@@ -1,6 +1,24 @@
 #include "services/queue/core/key_codec.h"
 
 namespace sluice::queue {
+namespace {
+
+template <class Value>
+Value Read(std::string_view key, size_t offset) {
+  Value value = 0;
+  if (key.size() >= sizeof(value) && offset <= key.size() - sizeof(value)) {
+    for (size_t i = 0; i < sizeof(value); ++i) {
+      value = value << 8 | static_cast<unsigned char>(key[offset + i]);
+    }
+  } else {
+    for (size_t i = offset; i < offset + sizeof(value); ++i) {
+      value = value << 8 | (i < key.size() ? static_cast<unsigned char>(key[i]) : 0);
+    }
+  }
+  return value;
+}
+
+}  // namespace
 
 void AppendU64(std::string& key, uint64_t value) {
   char bytes[8];
@@ -14,17 +32,9 @@ void AppendU32(std::string& key, uint32_t value) {
   key.append(bytes, sizeof(bytes));
 }
 
-uint64_t ReadU64(std::string_view key, size_t offset) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < 8; ++i) value = value << 8 | static_cast<unsigned char>(key[offset + i]);
-  return value;
-}
+uint64_t ReadU64(std::string_view key, size_t offset) { return Read<uint64_t>(key, offset); }
 
-uint32_t ReadU32(std::string_view key, size_t offset) {
-  uint32_t value = 0;
-  for (size_t i = 0; i < 4; ++i) value = value << 8 | static_cast<unsigned char>(key[offset + i]);
-  return value;
-}
+uint32_t ReadU32(std::string_view key, size_t offset) { return Read<uint32_t>(key, offset); }
 
 std::string U64Key(uint64_t value) {
   std::string key;

@@ -11,7 +11,7 @@ namespace sluice::queue {
 
 void AppendU64(std::string& key, uint64_t value);
 void AppendU32(std::string& key, uint32_t value);
-// Reads at `offset`; the caller has checked the size.
+// Reads at `offset`; what a key lacks is zero, as a damaged disk may give one back.
 uint64_t ReadU64(std::string_view key, size_t offset);
 uint32_t ReadU32(std::string_view key, size_t offset);
 

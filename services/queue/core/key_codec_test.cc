@@ -17,6 +17,18 @@ TEST(KeyCodec, DeliveryKeysSortAsTheirFields) {
   EXPECT_FALSE(DeliveryKey::Decode("short"));
 }
 
+// As a damaged disk may give it back.
+TEST(KeyCodec, WhatAKeyLacksIsZero) {
+  const std::string_view key = std::string_view("\x01\x02\x03\x04\x05\x06\x07\x08\x09");
+  EXPECT_EQ(ReadU64(key, 1), 0x0203040506070809U);
+  EXPECT_EQ(ReadU64(key, 2), 0x0304050607080900U);
+  EXPECT_EQ(ReadU64(key.substr(0, 3), 0), 0x0102030000000000U);
+  EXPECT_EQ(ReadU64("", 0), 0U);
+  EXPECT_EQ(ReadU64(key, 100), 0U);
+  EXPECT_EQ(ReadU32(key, 5), 0x06070809U);
+  EXPECT_EQ(ReadU32(key, 7), 0x08090000U);
+}
+
 TEST(KeyCodec, PrefixEndIsTheFirstKeyBehind) {
   EXPECT_EQ(PrefixEnd("ab"), "ac");
   EXPECT_EQ(PrefixEnd("a\xff\xff"), "b");
