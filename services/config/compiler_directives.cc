@@ -11,6 +11,7 @@
 #include "services/config/compiler_patterns.h"
 #include "services/config/setter.h"
 #include "services/config/value.h"
+#include "services/config/value_lines.h"
 
 namespace sluice::config {
 namespace {
@@ -305,6 +306,9 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
     return ReadDsnTemplate(directive, statement);
   }
   if (frame.rewrite_list != nullptr) return AddRewrite(directive, statement, frame.rewrite_list);
+  if (frame.scope == kSmtpPattern) {
+    return Add(AddPenaltyLine(directive, statement, frame.penalties), statement);
+  }
   if (frame.proxy != nullptr) return Add(AddProxyLine(statement, frame.proxy), statement);
   ProxyUse& proxies = frame.vmta != nullptr ? frame.vmta->proxies : draft_.use_proxies;
   if (directive.name == "use-proxy") return Add(AddUseProxy(statement, &proxies), statement);
@@ -344,6 +348,12 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
         static_cast<uint32_t>((*bytes + kMegabyte - 1) / kMegabyte));
     return;
   }
+  if (directive.grammar == Grammar::kIpDomain) {
+    const auto said = ParseIpDomain(statement.rest);
+    if (!said) return Say(Severity::kError, where, SyntaxMessage(directive));
+    draft_.sender_sources[said->domain].insert(said->ip);
+    return;
+  }
   if (directive.name == "smtp-ip") {
     for (const Token& token : statement.arguments) {
       for (const std::string& ip : SplitList(token.text)) {
@@ -368,7 +378,11 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
     return AddSourceHost(statement, &vmta.section);
   }
   if (directive.grammar == Grammar::kBool) {
-    if (!ParseBool(first.text)) Say(Severity::kError, where, SyntaxMessage(directive));
+    const auto on = ParseBool(first.text);
+    if (!on || statement.arguments.size() != 1) {
+      return Say(Severity::kError, where, SyntaxMessage(directive));
+    }
+    if (directive.name == "random-ip") frame.source_pool->random_ip = *on;
     return;
   }
   if (directive.name == "virtual-mta" && frame.scope == kSource) {
@@ -397,7 +411,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
     if ((!count && !unlimited) || (count && *count > directive.max)) {
       return Say(Severity::kError, where, SyntaxMessage(directive));
     }
-    *frame.source_pool = static_cast<uint32_t>(count.value_or(0));
+    frame.source_pool->max_smtp_out = static_cast<uint32_t>(count.value_or(0));
     return;
   }
   // source-pool

@@ -27,7 +27,7 @@ struct Frame {
   size_t number = 0;   // 0: outside of sections
   VirtualMtaDraft* vmta = nullptr;
   PoolDraft* pool = nullptr;
-  uint32_t* source_pool = nullptr;
+  SourcePoolDraft* source_pool = nullptr;
   std::vector<policy::v1::QueueSettings*> queues;
   std::vector<policy::v1::ClientSettings*> clients;
   policy::v1::SourceSettings* source = nullptr;
@@ -38,6 +38,7 @@ struct Frame {
   policy::v1::SmtpPatternListSection* smtp_patterns = nullptr;
   ProxyDraft* proxy = nullptr;
   policy::v1::RewriteListSection* rewrite_list = nullptr;
+  std::vector<policy::v1::Penalty*> penalties;
   std::string source_ip;  // with its prefix length
   std::string own_vmta;   // of <bind>, and of <domain> in <virtual-mta>; in lower case
 };
@@ -102,6 +103,7 @@ class Compiler {
   void EnterNamed(const std::string& section, const std::string& text, const Location& where,
                   Frame* frame);
   void EnterBind(const Statement& statement, Frame* frame);
+  void EnterPenalty(const std::string& text, const Location& where, Frame* frame);
   void EnterDomain(const std::string& text, const Location& where, Frame* frame);
 
   bool Accepted(const std::string& name) const;

@@ -201,6 +201,30 @@ std::optional<LineError> AddMxRollup(const Statement& statement,
   return std::nullopt;
 }
 
+std::optional<LineError> AddPenaltyLine(const Directive& directive, const Statement& statement,
+                                        const std::vector<policy::v1::Penalty*>& penalties) {
+  if (directive.name == "pattern") {
+    const auto error = CheckRegex(statement);
+    if (error && !error->warning) return error;
+    for (policy::v1::Penalty* const penalty : penalties) {
+      if (penalty->patterns_size() >= kMaxRules) return LineError{"at most 10000 lines", 0};
+      penalty->add_patterns(statement.arguments[0].text);
+    }
+    return error;
+  }
+  const auto us =
+      statement.arguments.size() == 1 ? ParseDurationUs(statement.arguments[0].text) : std::nullopt;
+  constexpr int64_t kMostUs = int64_t{366} * 86'400 * 1'000'000;
+  if (!us || *us < 1'000'000 || *us > kMostUs) {
+    return LineError{absl::StrCat(std::string(directive.name), " is a TIME of a second or more"),
+                     0};
+  }
+  for (policy::v1::Penalty* const penalty : penalties) {
+    directive.name == "max-pts" ? penalty->set_max_us(*us) : penalty->set_initial_us(*us);
+  }
+  return std::nullopt;
+}
+
 std::optional<LineError> CheckRegex(const Statement& statement) {
   if (statement.arguments.size() != 1) {
     return LineError{"one regular expression is needed, /.../", statement.arguments.size()};

@@ -4,9 +4,11 @@
 
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "services/config/compiler_ingress.h"
 #include "services/config/lexer.h"
+#include "services/config/registry.h"
 #include "sluice/policy/v1/snapshot.pb.h"
 
 namespace sluice::config {
@@ -25,6 +27,10 @@ std::optional<LineError> AddBounceCategory(const Statement& statement,
 // `mx PATTERN QUEUE-NAME`.
 std::optional<LineError> AddMxRollup(const Statement& statement,
                                      policy::v1::MxRollupSection* section);
+
+// A line of <smtp-pattern>, for each of `penalties`.
+std::optional<LineError> AddPenaltyLine(const Directive& directive, const Statement& statement,
+                                        const std::vector<policy::v1::Penalty*>& penalties);
 
 // Of a directive whose whole value is a regex: what is wrong with it, or doubtful.
 std::optional<LineError> CheckRegex(const Statement& statement);

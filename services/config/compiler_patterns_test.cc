@@ -98,5 +98,28 @@ TEST(CompilerPatternsTest, DoubtsAreWarnings) {
   EXPECT_EQ(Said("<bounce-category-patterns>\n/x/ our-own\n</bounce-category-patterns>\n"), "");
 }
 
+TEST(CompilerPatternsTest, PenaltiesOfADomainOrOfAll) {
+  const Compiled compiled = CompileOne(
+      "<smtp-pattern 4xx>\npattern ^4[0-9]{2}\n</smtp-pattern>\n"
+      "domain-macro m a.test, b.test\n<domain $m>\n<smtp-pattern slow>\npattern /too fast/\n"
+      "pattern /slow down/I\ninitial-pts 30\nmax-pts 10m\n</smtp-pattern>\n</domain>\n");
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
+  const auto view = *PolicyView::Build(compiled.snapshot);
+  const auto other = view->ForQueue("c.test", "default", "");
+  ASSERT_EQ(other->penalties().entries_size(), 1);
+  EXPECT_EQ(other->penalties().entries(0).name(), "4xx");
+  EXPECT_EQ(other->penalties().entries(0).patterns(0), "^4[0-9]{2}");
+  const auto b = view->ForQueue("b.test", "default", "");
+  ASSERT_EQ(b->penalties().entries_size(), 1);
+  EXPECT_EQ(b->penalties().entries(0).patterns_size(), 2);
+  EXPECT_EQ(b->penalties().entries(0).initial_us(), 30'000'000);
+  EXPECT_EQ(b->penalties().entries(0).max_us(), 600'000'000);
+  EXPECT_EQ(Said("<smtp-pattern x>\npattern /(/\n</smtp-pattern>\n").substr(0, 18),
+            "a.conf:2:9: error:");
+  EXPECT_EQ(Said("<smtp-pattern x>\npattern /x/\nmax-pts soon\n</smtp-pattern>\n"),
+            "a.conf:3:9: error: max-pts is a TIME of a second or more\n");
+}
+
 }  // namespace
 }  // namespace sluice::config

@@ -101,10 +101,12 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
     const auto network = ParseNetwork(argument.text);
     if (!network) return BadNetwork(argument.text, where);
     frame->scope = kSourcePool;
-    frame->source_pool = &draft_.source_pools.emplace(*network, 0).first->second;
+    frame->source_pool = &draft_.source_pools[*network];
     frame->skip = false;
   } else if (name == "spool") {
     EnterSpool(argument.text, where, frame);
+  } else if (name == "smtp-pattern") {
+    EnterPenalty(argument.text, where, frame);
   } else if (name == "domain") {
     EnterDomain(argument.text, where, frame);
   } else {
@@ -287,6 +289,25 @@ void Compiler::EnterBind(const Statement& statement, Frame* frame) {
   if (bind.where.file == nullptr) bind.where = statement.where;
   frame->queues.push_back(&bind.settings);
   frame->own_vmta = vmta;
+  frame->skip = false;
+}
+
+// Of the domains of the section around it, or of all.
+void Compiler::EnterPenalty(const std::string& text, const Location& where, Frame* frame) {
+  if (!IsSectionName(text)) return BadName(text, where);
+  const std::string name = absl::AsciiStrToLower(text);
+  for (policy::v1::QueueSettings* settings : frames_.back().queues) {
+    auto* const entries = settings->mutable_penalties()->mutable_entries();
+    const auto known = std::find_if(entries->begin(), entries->end(),
+                                    [&](const auto& each) { return each.name() == name; });
+    policy::v1::Penalty* const penalty = known == entries->end() ? entries->Add() : &*known;
+    penalty->set_name(name);
+    frame->penalties.push_back(penalty);
+    if (!options_.keep_origins) continue;
+    draft_.origins[settings][policy::v1::QueueSettings::kPenaltiesFieldNumber] = {where.file,
+                                                                                  where.line};
+  }
+  frame->scope = kSmtpPattern;
   frame->skip = false;
 }
 

@@ -253,7 +253,6 @@ TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
 TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
   for (const char* text : {
            "permanent-bounce-after 7d",
-           "ip 192.0.2.1 domain = example.com;",
            "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>",
            "<domain a.test>\n<limits throttle 5/hour>\n</limits>\n</domain>",
            "<source 192.0.2.1>\n<schedule warmup>\n</schedule>\n</source>",
@@ -355,6 +354,33 @@ TEST(CompilerTest, SourcePoolsAreExpanded) {
   EXPECT_EQ(vmta->source_hosts(3).host_name(), "out.test");
   EXPECT_EQ(vmta->max_smtp_out(), 9u);
   EXPECT_EQ(view->ForSource("192.0.2.1")->max_msg_rate().count(), 5u);
+}
+
+TEST(CompilerTest, ASourcePoolsAddressesMayBeTakenAtRandom) {
+  const auto view = ViewOf(
+      "<source-pool 192.0.2.0/30>\nrandom-ip yes\n</source-pool>\n"
+      "<virtual-mta v>\nsource-pool 192.0.2.0/30\n</virtual-mta>\n"
+      "<virtual-mta w>\nsource-pool 192.0.2.0/30\nrandom-ip no\n</virtual-mta>\n");
+  EXPECT_TRUE(view->FindVirtualMta("v")->random_ip());
+  EXPECT_FALSE(view->FindVirtualMta("w")->random_ip());
+}
+
+TEST(CompilerTest, ASendersDomainHasAVirtualMtaOfItsAddresses) {
+  const auto view = ViewOf(
+      "host-name mx.test\nip 192.0.2.1 domain = Example.com;\nip 192.0.2.7 domain=b.test\n"
+      "ip 192.0.2.8 domain = b.test;\n"
+      "<virtual-mta both>\nsmtp-source-host 192.0.2.8 eight.test\nsmtp-source-host 192.0.2.1\n"
+      "</virtual-mta>\n<virtual-mta one>\nsmtp-source-host 192.0.2.1 one.test\n</virtual-mta>\n");
+  ASSERT_EQ(view->global().sender_sources_size(), 2);
+  EXPECT_EQ(view->global().sender_sources(0).domain(), "b.test");
+  EXPECT_EQ(view->global().sender_sources(0).virtual_mta(), "ip-b.test");
+  EXPECT_EQ(view->global().sender_sources(1).virtual_mta(), "one");
+  const auto* const made = view->FindVirtualMta("ip-b.test");
+  ASSERT_NE(made, nullptr);
+  ASSERT_EQ(made->source_hosts_size(), 2);
+  EXPECT_EQ(made->source_hosts(0).host_name(), "mx.test");
+  EXPECT_EQ(made->source_hosts(1).host_name(), "eight.test");
+  EXPECT_FALSE(CompileOne("ip 192.0.2.1 domains = a.test;\n").ok());
 }
 
 TEST(CompilerTest, ASourceMayNameItsVirtualMta) {

@@ -35,6 +35,7 @@ class Finisher {
       // Where mail that names nothing goes, unless a directive says otherwise.
       draft_.vmtas[std::string(kDefaultName)].section.set_name(std::string(kDefaultName));
     }
+    PlaceSenderSources();
     auto* const settings = draft_.global.mutable_settings();
     for (const std::string& ip : draft_.smtp_ips) {
       const auto address = IpAddress::Parse(ip);
@@ -186,6 +187,43 @@ class Finisher {
     }
   }
 
+  // A virtual MTA with just these addresses; one is made where there is none.
+  void PlaceSenderSources() {
+    for (const auto& [domain, ips] : draft_.sender_sources) {
+      const auto has_just_these = [&](const VirtualMtaDraft& vmta) {
+        std::set<std::string> own;
+        for (const auto& host : vmta.section.source_hosts()) own.insert(host.ip());
+        return own == ips && vmta.source_pools.empty();
+      };
+      std::string key = absl::StrCat("ip-", domain);
+      for (const auto& [name, vmta] : draft_.vmtas) {
+        if (!has_just_these(vmta)) continue;
+        key = name;
+        break;
+      }
+      VirtualMtaDraft& vmta = draft_.vmtas[key];
+      if (vmta.section.name().empty()) {
+        vmta.section.set_name(key);
+        for (const std::string& ip : ips) AddSourceHosts(ip, HostNameOf(ip), &vmta.section);
+      }
+      auto* const sender = draft_.global.mutable_settings()->add_sender_sources();
+      sender->set_domain(domain);
+      for (const std::string& ip : ips) sender->add_ips(ip);
+      sender->set_virtual_mta(vmta.section.name());
+    }
+  }
+
+  // What the address says in EHLO for some other virtual MTA.
+  std::string HostNameOf(const std::string& ip) const {
+    for (const auto& [name, vmta] : draft_.vmtas) {
+      for (const auto& host : vmta.section.source_hosts()) {
+        if (host.ip() != ip) continue;
+        return host.host_name().empty() ? vmta.section.host_name() : host.host_name();
+      }
+    }
+    return "";
+  }
+
   // Sections that lines name must be there, and a named source is of no use where nothing names it:
   // it is likely a network that was written wrong.
   void CheckSectionUses() {
@@ -290,9 +328,12 @@ class Finisher {
         Say(Diagnostic::Severity::kError, use.where, "a source-pool has at most 1024 addresses");
       }
       const auto pool = draft_.source_pools.find(use.network);
-      if (pool != draft_.source_pools.end() && pool->second != 0 &&
-          !vmta->section.has_max_smtp_out()) {
-        vmta->section.set_max_smtp_out(pool->second);
+      if (pool == draft_.source_pools.end()) continue;
+      if (pool->second.max_smtp_out != 0 && !vmta->section.has_max_smtp_out()) {
+        vmta->section.set_max_smtp_out(pool->second.max_smtp_out);
+      }
+      if (pool->second.random_ip && !vmta->section.has_random_ip()) {
+        vmta->section.set_random_ip(true);
       }
     }
     AddProxySources(vmta->proxies, draft_.use_proxies, draft_.proxies, &vmta->section,

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -30,6 +31,12 @@ struct SourceUse {
 struct SourcePoolUse {
   std::string network;
   Location where;
+};
+
+// <source-pool CIDR>
+struct SourcePoolDraft {
+  uint32_t max_smtp_out = 0;
+  bool random_ip = false;
 };
 
 // <proxy NAME>
@@ -109,10 +116,11 @@ struct Draft {
   std::map<std::pair<std::string, std::string>, BindDraft> binds;
   std::vector<std::string> smtp_ips;
   std::vector<SourceUse> source_uses;
-  std::vector<SourceUse> interface_uses;         // source-interface; the virtual MTA in lower case
-  std::map<std::string, uint32_t> source_pools;  // network to max-smtp-out
-  std::map<std::string, ProxyDraft> proxies;     // by name in lower case
-  ProxyUse use_proxies;                          // of virtual MTAs that say nothing
+  std::vector<SourceUse> interface_uses;  // source-interface; the virtual MTA in lower case
+  std::map<std::string, std::set<std::string>> sender_sources;  // domain to addresses
+  std::map<std::string, SourcePoolDraft> source_pools;          // by network
+  std::map<std::string, ProxyDraft> proxies;                    // by name in lower case
+  ProxyUse use_proxies;                                         // of virtual MTAs that say nothing
   std::map<std::string, std::vector<std::string>> macros;
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;

@@ -131,6 +131,12 @@ void AddLists(const Compiled& compiled, const policy::v1::GlobalSettings& global
   for (const auto& pickup : global.pickups()) {
     all.emplace_back("pickup", absl::StrCat(pickup.folder(), " ", pickup.bad_folder()));
   }
+  for (const auto& sender : global.sender_sources()) {
+    for (const std::string& ip : sender.ips()) {
+      all.emplace_back("ip", absl::StrCat(ip, " domain = ", sender.domain(),
+                                          "; by the virtual MTA ", sender.virtual_mta()));
+    }
+  }
   for (const auto& [name, value] : all) {
     if (!settings->empty() && settings->back().directive == name) {
       absl::StrAppend(&settings->back().value, "; ", value);
@@ -143,6 +149,29 @@ void AddLists(const Compiled& compiled, const policy::v1::GlobalSettings& global
       }
     }
     settings->push_back({name, value, "", std::move(where), false});
+  }
+}
+
+// <smtp-pattern> sections, as one setting.
+void AddPenalties(const Compiled& compiled, const std::vector<Layer>& layers,
+                  std::vector<ExplainedSetting>* settings) {
+  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+    const auto& said = dynamic_cast<const policy::v1::QueueSettings&>(*layer->settings);
+    if (!said.has_penalties()) continue;
+    std::string value;
+    for (const auto& penalty : said.penalties().entries()) {
+      absl::StrAppend(&value, value.empty() ? "" : "; ", penalty.name());
+      for (const std::string& pattern : penalty.patterns()) absl::StrAppend(&value, " ", pattern);
+      const auto time = [](int64_t us, const char* otherwise) {
+        return us == 0 ? std::string(otherwise) : DurationText(static_cast<uint64_t>(us));
+      };
+      absl::StrAppend(&value, " ", time(penalty.initial_us(), "1m"), " to ",
+                      time(penalty.max_us(), "1h"));
+    }
+    const std::string where =
+        WhereOf(compiled, layer->place, policy::v1::QueueSettings::kPenaltiesFieldNumber);
+    settings->push_back({"smtp-pattern", std::move(value), layer->section, where, false});
+    return;
   }
 }
 
@@ -172,7 +201,9 @@ std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string
     AddDomainLayers(PointersTo(content->virtual_mta().domains()), domain, vmta_name + " ",
                     shown + " ", &layers);
   }
-  return Resolve(compiled, Target::kQueueSettings, layers);
+  auto settings = Resolve(compiled, Target::kQueueSettings, layers);
+  AddPenalties(compiled, layers, &settings);
+  return settings;
 }
 
 std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::string_view vmta) {

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/printer.h"
+#include "services/config/value.h"
 
 namespace sluice::config {
 namespace {
@@ -74,7 +75,25 @@ class SnapshotPrinter {
     }
     Open("domain", name);
     Settings(kDomain, Target::kQueueSettings, domain.settings());
+    Penalties(domain.settings());
     Close("domain");
+  }
+
+  void Penalties(const policy::v1::QueueSettings& settings) {
+    for (const auto& penalty : settings.penalties().entries()) {
+      Open("smtp-pattern", penalty.name());
+      for (const std::string& pattern : penalty.patterns()) {
+        Line(absl::StrCat("pattern ", PrintWritten(pattern)));
+      }
+      if (penalty.initial_us() != 0) {
+        Line(absl::StrCat("initial-pts ",
+                          DurationText(static_cast<uint64_t>(penalty.initial_us()))));
+      }
+      if (penalty.max_us() != 0) {
+        Line(absl::StrCat("max-pts ", DurationText(static_cast<uint64_t>(penalty.max_us()))));
+      }
+      Close("smtp-pattern");
+    }
   }
 
   void PrintSection(const SectionContent& content) {
@@ -84,6 +103,7 @@ class SnapshotPrinter {
         Local(content.global().settings());
         Settings(kGlobal, Target::kQueueSettings, content.global().queue_defaults());
         Settings(kGlobal, Target::kClientSettings, content.global().client_defaults());
+        Penalties(content.global().queue_defaults());
         return;
       case SectionContent::kVirtualMta:
         return VirtualMta(content.virtual_mta());
@@ -127,6 +147,11 @@ class SnapshotPrinter {
   void Local(const policy::v1::GlobalSettings& settings) {
     for (const auto& alias : settings.aliases()) {
       Line(absl::StrCat("alias ", PrintWord(alias.source()), " ", PrintWord(alias.target())));
+    }
+    for (const auto& sender : settings.sender_sources()) {
+      for (const std::string& ip : sender.ips()) {
+        Line(absl::StrCat("ip ", ip, " domain = ", sender.domain(), ";"));
+      }
     }
     for (const std::string& rule : settings.relay_addresses().values()) {
       Line(absl::StrCat("relay-address ",

@@ -184,8 +184,12 @@ TEST(PrinterTest, SectionsOfPatternsAndListeners) {
       "bad-mailbox\n</bounce-category-patterns>\n<mx-rollup-list>\nmx *.x.test all.rollup\n"
       "</mx-rollup-list>\n");
   ExpectRoundTrip(
-      "<domain a.test>\nbackoff-trigger-pattern \"too many\"\nbackoff-trigger-pattern /a b/\n"
-      "</domain>\n<smtp-pattern-list n>\nreply /x/ skip-mx=no\n</smtp-pattern-list>\n");
+      "<smtp-pattern 4xx>\npattern ^4[0-9]2\npattern \"^45 # two words\"\ninitial-pts 60\n"
+      "max-pts 1h\n</smtp-pattern>\n<domain a.test>\n<smtp-pattern b>\npattern /x \"y\" z/I\n"
+      "</smtp-pattern>\nbackoff-trigger-pattern \"too many\"\nbackoff-trigger-pattern /a b/\n"
+      "</domain>\n<smtp-pattern-list n>\nreply /x/ skip-mx=no\n</smtp-pattern-list>\n"
+      "<source-pool 192.0.2.0/30>\nrandom-ip yes\nmax-smtp-out 7\n</source-pool>\n"
+      "<virtual-mta r>\nsource-pool 192.0.2.0/30\n</virtual-mta>\n");
   EXPECT_EQ(PrintRegex("(?i)a/b\\d"), "/a\\/b\\d/");
   EXPECT_EQ(PrintRegex("(?si)\\\\/"), "/(?si)\\\\\\//I");
 }

@@ -53,8 +53,6 @@ void AddSpool(std::vector<Directive>* all) {
       Words(NoMeaning("spool-max-recipients", Grammar::kCount,
                       "Nothing: a queue on disk is not bounded by memory; see max-queue-size."),
             "auto"));
-  all->push_back(Global("spool-buffer-size", Grammar::kSize, "Write buffer of the spool."));
-  all->back().reason = kStore;
   for (const std::string_view name : {"sync-msg-create", "sync-msg-update"}) {
     all->push_back(
         NoMeaning(name, Grammar::kBool, "Nothing: what is acknowledged is always on disk."));
@@ -93,14 +91,6 @@ void AddProcess(std::vector<Directive>* all) {
         NoMeaning(name, Grammar::kBool, "Nothing: sluice-sink is the receiver for tests."));
   }
   all->push_back(Global("edns-udp-length", Grammar::kCount, "Size of DNS answers over UDP."));
-  all->push_back(Global("dns-workers", Grammar::kCount,
-                        "Nothing: one resolver asks for any number of names at a time.",
-                        Status::kNoEffect));
-  all->push_back(Keyed(
-      Global("ip", Grammar::kIpDomain,
-             "Source address that only mail of this sender domain may use.", Status::kRefused),
-      Key::kNothing));
-  all->back().reason = kSenders;
 }
 
 void AddHttp(std::vector<Directive>* all) {

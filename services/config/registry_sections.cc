@@ -1,4 +1,5 @@
 // The kinds of sections, and the directives of those that are not about queues and clients.
+#include <tuple>
 #include <utility>
 
 #include "services/config/registry_tables.h"
@@ -93,13 +94,22 @@ void AddSeedSections(Table* t) {
   t->Add("defer-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
          Status::kRefused);
   ComesWith(kThrottles, &t->all, limits);
-  const size_t penalties = t->all.size();
-  t->Add("pattern", kSmtpPattern, Grammar::kRegex, "Replies that put the domain in the box.",
+  for (const auto& [name, grammar, help] :
+       std::vector<std::tuple<const char*, Grammar, const char*>>{
+           {"pattern", Grammar::kRegex, "A reply that keeps the queue waiting."},
+           {"initial-pts", Grammar::kDuration,
+            "For how long, the first time; a minute if not said."},
+           {"max-pts", Grammar::kDuration,
+            "For how long at the most: each penalty without a delivery since the one before is "
+            "twice "
+            "as long; an hour if not said."}}) {
+    Directive& directive = t->Add(name, kSmtpPattern, grammar, help, Status::kActive);
+    directive.target = Target::kCompiler;
+    directive.appends = grammar == Grammar::kRegex;
+  }
+  t->Add("source-interface", kBind, Grammar::kIp, "Source address of the binding.",
          Status::kRefused)
-      .appends = true;
-  t->Add("initial-pts", kSmtpPattern, Grammar::kDuration, "First penalty.");
-  t->Add("max-pts", kSmtpPattern, Grammar::kDuration, "Largest penalty.");
-  ComesWith(kAdaptive, &t->all, penalties);
+      .reason = "an address of a binding's own";
   t->Add("sign", kBind, Grammar::kBool, "Sign with DKIM.").reason = kDkim;
   const size_t statistics = t->all.size();
   t->Add("host", kStatistics, Grammar::kHostName, "Host that gets the statistics.");
@@ -199,8 +209,8 @@ std::vector<SectionKind> Sections() {
       {"schedule", kSchedule, kSource, "NAME", "Warm-up.", kRefused, kWarmUp},
       {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused,
        kThrottles},
-      {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME", "A penalty box.", kRefused,
-       kAdaptive},
+      {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME",
+       "Replies that keep a queue waiting, for longer each time."},
       {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned, kManagement},
       {"bind", kBind, kGlobal, "NAME=VALUE ...",
        "Mail of source-vmta=NAME to destination-domain=PATTERN; <domain> directives."},

@@ -122,7 +122,7 @@ TEST(RegistryTest, EveryDirectiveHasAFieldThatFitsAndAHelp) {
 
 // What a file cannot say, operators cannot change.
 TEST(RegistryTest, EveryQueueSettingHasADirective) {
-  std::set<std::string> said;
+  std::set<std::string> said = {"penalties"};  // <smtp-pattern> sections
   for (const Directive& directive : AllDirectives()) {
     if (directive.target == Target::kQueueSettings) said.emplace(directive.field);
   }

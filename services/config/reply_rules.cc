@@ -13,6 +13,9 @@ namespace {
 
 using Mode = ReplyActions::Mode;
 
+constexpr int64_t kPenaltyUs = int64_t{60} * 1'000'000;
+constexpr int64_t kPenaltyMostUs = int64_t{3600} * 1'000'000;
+
 ReplyActions ActionsOf(const policy::v1::ReplyRule& rule) {
   ReplyActions actions;
   if (rule.mode() == "backoff") actions.mode = Mode::kBackoff;
@@ -53,7 +56,8 @@ std::optional<RegexMatcher> MatcherOf(const std::string& written) {
 }  // namespace
 
 ReplyRules::ReplyRules(const policy::v1::SmtpPatternListSection* list,
-                       const policy::v1::StringList& backoff_patterns) {
+                       const policy::v1::StringList& backoff_patterns,
+                       const policy::v1::Penalties& penalties) {
   if (list != nullptr) {
     for (const policy::v1::ReplyRule& rule : list->rules()) {
       auto matcher = RegexMatcher::Compile(rule.regex());
@@ -72,6 +76,15 @@ ReplyRules::ReplyRules(const policy::v1::SmtpPatternListSection* list,
     actions.mode_rule = NameOf(written, "backoff-trigger-pattern");
     rules_.push_back({*std::move(matcher), actions});
   }
+  for (const policy::v1::Penalty& penalty : penalties.entries()) {
+    ReplyActions actions;
+    actions.defer_queue = true;
+    actions.penalty_us = penalty.initial_us() > 0 ? penalty.initial_us() : kPenaltyUs;
+    actions.penalty_most_us = penalty.max_us() > 0 ? penalty.max_us() : kPenaltyMostUs;
+    for (const std::string& written : penalty.patterns()) {
+      if (auto matcher = MatcherOf(written)) rules_.push_back({*std::move(matcher), actions});
+    }
+  }
 }
 
 void ReplyActions::Add(const ReplyActions& other) {
@@ -84,6 +97,8 @@ void ReplyActions::Add(const ReplyActions& other) {
   if (!bounce_queue && !defer_queue) {
     bounce_queue = other.bounce_queue;
     defer_queue = other.defer_queue;
+    penalty_us = other.penalty_us;
+    penalty_most_us = other.penalty_most_us;
   }
   if (!bounce_recipient && !skip_mx) {
     bounce_recipient = other.bounce_recipient;

@@ -1,5 +1,5 @@
-// What a remote site's reply does to a queue: the lines of its <smtp-pattern-list> and its
-// backoff-trigger-patterns, compiled.
+// What a remote site's reply does to a queue: the lines of its <smtp-pattern-list>, its
+// backoff-trigger-patterns and its <smtp-pattern> sections, compiled.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,9 @@ struct ReplyActions {
   // Which line says the mode, and which one disables the source: "(?i)too many of blocking".
   std::string mode_rule;
   std::string source_rule;
+  // Of defer_queue: for how long, first and at the most; 0: as the queue's retry-after says.
+  int64_t penalty_us = 0;
+  int64_t penalty_most_us = 0;
 
   // Takes what `other`, which comes later, says beside it.
   void Add(const ReplyActions& other);
@@ -43,7 +46,8 @@ class ReplyRules {
   // `list` may be nullptr. Patterns are as the configuration writes them, /.../flags or bare. What
   // does not compile is left out: the compiler of the configuration has refused it.
   ReplyRules(const policy::v1::SmtpPatternListSection* list,
-             const policy::v1::StringList& backoff_patterns);
+             const policy::v1::StringList& backoff_patterns,
+             const policy::v1::Penalties& penalties = policy::v1::Penalties::default_instance());
 
   // `reply` as the remote site said it in one line: "421 4.7.0 Too many connections".
   ReplyActions Match(std::string_view reply) const;

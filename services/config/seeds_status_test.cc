@@ -19,8 +19,6 @@ using Planned = std::map<std::string, std::string>;  // by name: the capability
 
 void Note(const std::string& name, Status status, std::string_view reason, Planned* planned) {
   if (status == Status::kActive) return;
-  // What these ask for is always so.
-  if (name == "dns-workers" || name == "random-ip") return;
   EXPECT_TRUE(status == Status::kNotYet || status == Status::kRefused)
       << name << " is " << StatusName(status);
   planned->emplace(name, reason);
@@ -83,9 +81,6 @@ TEST(SeedsStatusTest, WhatIsPlannedBelongsToACapabilityThatIsNotBuilt) {
            // What <limits> caps is counted over the whole cluster, which nothing does yet; what a
            // <domain> caps is counted for each queue.
            all(kThrottles, {"<limits>"}),
-           all(kAdaptive, {"<smtp-pattern>", "pattern", "initial-pts", "max-pts"}),
-           all(kStore, {"spool-buffer-size"}),
-           all(kSenders, {"ip"}),
            all(kAccounting, {"log-format-extended", "<acct-file>", "record", "max-size", "rotate"}),
            all(kManagement,
                {"http-mgmt-port", "http-mgmt-interface", "http-mgmt-auth", "snmp-port",

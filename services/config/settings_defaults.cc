@@ -161,6 +161,8 @@ const policy::v1::GlobalSettings& DefaultGlobalSettings() {
     s->set_smtp_server_tls_allow_tlsv1_3(true);
     s->set_max_message_size(uint64_t{64} << 20);
     s->set_mailmerge_expands_undefined_variables(true);
+    s->set_queue_interval_us(0);
+    s->set_dns_workers(256);
     s->set_events_keep_us(24 * kHour);
     s->set_events_keep_bytes(uint64_t{2} << 30);
     s->set_idempotency_keep_us(kHour);

@@ -48,6 +48,7 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   dns_ = *std::move(client);
   resolver_ = std::make_unique<delivery::CachingMxResolver>(
       thread_.loop(), *dns_, delivery::MxResolverOptions(), std::random_device()());
+  resolver_->SetMaxLookups(policy->global().dns_workers());
   connections_ = std::make_unique<delivery::OutboundConnections>(thread_.loop());
   delivery::WorkerOptions worker;
   worker.name = options_.instance;
@@ -148,6 +149,7 @@ void DeliveryPart::WarnOfDane(const config::PolicyView& policy) const {
 
 void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = policy;
+  resolver_->SetMaxLookups(policy_->global().dns_workers());
   WarnOfDane(*policy_);
   if (mailer_ != nullptr) mailer_->SetPolicy(policy_);
   worker_->SetPolicy(std::move(policy));

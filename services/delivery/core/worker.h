@@ -213,6 +213,7 @@ class Worker {
   };
   void Resolve(Queue& queue);
   void OnResolved(Queue& queue, std::shared_ptr<const MxResult> result);
+  size_t Random();
   std::optional<SourceChoice> ChooseSource(Queue& queue, std::optional<bool> family);
   std::string EhloName(const policy::v1::SourceHost& host) const;
   std::string EhloNameWithoutSource(const policy::v1::VirtualMtaSection* vmta) const;
@@ -351,7 +352,7 @@ class Worker {
   void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
   void OnConnectionClosed(Conn& conn, ConnectionEnd end);
   void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
-                 int64_t permanent_after_us = 0);
+                 int64_t permanent_after_us = 0, const config::ReplyActions* asked = nullptr);
   void SetIdleTimer(Conn& conn);
   void QuitIdle(Conn& conn);
   void Quit(Conn& conn);
@@ -427,6 +428,7 @@ class Worker {
   WorkerStats stats_;
   uint64_t last_connection_id_ = 0;
   uint64_t last_lookup_ = 0;
+  uint64_t random_ = 0;
   // Until when an address is not used from a source (smtp-421-means-mx-unavailable).
   absl::flat_hash_map<std::string, MonotonicTime> aside_;
   // Of queues with mail that a host would not take for want of TLS (REQUIRETLS), by name: the

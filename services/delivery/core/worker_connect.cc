@@ -227,7 +227,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   if ((asked.bounce_queue || asked.defer_queue) && !draining_) {
     QuitAll(queue, false);
     SendPaced(queue);
-    FailQueue(queue, cause, false, asked.bounce_queue);
+    FailQueue(queue, cause, false, asked.bounce_queue, 0, &asked);
     return;
   }
   if (conn.under_way == 0 && !conn.quitting) {
@@ -335,7 +335,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     RemoveConn(conn);
     QuitAll(queue, false);
     SendPaced(queue);
-    FailQueue(queue, reply, false, asked.bounce_queue);
+    FailQueue(queue, reply, false, asked.bounce_queue, 0, &asked);
     return;
   }
   if (!end.ready) {
@@ -416,7 +416,7 @@ void Worker::RemoveConn(Conn& conn, bool freed) {
 
 // The queue reached nobody: its shards put it, not its recipients, in retry mode.
 void Worker::FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
-                       int64_t permanent_after_us) {
+                       int64_t permanent_after_us, const config::ReplyActions* asked) {
   for (const Ref& ref : queue.refs) {
     queue::v1::QueueFailure* failure = ref.link->out.header.add_failures();
     failure->set_queue_ref(ref.ref);
@@ -424,6 +424,10 @@ void Worker::FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, b
     failure->set_dns(dns);
     failure->set_permanent(permanent);
     failure->set_permanent_after_us(permanent_after_us);
+    if (asked != nullptr) {
+      failure->set_penalty_us(asked->penalty_us);
+      failure->set_penalty_most_us(asked->penalty_most_us);
+    }
     failure->mutable_attempt()->set_worker(options_.name);
     ref.link->dirty = true;
     ref.link->refs.erase(ref.ref);

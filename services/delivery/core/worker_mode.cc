@@ -204,14 +204,16 @@ std::shared_ptr<const config::ReplyRules> Worker::RulesFor(
   const auto* const list = settings.smtp_pattern_list().empty()
                                ? nullptr
                                : policy_->FindSmtpPatternList(settings.smtp_pattern_list());
-  if (list == nullptr && patterns.values().empty()) return nullptr;
-  const std::string key = absl::StrCat(absl::AsciiStrToLower(settings.smtp_pattern_list()), "\n",
-                                       patterns.SerializeAsString());
+  const auto& penalties = settings.penalties();
+  if (list == nullptr && patterns.values().empty() && penalties.entries().empty()) return nullptr;
+  const std::string key =
+      absl::StrCat(absl::AsciiStrToLower(settings.smtp_pattern_list()), "\n",
+                   patterns.SerializeAsString(), "\n", penalties.SerializeAsString());
   Rules& entry = rules_[key];
   if (entry.rules == nullptr) {
     entry.list = settings.smtp_pattern_list();
     if (list != nullptr) entry.lines = list->SerializeAsString();
-    entry.rules = std::make_shared<const config::ReplyRules>(list, patterns);
+    entry.rules = std::make_shared<const config::ReplyRules>(list, patterns, penalties);
   }
   return entry.rules->empty() ? nullptr : entry.rules;
 }

@@ -512,5 +512,25 @@ TEST(WorkerMode, BounceQueueAndDeferQueueAreTheQueuesFate) {
   }
 }
 
+// <smtp-pattern>: the queue waits, and for how long is the shard's to count.
+TEST(WorkerMode, APenaltyIsToldWithTheQueuesFailure) {
+  Config config;
+  auto& penalty = *config.settings->mutable_penalties()->add_entries();
+  penalty.set_name("4xx");
+  penalty.add_patterns("^4[0-9]2");
+  penalty.set_initial_us(60'000'000);
+  World world(config.snapshot);
+  auto& remote = world.Connected(50);
+  world.Take();
+  EXPECT_EQ(Send(world, 1, kTransient, 450, "not yet").failures_size(), 0);
+  const auto said = Send(world, 2, kTransient, 452, "slow down");
+  EXPECT_EQ(said.results_size(), 1);
+  ASSERT_EQ(said.failures_size(), 1);
+  EXPECT_FALSE(said.failures(0).permanent());
+  EXPECT_EQ(said.failures(0).penalty_us(), 60'000'000);
+  EXPECT_EQ(said.failures(0).penalty_most_us(), 3'600'000'000) << "if not said";
+  EXPECT_TRUE(remote.quit);
+}
+
 }  // namespace
 }  // namespace sluice::delivery

@@ -240,6 +240,14 @@ Worker::Source* Worker::SourceToAwait(Queue& queue) {
   return nullptr;
 }
 
+// SplitMix64. Repeatable: a simulation must be.
+size_t Worker::Random() {
+  uint64_t z = random_ += 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return static_cast<size_t>(z ^ (z >> 31));
+}
+
 // From sources of `family` (IPv6 or not) alone, or of those that can reach something, the preferred
 // family first.
 std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::optional<bool> family) {
@@ -260,9 +268,10 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
   // Where none can be reached, any source will do: the connection says what is wrong.
   if (!family && !reach[0] && !reach[1]) reach[0] = reach[1] = true;
   SourceChoice fallback;
+  const size_t first = vmta->random_ip() ? Random() : queue.turn;
   for (int i = 0; i < vmta->source_hosts_size(); ++i) {
     const auto& host = vmta->source_hosts(static_cast<int>(
-        (queue.turn + static_cast<size_t>(i)) % static_cast<size_t>(vmta->source_hosts_size())));
+        (first + static_cast<size_t>(i)) % static_cast<size_t>(vmta->source_hosts_size())));
     const auto found = sources_.find(host.ip());
     if (found == sources_.end()) continue;
     Source& source = *found->second;

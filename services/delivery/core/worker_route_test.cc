@@ -368,6 +368,34 @@ TEST(WorkerRoute, RampUpOpensOneConnectionAnInterval) {
   }
 }
 
+// random-ip: any source, where they otherwise take turns.
+TEST(WorkerRoute, SourcesInTurnOrAtRandom) {
+  for (const bool random : {false, true}) {
+    SCOPED_TRACE(random);
+    World world([&](auto& vmta) {
+      vmta.set_random_ip(random);
+      for (int i = 6; i < 9; ++i) vmta.add_source_hosts()->set_ip("127.0.0." + std::to_string(i));
+    });
+    world.Connected(1000);
+    for (int round = 0; round < 20 && world.sites.open.size() < 16; ++round) {
+      world.GreetAll();
+      world.executor.RunPosted();
+    }
+    std::map<std::string, int> used;
+    std::string order;
+    for (const auto& remote : world.sites.open) {
+      ++used[remote->target.source_ip];
+      order += remote->target.source_ip.back();
+    }
+    const size_t connections = world.sites.open.size();
+    ASSERT_GE(connections, 16u);
+    EXPECT_EQ(used.size(), 4u);
+    bool in_turn = true;
+    for (size_t i = 4; i < order.size(); ++i) in_turn &= order[i] == order[i - 4];
+    EXPECT_EQ(in_turn, !random) << order;
+  }
+}
+
 // A source that this machine lacks, or whose proxy does not work, is left alone for a minute; mail
 // goes by the others meanwhile, and waits where there is none.
 TEST(WorkerRoute, ASourceThatDoesNotWorkIsSuspended) {

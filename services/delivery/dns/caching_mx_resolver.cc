@@ -81,6 +81,11 @@ MxResolverStats CachingMxResolver::stats() const {
   return stats;
 }
 
+void CachingMxResolver::SetMaxLookups(size_t names) {
+  max_lookups_ = names == 0 ? options_.max_lookups_under_way : names;
+  StartNext();
+}
+
 void CachingMxResolver::Resolve(std::string_view domain, Done done) {
   if (std::optional<std::string> address = AddressOfLiteral(domain)) {
     done(OneAddress(*std::move(address)));
@@ -134,7 +139,7 @@ void CachingMxResolver::Lookup(Key key, Done done) {
 }
 
 void CachingMxResolver::StartNext() {
-  while (under_way_ < options_.max_lookups_under_way && !waiting_.empty()) {
+  while (under_way_ < max_lookups_ && !waiting_.empty()) {
     const Key key = std::move(waiting_.front());
     waiting_.pop_front();
     ++under_way_;

@@ -46,6 +46,8 @@ class CachingMxResolver final : public MxResolver {
   void Resolve(std::string_view domain, Done done) override;
   void ResolveHost(std::string_view host, Done done) override;
 
+  // Instead of what the options say; 0: as they say.
+  void SetMaxLookups(size_t names);
   MxResolverStats stats() const;
 
  private:
@@ -67,6 +69,7 @@ class CachingMxResolver final : public MxResolver {
   Executor& executor_;
   DnsClient& client_;
   const MxResolverOptions options_;
+  size_t max_lookups_ = options_.max_lookups_under_way;
   std::mt19937_64 random_;
   // Answers to a destroyed resolver find this expired.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -242,6 +242,24 @@ TEST_F(CachingMxResolverTest, QuestionsUnderWayAreBoundedAndAllAreAnswered) {
   EXPECT_EQ(answers, 50);
 }
 
+// dns-workers, as a reload changes it.
+TEST_F(CachingMxResolverTest, MoreMayBeUnderWayAtOnceFromNowOn) {
+  CachingMxResolver resolver(executor_, dns_, {}, 1);
+  resolver.SetMaxLookups(2);
+  dns_.hold = true;
+  int answers = 0;
+  for (int i = 0; i < 10; ++i) {
+    resolver.Resolve("d" + std::to_string(i) + ".example", [&answers](auto) { ++answers; });
+  }
+  EXPECT_EQ(dns_.held.size(), 2U);
+  resolver.SetMaxLookups(5);
+  EXPECT_EQ(dns_.held.size(), 5U);
+  resolver.SetMaxLookups(0);
+  EXPECT_EQ(dns_.held.size(), 10U);
+  dns_.Release();
+  EXPECT_EQ(answers, 10);
+}
+
 TEST(CachingMxResolver, AnswersToADestroyedResolverAreDropped) {
   ClockOnlyExecutor executor;
   FakeDns dns;

@@ -193,6 +193,10 @@ std::optional<mail::ServerReply> ChooseRoute(const ClientProfile& profile,
                                              RouteChoice& choice) {
   if (!control.problem.empty()) return mail::ServerReply{554, {5, 6, 0}, control.problem};
   choice = {profile.DefaultRoute(local_ip), nullptr, PatternList::kNone};
+  if (const std::string* const vmta = profile.tables->VirtualMtaOfSender(mail_from)) {
+    choice.route = Route{*vmta, ""};
+    return std::nullopt;
+  }
   if (control.virtual_mta) {
     const std::string& wanted = *control.virtual_mta;
     std::optional<Route> found = profile.FindRoute(wanted);

@@ -160,6 +160,24 @@ TEST_F(EnvelopeTest, TheAddressThatTheClientCameToMayDecide) {
   EXPECT_EQ(choice.For("a@b").vmta, "default");
 }
 
+// ip ADDRESS domain = DOMAIN; goes over all that a message or its client asks for.
+TEST_F(EnvelopeTest, ASendersDomainMayHaveToLeaveFromItsAddress) {
+  policy_->AddVirtualMta("v");
+  policy_->AddVirtualMta("its", "192.0.2.1");
+  auto& sender = *policy_->global_settings.add_sender_sources();
+  sender.set_domain("example.com");
+  sender.set_virtual_mta("its");
+  const auto vmta = [&](const char* from, ControlFields control) {
+    RouteChoice choice;
+    EXPECT_FALSE(ChooseRoute(*Profile(), control, from, "", choice));
+    return choice.For("a@b").vmta;
+  };
+  EXPECT_EQ(vmta("news@Example.COM", {}), "its");
+  EXPECT_EQ(vmta("news@example.com", {.virtual_mta = "v"}), "its");
+  EXPECT_EQ(vmta("news@sub.example.com", {}), "default");
+  EXPECT_EQ(vmta("", {.virtual_mta = "v"}), "v");
+}
+
 TEST_F(EnvelopeTest, PatternListDecidesByItsFirstLineThatMatches) {
   for (const char* name : {"a", "b", "c", "d"}) policy_->AddVirtualMta(name);
   using Rule = policy::v1::PatternRule;

@@ -63,6 +63,9 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
       vmta_by_ip_.emplace(host.ip(), vmta->name());
     }
   }
+  for (const policy::v1::SenderSource& sender : global.sender_sources()) {
+    vmta_by_sender_[sender.domain()] = sender.virtual_mta();
+  }
   for (const std::string& domain : global.relay_domains().values()) {
     relay_domains_.insert(DomainKey(domain));
   }
@@ -109,6 +112,12 @@ std::optional<std::string> PolicyTables::Resolve(std::string_view address) const
 const std::string* PolicyTables::VirtualMtaOf(std::string_view ip) const {
   const auto found = vmta_by_ip_.find(std::string(ip));
   return found == vmta_by_ip_.end() ? nullptr : &found->second;
+}
+
+const std::string* PolicyTables::VirtualMtaOfSender(std::string_view mail_from) const {
+  if (vmta_by_sender_.empty()) return nullptr;
+  const auto found = vmta_by_sender_.find(Lower(DomainOf(mail_from)));
+  return found == vmta_by_sender_.end() ? nullptr : &found->second;
 }
 
 std::shared_ptr<const PatternList> PolicyTables::FindPatternList(std::string_view name) {

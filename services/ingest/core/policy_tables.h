@@ -40,6 +40,10 @@ class PolicyTables {
   // The first virtual MTA that sends from that address; nullptr where none does.
   const std::string* VirtualMtaOf(std::string_view ip) const;
 
+  // The virtual MTA that mail of this sender must leave by (`ip ADDRESS domain = DOMAIN;`); nullptr
+  // where any will do.
+  const std::string* VirtualMtaOfSender(std::string_view mail_from) const;
+
   // nullptr where there is none.
   std::shared_ptr<const PatternList> FindPatternList(std::string_view name);
 
@@ -50,6 +54,7 @@ class PolicyTables {
   const std::string local_domain_;
   absl::flat_hash_map<std::string, std::string> aliases_;  // lower case to canonical
   absl::flat_hash_map<std::string, std::string> vmta_by_ip_;
+  absl::flat_hash_map<std::string, std::string> vmta_by_sender_;  // domain
   absl::flat_hash_set<std::string> relay_domains_;
   absl::flat_hash_set<std::string> relay_addresses_;
   std::vector<config::RegexMatcher> relay_patterns_;

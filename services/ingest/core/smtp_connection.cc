@@ -289,6 +289,13 @@ std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end)
                                  peer_.local_ip, route_)) {
     return refusal;
   }
+  if (profile_->tables->VirtualMtaOfSender(message_.message().mail_from()) != nullptr) {
+    // Also over the virtual MTAs of a mail merge.
+    for (queue::v1::NewDelivery& each : *message_.mutable_deliveries()) {
+      each.mutable_delivery()->clear_vmta();
+      each.mutable_delivery()->clear_pool();
+    }
+  }
   added_bytes_ =
       AddHeaderFields(*profile_, control_, route_, mail::FormatMessageId(message_.message().id()),
                       ingest_.wall_now(), text_begin_, buffer_, message_);

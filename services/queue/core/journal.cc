@@ -12,6 +12,7 @@ Journal::Journal(Executor& executor, Store& store, Committer& committer,
       store_(store),
       committer_(committer),
       options_(options),
+      max_batch_bytes_(options.max_batch_bytes),
       pending_(store.NewBatch()),
       spare_(store.NewBatch()) {}
 
@@ -33,7 +34,7 @@ void Journal::WhenDurable(OnDurable done) {
 size_t Journal::pending_bytes() const { return pending_->bytes() + closed_bytes_; }
 
 void Journal::Seal() {
-  if (pending_->bytes() >= options_.max_batch_bytes) Close();
+  if (pending_->bytes() >= max_batch_bytes_) Close();
 }
 
 void Journal::Close() {

@@ -57,6 +57,8 @@ class Journal {
   // First record in the outbox's key space that was not used yet.
   void set_next_sequence(uint64_t sequence) { next_sequence_ = sequence; }
   uint64_t next_sequence() const { return next_sequence_; }
+  // Instead of what the options say.
+  void set_max_batch_bytes(size_t bytes) { max_batch_bytes_ = bytes; }
   size_t pending_bytes() const;  // not on the way to the disk yet
   uint64_t event_bytes_total() const { return event_bytes_total_; }
   uint64_t events_total() const { return events_total_; }
@@ -77,6 +79,7 @@ class Journal {
   Store& store_;
   Committer& committer_;
   const JournalOptions options_;
+  size_t max_batch_bytes_;
   struct Closed {
     std::unique_ptr<Batch> batch;
     std::vector<OnDurable> done;

@@ -149,6 +149,8 @@ void QueueTable::WriteRow(Queue& queue, Batch& batch) {
   row.set_mode(queue.mode);
   row.set_retry_until_us(queue.retry_until_us);
   row.set_retry_step(queue.retry_step);
+  row.set_penalties(queue.penalties);
+  row.set_penalty_until_us(queue.penalty_until_us);
   row.set_floor(queue.main_lane->floor.Encode());
   row.set_next_due_us(queue.stored_next_due_us);
   row.set_earliest_expiry_us(queue.earliest_expiry_us);
@@ -301,6 +303,8 @@ absl::Status QueueTable::Load() {
     queue.mode = row.mode();
     queue.retry_until_us = row.retry_until_us();
     queue.retry_step = row.retry_step();
+    queue.penalties = row.penalties();
+    queue.penalty_until_us = row.penalty_until_us();
     queue.stored_next_due_us = row.next_due_us();
     queue.earliest_expiry_us = row.earliest_expiry_us();
     queue.stored_replies = row.last_replies_size() > 0;

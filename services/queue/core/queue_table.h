@@ -96,7 +96,9 @@ struct Queue {
 
   v1::QueueMode mode = v1::QUEUE_MODE_UNSPECIFIED;
   uint32_t retry_step = 0;
+  uint32_t penalties = 0;  // since the last delivery
   int64_t retry_until_us = 0;
+  int64_t penalty_until_us = 0;
   // Lower bounds over all live rows, as stored; both only ever move back between two writes.
   int64_t stored_next_due_us = kNever;
   int64_t earliest_expiry_us = kNever;
@@ -138,6 +140,10 @@ struct Queue {
   };
   std::unique_ptr<History> history;
 
+  // In the time that a reply's penalty has it wait, unless an operator has ended that.
+  bool Penalised(int64_t now_us) const {
+    return mode == v1::QUEUE_MODE_RETRY && now_us < penalty_until_us && now_us < retry_until_us;
+  }
   std::string_view domain() const { return std::string_view(name).substr(0, domain_bytes); }
   std::string_view vmta() const { return std::string_view(name).substr(domain_bytes + 1); }
   // Makes it where there is none. References stay valid until the lane is dropped.

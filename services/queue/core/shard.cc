@@ -247,6 +247,9 @@ void Shard::set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_faile
 void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = std::move(policy);
   policy_since_ = executor_.clock().Now();
+  const uint64_t buffer = policy_->global().spool_buffer_size();
+  const size_t most = options_.journal.max_batch_bytes;
+  journal_.set_max_batch_bytes(buffer == 0 ? most : std::min<size_t>(most, buffer));
   if (!serving_) return;
   std::vector<Queue*> moving;
   for (const auto& [name, queue] : queues_.all()) {

@@ -308,7 +308,7 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
     lane.busy.insert(row_key);
     rows.push_back({&queue, row_key, 0});
     if (queue.mode == v1::QUEUE_MODE_RETRY && SettingsOf(queue).retry_upon_new_mail() &&
-        queue.retry_until_us > now_us) {
+        queue.retry_until_us > now_us && !queue.Penalised(now_us)) {
       queue.retry_until_us = now_us;
       queues_.Touch(queue);
     }

@@ -104,7 +104,14 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
   if (remembered != nullptr) {
     queues_.Remember(queue, *remembered, now_us, SettingsOf(queue).max_events_recorded());
   }
-  if (reached) LeaveRetryMode(queue);
+  // What was under way when a penalty began says nothing of it.
+  if (!queue.Penalised(now_us)) {
+    if (delivered != nullptr && queue.penalties > 0) {
+      queue.penalties = 0;
+      TouchRow(queue);
+    }
+    if (reached) LeaveRetryMode(queue);
+  }
   EndLease(lease, true);
   FreeWhenDurable(queue, lease.gone.empty() ? std::move(lease.keys) : RowsOf(lease),
                   std::move(new_keys));
@@ -402,8 +409,17 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
             ? 600'000'000
             : steps.us(std::min<int>(static_cast<int>(queue.retry_step), steps.us_size() - 1));
   }
+  const bool penalised = queue.Penalised(now_us);
+  if (failure.penalty_us() > 0 && !penalised) {
+    const uint32_t doubled = std::min<uint32_t>(queue.penalties++, 30);
+    const int64_t most_us = std::max(failure.penalty_us(), failure.penalty_most_us());
+    wait_us = failure.penalty_us() > most_us >> doubled ? most_us : failure.penalty_us() << doubled;
+    queue.penalty_until_us = now_us + wait_us;
+  } else if (penalised) {
+    wait_us = std::max(failure.penalty_us() > 0 ? 0 : wait_us, queue.penalty_until_us - now_us);
+  }
   queue.mode = v1::QUEUE_MODE_RETRY;
-  ++queue.retry_step;
+  if (!penalised) ++queue.retry_step;
   queue.retry_until_us = OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us());
   TouchRow(queue);
   common::v1::Event& event =

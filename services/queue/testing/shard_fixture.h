@@ -157,6 +157,17 @@ class TestWorker final : public Stream<v1::DispatchRequest, v1::DispatchResponse
     }
     stream_->Send(std::move(frame));
   }
+  // As of a reply of <smtp-pattern>.
+  void Penalise(uint64_t ref, int64_t first_us, int64_t most_us) {
+    Frame<v1::DispatchRequest> frame;
+    auto* failure = frame.header.add_failures();
+    failure->set_queue_ref(ref);
+    failure->set_penalty_us(first_us);
+    failure->set_penalty_most_us(most_us);
+    failure->mutable_reply()->set_code(421);
+    failure->mutable_reply()->set_text("slow down");
+    stream_->Send(std::move(frame));
+  }
   void Fail(uint64_t ref, bool dns, bool permanent, int64_t permanent_after_us = 0) {
     Frame<v1::DispatchRequest> frame;
     auto* failure = frame.header.add_failures();
