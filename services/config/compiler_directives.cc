@@ -306,6 +306,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
     return ReadDsnTemplate(directive, statement);
   }
   if (frame.rewrite_list != nullptr) return AddRewrite(directive, statement, frame.rewrite_list);
+  if (frame.scope == kLimits) return SetClusterRate(directive, statement, frame);
   if (frame.scope == kSmtpPattern) {
     return Add(AddPenaltyLine(directive, statement, frame.penalties), statement);
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "services/config/cluster_rates.h"
 #include "services/config/compiler.h"
 #include "services/config/compiler_ingress.h"
 #include "services/config/compiler_proxy.h"
@@ -39,8 +40,9 @@ struct Frame {
   ProxyDraft* proxy = nullptr;
   policy::v1::RewriteListSection* rewrite_list = nullptr;
   std::vector<policy::v1::Penalty*> penalties;
-  std::string source_ip;  // with its prefix length
-  std::string own_vmta;   // of <bind>, and of <domain> in <virtual-mta>; in lower case
+  Span span = Span::kDomain;  // of <limits>
+  std::string source_ip;      // with its prefix length
+  std::string own_vmta;       // of <bind>, and of <domain> in <virtual-mta>; in lower case
 };
 
 // Reads files into a draft, and the draft into a snapshot. For one compilation. Files and sections:
@@ -104,6 +106,8 @@ class Compiler {
                   Frame* frame);
   void EnterBind(const Statement& statement, Frame* frame);
   void EnterPenalty(const std::string& text, const Location& where, Frame* frame);
+  void EnterLimits(const Statement& statement, Frame* frame);
+  void SetClusterRate(const Directive& directive, const Statement& statement, const Frame& frame);
   void EnterDomain(const std::string& text, const Location& where, Frame* frame);
 
   bool Accepted(const std::string& name) const;

@@ -5,7 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
+#include "services/config/setter.h"
 #include "services/config/value.h"
+#include "services/config/value_lines.h"
 
 namespace sluice::config {
 namespace {
@@ -87,6 +89,7 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
     return;
   }
   if (name == "bind") return EnterBind(statement, frame);
+  if (name == "limits") return EnterLimits(statement, frame);
   if (kind->argument.empty()) {  // <dns>, <mx-rollup-list>: nothing to look up
     frame->skip = false;
     return;
@@ -285,6 +288,7 @@ void Compiler::EnterBind(const Statement& statement, Frame* frame) {
     }
     pattern = *parsed;
   }
+  if (!vmta.empty()) frame->span = Span::kBinding;
   BindDraft& bind = draft_.binds[{vmta, pattern}];
   if (bind.where.file == nullptr) bind.where = statement.where;
   frame->queues.push_back(&bind.settings);
@@ -311,6 +315,53 @@ void Compiler::EnterPenalty(const std::string& text, const Location& where, Fram
   frame->skip = false;
 }
 
+// Of the domains of the section around it: <limits throttle 100/hour>, or one directive a line.
+void Compiler::EnterLimits(const Statement& statement, Frame* frame) {
+  const Frame& outer = frames_.back();
+  frame->scope = kLimits;
+  frame->queues = outer.queues;
+  frame->span = outer.span;
+  frame->skip = false;
+  if (statement.arguments.empty()) return;
+  // As if the rest of the line stood inside.
+  Statement line = statement;
+  line.kind = Statement::Kind::kDirective;
+  line.name = absl::AsciiStrToLower(statement.arguments[0].text);
+  line.arguments.erase(line.arguments.begin());
+  line.rest.clear();
+  for (const Token& token : line.arguments) {
+    absl::StrAppend(&line.rest, line.rest.empty() ? "" : " ", token.text);
+  }
+  const Directive* const directive = FindDirective(kLimits, line.name);
+  if (directive == nullptr || line.arguments.empty()) {
+    return Say(Severity::kError, statement.At(statement.arguments[0]),
+               "it is written <limits throttle 100/hour>");
+  }
+  SetClusterRate(*directive, line, *frame);
+}
+
+void Compiler::SetClusterRate(const Directive& directive, const Statement& statement,
+                              const Frame& frame) {
+  policy::v1::ClusterRate said;
+  if (directive.grammar == Grammar::kThrottleOn) {
+    auto on = ParseThrottleOn(statement.rest);
+    if (!on) return Say(Severity::kError, statement.where, SyntaxMessage(directive));
+    *said.mutable_rate() = std::move(on->rate);
+    for (std::string& code : on->codes) said.add_codes(std::move(code));
+  } else {
+    const auto rate =
+        statement.arguments.size() == 1 ? ParseRate(statement.arguments[0].text) : std::nullopt;
+    if (!rate) return Say(Severity::kError, statement.where, SyntaxMessage(directive));
+    *said.mutable_rate() = *rate;
+  }
+  const auto* const field = ClusterRateField(frame.span, directive.name);
+  for (policy::v1::QueueSettings* settings : frame.queues) {
+    settings->GetReflection()->MutableMessage(settings, field)->CopyFrom(said);
+    if (!options_.keep_origins) continue;
+    draft_.origins[settings][field->number()] = {statement.where.file, statement.where.line};
+  }
+}
+
 void Compiler::EnterDomain(const std::string& text, const Location& where, Frame* frame) {
   const Frame& outer = frames_.back();
   DomainDrafts& domains = outer.vmta != nullptr   ? outer.vmta->domains
@@ -318,6 +369,9 @@ void Compiler::EnterDomain(const std::string& text, const Location& where, Frame
                                                   : draft_.domains;
   frame->scope = kDomain;
   if (outer.vmta != nullptr) frame->own_vmta = absl::AsciiStrToLower(outer.vmta->section.name());
+  frame->span = outer.vmta != nullptr   ? Span::kBinding
+                : outer.pool != nullptr ? Span::kPool
+                                        : Span::kDomain;
   if (text.starts_with('$')) {
     const auto macro = draft_.macros.find(absl::AsciiStrToLower(text.substr(1)));
     if (macro == draft_.macros.end()) {

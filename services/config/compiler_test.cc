@@ -237,15 +237,52 @@ TEST(CompilerTest, AValueThatDoesNothingIsAWarning) {
   EXPECT_EQ(password.tally.effective, 2u);
 }
 
+TEST(CompilerTest, LimitsInEverySpelling) {
+  const Compiled compiled = CompileOne(
+      "<virtual-mta v>\n<domain a.test>\n<limits throttle 7/min>\n</limits>\n</domain>\n"
+      "</virtual-mta>\n"
+      "<virtual-mta-pool p>\nvirtual-mta v\n<domain a.test>\n<limits>\nthrottle 8/min\n"
+      "</limits>\n</domain>\n</virtual-mta-pool>\n"
+      "<domain *>\n<limits>\nerror-throttle 10/hour on 4xx,5xx\n</limits>\n</domain>\n"
+      "<domain a.test>\n<limits throttle 500/hour>\ndefer-throttle 5/h on 421, 450\n</limits>\n"
+      "</domain>\n"
+      "<bind source-vmta=\"v\" destination-domain=\"b.test\">\n<limits throttle 9/min>\n"
+      "</limits>\n</bind>\n"
+      "<domain free.test>\n<limits throttle unlimited>\n</limits>\n</domain>\n");
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  EXPECT_TRUE(compiled.diagnostics.empty()) << Render(compiled.diagnostics);
+  const auto view = *PolicyView::Build(compiled.snapshot);
+  const auto a = view->ForQueue("a.test", "v", "p");
+  EXPECT_EQ(a->domain_throttle().rate().count(), 500u);
+  EXPECT_EQ(a->domain_throttle().rate().period_us(), 3'600'000'000u);
+  EXPECT_EQ(a->pool_throttle().rate().count(), 8u);
+  EXPECT_EQ(a->binding_throttle().rate().count(), 7u);
+  EXPECT_EQ(a->domain_error_throttle().rate().count(), 10u) << "from the general section";
+  EXPECT_EQ(a->domain_error_throttle().codes(1), "5xx");
+  ASSERT_EQ(a->domain_defer_throttle().codes_size(), 2);
+  EXPECT_EQ(a->domain_defer_throttle().codes(1), "450");
+  const auto b = view->ForQueue("b.test", "v", "");
+  EXPECT_EQ(b->binding_throttle().rate().count(), 9u);
+  EXPECT_FALSE(b->has_domain_throttle());
+  EXPECT_TRUE(view->ForQueue("free.test", "v", "")->domain_throttle().rate().unlimited());
+
+  for (const char* text : {"<limits>\nthrottle fast\n</limits>", "<limits throttle>\n</limits>",
+                           "<limits 5/hour>\n</limits>", "<limits>\nerror-throttle 5/h\n</limits>",
+                           "<limits>\nmax-smtp-out 5\n</limits>"}) {
+    EXPECT_FALSE(CompileOne("<domain a.test>\n" + std::string(text) + "\n</domain>\n").ok())
+        << text;
+  }
+}
+
 TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
   MemoryFiles files;
   const std::string text =
-      "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n<limits throttle "
-      "5/hour>\n</limits>\n</domain>\n";
+      "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>\n<source 192.0.2.1>\n"
+      "<schedule warmup>\n</schedule>\n</source>\n";
   EXPECT_FALSE(CompileText("a.conf", text, files).ok());
-  EXPECT_FALSE(CompileText("a.conf", text, files, {{"limits"}}).ok());
+  EXPECT_FALSE(CompileText("a.conf", text, files, {{"schedule"}}).ok());
   const Compiled compiled =
-      CompileText("a.conf", text, files, {{"limits", "max-cold-virtual-mta-msg"}});
+      CompileText("a.conf", text, files, {{"schedule", "max-cold-virtual-mta-msg"}});
   EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
   EXPECT_EQ(compiled.diagnostics.size(), 2u);
 }
@@ -254,7 +291,6 @@ TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
   for (const char* text : {
            "permanent-bounce-after 7d",
            "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>",
-           "<domain a.test>\n<limits throttle 5/hour>\n</limits>\n</domain>",
            "<source 192.0.2.1>\n<schedule warmup>\n</schedule>\n</source>",
            "<virtual-mta v>\ncold-virtual-mta w\n</virtual-mta>",
        }) {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/base/net/ip_address.h"
+#include "services/config/cluster_rates.h"
 #include "services/config/domain_pattern.h"
 #include "services/config/printer.h"
 #include "services/config/registry.h"
@@ -175,6 +176,29 @@ void AddPenalties(const Compiled& compiled, const std::vector<Layer>& layers,
   }
 }
 
+// Lines of <limits>: the last layer that says each.
+void AddClusterRates(const Compiled& compiled, const std::vector<Layer>& layers,
+                     std::vector<ExplainedSetting>* settings) {
+  std::vector<std::pair<Span, std::string_view>> seen;
+  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+    const auto& said = dynamic_cast<const policy::v1::QueueSettings&>(*layer->settings);
+    for (const ClusterRateLine& line : ClusterRates(said)) {
+      const std::pair<Span, std::string_view> key(line.span, line.directive);
+      if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
+      seen.push_back(key);
+      const std::string of = line.span == Span::kDomain ? "all mail to the domain"
+                             : line.span == Span::kPool ? "the pool's"
+                                                        : "the virtual MTA's";
+      settings->push_back(
+          {absl::StrCat("limits ", std::string(line.directive)),
+           absl::StrCat(PrintClusterRate(*line.said), " (", of, ", by the whole cluster)"),
+           layer->section,
+           WhereOf(compiled, layer->place, ClusterRateField(line.span, line.directive)->number()),
+           false});
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string_view domain_name,
@@ -203,6 +227,7 @@ std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string
   }
   auto settings = Resolve(compiled, Target::kQueueSettings, layers);
   AddPenalties(compiled, layers, &settings);
+  AddClusterRates(compiled, layers, &settings);
   return settings;
 }
 

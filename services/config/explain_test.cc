@@ -195,6 +195,28 @@ TEST(ExplainTest, PoolsAndWhatIsNoName) {
   EXPECT_TRUE(absl::IsInvalidArgument(Explain(compiled, question).status()));
 }
 
+TEST(ExplainTest, LimitsOfTheCluster) {
+  testing::MemoryFiles files;
+  CompileOptions options;
+  options.keep_origins = true;
+  const Compiled compiled = CompileText(
+      "a.conf",
+      "<domain *>\n<limits>\nthrottle 5/h\nerror-throttle 2/m on 4xx\n</limits>\n</domain>\n"
+      "<domain a.test>\n<limits throttle 9/h>\n</limits>\n</domain>\n",
+      files, options);
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  std::string said;
+  for (const ExplainedSetting& setting : ExplainQueue(compiled, "a.test", "v", "")) {
+    if (!setting.directive.starts_with("limits")) continue;
+    said += setting.directive + " = " + setting.value + " from " + setting.where + "\n";
+  }
+  EXPECT_EQ(
+      said,
+      "limits throttle = 9/h (all mail to the domain, by the whole cluster) from a.conf:8\n"
+      "limits error-throttle = 2/m on 4xx (all mail to the domain, by the whole cluster) from "
+      "a.conf:4\n");
+}
+
 TEST(ExplainTest, SecretsAndUnknownNames) {
   const Compiled compiled = CompileCase("newsletter");
   EXPECT_TRUE(ExplainVirtualMta(compiled, "nobody").empty());

@@ -82,10 +82,11 @@ TEST(GuidesTest, WhatRestrictsAndIsPlannedIsLetInByNameOnly) {
       "directory\n");
   EXPECT_EQ(LeftWrong("guide_two"), "");
   EXPECT_EQ(LeftWrong("guide_three"), "");
+  EXPECT_EQ(LeftWrong("guide_four"), "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Guides, GuideTest,
-                         testing::Values("guide_one", "guide_two", "guide_three"));
+                         testing::Values("guide_one", "guide_two", "guide_three", "guide_four"));
 
 }  // namespace
 }  // namespace sluice::config

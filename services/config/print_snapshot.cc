@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/config/cluster_rates.h"
 #include "services/config/printer.h"
 #include "services/config/value.h"
 
@@ -76,7 +77,18 @@ class SnapshotPrinter {
     Open("domain", name);
     Settings(kDomain, Target::kQueueSettings, domain.settings());
     Penalties(domain.settings());
+    Limits(domain.settings());
     Close("domain");
+  }
+
+  void Limits(const policy::v1::QueueSettings& settings) {
+    const std::vector<ClusterRateLine> lines = ClusterRates(settings);
+    if (lines.empty()) return;
+    Open("limits", "");
+    for (const ClusterRateLine& line : lines) {
+      Line(absl::StrCat(std::string(line.directive), " ", PrintClusterRate(*line.said)));
+    }
+    Close("limits");
   }
 
   void Penalties(const policy::v1::QueueSettings& settings) {

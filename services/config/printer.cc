@@ -37,6 +37,18 @@ std::string Number(const Directive& directive, uint64_t value) {
   return directive.grammar == Grammar::kSize ? SizeText(value, "b") : absl::StrCat(value);
 }
 
+}  // namespace
+
+std::string PrintClusterRate(const policy::v1::ClusterRate& said) {
+  std::string text = RateText(said.rate(), false);
+  for (int i = 0; i < said.codes_size(); ++i) {
+    absl::StrAppend(&text, i == 0 ? " on " : ",", said.codes(i));
+  }
+  return text;
+}
+
+namespace {
+
 class Printer {
  public:
   Printer(const Directive& directive, const Message& message, const FieldDescriptor& field)

@@ -31,6 +31,9 @@ std::string PrintRegex(std::string_view expression);
 // A regex as a directive said it, between slashes or bare.
 std::string PrintWritten(std::string_view regex);
 
+// The value of a line of <limits>.
+std::string PrintClusterRate(const policy::v1::ClusterRate& said);
+
 // A directive file that compiles to the same sections; control entries are left out. Pure.
 std::string PrintSnapshot(const policy::v1::PolicySnapshot& snapshot, bool with_secrets = false);
 

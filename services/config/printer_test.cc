@@ -190,6 +190,10 @@ TEST(PrinterTest, SectionsOfPatternsAndListeners) {
       "</domain>\n<smtp-pattern-list n>\nreply /x/ skip-mx=no\n</smtp-pattern-list>\n"
       "<source-pool 192.0.2.0/30>\nrandom-ip yes\nmax-smtp-out 7\n</source-pool>\n"
       "<virtual-mta r>\nsource-pool 192.0.2.0/30\n</virtual-mta>\n");
+  ExpectRoundTrip(
+      "<domain a.test>\n<limits throttle 5/h>\nerror-throttle 1/30s on 4xx,550\n</limits>\n"
+      "</domain>\n<virtual-mta l>\n<domain a.test>\n<limits>\nthrottle unlimited\n</limits>\n"
+      "</domain>\n</virtual-mta>\n");
   EXPECT_EQ(PrintRegex("(?i)a/b\\d"), "/a\\/b\\d/");
   EXPECT_EQ(PrintRegex("(?si)\\\\/"), "/(?si)\\\\\\//I");
 }

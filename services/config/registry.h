@@ -159,7 +159,6 @@ inline constexpr std::string_view kAdaptive = "adaptive throttling";
 inline constexpr std::string_view kDkim = "DKIM and sender authentication";
 inline constexpr std::string_view kBounces = "bounce and complaint processing";
 inline constexpr std::string_view kAccounting = "accounting and delivery logs";
-inline constexpr std::string_view kThrottles = "throttles of the cluster";
 inline constexpr std::string_view kManagement = "the management interface";
 
 struct Directive {

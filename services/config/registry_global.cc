@@ -398,7 +398,8 @@ std::vector<Directive> VirtualMtaDirectives() {
        .scopes = kSourcePool,
        .grammar = Grammar::kBool,
        .help = "Each connection of a virtual MTA that has this source-pool takes any of its "
-               "addresses; else they take turns."},
+               "addresses; else they take turns.",
+       .unset = "no"},
   };
 }
 

@@ -86,14 +86,15 @@ void AddSeedSections(Table* t) {
   t->Add("start", kSchedule, Grammar::kRate, "Rate of the first day.", Status::kRefused);
   t->Add("increase", kSchedule, Grammar::kGrowth, "Growth a day.");
   t->Add("until", kSchedule, Grammar::kRate, "Rate at which growth ends.");
-  const size_t limits = t->all.size();
-  t->Add("throttle", kLimits, Grammar::kRate, "Recipients in a time, of the whole cluster.",
-         Status::kRefused);
-  t->Add("error-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
-         Status::kRefused);
-  t->Add("defer-throttle", kLimits, Grammar::kThrottleOn, "Rate after such replies.",
-         Status::kRefused);
-  ComesWith(kThrottles, &t->all, limits);
+  for (const auto& [name, grammar, help] :
+       std::vector<std::tuple<const char*, Grammar, const char*>>{
+           {"throttle", Grammar::kRate, "Recipients attempted in a time, by the whole cluster."},
+           {"error-throttle", Grammar::kThrottleOn,
+            "The same, from a reply with such a code on, until its time has passed without one."},
+           {"defer-throttle", Grammar::kThrottleOn,
+            "As error-throttle; both hold, each for its own codes."}}) {
+    t->Add(name, kLimits, grammar, help, Status::kActive).target = Target::kCompiler;
+  }
   for (const auto& [name, grammar, help] :
        std::vector<std::tuple<const char*, Grammar, const char*>>{
            {"pattern", Grammar::kRegex, "A reply that keeps the queue waiting."},
@@ -107,9 +108,6 @@ void AddSeedSections(Table* t) {
     directive.target = Target::kCompiler;
     directive.appends = grammar == Grammar::kRegex;
   }
-  t->Add("source-interface", kBind, Grammar::kIp, "Source address of the binding.",
-         Status::kRefused)
-      .reason = "an address of a binding's own";
   t->Add("sign", kBind, Grammar::kBool, "Sign with DKIM.").reason = kDkim;
   const size_t statistics = t->all.size();
   t->Add("host", kStatistics, Grammar::kHostName, "Host that gets the statistics.");
@@ -207,8 +205,9 @@ std::vector<SectionKind> Sections() {
       {"proxy", kProxy, kGlobal, "NAME", "A proxy that connections go through."},
       {"vault", kVault, kGlobal, "[NAME]", "A HashiCorp vault.", kPlanned, kDkim},
       {"schedule", kSchedule, kSource, "NAME", "Warm-up.", kRefused, kWarmUp},
-      {"limits", kLimits, kDomain | kBind, "[throttle RATE]", "Rates of the cluster.", kRefused,
-       kThrottles},
+      {"limits", kLimits, kDomain | kBind, "[throttle RATE]",
+       "Rates over all workers and all queues of the domain, of the pool's or virtual MTA's where "
+       "the section is in one."},
       {"smtp-pattern", kSmtpPattern, kGlobal | kDomain, "NAME",
        "Replies that keep a queue waiting, for longer each time."},
       {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned, kManagement},

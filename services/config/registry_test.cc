@@ -3,6 +3,7 @@
 #include <set>
 
 #include "gtest/gtest.h"
+#include "services/config/cluster_rates.h"
 #include "services/config/settings_defaults.h"
 #include "sluice/policy/v1/snapshot.pb.h"
 
@@ -122,7 +123,12 @@ TEST(RegistryTest, EveryDirectiveHasAFieldThatFitsAndAHelp) {
 
 // What a file cannot say, operators cannot change.
 TEST(RegistryTest, EveryQueueSettingHasADirective) {
-  std::set<std::string> said = {"penalties"};  // <smtp-pattern> sections
+  std::set<std::string> said = {"penalties"};                             // <smtp-pattern> sections
+  for (const Span span : {Span::kDomain, Span::kPool, Span::kBinding}) {  // <limits>
+    for (const char* directive : {"throttle", "error-throttle", "defer-throttle"}) {
+      said.insert(ClusterRateField(span, directive)->name());
+    }
+  }
   for (const Directive& directive : AllDirectives()) {
     if (directive.target == Target::kQueueSettings) said.emplace(directive.field);
   }

@@ -1,6 +1,6 @@
 // Every directive of the operators' guides is effective, or it is planned and belongs to a
-// capability that is not built: warm-up, adaptive throttling, throttles of the cluster, DKIM,
-// bounces, accounting, management. The list below may only get shorter.
+// capability that is not built: warm-up, adaptive throttling, DKIM, bounces, accounting,
+// management. The list below may only get shorter.
 #include <fstream>
 #include <map>
 #include <set>
@@ -59,7 +59,7 @@ std::string ReadFile(const std::string& path) {
 
 TEST(SeedsStatusTest, WhatIsPlannedBelongsToACapabilityThatIsNotBuilt) {
   Planned planned;
-  for (const char* guide : {"guide_one", "guide_two", "guide_three"}) {
+  for (const char* guide : {"guide_one", "guide_two", "guide_three", "guide_four"}) {
     const std::string text = ReadFile(std::string("services/config/testdata/") + guide + ".conf");
     ASSERT_FALSE(text.empty());
     Walk(text, &planned);
@@ -71,16 +71,13 @@ TEST(SeedsStatusTest, WhatIsPlannedBelongsToACapabilityThatIsNotBuilt) {
   };
   Planned expected;
   for (const Planned& part : {
-           all(kWarmUp, {"<schedule>", "from"}),
+           all(kWarmUp, {"<schedule>", "from", "start", "increase", "until"}),
            all(kAdaptive, {"adaptive-max-smtp-out", "adaptive-soft-bounce-limit",
                            "adaptive-backoff-interval"}),
            all(kDkim,
                {"dkim-sign", "dkim-selector", "dkim-key", "dkim-headers", "spf-identity", "sign"}),
            all(kBounces, {"bounce-log", "bounce-category-log", "permanent-bounce-after",
                           "bounce-domain", "bounce-pattern-file"}),
-           // What <limits> caps is counted over the whole cluster, which nothing does yet; what a
-           // <domain> caps is counted for each queue.
-           all(kThrottles, {"<limits>"}),
            all(kAccounting, {"log-format-extended", "<acct-file>", "record", "max-size", "rotate"}),
            all(kManagement,
                {"http-mgmt-port", "http-mgmt-interface", "http-mgmt-auth", "snmp-port",

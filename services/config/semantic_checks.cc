@@ -44,6 +44,7 @@ class Checker {
   std::vector<Diagnostic> Run() {
     for (const ConfigLine& line : compiled_.lines) by_section_[line.section].push_back(&line);
     Sources();
+    ClusterThrottles();
     Keys();
     for (Diagnostic& warning : CheckQueues(compiled_)) {
       if (warnings_.size() < kMaxWarnings) warnings_.push_back(std::move(warning));
@@ -115,6 +116,31 @@ class Checker {
         Warn(where->second, absl::StrCat("no delivery worker has the address ", host.ip(), " of \"",
                                          vmta.name(), "\""));
       }
+    }
+  }
+
+  // Divided over the source addresses, of which each is one worker's.
+  void ClusterThrottles() {
+    std::set<std::string> sources;
+    for (const auto& section : compiled_.snapshot.sections()) {
+      for (const auto& host : section.content().virtual_mta().source_hosts()) {
+        sources.insert(host.ip());
+      }
+    }
+    for (const auto& section : compiled_.snapshot.sections()) {
+      const auto& rate = section.content().domain().settings().domain_throttle().rate();
+      if (rate.count() == 0 || rate.count() >= sources.size()) continue;
+      const auto fields = compiled_.origins.find(section.name());
+      if (fields == compiled_.origins.end()) continue;
+      const auto said = fields->second.find(policy::v1::QueueSettings::kDomainThrottleFieldNumber);
+      if (said == fields->second.end()) continue;
+      Location where;
+      where.file = said->second.file;
+      where.line = said->second.line;
+      where.column = 1;
+      Warn(where, absl::StrCat("the rate is divided over ", sources.size(),
+                               " source addresses: a worker that has few of them may have no part "
+                               "of it, and sends this domain nothing"));
     }
   }
 

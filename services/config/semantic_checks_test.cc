@@ -64,6 +64,20 @@ TEST(SemanticChecksTest, CiphersThatAreNone) {
             "2: OpenSSL cannot use \"STRONGEST\": nothing could be encrypted\n");
 }
 
+TEST(SemanticChecksTest, ThrottlesOfTheClusterBelowTheNumberOfSources) {
+  const std::string sources =
+      "<virtual-mta v>\nsmtp-source-host 192.0.2.1 a.test\nsmtp-source-host 192.0.2.2 b.test\n"
+      "smtp-source-host 192.0.2.3 c.test\n</virtual-mta>\n";
+  const auto limits = [](const char* rate) {
+    return "<domain a.test>\n<limits throttle " + std::string(rate) + ">\n</limits>\n</domain>\n";
+  };
+  EXPECT_EQ(Warnings(sources + limits("3/h")), "");
+  EXPECT_EQ(
+      Warnings(sources + limits("2/h")),
+      "7: the rate is divided over 3 source addresses: a worker that has few of them may have "
+      "no part of it, and sends this domain nothing\n");
+}
+
 TEST(SemanticChecksTest, CommandsThatWouldRunAnAddress) {
   const auto warnings = [](const std::string& command) {
     return Warnings("<domain d.test>\ntype pipe\ncommand " + command + "\n</domain>\n");

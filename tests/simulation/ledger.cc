@@ -41,13 +41,19 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
   }
 }
 
-// The limits of a queue, of its virtual MTA, of what it sends from one source, of its pool, and of
-// the site.
-static std::array<std::string, 5> LimitsOf(const std::string& queue, const std::string& source,
+// The limits of a queue, of its virtual MTA, of what it sends from one source, of its pool, of the
+// site, and of the domain.
+static std::array<std::string, 6> LimitsOf(const std::string& queue, const std::string& source,
                                            const std::string& address = "") {
-  const std::string vmta = queue.substr(queue.rfind('/'));
+  const size_t slash = queue.rfind('/');
+  const std::string vmta = queue.substr(slash);
   const bool pooled = vmta == "/v1" || vmta == "/both";
-  return {queue, "*" + vmta, queue + "@" + source, pooled ? kPool : std::string(), address};
+  return {queue,
+          "*" + vmta,
+          queue + "@" + source,
+          pooled ? kPool : std::string(),
+          address,
+          queue.substr(0, slash) + "/*"};
 }
 
 void Ledger::Count(const char* directive, const std::string& name, const WindowLimit& limit,

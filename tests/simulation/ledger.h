@@ -40,8 +40,8 @@ class Ledger {
   std::function<void(const std::string&)> log;
 
   // By queue, "domain/vmta", by virtual MTA, "*/vmta", or by what a queue sends from one source,
-  // "domain/vmta@ip", or by address of a site, "ip", or of the pool of v1 and both, kPool; where
-  // none stands there is no limit.
+  // "domain/vmta@ip", or by address of a site, "ip", or of the pool of v1 and both, kPool, or by
+  // domain, "domain/*"; where none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
 
   // The configuration says so from `now` on. What began before may end within two minutes, and is

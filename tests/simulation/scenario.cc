@@ -75,6 +75,17 @@ static QueueLimit DrawLimits(Random& random, policy::v1::QueueSettings& settings
   return limit;
 }
 
+// Over all workers; a part for each of the four sources.
+static QueueLimit DrawThrottle(Random& random, policy::v1::QueueSettings& settings) {
+  QueueLimit limit;
+  settings.clear_domain_throttle();
+  if (random.Chance(0.3)) {
+    limit.recipients = {4 + random.Below(30), random.Between(seconds(1), seconds(20))};
+    Say(limit.recipients, settings.mutable_domain_throttle()->mutable_rate());
+  }
+  return limit;
+}
+
 void ChangeLimits(World& world, Ledger& ledger, policy::v1::PolicySnapshot* snapshot) {
   Random& random = world.random();
   const std::string domain = "d" + std::to_string(random.Below(kDomains)) + ".test";
@@ -91,6 +102,7 @@ void ChangeLimits(World& world, Ledger& ledger, policy::v1::PolicySnapshot* snap
     for (const char* vmta : {"/v1", "/v2", "/both"}) {
       ledger.Change(domain + vmta, limit, world.now());
     }
+    ledger.Change(domain + "/*", DrawThrottle(random, settings), world.now());
   }
 }
 
@@ -162,6 +174,7 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
     ledger.limits[domain + "/v1"] = limit;
     ledger.limits[domain + "/v2"] = limit;
     ledger.limits[domain + "/both"] = limit;
+    ledger.limits[domain + "/*"] = DrawThrottle(random, *section->mutable_settings());
   }
   const auto add = [&snapshot](const char* name, std::vector<std::string> ips) {
     auto* vmta = snapshot.add_sections()->mutable_content()->mutable_virtual_mta();

@@ -47,6 +47,10 @@ Worker::~Worker() {
   for (const auto& [ip, source] : sources_) stop(*source);
   for (const auto& [name, limits] : vmta_limits_) stop(limits->own);
   for (const auto& [name, pool] : pool_limits_) stop(*pool);
+  for (const auto& [name, limit] : domain_limits_) {
+    stop(*limit);
+    if (limit->raise != 0) executor_.Cancel(limit->raise);
+  }
   // Before the lists of idle connections that they are in.
   for (const auto& [name, queue] : queues_) queue->conns.clear();
 }

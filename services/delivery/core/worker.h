@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <map>
@@ -134,6 +135,7 @@ class Worker {
   struct Conn;        // one outbound connection
   struct Limiter;     // a limit that queues share
   struct VmtaLimits;  // those of a virtual MTA
+  struct DomainLimit;
   struct Source;
   struct Site;
   struct Target;
@@ -269,7 +271,7 @@ class Worker {
   VmtaLimits& LimitsOf(const std::string& vmta);
   void SetLimits(std::vector<std::string>* owned);
   void SetSourceLimits(Source& source);
-  void CountVmta(VmtaLimits& limits, int change);
+  static void CountFor(Queue& queue, int change);
   Limiter* FullFor(const Queue& queue, const Conn* instead);
   bool CountsAgainst(const Conn& conn, const Limiter& limiter) const;
   bool HoldsAll(const Limiter& limiter, const Queue& queue) const;
@@ -290,6 +292,20 @@ class Worker {
   void AwaitPace(Limiter& limiter, Queue& queue);
   void PaceLater(Limiter& limiter, MonotonicTime when);
   void ServePace(Limiter& limiter);
+
+  // worker_domains.cc
+  std::vector<std::string> SourcesOf(const std::string& pool) const;
+  absl::flat_hash_set<std::string> SourcesHeld() const;
+  void SetDomainParts();
+  uint64_t PartOf(const DomainLimit& limit, MonotonicTime* next_change);
+  void SetDomainPart(DomainLimit& limit);
+  void SetDomainLimits(Queue& queue);
+  static void LeaveDomainLimits(Queue& queue);
+  void ForgetDomainLimits();
+  void HeedThrottles(Queue& queue, const common::v1::Reply& reply);
+  bool AfterReplies(const Queue& queue) const;
+  MonotonicTime NextAfterReplies(const Queue& queue, const DomainLimit** limit) const;
+  bool BlockByDomain(Queue& queue, Duration ahead);
 
   // worker_hosts.cc
   std::vector<bool> AllSources() const;
@@ -379,6 +395,25 @@ class Worker {
   Limiter& total_;
   std::map<std::string, std::unique_ptr<VmtaLimits>, std::less<>> vmta_limits_;  // lower case
   std::map<std::string, std::unique_ptr<Limiter>, std::less<>> pool_limits_;
+  absl::flat_hash_map<std::string, std::unique_ptr<DomainLimit>> domain_limits_;
+  // Sources that only this worker used, until then.
+  struct PastSources {
+    MonotonicTime until{};
+    absl::flat_hash_set<std::string> sources;
+  };
+  std::deque<PastSources> past_sources_;
+  absl::flat_hash_set<std::string> held_sources_;
+  bool knows_sources_ = false;
+  bool alone_ = false;  // has all of them
+  uint64_t parts_epoch_ = 0;
+  // Of `count` sources, those that were ours until then; the last ones still are.
+  struct Division {
+    size_t count = 0;
+    std::vector<std::pair<MonotonicTime, std::vector<size_t>>> held;
+  };
+  absl::flat_hash_map<std::string, std::unique_ptr<Division>> divisions_;  // by pool
+  // What was sent before, under <limits>, is not known.
+  MonotonicTime unknown_since_{};
   // Of hosts, by name in lower case, and of networks.
   std::map<std::string, std::unique_ptr<Limiter>, std::less<>> host_limits_;
   std::vector<std::pair<Cidr, Limiter*>> networks_;

@@ -105,7 +105,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     conn.serving_since = now;
     ++conn.source->connections;
     ++total_.connections;
-    CountVmta(*queue.limits, 1);
+    CountFor(queue, 1);
     EnterPart(conn);
     ++connecting;
     // One a turn, where others wait in line.
@@ -405,7 +405,7 @@ void Worker::RemoveConn(Conn& conn, bool freed) {
   LeaveHosts(conn);
   --conn.source->connections;
   --total_.connections;
-  CountVmta(*conn.queue->limits, -1);
+  CountFor(*conn.queue, -1);
   if (freed) FreedSlot();
   const bool foreign = conn.foreign;
   conn.queue->conns.remove_if([&conn](const auto& each) { return each.get() == &conn; });

@@ -62,6 +62,28 @@ struct Worker::Limiter {
   }
 };
 
+// Connections that can be busy at that pace, if each transaction takes a few seconds.
+inline size_t BusyAt(const RatePacer& pacer) {
+  return pacer.limited() ? pacer.CellsWithin(kPaceAhead) : SIZE_MAX;
+}
+
+// A rate of <limits>; `pacer` is of this worker's part.
+struct Worker::DomainLimit : Limiter {
+  std::string name;    // for people
+  std::string pool;    // divided over its sources; empty: over all
+  bool whole = false;  // of one queue, which is one worker's
+  std::string queue;   // that one
+  uint64_t count = 0;  // of the whole cluster
+  Duration period{};
+  std::vector<std::string> codes;
+  MonotonicTime until{};  // holds, because of a reply
+  size_t queues = 0;
+  TimerId raise = 0;
+
+  // Holds after some replies only; then nobody stands in its line.
+  bool replies() const { return !codes.empty(); }
+};
+
 struct Worker::VmtaLimits {
   Limiter own;
   std::vector<Limiter*> pools;  // with a limit, that it is in
@@ -175,9 +197,11 @@ struct Worker::Queue {
   std::string vmta;
   std::string pool;
   VmtaLimits* limits = nullptr;
-  bool in_line = false;       // of some limiter's waiters
-  bool told_in_line = false;  // to the shards, with `blocked`
-  bool in_pace_line = false;  // of some limiter's pace_line
+  bool in_line = false;                       // of some limiter's waiters
+  bool told_in_line = false;                  // to the shards, with `blocked`
+  bool in_pace_line = false;                  // of some limiter's pace_line
+  std::vector<DomainLimit*> throttles;        // that hold always
+  std::vector<DomainLimit*> reply_throttles;  // and after some replies
   std::shared_ptr<const policy::v1::QueueSettings> settings;
   // What of these a connection is made with, made when it is first needed.
   std::shared_ptr<const policy::v1::QueueSettings> site_settings;
@@ -280,6 +304,7 @@ struct Worker::Conn final : ConnectionHandler {
 
   bool paced() const {
     return queue->pace.paces() || queue->limits->paced || source->pacer.limited() ||
+           !queue->throttles.empty() || worker.AfterReplies(*queue) ||
            (part != nullptr && part->pace.paces());
   }
 
@@ -336,7 +361,7 @@ size_t Worker::Queue::free_places() const {
 }
 
 bool Worker::Queue::counts_recipients() const {
-  return pace.counts_recipients() || limits->counts_recipients ||
+  return pace.counts_recipients() || limits->counts_recipients || !throttles.empty() ||
          std::any_of(conns.begin(), conns.end(), [](const auto& conn) {
            return conn->source->pacer.limited() ||
                   (conn->part != nullptr && conn->part->pace.counts_recipients());

@@ -14,12 +14,6 @@ constexpr Duration kTurn = std::chrono::seconds(10);
 // A line as long as shards make it, or nearly so (ShardOptions::max_in_line).
 constexpr size_t kLongLine = 1024;
 
-// Connections that can be busy at that pace, if each transaction takes a few seconds.
-size_t BusyAt(const RatePacer& pacer) {
-  if (!pacer.limited()) return SIZE_MAX;
-  return pacer.CellsWithin(kPaceAhead);
-}
-
 RatePacer PacerOf(uint64_t count, uint64_t period_us, const RatePacer& old, MonotonicTime unknown) {
   RatePacer pacer(count, Duration(period_us), 1);
   pacer.TakeOver(old);
@@ -224,11 +218,14 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
     for (Limiter* pool : queue->limits->pools) pool->connections += queue->conns.size();
   }
   SetHostLimits();
+  unknown_since_ = executor_.clock().Now();
+  SetDomainParts();
 }
 
-void Worker::CountVmta(VmtaLimits& limits, int change) {
-  limits.own.connections += static_cast<size_t>(change);
-  for (Limiter* pool : limits.pools) pool->connections += static_cast<size_t>(change);
+void Worker::CountFor(Queue& queue, int change) {
+  queue.limits->own.connections += static_cast<size_t>(change);
+  for (Limiter* pool : queue.limits->pools) pool->connections += static_cast<size_t>(change);
+  for (Limiter* limit : queue.throttles) limit->connections += static_cast<size_t>(change);
 }
 
 // The first shared limit, the source's apart, that lets the queue have no further connection: for a
@@ -240,6 +237,9 @@ Worker::Limiter* Worker::FullFor(const Queue& queue, const Conn* instead) {
     return !limiter.HasRoom(now);
   };
   if (instead == nullptr && full(total_)) return &total_;
+  for (DomainLimit* limit : queue.throttles) {
+    if ((instead == nullptr || !CountsAgainst(*instead, *limit)) && full(*limit)) return limit;
+  }
   if (instead != nullptr && instead->queue->limits == queue.limits) return nullptr;
   if (full(queue.limits->own)) return &queue.limits->own;
   for (Limiter* pool : queue.limits->pools) {
@@ -255,7 +255,9 @@ bool Worker::CountsAgainst(const Conn& conn, const Limiter& limiter) const {
   const VmtaLimits& limits = *conn.queue->limits;
   return &limiter == &total_ || &limiter == conn.source || &limiter == &limits.own ||
          std::find(limits.pools.begin(), limits.pools.end(), &limiter) != limits.pools.end() ||
-         std::find(conn.hosts.begin(), conn.hosts.end(), &limiter) != conn.hosts.end();
+         std::find(conn.hosts.begin(), conn.hosts.end(), &limiter) != conn.hosts.end() ||
+         std::find(conn.queue->throttles.begin(), conn.queue->throttles.end(), &limiter) !=
+             conn.queue->throttles.end();
 }
 
 // Whether it keeps every queue of the virtual MTA back alike.
@@ -384,6 +386,12 @@ Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime* al
     look(queue.limits->own);
     for (Limiter* pool : queue.limits->pools) look(*pool);
   }
+  for (DomainLimit* limit : queue.throttles) look(*limit);
+  const DomainLimit* after_replies = nullptr;
+  if (const MonotonicTime next = NextAfterReplies(queue, &after_replies); next > *allowed) {
+    *allowed = next;
+    slowest = nullptr;
+  }
   return slowest;
 }
 
@@ -392,6 +400,10 @@ void Worker::ChargePace(Queue& queue, Conn& conn, uint64_t recipients) {
   queue.pace.Charge(now, recipients);
   if (conn.part != nullptr) conn.part->pace.Charge(now, recipients);
   conn.source->pacer.Charge(now, recipients);
+  for (DomainLimit* limit : queue.throttles) limit->pacer.Charge(now, recipients);
+  for (DomainLimit* limit : queue.reply_throttles) {
+    if (now < limit->until) limit->pacer.Charge(now, recipients);
+  }
   if (!queue.limits->paced) return;
   queue.limits->own.pacer.Charge(now, recipients);
   for (Limiter* pool : queue.limits->pools) pool->pacer.Charge(now, recipients);

@@ -140,6 +140,7 @@ void Worker::Renew() {
     link->dirty = true;
     FlushLater();
   }
+  ForgetDomainLimits();
   renew_timer_ = executor_.After(next, [this] { Renew(); });
 }
 

@@ -248,6 +248,7 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
     if (outcome == queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) return outcome;
     if (!took) refusal = &reply;
     if (reply.local() || reply.code() == 0) return outcome;
+    if (!took) HeedThrottles(queue, reply);
     if (reply.code() == 553 && reply.stage() == common::v1::STAGE_RCPT &&
         reply.enhanced().empty() && queue.settings->smtp_553_means_invalid_mailbox()) {
       reply.set_enhanced("5.1.1");
@@ -306,6 +307,7 @@ config::ReplyActions Worker::HeedEnd(Conn& conn, const ConnectionEnd& end) {
   if (!refused || draining_ || end.source_missing || IsLocalEnd(*queue.settings)) return {};
   EndModeByTime(queue);
   judged_ = &conn;
+  HeedThrottles(queue, end.reply);
   config::ReplyActions actions;
   if (queue.rules != nullptr && !end.reply.local() && end.reply.code() != 0) {
     actions = queue.rules->Match(LineOf(end.reply));

@@ -84,6 +84,9 @@ void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
   };
   for (const auto& [name, limits] : vmta_limits_) unknown(limits->own);
   for (const auto& [name, limit] : pool_limits_) unknown(*limit);
+  for (const auto& [name, limit] : domain_limits_) {
+    if (limit->whole ? !had(limit->queue) : before == nullptr) limit->pacer.Exhaust(owners_since_);
+  }
   ApplyOwners();
   FreedSlot();
 }

@@ -27,6 +27,7 @@ void Worker::RefreshQueue(Queue& queue) {
   queue.rules = RulesFor(*queue.settings);
   SetCaps(queue);
   RefreshParts(queue);
+  SetDomainLimits(queue);
   QuitOutdated(queue);
 }
 
@@ -145,6 +146,7 @@ void Worker::Pump(Queue& queue) {
     most = std::min(most, busy);
   }
   if (due > 0 && BlockBySharedVolume(queue, kConnectAhead)) return;
+  if (due > 0 && BlockByDomain(queue, kConnectAhead)) return;
   size_t wanted = std::min<size_t>(most, static_cast<size_t>(std::max<uint64_t>(1, due)));
   if (SeeksTls(queue)) {
     if (queue.conns.size() >= most) MakeRoomForTls(queue);
@@ -211,6 +213,12 @@ void Worker::Grant(Queue& queue) {
     }
   }
   if (BlockBySharedVolume(queue, kGrantAhead)) return;
+  for (const DomainLimit* limit : queue.throttles) {
+    const size_t ahead = limit->pacer.CellsWithin(kGrantAhead);
+    if (promised >= ahead) return;
+    free = std::min(free, ahead - promised);
+  }
+  if (BlockByDomain(queue, kGrantAhead)) return;
   // The same where only a source is limited: its pacer holds each group until its moment.
   if (queue.counts_recipients()) recipients = 1;
   queue.blocked.clear();
@@ -492,6 +500,7 @@ void Worker::LetGo(Queue& queue) {
   RememberPace(queue);
   RememberParts(queue);
   RememberMode(queue);
+  LeaveDomainLimits(queue);
   queues_.erase(queues_.find(queue.name));
 }
 

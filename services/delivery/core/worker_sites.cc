@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "services/config/cluster_rates.h"
 #include "services/delivery/core/worker_internal.h"
 
 namespace sluice::delivery {
@@ -79,6 +80,9 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_disable_mx_rollup();
   own.clear_smtp_553_means_invalid_mailbox();
   own.clear_penalties();
+  for (const config::ClusterRateLine& line : config::ClusterRates(settings)) {
+    own.GetReflection()->ClearField(&own, config::ClusterRateField(line.span, line.directive));
+  }
   return own.SerializeAsString();
 }
 
@@ -209,8 +213,8 @@ void Worker::MoveConn(Conn& conn, Queue& to) {
   Queue& from = *conn.queue;
   const auto place = std::find_if(from.conns.begin(), from.conns.end(),
                                   [&conn](const auto& each) { return each.get() == &conn; });
-  CountVmta(*from.limits, -1);
-  CountVmta(*to.limits, 1);
+  CountFor(from, -1);
+  CountFor(to, 1);
   LeavePart(conn);
   to.conns.splice(to.conns.end(), from.conns, place);
   conn.queue = &to;

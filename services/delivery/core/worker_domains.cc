@@ -1,0 +1,294 @@
+// <limits>: rates of a domain over the whole cluster. Each worker has the part of a rate that its
+// sources are of all, so that the sum holds without a conversation. What a worker gets from others
+// it leaves alone for the rate's period, for it may have been used up by them: so no window sees
+// both.
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "services/config/cluster_rates.h"
+#include "services/delivery/core/worker_internal.h"
+
+namespace sluice::delivery {
+namespace {
+
+using Wide = unsigned __int128;
+
+// Tables of owners that are remembered; of older ones the least that we had counts.
+constexpr size_t kMostPasts = 16;
+constexpr Duration kLongAgo = std::chrono::hours(24 * 31);
+
+bool HasCode(const std::vector<std::string>& codes, uint32_t code) {
+  const std::string text = absl::StrCat(code);
+  return std::any_of(codes.begin(), codes.end(), [&text](const std::string& each) {
+    return each.size() == text.size() && each[0] == text[0] &&
+           (each.ends_with("xx") || each == text);
+  });
+}
+
+}  // namespace
+
+// The sources that a rate of the domain's, or of a pool's, is divided over: addresses, and virtual
+// MTAs that have none, each after a line end.
+std::vector<std::string> Worker::SourcesOf(const std::string& pool) const {
+  absl::flat_hash_set<std::string> members;
+  for (const auto* each : policy_->pools()) {
+    if (absl::EqualsIgnoreCase(each->name(), pool)) {
+      for (const std::string& name : each->virtual_mtas()) {
+        members.insert(absl::AsciiStrToLower(name));
+      }
+    }
+  }
+  std::vector<std::string> sources;
+  absl::flat_hash_set<std::string> seen;
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    if (!pool.empty() && !members.contains(absl::AsciiStrToLower(vmta->name()))) continue;
+    if (vmta->source_hosts().empty()) sources.push_back(absl::StrCat("\n", vmta->name()));
+    for (const auto& host : vmta->source_hosts()) {
+      if (seen.insert(host.ip()).second) sources.push_back(host.ip());
+    }
+  }
+  return sources;
+}
+
+// Those of the configuration that nobody else uses now.
+absl::flat_hash_set<std::string> Worker::SourcesHeld() const {
+  absl::flat_hash_set<std::string> held;
+  for (const auto* vmta : policy_->virtual_mtas()) {
+    if (vmta->source_hosts().empty()) {
+      const bool mine = owners_ == nullptr ? !options_.follows_owners
+                                           : owners_->OwnerOf(vmta->name(), vmta->name()) ==
+                                                     std::string_view(options_.name) &&
+                                                 (HasLease() || !owners_->Leased(vmta->name()));
+      if (mine) held.insert(absl::StrCat("\n", vmta->name()));
+    }
+    for (const auto& host : vmta->source_hosts()) {
+      std::string local_ip;
+      if (options_.follows_owners
+              ? HasPartOf(host.ip()) && (HasLease() || !owners_->SourceLeased(host.ip()))
+              : OwnsHost(host, &local_ip)) {
+        held.insert(host.ip());
+      }
+    }
+  }
+  return held;
+}
+
+// After the policy, the table of owners or the lease has changed.
+void Worker::SetDomainParts() {
+  const MonotonicTime now = executor_.clock().Now();
+  absl::flat_hash_set<std::string> held = SourcesHeld();
+  const std::vector<std::string> sources = SourcesOf("");
+  const bool alone = std::all_of(sources.begin(), sources.end(),
+                                 [&](const auto& source) { return held.contains(source); });
+  if (held != held_sources_) {
+    // Before the first table nothing is known, and nothing was sent. One worker that has all of
+    // them, before and after, has got nothing from others, nor has one whose lease came back
+    // before the table changed.
+    const uint64_t epoch = owners_ == nullptr ? 0 : owners_->epoch();
+    if (knows_sources_ && epoch != parts_epoch_ && !(alone && alone_)) {
+      past_sources_.push_back({now, std::move(held_sources_)});
+    }
+    held_sources_ = std::move(held);
+  }
+  alone_ = alone;
+  if (owners_ != nullptr) parts_epoch_ = owners_->epoch();
+  knows_sources_ |= !options_.follows_owners || owners_ != nullptr;
+  while (!past_sources_.empty() && past_sources_.front().until + kLongAgo <= now) {
+    past_sources_.pop_front();
+  }
+  while (past_sources_.size() > kMostPasts) {
+    absl::erase_if(past_sources_[1].sources, [&](const std::string& source) {
+      return !past_sources_[0].sources.contains(source);
+    });
+    past_sources_.pop_front();
+  }
+  divisions_.clear();
+  for (const auto& [key, limit] : domain_limits_) SetDomainPart(*limit);
+  FreedSlot();
+}
+
+uint64_t Worker::PartOf(const DomainLimit& limit, MonotonicTime* next_change) {
+  if (limit.whole) return limit.count;
+  std::unique_ptr<Division>& division = divisions_[limit.pool];
+  if (division == nullptr) {
+    division = std::make_unique<Division>();
+    const std::vector<std::string> sources = SourcesOf(limit.pool);
+    division->count = sources.size();
+    const auto add = [&](MonotonicTime until, const absl::flat_hash_set<std::string>& held) {
+      auto& [end, places] = division->held.emplace_back();
+      end = until;
+      for (size_t i = 0; i < sources.size(); ++i) {
+        if (held.contains(sources[i])) places.push_back(i);
+      }
+    };
+    for (const PastSources& past : past_sources_) add(past.until, past.sources);
+    add(MonotonicTime::max(), held_sources_);
+  }
+  if (division->count == 0) return limit.count;
+  const MonotonicTime now = executor_.clock().Now();
+  // Spread evenly over the sources, in their order.
+  const auto upto = [&](size_t source) {
+    return static_cast<uint64_t>(Wide{source} * limit.count / division->count);
+  };
+  uint64_t least = UINT64_MAX;
+  for (const auto& [until, places] : division->held) {
+    const bool present = until == MonotonicTime::max();
+    if (!present && until + limit.period <= now) continue;
+    uint64_t part = 0;
+    for (const size_t place : places) part += upto(place + 1) - upto(place);
+    least = std::min(least, part);
+    if (!present) *next_change = std::min(*next_change, until + limit.period);
+  }
+  return least;
+}
+
+void Worker::SetDomainPart(DomainLimit& limit) {
+  const MonotonicTime now = executor_.clock().Now();
+  if (limit.raise != 0) executor_.Cancel(std::exchange(limit.raise, 0));
+  MonotonicTime next_change = MonotonicTime::max();
+  const uint64_t part = PartOf(limit, &next_change);
+  const bool fresh = !limit.pacer.limited();
+  RatePacer pacer(part, limit.period, 1);
+  pacer.TakeOver(limit.pacer);
+  // What was sent before it began to be counted is not known.
+  if (fresh) pacer.Exhaust(limit.replies() ? now : unknown_since_);
+  limit.pacer = pacer;
+  limit.busy = limit.replies() ? SIZE_MAX : BusyAt(limit.pacer);
+  limit.what = part < limit.count ? absl::StrCat(limit.name, " (this worker's part: ", part, ")")
+                                  : limit.name;
+  if (next_change == MonotonicTime::max()) return;
+  limit.raise = executor_.At(next_change, [this, &limit] {
+    limit.raise = 0;
+    SetDomainPart(limit);
+    std::vector<std::string> names;
+    for (const auto& [name, queue] : queues_) {
+      const auto& throttles = queue->throttles;
+      if (std::find(throttles.begin(), throttles.end(), &limit) != throttles.end()) {
+        names.push_back(name);
+      }
+    }
+    if (!limit.pace_line.empty()) PaceLater(limit, limit.pacer.Next(executor_.clock().Now()));
+    for (const std::string& name : names) {
+      if (const auto found = queues_.find(name); found != queues_.end()) Pump(*found->second);
+    }
+    FreedSlot();
+  });
+}
+
+// The queue's, after its settings were read.
+void Worker::SetDomainLimits(Queue& queue) {
+  const std::vector<DomainLimit*> had = std::exchange(queue.throttles, {});
+  const std::vector<DomainLimit*> had_replies = std::exchange(queue.reply_throttles, {});
+  for (const config::ClusterRateLine& line : config::ClusterRates(*queue.settings)) {
+    const policy::v1::Rate& rate = line.said->rate();
+    if (rate.unlimited()) continue;
+    const std::string of = line.span == config::Span::kDomain ? queue.domain
+                           : line.span == config::Span::kPool
+                               ? absl::StrCat(queue.domain, " by pool ", queue.pool)
+                               : queue.name;
+    std::unique_ptr<DomainLimit>& slot =
+        domain_limits_[absl::StrCat(std::string(line.directive), " ", of)];
+    const bool is_new = slot == nullptr;
+    if (is_new) slot = std::make_unique<DomainLimit>();
+    DomainLimit& limit = *slot;
+    const std::vector<std::string> codes(line.said->codes().begin(), line.said->codes().end());
+    const Duration period(static_cast<int64_t>(rate.period_us()));
+    if (is_new || limit.count != rate.count() || limit.period != period || limit.codes != codes) {
+      limit.directive = "<limits>";
+      limit.pool = line.span == config::Span::kPool ? queue.pool : "";
+      limit.whole = line.span == config::Span::kBinding;
+      limit.queue = limit.whole ? queue.name : "";
+      limit.count = rate.count();
+      limit.period = period;
+      limit.codes = codes;
+      limit.name = absl::StrCat("<limits> ", std::string(line.directive), " ", rate.count(), "/",
+                                rate.period_us() / 1'000'000, "s of ", of);
+      SetDomainPart(limit);
+    }
+    ++limit.queues;
+    (limit.replies() ? queue.reply_throttles : queue.throttles).push_back(&limit);
+  }
+  const size_t connections = queue.conns.size();
+  for (DomainLimit* limit : queue.throttles) limit->connections += connections;
+  for (DomainLimit* limit : had) limit->connections -= connections;
+  for (DomainLimit* limit : had) --limit->queues;
+  for (DomainLimit* limit : had_replies) --limit->queues;
+}
+
+void Worker::LeaveDomainLimits(Queue& queue) {
+  for (DomainLimit* limit : queue.throttles) --limit->queues;
+  for (DomainLimit* limit : queue.reply_throttles) --limit->queues;
+  queue.throttles.clear();
+  queue.reply_throttles.clear();
+}
+
+// Those of which a new one would not differ. From a timer alone: lines are being served otherwise.
+void Worker::ForgetDomainLimits() {
+  const MonotonicTime now = executor_.clock().Now();
+  absl::erase_if(domain_limits_, [&](const auto& each) {
+    DomainLimit& limit = *each.second;
+    if (limit.queues > 0 || !limit.waiters.empty() || !limit.pacer.Rested(now) ||
+        now < limit.until) {
+      return false;
+    }
+    for (const TimerId timer : {limit.timer, limit.raise}) {
+      if (timer != 0) executor_.Cancel(timer);
+    }
+    return true;
+  });
+}
+
+// A reply that is no delivery's, to the queue's mail or connection.
+void Worker::HeedThrottles(Queue& queue, const common::v1::Reply& reply) {
+  if (queue.reply_throttles.empty() || reply.local() || reply.code() == 0) return;
+  const MonotonicTime now = executor_.clock().Now();
+  for (DomainLimit* limit : queue.reply_throttles) {
+    if (!HasCode(limit->codes, reply.code())) continue;
+    if (now >= limit->until) limit->pacer.Exhaust(now);
+    limit->until = now + limit->period;
+  }
+}
+
+bool Worker::AfterReplies(const Queue& queue) const {
+  if (queue.reply_throttles.empty()) return false;
+  const MonotonicTime now = executor_.clock().Now();
+  return std::any_of(queue.reply_throttles.begin(), queue.reply_throttles.end(),
+                     [now](const DomainLimit* limit) { return now < limit->until; });
+}
+
+MonotonicTime Worker::NextAfterReplies(const Queue& queue, const DomainLimit** limit) const {
+  if (queue.reply_throttles.empty()) return {};
+  const MonotonicTime now = executor_.clock().Now();
+  MonotonicTime next = now;
+  for (const DomainLimit* each : queue.reply_throttles) {
+    if (now >= each->until) continue;
+    const MonotonicTime when = std::min(each->pacer.Next(now), each->until);
+    if (when <= next) continue;
+    next = when;
+    *limit = each;
+  }
+  return next;
+}
+
+// True where nothing may leave for so long: it says so, and looks again before that.
+bool Worker::BlockByDomain(Queue& queue, Duration ahead) {
+  if (queue.throttles.empty() && queue.reply_throttles.empty()) return false;
+  const MonotonicTime now = executor_.clock().Now();
+  const DomainLimit* slowest = nullptr;
+  MonotonicTime next = std::max(now, NextAfterReplies(queue, &slowest));
+  for (const DomainLimit* each : queue.throttles) {
+    const MonotonicTime when = each->pacer.Next(now);
+    if (when <= next) continue;
+    next = when;
+    slowest = each;
+  }
+  if (next <= now + ahead) return false;
+  Block(queue, slowest->what, next);
+  // Where it has no part of the rate, it is woken when that changes.
+  if (next != MonotonicTime::max()) WakeAt(queue, next - ahead);
+  return true;
+}
+
+}  // namespace sluice::delivery
