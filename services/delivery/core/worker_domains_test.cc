@@ -87,7 +87,7 @@ class WorkerDomains : public ::testing::Test {
     }
     executor_.RunPosted();
   }
-  // Leases one recipient for each credit, and answers at once.
+  // Leases one group for each credit, and answers at once.
   void Drive(Duration time, uint32_t code = 250) {
     const MonotonicTime end = executor_.clock().Now() + time;
     while (executor_.clock().Now() < end) {
@@ -98,7 +98,9 @@ class WorkerDomains : public ::testing::Test {
           if (&shard == &shards_[0]) blocked_ = blocked.limit();
         }
         for (const auto& credit : said.credits()) {
-          for (uint32_t i = 0; i < credit.groups(); ++i) shard.Lease(++id_, credit.queue_ref());
+          for (uint32_t i = 0; i < credit.groups(); ++i) {
+            shard.Lease(++id_, credit.queue_ref(), credit.max_recipients() == 1 ? 1 : group_);
+          }
         }
       }
       for (size_t i = 0; i < sites_.open.size(); ++i) {
@@ -116,7 +118,9 @@ class WorkerDomains : public ::testing::Test {
   }
   size_t SentSince(MonotonicTime when) const {
     size_t sum = 0;
-    for (const auto& each : sites_.sends) sum += each.when >= when ? 1 : 0;
+    for (const auto& each : sites_.sends) {
+      if (each.when >= when) sum += static_cast<size_t>(each.recipients);
+    }
     return sum;
   }
   void ExpectNoWindowAbove(size_t most, Duration period) {
@@ -137,6 +141,7 @@ class WorkerDomains : public ::testing::Test {
   std::vector<int> owners_;
   uint64_t epoch_ = 0;
   uint64_t id_ = 100;
+  int group_ = 1;  // recipients of a message, where they may go together
   std::string blocked_;
 };
 
@@ -219,6 +224,7 @@ TEST_F(WorkerDomains, AnErrorThrottleHoldsForItsTimeAfterAReply) {
   settings_->mutable_domain_error_throttle()->add_codes("4xx");
   SetRate(settings_->mutable_domain_defer_throttle(), 1, seconds(30));
   settings_->mutable_domain_defer_throttle()->add_codes("421");
+  group_ = 3;
   Begin({0, 0, 0, 0});
   Drive(seconds(1));
   EXPECT_GT(sites_.sends.size(), 40u) << "no limit before such a reply";

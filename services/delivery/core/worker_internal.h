@@ -362,6 +362,7 @@ size_t Worker::Queue::free_places() const {
 
 bool Worker::Queue::counts_recipients() const {
   return pace.counts_recipients() || limits->counts_recipients || !throttles.empty() ||
+         (!conns.empty() && conns.front()->worker.AfterReplies(*this)) ||
          std::any_of(conns.begin(), conns.end(), [](const auto& conn) {
            return conn->source->pacer.limited() ||
                   (conn->part != nullptr && conn->part->pace.counts_recipients());

@@ -393,6 +393,12 @@ void Worker::SendPaced(Queue& queue) {
       continue;
     }
     if (best->paced()) {
+      // It came before the limit: in one go they would overfill a window.
+      if (next.lease->deliveries_size() > 1 && queue.counts_recipients()) {
+        GiveBack(queue.waiting.front().work_id);
+        queue.waiting.pop_front();
+        continue;
+      }
       // Not for so long: it may expire meanwhile. No other goes before it.
       if (queue.pace.has_volume() && queue.pace.volume->Next(now, bytes) > now + kPaceAhead) {
         HoldForVolume(queue, bytes,
