@@ -76,14 +76,21 @@ bool DoesNothing(const google::protobuf::RepeatedPtrField<policy::v1::ReplyRule>
       left.clear_skip_mx();
     }
     if (earlier.disable_source_ip()) left.clear_disable_source_ip();
+    if (!earlier.bounce_category().empty()) left.clear_bounce_category();
   }
   return any && left.mode().empty() && !queue(left) && !recipient(left) &&
-         !left.disable_source_ip();
+         !left.disable_source_ip() && left.bounce_category().empty();
 }
 
 LineError NeverReached(const Statement& statement) {
   return {"this line does nothing: one before it matches everything", statement.arguments.size(),
           true};
+}
+
+bool IsCategory(std::string_view text) {
+  return !text.empty() && text.size() <= 100 && std::all_of(text.begin(), text.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+  });
 }
 
 std::optional<int64_t> TimeOf(std::string_view value) {
@@ -109,6 +116,11 @@ std::optional<std::string> AddAction(const std::string& action, policy::v1::Repl
                              : rule->set_backoff_to_normal_after_us(*us);
     return std::nullopt;
   }
+  if (name == "category") {
+    if (!IsCategory(value)) return absl::StrCat("\"", value, "\" is no category of bounces");
+    rule->set_bounce_category(value);
+    return std::nullopt;
+  }
   const auto on = value.empty() ? std::optional(true) : ParseBool(value);
   if (!on) return absl::StrCat("\"", value, "\" is neither yes nor no");
   if (name == "skip-mx") {
@@ -122,9 +134,9 @@ std::optional<std::string> AddAction(const std::string& action, policy::v1::Repl
   } else if (name == "defer-queue") {
     rule->set_defer_queue(*on);
   } else {
-    const auto closest =
-        ClosestName(name, {"mode", "backoff-to-normal-after", "skip-mx", "bounce-queue",
-                           "bounce-rcpt", "disable-source-ip", "reenable-after", "defer-queue"});
+    const auto closest = ClosestName(
+        name, {"mode", "backoff-to-normal-after", "skip-mx", "bounce-queue", "bounce-rcpt",
+               "disable-source-ip", "reenable-after", "defer-queue", "category"});
     return absl::StrCat("\"", name, "\" is no action",
                         closest ? absl::StrCat("; did you mean \"", *closest, "\"?") : "");
   }
@@ -162,12 +174,9 @@ std::optional<LineError> AddBounceCategory(const Statement& statement,
   const auto regex = ReadRegex(statement, 0);
   if (!regex.ok()) return LineError{std::string(regex.status().message()), 0};
   const std::string category = absl::AsciiStrToLower(statement.arguments[1].text);
-  for (const char c : category) {
-    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '-' && c != '_' && c != '.') {
-      return LineError{"a category is written in letters, digits, \"-\", \"_\" and \".\"", 1};
-    }
+  if (!IsCategory(category)) {
+    return LineError{"a category is written in letters, digits, \"-\", \"_\" and \".\"", 1};
   }
-  if (category.empty() || category.size() > 100) return LineError{"this is no category", 1};
   if (section->rules_size() >= kMaxRules) return LineError{"a list has at most 10000 lines", line};
   const bool unreachable = Unreachable(section->rules());
   auto* const rule = section->add_rules();
@@ -195,9 +204,15 @@ std::optional<LineError> AddMxRollup(const Statement& statement,
   const auto queue = ParseHostName(statement.arguments[1].text);
   if (!queue) return LineError{"this is no name of a queue, such as example.rollup", 1};
   if (section->entries_size() >= kMaxRules) return LineError{"at most 10000 lines", 0};
+  const bool unreachable =
+      std::any_of(section->entries().begin(), section->entries().end(),
+                  [&](const auto& e) { return e.mx() == "*" || e.mx() == *pattern; });
   auto* const entry = section->add_entries();
   entry->set_mx(*pattern);
   entry->set_queue(*queue);
+  if (unreachable) {
+    return LineError{"this line does nothing: one before it matches the same hosts", 0, true};
+  }
   return std::nullopt;
 }
 

@@ -29,7 +29,7 @@ TEST(CompilerPatternsTest, RepliesCategoriesAndRollups) {
   const Compiled compiled = CompileOne(
       "<smtp-pattern-list common>\n"
       "reply /too many \"sessions\"/ mode=backoff backoff-to-normal-after=1h30m\n"
-      "reply /^5.*spam/I disable-source-ip reenable-after=2h, skip-mx\n"
+      "reply /^5.*spam/I disable-source-ip reenable-after=2h, skip-mx category=Spam-Related\n"
       "</smtp-pattern-list>\n"
       "<domain *>\nsmtp-pattern-list Common\n</domain>\n"
       "<bounce-category-patterns>\n/5\\.1\\.1/ bad-mailbox\n/mailbox full/ quota-issues\n"
@@ -45,6 +45,7 @@ TEST(CompilerPatternsTest, RepliesCategoriesAndRollups) {
   EXPECT_EQ(list->rules(0).backoff_to_normal_after_us(), int64_t{5400} * 1'000'000);
   EXPECT_EQ(list->rules(1).regex(), "^5.*spam");
   EXPECT_TRUE(list->rules(1).disable_source_ip() && list->rules(1).skip_mx());
+  EXPECT_EQ(list->rules(1).bounce_category(), "spam-related");
   ASSERT_EQ(view->bounce_categories().rules_size(), 2);
   EXPECT_EQ(view->bounce_categories().rules(1).category(), "quota-issues");
   ASSERT_EQ(view->mx_rollup().entries_size(), 1);
@@ -60,6 +61,8 @@ TEST(CompilerPatternsTest, MistakesHaveTheirPlace) {
             "a.conf:2:11: error: \"skpi-mx\" is no action; did you mean \"skip-mx\"?\n");
   EXPECT_EQ(Said(open + "reply /x/" + close),
             "a.conf:2:1: error: it is written reply /REGEX/ ACTION [ACTION ...]\n");
+  EXPECT_EQ(Said(open + "reply /x/ category=no!good" + close),
+            "a.conf:2:11: error: \"no!good\" is no category of bounces\n");
   EXPECT_NE(Said(open + "reply /(/ skip-mx" + close).find("a.conf:2:7: error: "),
             std::string::npos);
   EXPECT_EQ(Said("<domain *>\nsmtp-pattern-list none\n</domain>\n"),
@@ -80,6 +83,13 @@ TEST(CompilerPatternsTest, DoubtsAreWarnings) {
                  "/z/ spam-related\n</bounce-category-patterns>\n"),
             "a.conf:4:1: warning: this line does nothing: one before it matches everything\n"
             "a.conf:5:1: warning: this line does nothing: one before it matches everything\n");
+  EXPECT_EQ(Said("<smtp-pattern-list s>\nreply // category=other\nreply /x/ category=spam-related\n"
+                 "</smtp-pattern-list>\n"),
+            "a.conf:3:1: warning: this line does nothing: one before it matches everything\n");
+  EXPECT_EQ(Said("<mx-rollup-list>\nmx *.a.test x\nmx *.A.test y\nmx * z\nmx b.test y\n"
+                 "</mx-rollup-list>\n"),
+            "a.conf:3:4: warning: this line does nothing: one before it matches the same hosts\n"
+            "a.conf:5:4: warning: this line does nothing: one before it matches the same hosts\n");
   EXPECT_EQ(Said("<pattern-list p>\nheader X: // virtual-mta=default\n"
                  "mail-from // virtual-mta=default\nrcpt-to /x/ virtual-mta=default\n"
                  "</pattern-list>\n"),

@@ -122,8 +122,10 @@ void Compiler::EnterSpool(const std::string& folder, const Location& where, Fram
   frame->skip = false;
   auto* const settings = draft_.global.mutable_settings();
   if (settings->has_disk_queue() && settings->disk_queue() != folder) {
+    frame->skip = true;
     return Say(Severity::kWarning, where,
-               absl::StrCat("there is one spool, in ", settings->disk_queue()));
+               absl::StrCat("there is one spool, in ", settings->disk_queue(),
+                            "; what is said of this one has no effect"));
   }
   settings->set_disk_queue(folder);
 }

@@ -490,13 +490,19 @@ TEST(CompilerTest, OldNamesOfWhatThereIs) {
 
 TEST(CompilerTest, ASpoolSectionIsTheSpoolsFolder) {
   const Compiled compiled = CompileOne(
-      "<spool /var/spool/pmta>\nmin-free-space 1500000k\n</spool>\n<spool /second>\n</spool>\n");
+      "<spool /var/spool/pmta>\nmin-free-space 1500000k\n</spool>\n<spool /second>\n"
+      "deliver-only yes\n</spool>\n");
   ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
   ASSERT_EQ(compiled.diagnostics.size(), 1u);
-  EXPECT_EQ(compiled.diagnostics[0].message, "there is one spool, in /var/spool/pmta");
+  EXPECT_EQ(compiled.diagnostics[0].message,
+            "there is one spool, in /var/spool/pmta; what is said of this one has no effect");
   const auto view = *PolicyView::Build(compiled.snapshot);
   EXPECT_EQ(view->global().disk_queue(), "/var/spool/pmta");
   EXPECT_EQ(view->global().spool_min_free_space_mb(), 1465u);
+  EXPECT_FALSE(view->global().spool_deliver_only());
+  const auto closed =
+      PolicyView::Build(CompileOne("<spool /x>\ndeliver-only yes\n</spool>\n").snapshot);
+  EXPECT_TRUE((*closed)->global().spool_deliver_only());
   EXPECT_FALSE(CompileOne("<spool /x>\nmin-free-space much\n</spool>\n").ok());
 }
 

@@ -342,6 +342,47 @@ std::vector<std::string> PoolsOf(const policy::v1::PolicySnapshot& snapshot,
   return pools;
 }
 
+namespace {
+
+const policy::v1::MxRollupSection& RollupsOf(const Compiled& compiled) {
+  const auto* const content = FindContent(compiled.snapshot, "mx-rollup");
+  return content == nullptr ? policy::v1::MxRollupSection::default_instance()
+                            : content->mx_rollup();
+}
+
+// Where mail of a queue with these settings is counted if `mx` is its best host; nullptr: apart.
+const policy::v1::MxRollup* RollupOf(const Compiled& compiled, const std::string& mx,
+                                     const std::vector<ExplainedSetting>& own) {
+  for (const ExplainedSetting& setting : own) {
+    const bool elsewhere = setting.directive == "smtp-hosts" && !setting.value.empty();
+    const bool alone = setting.directive == "disable-mx-rollup" && setting.value == "yes";
+    const bool local = setting.directive == "type" && setting.value != "smtp";
+    if (elsewhere || alone || local) return nullptr;
+  }
+  for (const auto& entry : RollupsOf(compiled).entries()) {
+    if (!mx.empty() && PatternMatches(entry.mx(), mx)) return &entry;
+  }
+  return nullptr;
+}
+
+void NoteRollups(const Compiled& compiled, const std::string& domain, const std::string& mx,
+                 std::vector<std::string>* notes) {
+  std::vector<std::string> own;
+  for (const auto& entry : RollupsOf(compiled).entries()) {
+    if (entry.queue() == domain) own.push_back(entry.mx());
+  }
+  if (!own.empty()) {
+    notes->push_back(absl::StrCat("of all domains whose best MX matches ", absl::StrJoin(own, ", "),
+                                  " together (<mx-rollup-list>)"));
+  } else if (mx.empty() && !RollupsOf(compiled).entries().empty()) {
+    notes->push_back(
+        "a domain whose MX matches a line of <mx-rollup-list> has the settings of that rollup: "
+        "give --mx HOST, or look at `sluicectl queues show`");
+  }
+}
+
+}  // namespace
+
 absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuestion& question) {
   Explanation answer;
   const std::string& name = question.vmta;
@@ -359,6 +400,28 @@ absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuest
   const auto add = [&](std::string subject, std::vector<ExplainedSetting> settings) {
     answer.subjects.emplace_back(std::move(subject), std::move(settings));
   };
+  if (!question.mx.empty() && domain.empty()) {
+    return absl::InvalidArgumentError("of which domain is this the MX?");
+  }
+  const auto queue = [&](const std::string& vmta, const std::string& pool, const char* shown) {
+    const std::string mail = pool.empty() ? "" : absl::StrCat(", mail for the pool ", pool);
+    auto own = ExplainQueue(compiled, domain, vmta, pool);
+    const std::string name = absl::StrCat("queue ", domain, "/", shown, mail);
+    const auto* const rollup = RollupOf(compiled, Lower(question.mx), own);
+    if (rollup == nullptr) return add(name, std::move(own));
+    for (const char* tls : {"require-starttls", "use-dane", "use-mta-sts"}) {
+      const auto asks = [tls](const ExplainedSetting& each) {
+        return each.directive == tls && each.value == "yes" && !each.is_default;
+      };
+      if (std::any_of(own.begin(), own.end(), asks)) {
+        answer.notes.push_back(absl::StrCat(tls, " yes of ", domain, " holds all the same"));
+      }
+    }
+    add(absl::StrCat(name, ", which is of ", rollup->queue(), "/", shown, " (mx ", rollup->mx(),
+                     " ", rollup->queue(), ")"),
+        ExplainQueue(compiled, rollup->queue(), vmta, pool));
+  };
+  if (!domain.empty()) NoteRollups(compiled, domain, question.mx, &answer.notes);
   if (domain.empty() && name.empty() && question.source.empty() && question.client.empty()) {
     add("outside of sections", ExplainGlobal(compiled));
   }
@@ -370,13 +433,10 @@ absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuest
   }
   if (!domain.empty() && pool != nullptr) {
     for (const std::string& member : pool->pool().virtual_mtas()) {
-      add(absl::StrCat("queue ", domain, "/", member, ", mail for the pool ", name),
-          ExplainQueue(compiled, domain, member, name));
+      queue(member, name, member.c_str());
     }
   } else if (!domain.empty()) {
-    add(absl::StrCat("queue ", domain, "/", name.empty() ? "* (no virtual MTA's own)" : name,
-                     question.pool.empty() ? "" : ", mail for the pool ", question.pool),
-        ExplainQueue(compiled, domain, name, question.pool));
+    queue(name, question.pool, name.empty() ? "* (no virtual MTA's own)" : name.c_str());
     if (question.pool.empty()) {
       for (const std::string& other : PoolsOf(compiled.snapshot, name)) {
         answer.notes.push_back(

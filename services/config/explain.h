@@ -50,6 +50,7 @@ struct ExplainQuestion {
   std::string pool;  // that mail was for
   std::string source;
   std::string client;
+  std::string mx;  // the domain's best one, for <mx-rollup-list>
 };
 struct Explanation {
   std::vector<std::pair<std::string, std::vector<ExplainedSetting>>> subjects;

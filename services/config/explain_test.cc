@@ -217,6 +217,48 @@ TEST(ExplainTest, LimitsOfTheCluster) {
       "a.conf:4\n");
 }
 
+TEST(ExplainTest, ARollupIsShownForTheMxAndNoted) {
+  testing::MemoryFiles files;
+  CompileOptions options;
+  options.keep_origins = true;
+  const Compiled compiled =
+      CompileText("/k/a.conf",
+                  "<mx-rollup-list>\nmx *.google.com gmail.rollup\n</mx-rollup-list>\n"
+                  "<domain gmail.rollup>\nmax-smtp-out 7\n</domain>\n"
+                  "<domain x.example>\nmax-smtp-out 3\nrequire-starttls yes\n</domain>\n"
+                  "<domain y.example>\nmax-smtp-out 3\ndisable-mx-rollup yes\n</domain>\n"
+                  "<domain z.example>\nmax-smtp-out 3\nsmtp-hosts relay.example\n</domain>\n",
+                  files, options);
+  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
+  const auto explain = [&](const std::string& domain, const std::string& mx) {
+    ExplainQuestion question;
+    question.domain = domain;
+    question.mx = mx;
+    auto answer = Explain(compiled, question);
+    EXPECT_TRUE(answer.ok()) << answer.status();
+    return *std::move(answer);
+  };
+  const auto out = [](const Explanation& answer) {
+    for (const auto& setting : answer.subjects.at(0).second) {
+      if (setting.directive == "max-smtp-out") return setting.value + " " + setting.where;
+    }
+    return std::string();
+  };
+  const auto rolled = explain("x.example", "ASPMX.l.google.com");
+  EXPECT_EQ(rolled.subjects[0].first,
+            "queue x.example/* (no virtual MTA's own), which is of gmail.rollup/* (no virtual "
+            "MTA's own) (mx *.google.com gmail.rollup)");
+  EXPECT_EQ(out(rolled), "7 /k/a.conf:5");
+  EXPECT_EQ(rolled.notes,
+            std::vector<std::string>{"require-starttls yes of x.example holds all the same"});
+  EXPECT_EQ(out(explain("x.example", "mx.elsewhere.example")), "3 /k/a.conf:8");
+  EXPECT_EQ(out(explain("y.example", "aspmx.l.google.com")), "3 /k/a.conf:12");
+  EXPECT_EQ(out(explain("z.example", "aspmx.l.google.com")), "3 /k/a.conf:16");
+  EXPECT_NE(explain("x.example", "").notes.at(0).find("give --mx HOST"), std::string::npos);
+  EXPECT_EQ(explain("gmail.rollup", "").notes.at(0),
+            "of all domains whose best MX matches *.google.com together (<mx-rollup-list>)");
+}
+
 TEST(ExplainTest, SecretsAndUnknownNames) {
   const Compiled compiled = CompileCase("newsletter");
   EXPECT_TRUE(ExplainVirtualMta(compiled, "nobody").empty());

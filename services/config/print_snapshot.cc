@@ -260,6 +260,9 @@ class SnapshotPrinter {
       absl::StrAppend(&line, " reenable-after=", rule.reenable_after_us() / 1000, "ms");
     }
     if (rule.defer_queue()) line += " defer-queue";
+    if (!rule.bounce_category().empty()) {
+      absl::StrAppend(&line, " category=", rule.bounce_category());
+    }
     // A line that says only what it does not do.
     return line.size() == bare ? line + " skip-mx=no" : line;
   }

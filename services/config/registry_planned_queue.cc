@@ -72,7 +72,6 @@ void AddTls(QueueTable* t) {
 
 void AddReplies(QueueTable* t) {
   t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
-  t->Bool("allow-priority-interruption", "Mail of higher priority goes first on a connection.");
   t->Bool("allow-priority-interruption-during-transfer", "Also in the middle of a transfer.");
   t->Bool("allow-cancel-during-transfer", "A deletion stops a transfer.");
 }

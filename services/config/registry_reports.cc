@@ -63,10 +63,11 @@ void AddRoutes(std::vector<Directive>* all) {
                        Grammar::kTargetName,
                        "The same, while the queue is in backoff mode; what was moved stays where "
                        "it is."));
+  all->push_back(Queue("allow-priority-interruption", "allow_priority_interruption", Grammar::kBool,
+                       "Mail that comes goes before mail of lower priority that waits, and not "
+                       "only in its turn."));
   all->push_back(Queue("disable-mx-rollup", "disable_mx_rollup", Grammar::kBool,
-                       "The domain keeps limits of its own under <mx-rollup-list>.",
-                       Status::kNotYet));
-  all->back().reason = "rollup";
+                       "The domain keeps limits of its own under <mx-rollup-list>."));
 }
 
 void AddLogs(std::vector<Directive>* all) {

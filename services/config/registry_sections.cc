@@ -126,25 +126,46 @@ void AddPatterns(Table* t) {
   line("reply", kSmtpPatternList, "/REGEX/ ACTION [ACTION ...]", "What such a reply does.");
   t->all.back().status = Status::kActive;
   t->all.back().target = Target::kCompiler;
-  line("mx", kMxRollupList, "MX-PATTERN QUEUE-NAME", "Domains with such an MX share a queue.");
-  t->all.back().reason = "rollups by MX";
-  line("/", kBounceCategories, "/REGEX/ CATEGORY", "Class of bounces with such a text.");
+  line("mx", kMxRollupList, "MX-PATTERN QUEUE-NAME",
+       "Domains whose best MX matches share limits, mode and settings: those of <domain "
+       "QUEUE-NAME>; the first line that matches counts.");
+  t->all.back().status = Status::kActive;
+  t->all.back().target = Target::kCompiler;
+  line("/", kBounceCategories, "/REGEX/ CATEGORY",
+       "Class of failures whose status and reply match, as events and the log show it.");
+  t->all.back().status = Status::kActive;
+  t->all.back().target = Target::kCompiler;
 }
 
 void AddSpoolAndDns(Table* t) {
   t->Add("delete-file-holders", kSpool, Grammar::kBool, "Nothing: the spool has no such files.",
          Status::kNoEffect);
-  t->Add("deliver-only", kSpool, Grammar::kBool, "The spool takes no new mail.", Status::kRefused);
-  t->Add("priority", kSpool, Grammar::kCount, "Order in which spools are filled.");
+  Directive& deliver_only = t->Add(
+      "deliver-only", kSpool, Grammar::kBool,
+      "Shards take no new mail, which is put off, and deliver what they have.", Status::kActive);
+  deliver_only.target = Target::kGlobalSettings;
+  deliver_only.field = "spool_deliver_only";
+  t->Add("priority", kSpool, Grammar::kCount, "Order in which spools are filled.").reason =
+      "several spools of a shard";
   t->Add("min-free-space", kSpool, Grammar::kSize,
          "As spool-min-free-space: free space below which new mail is put off.", Status::kActive)
       .target = Target::kCompiler;
   t->all.back().unset = "0";
-  const size_t ahead = t->all.size();
-  t->Add("precached-domains-file", kDns, Grammar::kFile, "Domains that are resolved ahead.");
-  t->Add("precached-refresh-interval", kDns, Grammar::kDuration, "Time between such rounds.");
-  t->Add("precached-max-domains", kDns, Grammar::kCount, "Domains of such a round.");
-  ComesWith("lookups ahead of mail", &t->all, ahead);
+  t->Add("precached-domains-file", kDns, Grammar::kFile,
+         "Domains whose MX is looked up ahead of their mail, at the start and again and again.",
+         Status::kActive)
+      .target = Target::kCompiler;
+  const auto ahead = [t](std::string_view name, std::string_view field, Grammar grammar,
+                         std::string_view help) {
+    Directive& directive = t->Add(name, kDns, grammar, help, Status::kActive);
+    directive.target = Target::kGlobalSettings;
+    directive.field = field;
+    directive.min = 1;
+  };
+  ahead("precached-refresh-interval", "precached_refresh_interval_us", Grammar::kDuration,
+        "Time between such rounds; a shorter TTL is not stretched.");
+  ahead("precached-max-domains", "precached_max_domains", Grammar::kCount,
+        "Domains of such a round: the first ones of the file.");
 }
 
 }  // namespace
@@ -192,9 +213,9 @@ std::vector<SectionKind> Sections() {
        "The first line that matches chooses the virtual MTA."},
       {"smtp-pattern-list", kSmtpPatternList, kGlobal, "NAME",
        "Patterns of replies and what they do."},
-      {"bounce-category-patterns", kBounceCategories, kGlobal, "", "Classes of bounces.", kPlanned,
-       kBounces},
-      {"dns", kDns, kGlobal, "", "The resolver.", kPlanned, "answers known ahead"},
+      {"bounce-category-patterns", kBounceCategories, kGlobal, "",
+       "Classes of what fails, by status and reply; the first line that matches counts."},
+      {"dns", kDns, kGlobal, "", "The resolver."},
       {"smtp-listener", kListener, kGlobal, "IP:PORT", "An address that takes SMTP connections."},
       {"rewrite-list", kRewriteList, kGlobal, "NAME", "What the senders of messages become."},
       {"domain-key-list", kDomainKeyList, kGlobal, "[NAME]", "DKIM keys.", kPlanned, kDkim},
@@ -213,8 +234,8 @@ std::vector<SectionKind> Sections() {
       {"statistics", kStatistics, kGlobal, "NAME", "Where statistics go.", kPlanned, kManagement},
       {"bind", kBind, kGlobal, "NAME=VALUE ...",
        "Mail of source-vmta=NAME to destination-domain=PATTERN; <domain> directives."},
-      {"mx-rollup-list", kMxRollupList, kGlobal, "", "Domains that share MX hosts.", kPlanned,
-       "rollup"},
+      {"mx-rollup-list", kMxRollupList, kGlobal, "",
+       "Domains that are put together by their MX hosts."},
   };
 }
 

@@ -27,6 +27,7 @@ ReplyActions ActionsOf(const policy::v1::ReplyRule& rule) {
   actions.skip_mx = rule.skip_mx() && !rule.bounce_rcpt();
   actions.disable_source = rule.disable_source_ip();
   actions.reenable_after_us = rule.reenable_after_us();
+  actions.bounce_category = rule.bounce_category();
   return actions;
 }
 
@@ -109,6 +110,7 @@ void ReplyActions::Add(const ReplyActions& other) {
     reenable_after_us = other.reenable_after_us;
     source_rule = other.source_rule;
   }
+  if (bounce_category.empty()) bounce_category = other.bounce_category;
 }
 
 ReplyActions ReplyRules::Match(std::string_view reply) const {

@@ -25,6 +25,7 @@ struct ReplyActions {
   bool skip_mx = false;                    // the mail goes on by another host
   bool disable_source = false;
   int64_t reenable_after_us = 0;  // 0: as the queue's settings say
+  std::string bounce_category;    // of what such a reply bounces; empty: not said
   // Which line says the mode, and which one disables the source: "(?i)too many of blocking".
   std::string mode_rule;
   std::string source_rule;
@@ -36,7 +37,7 @@ struct ReplyActions {
   void Add(const ReplyActions& other);
   bool any() const {
     return mode != Mode::kAsItIs || bounce_queue || defer_queue || bounce_recipient || skip_mx ||
-           disable_source;
+           disable_source || !bounce_category.empty();
   }
 };
 

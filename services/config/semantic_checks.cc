@@ -17,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "services/base/net/ip_address.h"
 #include "services/config/command_line.h"
+#include "services/config/domain_pattern.h"
 #include "services/config/queue_checks.h"
 #include "services/config/registry.h"
 #include "services/config/value.h"
@@ -45,6 +46,7 @@ class Checker {
     for (const ConfigLine& line : compiled_.lines) by_section_[line.section].push_back(&line);
     Sources();
     ClusterThrottles();
+    Rollups();
     Keys();
     for (Diagnostic& warning : CheckQueues(compiled_)) {
       if (warnings_.size() < kMaxWarnings) warnings_.push_back(std::move(warning));
@@ -142,6 +144,35 @@ class Checker {
                                " source addresses: a worker that has few of them may have no part "
                                "of it, and sends this domain nothing"));
     }
+  }
+
+  // Its settings are those of all domains with such an MX: one that says none has the limits that
+  // are meant for a single domain.
+  void Rollups() {
+    std::set<std::string> seen;
+    for (const ConfigLine& line : compiled_.lines) {
+      if (line.directive->scopes != kMxRollupList) continue;
+      const std::string name =
+          absl::AsciiStrToLower(line.value.substr(line.value.find_last_of(" \t") + 1));
+      if (!seen.insert(name).second || HasDomain(name)) continue;
+      Warn(line.where, absl::StrCat("no <domain ", name, "> says limits: those of any domain hold ",
+                                    "for all that are put together here"));
+    }
+  }
+
+  bool HasDomain(std::string_view name) const {
+    const auto is_about = [name](const policy::v1::DomainSection& section) {
+      return section.pattern() != "*" && PatternMatches(section.pattern(), name);
+    };
+    return std::any_of(compiled_.snapshot.sections().begin(), compiled_.snapshot.sections().end(),
+                       [&](const auto& section) {
+                         const auto& content = section.content();
+                         return (content.has_domain() && is_about(content.domain())) ||
+                                std::any_of(content.virtual_mta().domains().begin(),
+                                            content.virtual_mta().domains().end(), is_about) ||
+                                std::any_of(content.pool().domains().begin(),
+                                            content.pool().domains().end(), is_about);
+                       });
   }
 
   void Keys() {

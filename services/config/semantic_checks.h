@@ -19,6 +19,7 @@ namespace sluice::config {
 // - ciphers that OpenSSL does not know
 // - require-starttls where use-starttls is no
 // - limits of backoff mode above the normal ones
+// - rollups of <mx-rollup-list> that no <domain> section is about
 // - hours of a schedule that have no rate, or two
 std::vector<Diagnostic> CheckSemantics(const Compiled& compiled, FileSource& files,
                                        const std::optional<std::set<std::string>>& owned_ips);

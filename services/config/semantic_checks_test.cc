@@ -78,6 +78,18 @@ TEST(SemanticChecksTest, ThrottlesOfTheClusterBelowTheNumberOfSources) {
       "no part of it, and sends this domain nothing\n");
 }
 
+TEST(SemanticChecksTest, RollupsWithoutLimitsOfTheirOwn) {
+  const std::string list =
+      "<mx-rollup-list>\nmx *.mx.test all.rollup\nmx *.y.test all.rollup\n</mx-rollup-list>\n";
+  EXPECT_EQ(Warnings(list + "<domain *>\nmax-smtp-out 5\n</domain>\n"),
+            "2: no <domain all.rollup> says limits: those of any domain hold for all that are put "
+            "together here\n");
+  EXPECT_EQ(Warnings(list + "<domain all.rollup>\nmax-smtp-out 5\n</domain>\n"), "");
+  EXPECT_EQ(Warnings(list + "<virtual-mta a>\nsmtp-source-host 192.0.2.1\n<domain *.rollup>\n"
+                            "max-smtp-out 5\n</domain>\n</virtual-mta>\n"),
+            "");
+}
+
 TEST(SemanticChecksTest, CommandsThatWouldRunAnAddress) {
   const auto warnings = [](const std::string& command) {
     return Warnings("<domain d.test>\ntype pipe\ncommand " + command + "\n</domain>\n");

@@ -86,6 +86,7 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_discard_as_bounce(false);
     s->set_macro_variables_preserve_case(false);
     s->set_disable_mx_rollup(false);
+    s->set_allow_priority_interruption(true);
     s->set_log_resolution(false);
     s->set_log_transfer_failures(false);
     s->set_log_tls(false);
@@ -152,6 +153,9 @@ const policy::v1::ClientSettings& DefaultClientSettings() {
 const policy::v1::GlobalSettings& DefaultGlobalSettings() {
   static const auto* const settings = [] {
     auto* s = new policy::v1::GlobalSettings;
+    s->set_spool_deliver_only(false);
+    s->set_precached_refresh_interval_us(5 * kMinute);
+    s->set_precached_max_domains(500);
     s->set_total_max_smtp_in(10'000);
     s->set_total_max_smtp_out(10'000);
     s->set_host_name("localhost");

@@ -49,6 +49,11 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   resolver_ = std::make_unique<delivery::CachingMxResolver>(
       thread_.loop(), *dns_, delivery::MxResolverOptions(), std::random_device()());
   resolver_->SetMaxLookups(policy->global().dns_workers());
+  lookups_ahead_ = std::make_unique<delivery::LookupsAhead>(
+      thread_.loop(),
+      [this](const std::string& domain, MonotonicTime until, delivery::MxResolver::Done done) {
+        resolver_->Refresh(domain, until, std::move(done));
+      });
   connections_ = std::make_unique<delivery::OutboundConnections>(thread_.loop());
   delivery::WorkerOptions worker;
   worker.name = options_.instance;
@@ -73,6 +78,7 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
     }
     worker_->set_volume_ledger(volumes_.get());
   }
+  lookups_ahead_->SetPolicy(policy->global());
   worker_->SetPolicy(std::move(policy));
   worker_->Start();
   thread_.Start();
@@ -152,6 +158,7 @@ void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   resolver_->SetMaxLookups(policy_->global().dns_workers());
   WarnOfDane(*policy_);
   if (mailer_ != nullptr) mailer_->SetPolicy(policy_);
+  lookups_ahead_->SetPolicy(policy->global());
   worker_->SetPolicy(std::move(policy));
 }
 
@@ -176,6 +183,7 @@ void DeliveryPart::Stop() {
   receiver_tls_.reset();
   mailer_.reset();
   connections_.reset();
+  lookups_ahead_.reset();
   resolver_.reset();
   dns_.reset();
 }

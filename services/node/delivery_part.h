@@ -11,6 +11,7 @@
 #include "services/delivery/core/worker.h"
 #include "services/delivery/dns/caching_mx_resolver.h"
 #include "services/delivery/dns/cares_client.h"
+#include "services/delivery/dns/lookups_ahead.h"
 #include "services/delivery/io/outbound_connection.h"
 #include "services/delivery/io/receiver_tls.h"
 #include "services/delivery/local/local_connections.h"
@@ -62,6 +63,7 @@ class DeliveryPart {
   LoopThread thread_{"delivery"};
   std::unique_ptr<delivery::CaresClient> dns_;
   std::unique_ptr<delivery::CachingMxResolver> resolver_;
+  std::unique_ptr<delivery::LookupsAhead> lookups_ahead_;
   std::unique_ptr<delivery::OutboundConnections> connections_;
   std::unique_ptr<ReportMailer> mailer_;
   std::unique_ptr<delivery::ReceiverTls> receiver_tls_;  // over connections_

@@ -4,6 +4,7 @@ import os
 import unittest
 
 from tests.harness.processes import loopback, wait_until
+from tests.harness.receiver import TYPE_A, TYPE_MX
 from tests.harness.smtp_client import Closed, Connection
 from tests.integration.scenario import ScenarioTest
 
@@ -35,6 +36,32 @@ class StartTest(ScenarioTest):
         self.send(node, [b"u@example.test"], CONTENT)
         self.receiver.wait_for(1)
         self.assertEqual(self.receiver.edns_sizes, {1400})
+
+    def test_lookups_ahead_of_mail(self):
+        self.scenario.path("ahead.txt").write_text("one.test  # the largest\ntwo.test\nthree.test\n")
+        node = self.node(extra="<dns>\n  precached-domains-file ahead.txt\n  precached-max-domains 2\n  precached-refresh-interval 10s\n</dns>")
+        wait_until(lambda: {("mx.one.test", TYPE_A), ("mx.two.test", TYPE_A)} <= set(self.receiver.queries), "lookups without mail", 20)
+        self.send(node, [b"u@one.test"], CONTENT)
+        self.receiver.wait_for(1)
+        self.assertEqual(self.receiver.queries.count(("one.test", TYPE_MX)), 1)
+        self.assertNotIn(("three.test", TYPE_MX), self.receiver.queries)
+
+    def test_deliver_only(self):
+        folder = self.scenario.path("spool")
+        node = self.node(extra=f"<spool {folder}>\n  deliver-only yes\n</spool>")
+        with self.connect(node) as connection:
+            mail, _, _, end = connection.transact(b"a@client.test", [b"u@example.test"], CONTENT)
+            self.assertEqual((end or mail).code // 100, 4, (mail, end))
+        self.assertIn("deliver-only", node.ctl.run("status").stdout)
+        node.config.write_text(node.config.read_text().replace("deliver-only yes", "deliver-only no"))
+        self.assertEqual(node.ctl.run("reload").returncode, 0)
+
+        def taken():
+            with self.connect(node) as connection:
+                end = connection.transact(b"a@client.test", [b"u@example.test"], CONTENT)[3]
+                return end is not None and end.code == 250
+        wait_until(taken, "mail that is taken again", 20)
+        self.receiver.wait_for(1)
 
 
 class LogTest(ScenarioTest):

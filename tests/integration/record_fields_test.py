@@ -31,10 +31,10 @@ UNSET = {
         "hold": "services/queue/core/shard_change_test.cc", "lost_leases": "services/queue/core/shard_change_test.cc",
     },
     "Event": {
-        "bounce_category": "no bounce classification yet", "bounce_rule": "no bounce classification yet",
+        "bounce_category": "services/queue/core/shard_categories_test.cc", "bounce_rule": "services/queue/core/shard_categories_test.cc",
     },
     "Attempt": {},
-    "Reply": {"bounce_category": "no bounce classification yet"},
+    "Reply": {"bounce_category": "services/queue/core/shard_categories_test.cc"},
 }
 
 

@@ -1,7 +1,5 @@
 #include "tests/simulation/ledger.h"
 
-#include <array>
-
 #include "services/mail/message_id.h"
 
 namespace sluice::simulation {
@@ -43,14 +41,16 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
 
 // The limits of a queue, of its virtual MTA, of what it sends from one source, of its pool, of the
 // site, and of the domain.
-static std::array<std::string, 6> LimitsOf(const std::string& queue, const std::string& source,
-                                           const std::string& address = "") {
+std::array<std::string, 6> Ledger::LimitsOf(const std::string& queue, const std::string& source,
+                                            const std::string& address) const {
   const size_t slash = queue.rfind('/');
   const std::string vmta = queue.substr(slash);
+  const auto rollup = rollups.find(queue.substr(0, slash));
+  const std::string name = rollup == rollups.end() ? queue : rollup->second + vmta;
   const bool pooled = vmta == "/v1" || vmta == "/both";
-  return {queue,
+  return {name,
           "*" + vmta,
-          queue + "@" + source,
+          name + "@" + source,
           pooled ? kPool : std::string(),
           address,
           queue.substr(0, slash) + "/*"};

@@ -2,6 +2,7 @@
 // without a reason that DESIGN gives, no limit is passed in any window.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -43,6 +44,8 @@ class Ledger {
   // "domain/vmta@ip", or by address of a site, "ip", or of the pool of v1 and both, kPool, or by
   // domain, "domain/*"; where none stands there is no limit.
   std::map<std::string, QueueLimit, std::less<>> limits;
+  // Domains whose limits are those of another name, with all that have the same one.
+  std::map<std::string, std::string, std::less<>> rollups;
 
   // The configuration says so from `now` on. What began before may end within two minutes, and is
   // not counted; connections that stand may stay.
@@ -80,6 +83,8 @@ class Ledger {
   size_t failed_with_report() const { return reported_; }
 
  private:
+  std::array<std::string, 6> LimitsOf(const std::string& queue, const std::string& source,
+                                      const std::string& address = "") const;
   struct Issued {
     std::string shard;
     uint64_t sent = 0;

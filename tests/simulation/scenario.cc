@@ -9,6 +9,8 @@
 
 namespace sluice::simulation {
 
+constexpr char kRollup[] = "big.rollup";
+
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -41,6 +43,11 @@ void BuildInternet(World& world, Ledger& ledger, Internet& internet) {
                     {"198.51.100.2", "v2"},
                     {"198.51.100.3", "both"},
                     {"198.51.100.4", "both"}};
+}
+
+// The last one is that of the rollup, where there is one.
+static std::string NameOf(int domain) {
+  return domain == kDomains ? kRollup : "d" + std::to_string(domain) + ".test";
 }
 
 static void Say(const WindowLimit& limit, policy::v1::Rate* rate) {
@@ -88,7 +95,7 @@ static QueueLimit DrawThrottle(Random& random, policy::v1::QueueSettings& settin
 
 void ChangeLimits(World& world, Ledger& ledger, policy::v1::PolicySnapshot* snapshot) {
   Random& random = world.random();
-  const std::string domain = "d" + std::to_string(random.Below(kDomains)) + ".test";
+  const std::string domain = NameOf(static_cast<int>(random.Below(kDomains + 1)));
   for (policy::v1::Section& section : *snapshot->mutable_sections()) {
     if (section.content().domain().pattern() != domain) continue;
     auto& settings = *section.mutable_content()->mutable_domain()->mutable_settings();
@@ -115,8 +122,19 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   all->mutable_settings()->mutable_retry_after()->add_us(30'000'000);
   all->mutable_settings()->set_retry_recipients_after_us(20'000'000);
   all->mutable_settings()->set_retry_after_dns_error_us(10'000'000);
-  for (int i = 0; i < kDomains; ++i) {
-    const std::string domain = "d" + std::to_string(i) + ".test";
+  // Some domains are put together by their hosts.
+  policy::v1::MxRollupSection rollup;
+  if (random.Chance(0.5)) {
+    for (int i = 0; i < kDomains; ++i) {
+      if (random.Chance(0.5)) continue;
+      rollup.add_entries()->set_mx("mx.203.0.113." + std::to_string(i));
+      rollup.mutable_entries()->rbegin()->set_queue(kRollup);
+      ledger.rollups[NameOf(i)] = kRollup;
+    }
+    *snapshot.add_sections()->mutable_content()->mutable_mx_rollup() = rollup;
+  }
+  for (int i = 0; i <= kDomains; ++i) {
+    const std::string domain = NameOf(i);
     auto* section = snapshot.add_sections()->mutable_content()->mutable_domain();
     section->set_pattern(domain);
     const QueueLimit limit = DrawLimits(random, *section->mutable_settings());
@@ -158,7 +176,7 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
       by_source("198.51.100.0/30", {"/v1@198.51.100.1", "/v2@198.51.100.2", "/both@198.51.100.3"});
     }
     if (random.Chance(0.3)) by_source("198.51.100.4/32", {"/both@198.51.100.4"});
-    if (random.Chance(0.3)) {
+    if (i < kDomains && random.Chance(0.3)) {
       // A part for each of the four sources.
       const std::string address = "203.0.113." + std::to_string(i);
       ledger.limits[address].connections = static_cast<uint32_t>(4 + random.Below(5));

@@ -286,6 +286,7 @@ class Commands {
     explain->add_option("--vmta", o.vmta, "the queue's virtual MTA, or a pool");
     explain->add_option("--pool", o.pool, "the pool that the mail was for");
     explain->add_option("--source", o.source, "an outbound address");
+    explain->add_option("--mx", o.mx, "the domain's best MX host, for <mx-rollup-list>");
     explain->add_option("--client", o.client, "a client's address");
     explain->add_flag("--all", o.all, "defaults too");
     explain->add_flag("--running", args_.running, "what is in force on the server, not in files");

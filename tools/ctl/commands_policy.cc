@@ -22,6 +22,7 @@ int ExplainRunning(Context& context, const ConfigOptions& options) {
   request.set_pool(options.pool);
   request.set_source(options.source);
   request.set_client(options.client);
+  request.set_mx(options.mx);
   admin::v1::ExplainConfigResponse response;
   const grpc::Status status = context.client.Call(request, &response);
   if (!status.ok()) return Failed(context, status, "config explain --running");

@@ -184,8 +184,8 @@ int ExplainConfig(Environment& env, const ConfigOptions& options, bool json) {
   if (options.files.empty()) return Usage(env, "which files? Give them by --config");
   const config::Compiled compiled = CompileFiles(options.files, options);
   if (!Loads(env, compiled, json)) return kExitRefused;
-  const auto answer = config::Explain(
-      compiled, {options.domain, options.vmta, options.pool, options.source, options.client});
+  const auto answer = config::Explain(compiled, {options.domain, options.vmta, options.pool,
+                                                 options.source, options.client, options.mx});
   if (!answer.ok()) {
     env.err << "sluicectl: " << PrintableText(std::string(answer.status().message())) << "\n";
     return absl::IsNotFound(answer.status()) ? kExitNotFound : kExitUsage;

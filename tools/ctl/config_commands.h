@@ -16,7 +16,7 @@ struct ConfigOptions {
   std::vector<std::string> accept_unsupported;
   bool strict = false;  // check: a warning is as bad as an error
   // explain
-  std::string domain, vmta, pool, source, client;
+  std::string domain, vmta, pool, source, client, mx;
   // directives
   std::string prefix, section;
   bool all = false;  // defaults too

@@ -105,6 +105,7 @@ std::string RenderEvents(const admin::v1::ListEventsResponse& events) {
     if (what.empty()) what = event.reason();
     if (what.empty()) what = event.dsn_diagnostic();
     if (!event.author().empty()) what += " (" + event.author() + ")";
+    if (!event.bounce_category().empty()) what += " [" + event.bounce_category() + "]";
     table.AddRow({FormatTime(event.time_us()), EventName(event), event.rcpt(), event.queue(),
                   event.attempt().source_ip(),
                   event.attempt().destination_host().empty() ? event.attempt().destination_ip()

@@ -1,5 +1,8 @@
 // Queues, what each of them is and why it waits, and what is paused.
 #include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
 
 #include "tools/ctl/render.h"
 #include "tools/ctl/render_parts.h"
@@ -59,20 +62,56 @@ std::string ShownReason(const queue::v1::QueueStatus& queue) {
 }
 
 Table QueueTable(const admin::v1::ListQueuesResponse& queues, int64_t now_us, bool& counting) {
-  Table table({{"QUEUE", Align::kLeft, kAddressWidthMax},
-               {"RCPT", Align::kRight},
-               {"LEASED", Align::kRight},
-               {"STATE"},
-               {"OLDEST", Align::kRight},
-               {"NEXT"},
-               {"REASON", Align::kLeft, kReasonWidthMax}});
+  const bool rolled_up = std::any_of(queues.queues().begin(), queues.queues().end(),
+                                     [](const auto& queue) { return !queue.rollup().empty(); });
+  std::vector<Table::Column> columns = {{"QUEUE", Align::kLeft, kAddressWidthMax},
+                                        {"RCPT", Align::kRight},
+                                        {"LEASED", Align::kRight},
+                                        {"STATE"},
+                                        {"OLDEST", Align::kRight},
+                                        {"NEXT"},
+                                        {"REASON", Align::kLeft, kReasonWidthMax}};
+  if (rolled_up) columns.insert(columns.begin() + 1, {"ROLLUP", Align::kLeft, kAddressWidthMax});
+  Table table(columns);
   for (const auto& queue : queues.queues()) {
     counting = counting || queue.counting();
-    table.AddRow({queue.name(), Number(queue.recipients()) + (queue.counting() ? "+" : ""),
-                  Number(queue.leased()), QueueState(queue), OldestAge(queue, now_us),
-                  Until(queue.next_time_us(), now_us), ShownReason(queue)});
+    std::vector<std::string> row = {queue.name(),
+                                    Number(queue.recipients()) + (queue.counting() ? "+" : ""),
+                                    Number(queue.leased()),
+                                    QueueState(queue),
+                                    OldestAge(queue, now_us),
+                                    Until(queue.next_time_us(), now_us),
+                                    ShownReason(queue)};
+    if (rolled_up) row.insert(row.begin() + 1, queue.rollup().empty() ? "-" : queue.rollup());
+    table.AddRow(std::move(row));
   }
   return table;
+}
+
+// What the queues of a rollup hold together: its limits are for all of them.
+std::string Rollups(const admin::v1::ListQueuesResponse& queues) {
+  struct Sum {
+    uint64_t queues = 0, recipients = 0, leased = 0;
+  };
+  std::map<std::string, Sum> sums;
+  for (const auto& queue : queues.queues()) {
+    if (queue.rollup().empty()) continue;
+    Sum& sum = sums[queue.rollup() + "/" + queue.vmta()];
+    ++sum.queues;
+    sum.recipients += queue.recipients();
+    sum.leased += queue.leased();
+  }
+  if (sums.empty()) return "";
+  Table table({{"ROLLUP", Align::kLeft, kAddressWidthMax},
+               {"QUEUES", Align::kRight},
+               {"RCPT", Align::kRight},
+               {"LEASED", Align::kRight}});
+  for (const auto& [name, sum] : sums) {
+    table.AddRow({name, Number(sum.queues), Number(sum.recipients), Number(sum.leased)});
+  }
+  return "\n" + table.ToString() +
+         "one set of limits for the queues of each; `sluicectl queues list 'ROLLUP/*'` lists "
+         "them\n";
 }
 
 }  // namespace
@@ -81,6 +120,7 @@ std::string RenderQueues(const admin::v1::ListQueuesResponse& queues, int64_t no
   bool counting = false;
   std::string out = queues.queues().empty() ? "no queue has mail\n"
                                             : QueueTable(queues, now_us, counting).ToString();
+  out += Rollups(queues);
   if (counting) out += kCountingNote;
   if (std::any_of(queues.queues().begin(), queues.queues().end(),
                   [](const auto& queue) { return queue.oldest_at_least(); })) {
@@ -96,6 +136,10 @@ std::string RenderQueue(const admin::v1::GetQueueResponse& response, int64_t now
     if (!out.empty()) out += "\n";
     Facts facts;
     facts.Add("queue", queue.name());
+    if (!queue.rollup().empty()) {
+      facts.Add("rollup", queue.rollup() + "/" + queue.vmta() +
+                              " (its settings and limits hold for all of its queues together)");
+    }
     facts.Add("shard", queue.shard());
     facts.Add("recipients", Number(queue.recipients()) + (queue.counting() ? "+ (counting)" : ""));
     facts.Add("leased", Number(queue.leased()));

@@ -15,6 +15,26 @@ testing::AssertionResult Has(const std::string& text, const std::string& part) {
   return testing::AssertionFailure() << "\"" << part << "\" is not in:\n" << text;
 }
 
+TEST(RenderTest, RollupsAreShownWithTheirSums) {
+  admin::v1::ListQueuesResponse queues;
+  for (const char* domain : {"a.example", "b.example", "c.example"}) {
+    auto* queue = queues.add_queues();
+    queue->set_name(std::string(domain) + "/v1");
+    queue->set_vmta("v1");
+    queue->set_recipients(1200);
+    queue->set_mode("normal");
+    if (*domain != 'c') queue->set_rollup("big.rollup");
+  }
+  const std::string text = RenderQueues(queues, kNowUs);
+  EXPECT_TRUE(Has(text, "QUEUE         ROLLUP      RCPT"));
+  EXPECT_TRUE(Has(text, "b.example/v1  big.rollup  1200"));
+  EXPECT_TRUE(Has(text, "c.example/v1  -           1200"));
+  EXPECT_TRUE(Has(text, "big.rollup/v1       2  2400       0"));
+  admin::v1::GetQueueResponse one;
+  *one.add_per_shard() = queues.queues(0);
+  EXPECT_TRUE(Has(RenderQueue(one, kNowUs), "big.rollup/v1 (its settings"));
+}
+
 TEST(RenderTest, QueuesSayWhyTheyWaitAndUntilWhen) {
   admin::v1::ListQueuesResponse queues;
   auto* queue = queues.add_queues();

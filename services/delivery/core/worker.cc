@@ -51,6 +51,9 @@ Worker::~Worker() {
     stop(*limit);
     if (limit->raise != 0) executor_.Cancel(limit->raise);
   }
+  for (const auto& [name, rollup] : rollups_) {
+    for (Limiter* limiter : rollup->limiters()) stop(*limiter);
+  }
   // Before the lists of idle connections that they are in.
   for (const auto& [name, queue] : queues_) queue->conns.clear();
 }
@@ -123,6 +126,11 @@ bool Worker::OwnsHost(const policy::v1::SourceHost& host, std::string* local_ip)
 }
 
 void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  const auto& rollups = policy_->mx_rollup();
+  if (policy_->version() != 0 &&
+      rollups.SerializeAsString() != policy->mx_rollup().SerializeAsString()) {
+    rollups_since_ = executor_.clock().Now();
+  }
   policy_ = std::move(policy);
   site_settings_.clear();
   edits_.SetPolicy(policy_);
@@ -239,7 +247,10 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections,
   constexpr int kMaxShown = 1000;
   const MonotonicTime now = executor_.clock().Now();
   for (const auto& [name, queue] : queues_) {
-    if (!queue_pattern.empty() && !config::WildcardMatches(queue_pattern, name)) continue;
+    if (!queue_pattern.empty() && !config::WildcardMatches(queue_pattern, name) &&
+        !config::WildcardMatches(queue_pattern, queue->owner_key())) {
+      continue;
+    }
     if (!queue->blocked.empty() && status.blocked_size() < kMaxShown) {
       v1::BlockedQueue* blocked = status.add_blocked();
       blocked->set_queue(name);

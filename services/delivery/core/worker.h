@@ -136,6 +136,7 @@ class Worker {
   struct Limiter;     // a limit that queues share
   struct VmtaLimits;  // those of a virtual MTA
   struct DomainLimit;
+  struct Rollup;      // queues of an entry of <mx-rollup-list>
   struct Source;
   struct Site;
   struct Target;
@@ -300,6 +301,9 @@ class Worker {
   uint64_t PartOf(const DomainLimit& limit, MonotonicTime* next_change);
   void SetDomainPart(DomainLimit& limit);
   void SetDomainLimits(Queue& queue);
+  // Of `settings`, which are of `domain` and of the queue `name`: its own, or its rollup's.
+  void AddDomainLimits(Queue& queue, const policy::v1::QueueSettings& settings,
+                       const std::string& domain, const std::string& name);
   static void LeaveDomainLimits(Queue& queue);
   void ForgetDomainLimits();
   void HeedThrottles(Queue& queue, const common::v1::Reply& reply);
@@ -327,6 +331,25 @@ class Worker {
   void RememberParts(Queue& queue);
   size_t PlacesOfParts(Queue& queue);
 
+  // worker_rollup.cc
+  bool MayRollUp(const Queue& queue) const;
+  bool IsRollup(std::string_view name) const;
+  std::string RollupFor(const Queue& queue) const;
+  std::string_view RollupByMx(const MxResult& route) const;
+  Rollup& RollupOf(const std::string& name, const Queue& queue);
+  static void LinkRollup(VmtaLimits& vmta, Rollup& rollup);
+  void SetRollupCaps(Rollup& rollup, bool backoff);
+  void CapsInRollup(Queue& queue);
+  static Pace& ConnectPace(Queue& queue);
+  static const QueueCaps& ConnectCaps(const Queue& queue);
+  static std::vector<std::unique_ptr<SourcePart>>& PartsOf(Queue& queue);
+  static void LeaveLines(Queue& queue);
+  void EnterRollup(Queue& queue, const std::string& name);
+  void FollowRollup(Queue& queue);
+  void ShareMode(Queue& queue);
+  void ShareSources(Queue& queue);
+  std::shared_ptr<const policy::v1::QueueSettings> SettingsFor(const Queue& queue) const;
+
   // worker_mode.cc
   int64_t WallUs() const { return ToUnixMicros(executor_.clock().WallNow()); }
   bool InBackoff(const Queue& queue) const;
@@ -342,6 +365,8 @@ class Worker {
   void ApplyMode(Queue& queue, bool was_backoff);
   void SetMode(Queue& queue, bool backoff, const std::string& reason, int64_t after_us);
   void CloseExcess(Queue& queue);
+  // The least useful ones.
+  void CloseSome(std::vector<Conn*> open, size_t count);
   std::shared_ptr<const config::ReplyRules> RulesFor(const policy::v1::QueueSettings& settings);
   void KeepRules();
   config::ReplyActions HeedReplies(Conn& conn, queue::v1::GroupResult* result,
@@ -393,6 +418,7 @@ class Worker {
   std::map<std::string, std::unique_ptr<Source>, std::less<>> sources_;  // by IP
   std::unique_ptr<Limiter> total_limit_;
   Limiter& total_;
+  std::map<std::string, std::unique_ptr<Rollup>, std::less<>> rollups_;  // by key in lower case
   std::map<std::string, std::unique_ptr<VmtaLimits>, std::less<>> vmta_limits_;  // lower case
   std::map<std::string, std::unique_ptr<Limiter>, std::less<>> pool_limits_;
   absl::flat_hash_map<std::string, std::unique_ptr<DomainLimit>> domain_limits_;
@@ -452,6 +478,7 @@ class Worker {
   MonotonicTime unknown_until_{};
   std::shared_ptr<const config::Owners> owners_;
   MonotonicTime owners_since_{};
+  MonotonicTime rollups_since_{};  // <mx-rollup-list> as it is now
   MonotonicTime lease_until_{};
   Duration lease_grace_{};
   TimerId lease_timer_ = 0;

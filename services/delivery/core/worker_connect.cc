@@ -328,6 +328,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   Queue& queue = *conn.queue;
   LogTlsFailure(conn, end);
   const config::ReplyActions asked = HeedEnd(conn, end);
+  if (!asked.bounce_category.empty()) end.reply.set_bounce_category(asked.bounce_category);
   if (asked.bounce_queue || asked.defer_queue) {
     const common::v1::Reply reply = end.reply;
     for (uint64_t id : conn.work) GiveBack(id);

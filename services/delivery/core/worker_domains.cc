@@ -177,17 +177,33 @@ void Worker::SetDomainPart(DomainLimit& limit) {
   });
 }
 
-// The queue's, after its settings were read.
+// The queue's, after its settings were read: those of its domain, and those of its rollup.
 void Worker::SetDomainLimits(Queue& queue) {
   const std::vector<DomainLimit*> had = std::exchange(queue.throttles, {});
   const std::vector<DomainLimit*> had_replies = std::exchange(queue.reply_throttles, {});
-  for (const config::ClusterRateLine& line : config::ClusterRates(*queue.settings)) {
+  if (queue.rollup == nullptr) {
+    AddDomainLimits(queue, *queue.settings, queue.domain, queue.name);
+  } else {
+    const auto own = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+    AddDomainLimits(queue, *own, queue.domain, queue.name);
+    AddDomainLimits(queue, *queue.settings, queue.rollup->name, queue.rollup->key);
+  }
+  const size_t connections = queue.conns.size();
+  for (DomainLimit* limit : queue.throttles) limit->connections += connections;
+  for (DomainLimit* limit : had) limit->connections -= connections;
+  for (DomainLimit* limit : had) --limit->queues;
+  for (DomainLimit* limit : had_replies) --limit->queues;
+}
+
+void Worker::AddDomainLimits(Queue& queue, const policy::v1::QueueSettings& settings,
+                             const std::string& domain, const std::string& name) {
+  for (const config::ClusterRateLine& line : config::ClusterRates(settings)) {
     const policy::v1::Rate& rate = line.said->rate();
     if (rate.unlimited()) continue;
-    const std::string of = line.span == config::Span::kDomain ? queue.domain
+    const std::string of = line.span == config::Span::kDomain ? domain
                            : line.span == config::Span::kPool
-                               ? absl::StrCat(queue.domain, " by pool ", queue.pool)
-                               : queue.name;
+                               ? absl::StrCat(domain, " by pool ", queue.pool)
+                               : name;
     std::unique_ptr<DomainLimit>& slot =
         domain_limits_[absl::StrCat(std::string(line.directive), " ", of)];
     const bool is_new = slot == nullptr;
@@ -199,7 +215,7 @@ void Worker::SetDomainLimits(Queue& queue) {
       limit.directive = "<limits>";
       limit.pool = line.span == config::Span::kPool ? queue.pool : "";
       limit.whole = line.span == config::Span::kBinding;
-      limit.queue = limit.whole ? queue.name : "";
+      limit.queue = limit.whole ? name : "";
       limit.count = rate.count();
       limit.period = period;
       limit.codes = codes;
@@ -210,11 +226,6 @@ void Worker::SetDomainLimits(Queue& queue) {
     ++limit.queues;
     (limit.replies() ? queue.reply_throttles : queue.throttles).push_back(&limit);
   }
-  const size_t connections = queue.conns.size();
-  for (DomainLimit* limit : queue.throttles) limit->connections += connections;
-  for (DomainLimit* limit : had) limit->connections -= connections;
-  for (DomainLimit* limit : had) --limit->queues;
-  for (DomainLimit* limit : had_replies) --limit->queues;
 }
 
 void Worker::LeaveDomainLimits(Queue& queue) {

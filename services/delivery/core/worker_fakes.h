@@ -35,7 +35,8 @@ class FakeShard final : public DispatchClient {
     Say(response);
   }
   void Ready(uint64_t ref, uint32_t due, int64_t oldest_us = 0,
-             const std::string& domain = "example.org", const std::string& vmta = "v") {
+             const std::string& domain = "example.org", const std::string& vmta = "v",
+             const std::string& rollup = {}) {
     queue::v1::DispatchResponse response;
     queue::v1::ReadyQueue* ready = response.add_ready();
     ready->set_queue_ref(ref);
@@ -43,6 +44,7 @@ class FakeShard final : public DispatchClient {
     ready->set_vmta(vmta);
     ready->set_due_estimate(due);
     ready->set_oldest_due_us(oldest_us);
+    ready->set_rollup(rollup);
     Say(response);
   }
   void Lease(uint64_t id, uint64_t ref, int recipients = 1) {

@@ -38,6 +38,7 @@ inline constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
 struct Worker::Limiter {
   const char* directive = "max-smtp-out";
   std::string what;        // "virtual MTA", for people
+  std::string rate;        // "max-msg-rate 5/1s"; empty: it has no name
   size_t most = SIZE_MAX;  // connections
   size_t busy = SIZE_MAX;  // connections that its pace can keep busy
   bool divided = false;    // other workers have the rest of `most`
@@ -90,6 +91,30 @@ struct Worker::VmtaLimits {
   bool paced = false;           // any of them
   bool counts_recipients = false;
   bool has_volume = false;
+};
+
+// Queues of one virtual MTA that an entry of <mx-rollup-list> puts together: they share all that
+// their settings limit, and their mode. Kept for as long as the worker.
+struct Worker::Rollup {
+  std::string name;
+  std::string key;  // name/vmta: its owner has all of them
+  std::string vmta;
+  std::string pool;  // the first queue's
+  QueueCaps caps;    // of all of them together
+  bool counted = false;
+  // Connections, max-msg-rate, volume; the virtual MTA's and its pools' limits are behind it.
+  VmtaLimits limits;
+  Limiter per_hour;
+  Limiter backoff_rate;
+  Limiter backoff_per_hour;
+  Pace pace;  // of which only the connects are used
+  std::vector<std::unique_ptr<SourcePart>> parts;
+  queue::v1::QueueModeState mode;  // the latest of any
+  std::vector<queue::v1::DisabledSource> disabled;
+
+  std::vector<Limiter*> limiters() {
+    return {&limits.own, &per_hour, &backoff_rate, &backoff_per_hour};
+  }
 };
 
 struct Worker::Source : Limiter {
@@ -185,6 +210,8 @@ struct Worker::Ref {
   int64_t oldest_due_us = 0;
   uint32_t due_estimate = 0;
   uint32_t credits = 0;  // granted, and neither used nor revoked
+  std::string rollup{};  // of the queue, as the shard says it
+  std::string told{};    // and as it was told
 
   // Has mail that nobody has promised to take.
   bool wants() const { return due_estimate > credits; }
@@ -197,6 +224,7 @@ struct Worker::Queue {
   std::string vmta;
   std::string pool;
   VmtaLimits* limits = nullptr;
+  Rollup* rollup = nullptr;
   bool in_line = false;                       // of some limiter's waiters
   bool told_in_line = false;                  // to the shards, with `blocked`
   bool in_pace_line = false;                  // of some limiter's pace_line
@@ -250,6 +278,9 @@ struct Worker::Queue {
   common::v1::Reply last_failure;
   bool mine = false;    // by the policy service's table
   bool leased = false;  // only within its lease
+
+  // By which its owner is chosen.
+  const std::string& owner_key() const { return rollup == nullptr ? name : rollup->key; }
 
   // By its own rate, or by that of a source it has a connection from: a recipient at a time.
   inline bool counts_recipients() const;

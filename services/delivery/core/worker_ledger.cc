@@ -29,6 +29,12 @@ void Worker::EachVolume(absl::FunctionRef<void(const std::string&, VolumeWindow&
       one(absl::StrCat(name, "\n", part->source->ip), part->pace.volume);
     }
   }
+  for (const auto& [name, rollup] : rollups_) {
+    one(rollup->limits.own.volume_key, rollup->limits.own.volume);
+    for (const auto& part : rollup->parts) {
+      one(absl::StrCat(rollup->key, "\n", part->source->ip), part->pace.volume);
+    }
+  }
   for (const auto& [name, limits] : vmta_limits_) one(limits->own.volume_key, limits->own.volume);
   for (const auto& [name, pool] : pool_limits_) one(pool->volume_key, pool->volume);
 }

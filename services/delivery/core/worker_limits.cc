@@ -214,8 +214,13 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   });
   // The members of a pool may have changed.
   for (const auto& [name, limiter] : pool_limits_) limiter->connections = 0;
+  for (const auto& [name, limits] : vmta_limits_) limits->own.connections = 0;
+  for (const auto& [name, rollup] : rollups_) {
+    for (Limiter* limiter : rollup->limiters()) limiter->connections = 0;
+    LinkRollup(LimitsOf(rollup->vmta), *rollup);
+  }
   for (const auto& [name, queue] : queues_) {
-    for (Limiter* pool : queue->limits->pools) pool->connections += queue->conns.size();
+    CountVmta(*queue->limits, static_cast<int>(queue->conns.size()));
   }
   SetHostLimits();
   unknown_since_ = executor_.clock().Now();
@@ -262,6 +267,10 @@ bool Worker::CountsAgainst(const Conn& conn, const Limiter& limiter) const {
 
 // Whether it keeps every queue of the virtual MTA back alike.
 bool Worker::HoldsAll(const Limiter& limiter, const Queue& queue) const {
+  if (queue.rollup != nullptr) {  // its limits are no matter of the others
+    const auto own = queue.rollup->limiters();
+    if (std::find(own.begin(), own.end(), &limiter) != own.end()) return false;
+  }
   const std::vector<Limiter*>& pools = queue.limits->pools;
   if (&limiter == &total_ || &limiter == &queue.limits->own ||
       std::find(pools.begin(), pools.end(), &limiter) != pools.end()) {
@@ -285,13 +294,17 @@ void Worker::Await(Limiter& limiter, Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   const MonotonicTime next = limiter.pacer.Next(now);
   const bool in_line = HoldsAll(limiter, queue);
+  const std::string rate = limiter.rate.empty()
+                               ? absl::StrCat("rate of ", limiter.what)
+                               : absl::StrCat(limiter.rate, " (", limiter.what, ")");
   if (next == MonotonicTime::max()) {
-    Block(queue, absl::StrCat("rate 0 of ", limiter.what), next, in_line);
+    Block(queue, limiter.rate.empty() ? absl::StrCat("rate 0 of ", limiter.what) : rate, next,
+          in_line);
   } else if (next > now + kPaceAhead) {
-    Block(queue, absl::StrCat("rate of ", limiter.what), next, in_line);
+    Block(queue, rate, next, in_line);
     PaceLater(limiter, next - kPaceAhead);
   } else if (limiter.busy < limiter.most) {
-    Block(queue, absl::StrCat("rate of ", limiter.what), {}, in_line);
+    Block(queue, rate, {}, in_line);
   } else {
     Block(queue,
           absl::StrCat(limiter.directive, " ", limiter.most, " (", limiter.what,

@@ -45,6 +45,7 @@ void Worker::SetCaps(Queue& queue) {
   const bool backoff = InBackoff(queue);
   const MonotonicTime now = executor_.clock().Now();
   queue.caps = CapsOf(*queue.settings, backoff);
+  if (queue.rollup != nullptr) CapsInRollup(queue);
   queue.pace.Limit(queue.caps, now);
   // Of a change that came from elsewhere: since when its limit has held.
   const int64_t ago_us = std::max<int64_t>(0, WallUs() - queue.mode.since_us());
@@ -80,6 +81,7 @@ void Worker::LearnMode(
   CloseDisabled(queue);
   ApplyMode(queue, was);
   TellMode(queue, nullptr, &ref);
+  if (queue.rollup != nullptr && queue.settings != nullptr) ShareSources(queue);
 }
 
 // One shard tells people of what this worker has decided.
@@ -169,30 +171,48 @@ void Worker::ApplyMode(Queue& queue, bool was_backoff) {
   }
   if (queue.settings == nullptr) return;
   SetCaps(queue);
-  if (is) CloseExcess(queue);
+  if (is && queue.rollup == nullptr) CloseExcess(queue);
   TrimCredits(queue);
+  if (queue.rollup != nullptr) ShareMode(queue);
 }
 
-// In good order: what is under way ends.
+// In good order: what is under way ends. Of a rollup those of all its queues count, and may close.
 void Worker::CloseExcess(Queue& queue) {
-  const size_t most = MostConnections(queue);
   std::vector<Conn*> open;
-  for (const auto& conn : queue.conns) {
-    if (!conn->quitting) open.push_back(conn.get());
+  const auto gather = [&open](const Queue& from) {
+    for (const auto& conn : from.conns) {
+      if (!conn->quitting) open.push_back(conn.get());
+    }
+  };
+  size_t most = MostConnections(queue);
+  if (queue.rollup == nullptr) {
+    gather(queue);
+  } else {
+    most = queue.rollup->limits.own.most;
+    if (queue.rollup->limits.own.connections <= most) return;
+    for (const auto& [name, other] : queues_) {
+      if (other->rollup == queue.rollup) gather(*other);
+    }
   }
   if (open.size() <= most) return;
+  CloseSome(std::move(open), open.size() - most);
+}
+
+void Worker::CloseSome(std::vector<Conn*> open, size_t count) {
   // The least useful ones first.
   const auto use = [](const Conn* conn) { return !conn->ready ? 0 : conn->under_way == 0 ? 1 : 2; };
   std::stable_sort(open.begin(), open.end(),
                    [&](const Conn* a, const Conn* b) { return use(a) < use(b); });
-  open.resize(open.size() - most);
+  open.resize(std::min(count, open.size()));
   for (Conn* conn : open) {
     if (conn == judged_) continue;
+    Queue& of = *conn->queue;
     if (conn->ready) {
       Quit(*conn);
     } else {
       RemoveConn(*conn);
     }
+    TrimCredits(of);
   }
 }
 
@@ -269,6 +289,7 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
       all.Add(only_mode);
       return outcome;
     }
+    if (!last.bounce_category.empty()) reply.set_bounce_category(last.bounce_category);
     if (last.any() && !refused) *cause = reply;
     refused |= last.any();
     all.Add(last);

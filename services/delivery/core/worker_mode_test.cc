@@ -65,6 +65,31 @@ queue::v1::DispatchRequest Send(World& world, uint64_t id, queue::v1::RecipientO
   return world.Take();
 }
 
+TEST(WorkerMode, ALineGivesWhatItRefusesACategory) {
+  Config config;
+  config.Reply("blocked").set_bounce_category("spam-related");
+  config.Reply("^5").set_bounce_category("policy-related");
+  config.Reply("^554").set_bounce_queue(true);
+  World world(config.snapshot);
+  world.Connected(5);
+  world.Take();
+  EXPECT_EQ(Send(world, 1, kTransient, 450, "later").results(0).reply().bounce_category(), "");
+  EXPECT_EQ(Send(world, 2, queue::v1::RECIPIENT_OUTCOME_PERMANENT, 550, "you are blocked")
+                .results(0)
+                .reply()
+                .bounce_category(),
+            "spam-related")
+      << "the first line that says one";
+  EXPECT_EQ(Send(world, 3, queue::v1::RECIPIENT_OUTCOME_DELIVERED, 250, "blocked")
+                .results(0)
+                .reply()
+                .bounce_category(),
+            "");
+  world.sites.open.front()->Close(false, 554, "go away");
+  EXPECT_EQ(world.Take().failures(0).reply().bounce_category(), "policy-related")
+      << "also of a greeting";
+}
+
 TEST(WorkerMode, AReplyPutsTheQueueIntoBackoffAndTheShardHearsWhyWithTheResult) {
   Config config;
   config.TriggerAt421();

@@ -17,9 +17,9 @@ constexpr Duration kAskVouches = std::chrono::seconds(3);
 }  // namespace
 
 void Worker::Judge(Queue& queue) const {
-  queue.mine = owners_ != nullptr
-                   ? owners_->OwnerOf(queue.name, queue.vmta) == std::string_view(options_.name)
-                   : !options_.follows_owners;
+  queue.mine = owners_ != nullptr ? owners_->OwnerOf(queue.owner_key(), queue.vmta) ==
+                                        std::string_view(options_.name)
+                                  : !options_.follows_owners;
   queue.leased = owners_ != nullptr && owners_->Leased(queue.vmta);
 }
 
@@ -69,9 +69,18 @@ void Worker::SetOwners(std::shared_ptr<const config::Owners> owners) {
     }
   };
   for (const auto& [name, queue] : queues_) {
-    if (had(name)) continue;
+    if (had(queue->owner_key())) continue;
     exhaust(queue->pace);
     for (const auto& part : queue->parts) exhaust(part->pace);
+  }
+  for (const auto& [key, rollup] : rollups_) {
+    if (had(rollup->key)) continue;
+    for (Limiter* limiter : rollup->limiters()) limiter->pacer.Exhaust(owners_since_);
+    if (rollup->limits.own.volume != nullptr && !same_as_before) {
+      rollup->limits.own.volume->Exhaust(owners_since_);
+    }
+    exhaust(rollup->pace);
+    for (const auto& part : rollup->parts) exhaust(part->pace);
   }
   // Our parts of divided limits.
   std::vector<std::string> unchanged = owned_vmtas_;
@@ -98,6 +107,9 @@ void Worker::MarkForeign() {
   std::vector<Limiter*> limits;
   for (const auto& [name, each] : vmta_limits_) limits.push_back(&each->own);
   for (const auto& [name, each] : pool_limits_) limits.push_back(each.get());
+  for (const auto& [name, each] : rollups_) {
+    for (Limiter* limiter : each->limiters()) limits.push_back(limiter);
+  }
   for (const auto& [name, each] : host_limits_) limits.push_back(each.get());
   absl::flat_hash_map<const Limiter*, size_t> left;
   for (const Limiter* limit : limits) left[limit] = limit->connections;
@@ -172,7 +184,7 @@ void Worker::Halt(Queue& queue) {
     return;
   }
   const std::string_view owner =
-      owners_ == nullptr ? std::string_view() : owners_->OwnerOf(queue.name, queue.vmta);
+      owners_ == nullptr ? std::string_view() : owners_->OwnerOf(queue.owner_key(), queue.vmta);
   Block(
       queue,
       owners_ == nullptr

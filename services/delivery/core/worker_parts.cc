@@ -17,15 +17,15 @@ std::string RestingKey(const std::string& queue, const std::string& source) {
 
 Worker::SourcePart* Worker::PartOf(Queue& queue, const Source& source) {
   if (!queue.by_source) return nullptr;
-  for (const auto& part : queue.parts) {
+  for (const auto& part : PartsOf(queue)) {
     if (part->source == &source) return part.get();
   }
-  queue.parts.push_back(std::make_unique<SourcePart>());
-  SourcePart& part = *queue.parts.back();
+  PartsOf(queue).push_back(std::make_unique<SourcePart>());
+  SourcePart& part = *PartsOf(queue).back();
   part.source = &source;
   part.caps = CapsOf(*queue.settings, source.ip);
   const MonotonicTime now = executor_.clock().Now();
-  const auto found = resting_.find(RestingKey(queue.name, source.ip));
+  const auto found = resting_.find(RestingKey(queue.owner_key(), source.ip));
   if (found != resting_.end()) {
     part.pace = std::move(found->second);
     resting_.erase(found);
@@ -36,7 +36,7 @@ Worker::SourcePart* Worker::PartOf(Queue& queue, const Source& source) {
   // What was sent before, by this worker or another one, is not known.
   part.pace.ExhaustRates(started_);
   if (part.pace.has_volume())
-    FirstVolume(RestingKey(queue.name, source.ip), part.pace.volume.get());
+    FirstVolume(RestingKey(queue.owner_key(), source.ip), part.pace.volume.get());
   if (owners_ != nullptr) part.pace.ExhaustRates(owners_since_);
   return &part;
 }
@@ -50,10 +50,10 @@ void Worker::LeavePart(Conn& conn) {
   if (SourcePart* part = std::exchange(conn.part, nullptr)) --part->connections;
 }
 
-// After the queue's settings have changed.
+// After the queue's settings have changed, or its rollup's.
 void Worker::RefreshParts(Queue& queue) {
   queue.by_source = HasCapsBySource(*queue.settings);
-  for (const auto& part : queue.parts) {
+  for (const auto& part : PartsOf(queue)) {
     part->caps = CapsOf(*queue.settings, part->source->ip);
     part->pace.Limit(part->caps, executor_.clock().Now());
   }
@@ -65,7 +65,7 @@ void Worker::RefreshParts(Queue& queue) {
 
 void Worker::RememberParts(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
-  for (const auto& part : queue.parts) {
+  for (const auto& part : queue.parts) {  // a rollup's stay
     if (part->pace.Rested(now)) continue;
     resting_[RestingKey(queue.name, part->source->ip)] = std::move(part->pace);
   }
@@ -92,7 +92,7 @@ bool Worker::BlockByParts(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   MonotonicTime soonest = MonotonicTime::max();
   std::string limit;
-  for (const auto& part : queue.parts) {
+  for (const auto& part : PartsOf(queue)) {
     if (!MayUse(*part->source) || !part->source->suspended.empty()) continue;
     if (PartHasRoom(queue, *part->source, true)) return false;
     MonotonicTime until = part->pace.connects.Next(now);

@@ -12,8 +12,10 @@ namespace sluice::delivery {
 void Worker::RefreshQueue(Queue& queue) {
   EndModeByTime(queue);
   if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
+  FollowRollup(queue);
+  if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
   const bool was_local = queue.settings != nullptr && IsLocalEnd(*queue.settings);
-  queue.settings = policy_->ForQueue(queue.domain, queue.vmta, queue.pool);
+  queue.settings = SettingsFor(queue);
   if (queue.tls_reports) {
     auto settings = std::make_shared<policy::v1::QueueSettings>(*queue.settings);
     settings->set_use_dane(false);
@@ -22,7 +24,11 @@ void Worker::RefreshQueue(Queue& queue) {
     queue.settings = std::move(settings);
   }
   // What was looked up for the one way says nothing of the other.
-  if (was_local != IsLocalEnd(*queue.settings)) queue.route.reset();
+  if (was_local != IsLocalEnd(*queue.settings) ||
+      (queue.route != nullptr && queue.route->from_dns &&
+       !queue.settings->smtp_hosts().values().empty())) {
+    queue.route.reset();
+  }
   queue.policy_version = policy_->version();
   queue.rules = RulesFor(*queue.settings);
   SetCaps(queue);
@@ -50,15 +56,13 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     Judge(*slot);
   }
   Queue& queue = *slot;
-  const bool is_new = queue.settings == nullptr;
-  if (is_new) Recall(queue);
-  RefreshQueue(queue);
   auto known = std::find_if(queue.refs.begin(), queue.refs.end(), [&](const Ref& each) {
     return each.link == &link && each.ref == ready.queue_ref();
   });
   if (known == queue.refs.end()) {
     queue.refs.push_back({&link, ready.queue_ref(), 0, 0, 0});
     known = std::prev(queue.refs.end());
+    known->told = ready.rollup();
     link.refs[ready.queue_ref()] = &queue;
     if (queue.in_line && !queue.blocked.empty()) {
       TellBlocked(queue, *known);
@@ -66,6 +70,11 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
       queue.blocked.clear();  // so that this shard hears of it, too
     }
   }
+  const bool moved = std::exchange(known->rollup, ready.rollup()) != ready.rollup();
+  const bool is_new = queue.settings == nullptr;
+  if (is_new) Recall(queue);
+  if (moved && !is_new) FollowRollup(queue);
+  RefreshQueue(queue);
   LearnMode(queue, *known, ready.mode(), ready.sources());
   if (is_new) FirstPace(queue);
   known->oldest_due_us = ready.oldest_due_us();

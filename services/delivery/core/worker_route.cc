@@ -172,6 +172,12 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
                 no_mx_us > 0, no_mx_us > 1 ? no_mx_us : 0);
       return;
   }
+  queue.route = result;
+  FollowRollup(queue);
+  if (queue.route == nullptr) {  // the rollup's settings say another way
+    if (!draining_) Pump(queue);
+    return;
+  }
   // A route is the operator's word. An address literal in a recipient is anybody's.
   const bool local = IsLocalEnd(*queue.settings);
   const bool consent = local || queue.settings->allow_private_destinations() ||
@@ -207,7 +213,6 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
       queue.targets.push_back({name, address, port, host.preference});
     }
   }
-  queue.route = std::move(result);
   if (queue.targets.empty()) {
     queue.route.reset();
     FailQueue(queue, queue.last_failure, false, false);
@@ -347,13 +352,14 @@ void Worker::OrderTargets(Queue& queue, Conn& conn) {
 // False: it says why and until when, and looks again then.
 bool Worker::MayConnectNow(Queue& queue, const SourcePart* part) {
   if (part != nullptr && !part->pace.connects.limited()) part = nullptr;
-  if ((!queue.pace.connects.limited() && part == nullptr) || IsLocalEnd(*queue.settings)) {
+  if ((!ConnectPace(queue).connects.limited() && part == nullptr) || IsLocalEnd(*queue.settings)) {
     return true;
   }
   const MonotonicTime now = executor_.clock().Now();
-  MonotonicTime next = queue.pace.connects.Next(now);
+  MonotonicTime next = ConnectPace(queue).connects.Next(now);
   std::string limit =
-      (queue.pace.connects.backoff_decides(now) ? queue.caps.backoff_connects : queue.caps.connects)
+      (ConnectPace(queue).connects.backoff_decides(now) ? ConnectCaps(queue).backoff_connects
+                                                        : ConnectCaps(queue).connects)
           .ToString();
   if (part != nullptr && part->pace.connects.Next(now) > next) {
     next = part->pace.connects.Next(now);
@@ -368,7 +374,7 @@ bool Worker::MayConnectNow(Queue& queue, const SourcePart* part) {
 void Worker::ChargeConnect(Conn& conn) {
   if (IsLocalEnd(*conn.queue->settings)) return;
   const MonotonicTime now = executor_.clock().Now();
-  conn.queue->pace.connects.Charge(now, 1);
+  ConnectPace(*conn.queue).connects.Charge(now, 1);
   if (conn.part != nullptr) conn.part->pace.connects.Charge(now, 1);
 }
 
@@ -377,7 +383,7 @@ Duration Worker::MayConnectAgain(Conn& conn) {
   constexpr Duration kMostWait = std::chrono::minutes(1);
   if (!MayConnectNow(*conn.queue, conn.part)) {
     const MonotonicTime now = executor_.clock().Now();
-    MonotonicTime next = conn.queue->pace.connects.Next(now);
+    MonotonicTime next = ConnectPace(*conn.queue).connects.Next(now);
     if (conn.part != nullptr) next = std::max(next, conn.part->pace.connects.Next(now));
     return std::min<Duration>(std::max(Duration(1), next - now), kMostWait);
   }

@@ -78,6 +78,7 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_reroute_to_virtual_mta();
   own.clear_backoff_reroute_to_virtual_mta();
   own.clear_disable_mx_rollup();
+  own.clear_allow_priority_interruption();
   own.clear_smtp_553_means_invalid_mailbox();
   own.clear_penalties();
   for (const config::ClusterRateLine& line : config::ClusterRates(settings)) {

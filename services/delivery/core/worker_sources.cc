@@ -72,10 +72,12 @@ void Worker::DisableSource(Queue& queue, const std::string& ip, const std::strin
               queue.settings->backoff_to_normal_after_us());
     }
     TellMode(queue, nullptr, nullptr);
+    if (queue.rollup != nullptr) ShareSources(queue);
     return;
   }
   TellMode(queue, nullptr, nullptr);
   CloseDisabled(queue);
+  if (queue.rollup != nullptr) ShareSources(queue);
 }
 
 // In good order: what is under way ends.

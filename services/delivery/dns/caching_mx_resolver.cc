@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -51,6 +52,8 @@ std::string SiteOf(const std::vector<MxHost>& hosts) {
 struct CachingMxResolver::Entry {
   Key key;
   std::shared_ptr<const MxResult> result;  // null while the lookup is under way
+  std::shared_ptr<const MxResult> before;  // what it renews, and may still hold
+  MonotonicTime until{};                   // of Refresh
   std::vector<Done> waiting;
   std::list<Entry*>::iterator place;
 };
@@ -104,16 +107,22 @@ void CachingMxResolver::ResolveHost(std::string_view host, Done done) {
   Lookup(absl::StrCat("H", name), std::move(done));
 }
 
-void CachingMxResolver::Lookup(Key key, Done done) {
+void CachingMxResolver::Refresh(std::string_view domain, MonotonicTime until, Done done) {
+  Lookup(absl::StrCat("M", absl::string_view(domain.data(), domain.size())), std::move(done),
+         until);
+}
+
+void CachingMxResolver::Lookup(Key key, Done done, MonotonicTime until) {
   absl::AsciiStrToLower(&key);
   key[0] = absl::ascii_toupper(static_cast<unsigned char>(key[0]));
   if (key.size() > 1 && key.back() == '.') key.pop_back();
+  const MonotonicTime now = executor_.clock().Now();
   auto& slot = entries_[key];
   if (slot == nullptr) {
     slot = std::make_unique<Entry>();
     slot->key = key;
   } else if (slot->result != nullptr) {
-    if (executor_.clock().Now() < slot->result->expires) {
+    if (now < slot->result->expires && until <= slot->result->expires) {
       ++stats_.hits;
       Touch(*slot);
       std::shared_ptr<const MxResult> result = slot->result;
@@ -121,11 +130,18 @@ void CachingMxResolver::Lookup(Key key, Done done) {
       return;
     }
     recent_.erase(slot->place);
+    slot->before = now < slot->result->expires ? slot->result : nullptr;
     slot->result = nullptr;
+  } else if (slot->before != nullptr && now < slot->before->expires) {
+    ++stats_.hits;
+    std::shared_ptr<const MxResult> before = slot->before;
+    done(std::move(before));
+    return;
   } else {
     slot->waiting.push_back(std::move(done));
     return;
   }
+  slot->until = until;
   slot->waiting.push_back(std::move(done));
   ++stats_.lookups;
   // A host is asked for on behalf of a domain that already holds a place: it must not wait behind
@@ -211,10 +227,11 @@ void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts, c
   gather->authenticated = mx.authenticated;
   gather->canonical = mx.canonical;
   gather->implicit = implicit;
+  const MonotonicTime until = entries_.at(gather->key)->until;
   // One more than there are, so that answers from the cache cannot finish it before all are asked.
   gather->missing = gather->hosts.size() + 1;
   for (size_t i = 0; i < gather->hosts.size(); ++i) {
-    ResolveHost(gather->hosts[i].name, [this, gather, i](std::shared_ptr<const MxResult> found) {
+    auto found_host = [this, gather, i](std::shared_ptr<const MxResult> found) {
       MxHost& host = gather->hosts[i];
       if (found->outcome == MxOutcome::kFound) {
         host.addresses = found->hosts.front().addresses;
@@ -228,7 +245,13 @@ void CachingMxResolver::GatherHosts(const Key& key, std::vector<MxHost> hosts, c
       gather->ttl_s = std::min<uint32_t>(gather->ttl_s,
                                          static_cast<uint32_t>(std::max<int64_t>(0, left.count())));
       if (--gather->missing == 0) FinishGather(gather);
-    });
+    };
+    const std::string& host = gather->hosts[i].name;
+    if (until == MonotonicTime{} || IsIpAddress(host)) {
+      ResolveHost(host, std::move(found_host));
+    } else {
+      Lookup(absl::StrCat("H", host), std::move(found_host), until);
+    }
   }
   if (--gather->missing == 0) FinishGather(gather);
 }
@@ -327,8 +350,14 @@ void CachingMxResolver::Finish(const Key& key, MxResult result, uint32_t ttl_s) 
     ttl = options_.temporary_ttl;
     ++stats_.failures;
   }
-  result.expires = executor_.clock().Now() + ttl;
-  entry.result = std::make_shared<const MxResult>(std::move(result));
+  const MonotonicTime now = executor_.clock().Now();
+  result.expires = now + ttl;
+  const auto before = std::exchange(entry.before, nullptr);
+  if (result.outcome == MxOutcome::kTemporary && before != nullptr && now < before->expires) {
+    entry.result = before;
+  } else {
+    entry.result = std::make_shared<const MxResult>(std::move(result));
+  }
   recent_.push_front(&entry);
   entry.place = recent_.begin();
   const std::shared_ptr<const MxResult> shared = entry.result;

@@ -46,8 +46,12 @@ class CachingMxResolver final : public MxResolver {
   void Resolve(std::string_view domain, Done done) override;
   void ResolveHost(std::string_view host, Done done) override;
 
+  // As Resolve, but looks up anew what does not hold until `until`. What is known is given to
+  // others meanwhile, and stays where the lookup fails.
+  void Refresh(std::string_view domain, MonotonicTime until, Done done);
   // Instead of what the options say; 0: as they say.
   void SetMaxLookups(size_t names);
+
   MxResolverStats stats() const;
 
  private:
@@ -55,7 +59,7 @@ class CachingMxResolver final : public MxResolver {
   struct Gather;
   using Key = std::string;  // 'M' or 'H', then the name
 
-  void Lookup(Key key, Done done);
+  void Lookup(Key key, Done done, MonotonicTime until = {});
   void StartNext();
   void StartMx(const Key& key);
   void StartHost(const Key& key);

@@ -134,6 +134,44 @@ TEST_F(CachingMxResolverTest, OneQuestionServesAllWhoAskUntilItsTtlEnds) {
   EXPECT_GT(dns_.queries, 3);
 }
 
+TEST_F(CachingMxResolverTest, ARefreshAsksAheadAndOthersHaveWhatIsKnownMeanwhile) {
+  const auto refresh = [&](Duration ahead) {
+    resolver_.Refresh("example.com", executor_.time.now + ahead, [](auto) {});
+  };
+  dns_.Mx("example.com", 300, {{10, "a.example.com"}});
+  dns_.A("a.example.com", "192.0.2.1");
+  refresh(std::chrono::seconds(20));
+  EXPECT_EQ(dns_.queries, 3);
+  refresh(std::chrono::seconds(50));
+  EXPECT_EQ(dns_.queries, 3) << "it holds as long as that";
+  executor_.time.now += std::chrono::seconds(30);
+  dns_.hold = true;
+  dns_.Mx("example.com", 300, {{10, "b.example.com"}});
+  dns_.A("b.example.com", "192.0.2.2");
+  refresh(std::chrono::seconds(50));
+  EXPECT_EQ(dns_.queries, 4);
+  ASSERT_NE(Resolve("example.com"), nullptr) << "nobody waits";
+  EXPECT_EQ(Resolve("example.com")->hosts[0].name, "a.example.com");
+  dns_.Release();
+  EXPECT_EQ(Resolve("example.com")->hosts[0].name, "b.example.com");
+  const int queries = dns_.queries;
+  executor_.time.now += std::chrono::seconds(40);
+  Resolve("example.com");
+  EXPECT_EQ(dns_.queries, queries) << "the hosts' addresses, too, were asked for anew";
+}
+
+TEST_F(CachingMxResolverTest, ARefreshThatFailsTakesNothingAway) {
+  dns_.Mx("example.com", 300, {{10, "a.example.com"}});
+  dns_.A("a.example.com", "192.0.2.1");
+  Resolve("example.com");
+  dns_.Set("example.com", DnsType::kMx, DnsStatus::kFailed);
+  executor_.time.now += std::chrono::seconds(50);
+  resolver_.Refresh("example.com", executor_.time.now + std::chrono::minutes(5), [](auto) {});
+  EXPECT_EQ(Resolve("example.com")->outcome, MxOutcome::kFound);
+  executor_.time.now += std::chrono::seconds(11);
+  EXPECT_EQ(Resolve("example.com")->outcome, MxOutcome::kTemporary) << "its time is over";
+}
+
 TEST_F(CachingMxResolverTest, FailuresOfTheServerAreTemporaryAndAskedAgainSoon) {
   dns_.Set("broken.example", DnsType::kMx, DnsStatus::kFailed);
   EXPECT_EQ(Resolve("broken.example")->outcome, MxOutcome::kTemporary);

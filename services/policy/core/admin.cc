@@ -47,6 +47,7 @@ void MergeQueue(const queue::v1::QueueStatus& part, queue::v1::QueueStatus* sum)
     *sum = part;
     return;
   }
+  if (sum->rollup().empty()) sum->set_rollup(part.rollup());
   sum->set_recipients(sum->recipients() + part.recipients());
   sum->set_leased(sum->leased() + part.leased());
   sum->set_delivered(sum->delivered() + part.delivered());

@@ -161,9 +161,9 @@ void Admin::CheckConfig(admin::v1::CheckConfigRequest request,
 void Admin::ExplainConfig(admin::v1::ExplainConfigRequest request,
                           Done<admin::v1::ExplainConfigResponse> done) {
   const InForce in_force = policy_.ReadInForce();
-  auto answer = config::Explain(
-      in_force.compiled,
-      {request.domain(), request.vmta(), request.pool(), request.source(), request.client()});
+  auto answer =
+      config::Explain(in_force.compiled, {request.domain(), request.vmta(), request.pool(),
+                                          request.source(), request.client(), request.mx()});
   if (!answer.ok()) return done(answer.status());
   admin::v1::ExplainConfigResponse response;
   response.set_snapshot_version(policy_.version());

@@ -62,6 +62,7 @@ void LogEvent(Log& log, const common::v1::Event& event) {
              {"peer", reply.host()},
              {"code", reply.code()},
              {"reply", std::string_view(reply.text()).substr(0, kMaxReplyBytes)},
+             {"category", event.bounce_category()},
              {"reason", event.reason()},
              {"author", event.author()}});
 }

@@ -49,6 +49,12 @@ TEST(EventLog, NamesTheMessageItsQueueAndThePeer) {
   EXPECT_EQ(lines[0].find("author"), std::string::npos) << "nobody did it";
 }
 
+TEST(EventLog, AFailureTellsItsClass) {
+  Event event = Deferred(EventKind::EVENT_KIND_FAILED);
+  event.set_bounce_category("spam-related");
+  EXPECT_NE(Lines(LogLevel::kInfo, event).at(0).find(" category=spam-related"), std::string::npos);
+}
+
 TEST(EventLog, AtTheUsualLevelOnlyWhatAnOperatorActsOn) {
   for (const EventKind kind : {EventKind::EVENT_KIND_RECEIVED, EventKind::EVENT_KIND_TRANSIENT,
                                EventKind::EVENT_KIND_DELIVERED}) {

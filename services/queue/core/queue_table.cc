@@ -32,6 +32,7 @@ const std::string& Lane::job_id() const {
 Lane& Queue::LaneOf(uint64_t lane, std::string_view job_id, uint32_t priority) {
   if (Lane* found = FindLane(lane)) return *found;
   Lane& made = lanes.emplace_back();
+  made.place = std::prev(lanes.end());
   made.id = lane;
   if (!job_id.empty()) made.job = std::make_unique<const std::string>(job_id);
   made.priority = priority == 0 ? kDefaultPriority : priority;
@@ -45,6 +46,17 @@ Lane& Queue::LaneOf(uint64_t lane, std::string_view job_id, uint32_t priority) {
     for (Lane& each : lanes) lane_index->emplace(each.id, &each);
   }
   return made;
+}
+
+void Queue::PutBeforeLower(Lane& lane, int64_t now_us) {
+  constexpr int kMostLooks = 64;
+  int looks = 0;
+  for (auto it = lanes.begin(); it != lane.place && ++looks <= kMostLooks; ++it) {
+    if (it->priority >= lane.priority && it->next_due_us <= now_us) continue;
+    lanes.splice(it, lanes, lane.place);
+    lane.deficit = 0;
+    return;
+  }
 }
 
 Lane* Queue::FindLane(uint64_t lane) {
@@ -146,6 +158,7 @@ void QueueTable::WriteRow(Queue& queue, Batch& batch) {
   row.set_domain(std::string(queue.domain()));
   row.set_vmta(std::string(queue.vmta()));
   row.set_pool(*queue.pool);
+  if (queue.rollup != nullptr) row.set_rollup(*queue.rollup);
   row.set_mode(queue.mode);
   row.set_retry_until_us(queue.retry_until_us);
   row.set_retry_step(queue.retry_step);
@@ -300,6 +313,7 @@ absl::Status QueueTable::Load() {
     queue.name = row.domain() + "/" + row.vmta();
     queue.domain_bytes = static_cast<uint32_t>(row.domain().size());
     queue.pool = Shared(row.pool());
+    if (!row.rollup().empty()) queue.rollup = Shared(row.rollup());
     queue.mode = row.mode();
     queue.retry_until_us = row.retry_until_us();
     queue.retry_step = row.retry_step();

@@ -73,6 +73,7 @@ struct Lane {
   bool paused = false;
   bool looked_at = true;  // false: next_due_us comes from before a restart, read before believing
   bool dirty = false;     // its row is to be written
+  std::list<Lane>::iterator place;  // in its queue's lanes
 
   const std::string& job_id() const;  // empty: none
 };
@@ -81,6 +82,10 @@ struct Queue {
   uint64_t id = 0;
   std::string name;                   // domain/vmta
   const std::string* pool = nullptr;  // shared, as last_worker is
+  // Of <mx-rollup-list>; nullptr: none. Shared. The wish is what its worker said last.
+  const std::string* rollup = nullptr;
+  const std::string* rollup_wish = nullptr;
+  int64_t rollup_since_us = 0;
   uint32_t domain_bytes = 0;
   std::list<Lane> lanes;  // the next one to serve is the first
   Lane* main_lane = nullptr;
@@ -150,6 +155,8 @@ struct Queue {
   Lane& LaneOf(uint64_t lane, std::string_view job_id = {}, uint32_t priority = 0);
   Lane* FindLane(uint64_t lane);
   void DropLane(Lane& lane);
+  // Before those of lower priority and those that have nothing due, if it is not there.
+  void PutBeforeLower(Lane& lane, int64_t now_us);
   // Moves the lane that was served behind the others.
   void NextLane() { lanes.splice(lanes.end(), lanes, lanes.begin()); }
 };

@@ -198,7 +198,7 @@ absl::Status Shard::Start() {
       row.set_pause_reason(before.pause_reason());
       row.set_pause_author(before.pause_author());
       row.set_pause_until_us(before.pause_until_us());
-    } else if (const auto* pause = policy_->FindPause(queue.name, ""); pause != nullptr) {
+    } else if (const auto* pause = PauseOf(queue, ""); pause != nullptr) {
       row.set_pause_reason(pause->reason());
       row.set_pause_author(pause->author());
       row.set_pause_until_us(pause->until_us());
@@ -245,6 +245,10 @@ void Shard::set_on_failed(absl::AnyInvocable<void(const absl::Status&)> on_faile
 }
 
 void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
+  if (policy->bounce_categories().SerializeAsString() !=
+      policy_->bounce_categories().SerializeAsString()) {
+    categories_ = config::BounceCategories(policy->bounce_categories());
+  }
   policy_ = std::move(policy);
   policy_since_ = executor_.clock().Now();
   const uint64_t buffer = policy_->global().spool_buffer_size();
@@ -257,7 +261,12 @@ void Shard::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
     bool lanes_moved = false;
     for (const Lane& lane : queue->lanes) lanes_moved |= lane.paused;
     RefreshPause(*queue);
-    if (was_paused || lanes_moved) moving.push_back(queue.get());
+    const bool wishes = queue->session != nullptr && queue->rollup_wish != queue->rollup;
+    if (was_paused || lanes_moved || wishes) moving.push_back(queue.get());
+  }
+  if (DropRollups()) {
+    LineUpAnew();
+    for (const auto& worker : workers_) ReleaseForeign(*worker);
   }
   for (Queue* queue : moving) Offer(*queue);
   PumpWaitingLater();
@@ -283,7 +292,9 @@ uint64_t Shard::NextStorageKey() {
 
 const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
   if (queue.settings == nullptr || queue.settings_version != policy_->version()) {
-    auto settings = policy_->ForQueue(queue.domain(), queue.vmta(), *queue.pool);
+    auto settings = policy_->ForQueue(
+        queue.rollup != nullptr ? std::string_view(*queue.rollup) : queue.domain(), queue.vmta(),
+        *queue.pool);
     const auto often = [](const policy::v1::QueueSettings& from) {
       return from.notify_of_delay_every_us() > 0 ? from.notify_of_delay_every_us() : kNever;
     };
@@ -301,7 +312,7 @@ const policy::v1::QueueSettings& Shard::SettingsOf(Queue& queue) {
 
 void Shard::RefreshPause(Queue& queue) {
   const int64_t now_us = NowUs();
-  const auto* pause = policy_->FindPause(queue.name, "");
+  const auto* pause = PauseOf(queue, "");
   const bool was_paused = queue.paused;
   int64_t until_us = pause == nullptr ? 0 : pause->until_us();
   queue.paused = pause != nullptr;
@@ -319,7 +330,7 @@ void Shard::RefreshPause(Queue& queue) {
 
 void Shard::RefreshPause(Queue& queue, Lane& lane) {
   if (lane.job == nullptr) return;
-  const auto* pause = policy_->FindPause(queue.name, *lane.job);
+  const auto* pause = PauseOf(queue, *lane.job);
   lane.paused = pause != nullptr && (pause->until_us() == 0 || pause->until_us() > NowUs());
   if (!lane.paused || pause->until_us() == 0) return;
   queue.lanes_resume_us = std::min(queue.lanes_resume_us, pause->until_us());

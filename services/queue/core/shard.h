@@ -23,6 +23,7 @@
 #include "absl/functional/function_ref.h"
 #include "services/base/rpc/stream.h"
 #include "services/base/rpc/unary.h"
+#include "services/config/bounce_categories.h"
 #include "services/config/owners.h"
 #include "services/config/policy_view.h"
 #include "services/queue/core/dispatch_order.h"
@@ -162,6 +163,7 @@ class Shard {
   // Reads the first row of lanes whose next due time is only what a restart knew.
   void LookAt(Queue& queue, Lane& lane);
   WorkerSession* ChooseWorker(Queue& queue);
+  bool IsConnected(std::string_view worker) const;
   bool MayServe(const WorkerSession& worker, const Queue& queue) const;
   bool MayServe(const WorkerSession& worker, std::string_view vmta) const;
   // Takes back what `worker` has no right to any more.
@@ -249,6 +251,7 @@ class Shard {
   void SendDsn(Queue& queue, const common::v1::Delivery& delivery, const StoredMessage& message,
                uint64_t storage_key, const common::v1::Reply& reply, common::v1::EventKind kind,
                bool relayed = false);
+  void SetCategory(const common::v1::Reply& reply, common::v1::Event* event) const;
   void DropRow(const DeliveryKey& key);
   // So many recipients of a message have ended; the last one takes message and body with it.
   void RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended);
@@ -293,6 +296,22 @@ class Shard {
   // A message to people who run this cluster.
   void TellPeople(Queue& queue, const policy::v1::StringList& addresses, const std::string& subject,
                   const std::string& text);
+
+  // ---- <mx-rollup-list>
+  void OnRollup(WorkerSession& session, const v1::QueueRollup& said);
+  bool IsRollup(std::string_view name) const;
+  void SetRollup(Queue& queue, const std::string* name);
+  // Does what its worker wishes, where the policy knows of it, and when its time has come.
+  void HeedRollup(Queue& queue);
+  // After a new policy: rollups that are no more. True where there were any.
+  bool DropRollups();
+  // By which its owner is chosen, and operators may name it: rollup/vmta, or its own name.
+  static std::string OwnerKey(const Queue& queue);
+  static bool IsNamed(const Queue& queue, std::string_view pattern);
+  // Of the queue, or of its rollup; nullptr: none.
+  const policy::v1::ControlEntry* PauseOf(const Queue& queue, std::string_view job_id) const;
+  // Lines of queues without a worker, made anew: other workers may own them now.
+  void LineUpAnew();
 
   // ---- reroute-to-virtual-mta and backoff-reroute-to-virtual-mta
   // The virtual MTA or pool that the queue's mail is to go by; empty: its own.
@@ -393,6 +412,7 @@ class Shard {
   QueueTable queues_;
   std::shared_ptr<const config::PolicyView> policy_;
   std::shared_ptr<const config::Owners> owners_;  // null: no policy service says
+  config::BounceCategories categories_;           // of policy_
   absl::AnyInvocable<void(const absl::Status&)> on_failed_;
   ShardStats stats_;
   StoreHealth health_;

@@ -59,6 +59,29 @@ TEST_F(ShardBoundsTest, MailIsPutOffBelowSpoolMinFreeSpace) {
   EXPECT_EQ(injector().outcome(taken), v1::EnqueueResult::OUTCOME_QUEUED);
 }
 
+TEST_F(ShardBoundsTest, ASpoolThatIsDeliverOnlyTakesNothingAndDeliversWhatItHas) {
+  Defaults();
+  auto& settings =
+      *policy_.mutable_sections(0)->mutable_content()->mutable_global()->mutable_settings();
+  SetPolicy();
+  injector().Send({"a@x.example"});
+  Run();
+  settings.set_spool_deliver_only(true);
+  SetPolicy();
+  const uint64_t refused = injector().Send({"b@x.example"});
+  Run();
+  EXPECT_EQ(injector().outcome(refused), v1::EnqueueResult::OUTCOME_REFUSED_BUSY);
+  EXPECT_NE(Status().not_accepting_reason().find("deliver-only"), std::string::npos);
+  auto& worker = AddWorker();
+  worker.auto_credit = 1;
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1U);
+  worker.Answer(worker.leases[0].lease.lease_id(), v1::RECIPIENT_OUTCOME_PERMANENT, 550, "no");
+  Run();
+  EXPECT_EQ(Status().failed_total(), 1U);
+  EXPECT_EQ(Listed(ByRcpt("sender@from.example")), 1) << "its own reports are no new mail";
+}
+
 TEST_F(ShardBoundsTest, EventsAreKeptAsLongAsThePolicySays) {
   Defaults();
   auto& settings =

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "services/config/domain_pattern.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 #include "services/queue/core/shard_walk.h"
@@ -182,7 +181,7 @@ void Shard::DeleteChanging(const std::shared_ptr<Deletion>& deletion) {
 void Shard::RetryQueues(v1::RetryQueuesRequest request, Done<v1::RetryQueuesResponse> done) {
   auto response = std::make_shared<v1::RetryQueuesResponse>();
   for (const auto& [name, queue] : queues_.all()) {
-    if (!request.pattern().empty() && !config::WildcardMatches(request.pattern(), name)) continue;
+    if (!request.pattern().empty() && !IsNamed(*queue, request.pattern())) continue;
     if (queue->mode == v1::QUEUE_MODE_RETRY) {
       queue->retry_until_us = NowUs();
       TouchRow(*queue);

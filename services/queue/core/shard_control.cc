@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/utf8.h"
-#include "services/config/domain_pattern.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 #include "services/queue/core/shard_walk.h"
@@ -82,7 +81,7 @@ void Shard::GetShardStatus(v1::GetShardStatusRequest, Done<v1::GetShardStatusRes
 std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
   const int64_t now_us = NowUs();
   *next_us = 0;
-  if (const auto* pause = policy_->FindPause(queue.name, ""); queue.paused && pause != nullptr) {
+  if (const auto* pause = PauseOf(queue, ""); queue.paused && pause != nullptr) {
     *next_us = pause->until_us();
     return absl::StrCat("paused by ", pause->author(), ": ", pause->reason());
   }
@@ -130,7 +129,7 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
                             line->limit);
       }
       if (owners_ != nullptr) {
-        const std::string_view owner = owners_->OwnerOf(queue.name, queue.vmta());
+        const std::string_view owner = owners_->OwnerOf(OwnerKey(queue), queue.vmta());
         return owner.empty() ? std::string("the policy service has given it to no worker yet")
                              : absl::StrCat("waits for worker ",
                                             absl::string_view(owner.data(), owner.size()),
@@ -231,9 +230,10 @@ void Shard::FillStatus(Queue& queue, v1::QueueStatus* status, bool with_lanes) {
   int64_t next_us = 0;
   status->set_reason(ReasonOf(queue, &next_us));
   status->set_next_time_us(next_us);
-  if (const auto* pause = policy_->FindPause(queue.name, ""); queue.paused && pause != nullptr) {
+  if (const auto* pause = PauseOf(queue, ""); queue.paused && pause != nullptr) {
     status->set_author(pause->author());
   }
+  if (queue.rollup != nullptr) status->set_rollup(*queue.rollup);
   if (const Queue::History* history = queues_.HistoryOf(queue); history != nullptr) {
     for (const auto& reply : history->replies) *status->add_last_replies() = reply;
     for (int64_t time_us : history->times_us) status->add_last_reply_times_us(time_us);
@@ -300,7 +300,7 @@ void Shard::ListMoreQueues(std::shared_ptr<QueueListing> listing) {
       it = queues_.all().end();
       break;
     }
-    if (!request.pattern().empty() && !config::WildcardMatches(request.pattern(), queue.name)) {
+    if (!request.pattern().empty() && !IsNamed(queue, request.pattern())) {
       continue;
     }
     if (request.paused_only() && !queue.paused) continue;
@@ -407,7 +407,7 @@ std::string Shard::ReasonOfRow(const WalkRow& row) {
     return absl::StrCat("held by ", delivery.hold().author(), ": ", delivery.hold().reason());
   }
   if (row.lane_paused && !row.queue->paused) {
-    const auto* pause = policy_->FindPause(row.queue->name, delivery.job_id());
+    const auto* pause = PauseOf(*row.queue, delivery.job_id());
     if (pause == nullptr) return "its job is paused";
     return absl::StrCat("its job was paused by ", pause->author(), ": ", pause->reason());
   }

@@ -78,6 +78,7 @@ void Shard::Offer(Queue& queue, bool in_turn) {
   const int64_t now_us = NowUs();
   if (queue.paused || queue.lanes_resume_us <= now_us) RefreshPause(queue);
   if (queue.backoff != nullptr) EndByTime(queue);
+  if (queue.rollup_wish != queue.rollup) HeedRollup(queue);
   if (!failing_.empty() && failing_.contains(queue.id)) return;
   if (!MayDispatch(queue, now_us)) {
     if (!queue.paused && queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
@@ -109,6 +110,7 @@ void Shard::Offer(Queue& queue, bool in_turn) {
     queue.session = best;
     queue.last_worker = queues_.Shared(best->worker);
     queue.queue_ref = next_queue_ref_++;
+    queue.rollup_wish = queue.rollup;
     refs_[queue.queue_ref] = &queue;
     best->standing[queue.queue_ref];
     ++best->unanswered;
@@ -133,6 +135,12 @@ void Shard::Offer(Queue& queue, bool in_turn) {
 void Shard::SetOwners(std::shared_ptr<const config::Owners> owners) {
   owners_ = std::move(owners);
   if (!serving_) return;
+  LineUpAnew();
+  for (const auto& worker : workers_) ReleaseForeign(*worker);
+  PumpWaitingLater();
+}
+
+void Shard::LineUpAnew() {
   auto waiting = std::exchange(waiting_, {});
   for (const auto& [line, ids] : waiting) {
     for (uint64_t id : ids) {
@@ -140,8 +148,6 @@ void Shard::SetOwners(std::shared_ptr<const config::Owners> owners) {
       if (queue != nullptr && std::exchange(queue->waiting, false)) AwaitWorker(*queue);
     }
   }
-  for (const auto& worker : workers_) ReleaseForeign(*worker);
-  PumpWaitingLater();
 }
 
 void Shard::ReleaseForeign(WorkerSession& worker) {
@@ -160,13 +166,13 @@ void Shard::ReleaseForeign(WorkerSession& worker) {
 bool Shard::MayServe(const WorkerSession& worker, const Queue& queue) const {
   if (owners_ == nullptr) return MayServe(worker, queue.vmta());
   return worker.incarnation != 0 && !worker.draining && worker.vmtas.contains(queue.vmta()) &&
-         owners_->OwnerOf(queue.name, queue.vmta()) == worker.worker;
+         owners_->OwnerOf(OwnerKey(queue), queue.vmta()) == worker.worker;
 }
 
 std::string Shard::LineOf(const Queue& queue) const {
   std::string line(queue.vmta());
   if (owners_ == nullptr) return line;
-  const std::string_view owner = owners_->OwnerOf(queue.name, queue.vmta());
+  const std::string_view owner = owners_->OwnerOf(OwnerKey(queue), queue.vmta());
   line.push_back('/');  // is in no virtual MTA's name
   line.append(owner);
   return line;
@@ -190,14 +196,20 @@ bool Shard::MayServe(const WorkerSession& worker, std::string_view vmta) const {
   return true;
 }
 
+bool Shard::IsConnected(std::string_view worker) const {
+  return std::any_of(workers_.begin(), workers_.end(), [worker](const auto& each) {
+    return each->worker == worker && each->incarnation != 0;
+  });
+}
+
 WorkerSession* Shard::ChooseWorker(Queue& queue) {
   WorkerSession* best = nullptr;
   for (const auto& worker : workers_) {
     if (!HasRoom(*worker, queue.vmta()) || !MayServe(*worker, queue)) continue;
     // One worker at a time: one that lost contact may still be sending. The policy service waits
-    // for that before it names another owner.
-    if (owners_ == nullptr && queue.leased > 0 && queue.last_worker != nullptr &&
-        worker->worker != *queue.last_worker) {
+    // for that before it names another owner; a queue that came to a rollup has one at once.
+    if (queue.leased > 0 && queue.last_worker != nullptr && worker->worker != *queue.last_worker &&
+        (owners_ == nullptr || (queue.rollup_since_us != 0 && IsConnected(*queue.last_worker)))) {
       continue;
     }
     if (best == nullptr || worker->standing.size() < best->standing.size()) best = worker.get();
@@ -252,6 +264,7 @@ void Shard::Announce(Queue& queue) {
   ready->set_domain(std::string(queue.domain()));
   ready->set_vmta(std::string(queue.vmta()));
   ready->set_pool(*queue.pool);
+  if (queue.rollup != nullptr) ready->set_rollup(*queue.rollup);
   int64_t oldest_us = kNever;
   for (const Lane& lane : queue.lanes) oldest_us = std::min(oldest_us, lane.next_due_us);
   ready->set_oldest_due_us(oldest_us);

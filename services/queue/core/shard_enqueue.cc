@@ -73,6 +73,10 @@ v1::EnqueueResult::Outcome Shard::Refusal(std::string* detail) {
     *detail = "shutting down";
     return v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
   }
+  if (policy_->global().spool_deliver_only()) {
+    *detail = "the spool takes no new mail (deliver-only)";
+    return v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
+  }
   if (journal_.pending_bytes() > options_.max_pending_bytes) {
     *detail = "the disk is behind: too much waits for its sync";
     return v1::EnqueueResult::OUTCOME_REFUSED_BUSY;
@@ -370,6 +374,7 @@ void Shard::AddMessage(std::shared_ptr<StoredMessage> message,
 }
 
 void Shard::RowsAreDurable(std::span<const AddedRow> rows) {
+  const int64_t now_us = NowUs();
   for (const AddedRow& row : rows) {
     Queue& queue = *row.queue;
     Lane& lane = *queue.FindLane(row.key.lane);
@@ -378,7 +383,13 @@ void Shard::RowsAreDurable(std::span<const AddedRow> rows) {
     if (row.lease_id == 0) {
       lane.busy.erase(row.key);
       lane.cursor = std::min(lane.cursor, row.key);
+      const bool had_none = lane.next_due_us > now_us;
       lane.next_due_us = std::min(lane.next_due_us, row.key.due_us);
+      // Not with each message: a lane that always has some keeps to its turns.
+      if (had_none && lane.next_due_us <= now_us && queue.lanes.size() > 1 &&
+          SettingsOf(queue).allow_priority_interruption()) {
+        queue.PutBeforeLower(lane, now_us);
+      }
     }
     queue.active_us = static_cast<int64_t>(row.key.storage_key);
   }

@@ -6,7 +6,6 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/latest_time.h"
-#include "services/config/domain_pattern.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -24,6 +23,7 @@ absl::string_view Absl(std::string_view text) { return {text.data(), text.size()
 // Goes over the queues some hundred a turn.
 struct Shard::QueueChange {
   std::set<std::string, std::less<>> names;
+  std::set<std::string, std::less<>> rollups;   // names of <mx-rollup-list>: all of their queues
   std::string pattern;                          // empty: only the names
   absl::AnyInvocable<bool(Queue&)> apply;       // true: it was news
   absl::AnyInvocable<void(QueueChange&)> done;  // all of them are in batches
@@ -90,7 +90,8 @@ void Shard::ChangeQueues(Request request, Done<Response> done,
       done(name.status());
       return;
     }
-    all->names.insert(*std::move(name));
+    (IsRollup(name->substr(0, name->find('/'))) ? all->rollups : all->names)
+        .insert(*std::move(name));
   }
   all->pattern = request.pattern();
   all->apply = [request = std::move(request), change = std::move(change)](Queue& queue) mutable {
@@ -133,8 +134,9 @@ void Shard::ChangeMoreQueues(std::shared_ptr<QueueChange> change) {
     change->named_done = name == change->names.end();
     if (change->named_done) change->position.clear();
   }
-  bool through = change->pattern.empty() && change->named_done;
-  if (change->named_done && !change->pattern.empty()) {
+  const bool walks = !change->pattern.empty() || !change->rollups.empty();
+  bool through = !walks && change->named_done;
+  if (change->named_done && walks) {
     // Looking is cheaper than changing.
     constexpr int kLooksPerChange = 20;
     left *= kLooksPerChange;
@@ -143,8 +145,9 @@ void Shard::ChangeMoreQueues(std::shared_ptr<QueueChange> change) {
       Queue& queue = *it->second;
       change->position = queue.name;
       ++it;  // before a change, which may add queues
-      if (!config::WildcardMatches(change->pattern, queue.name) ||
-          change->names.contains(queue.name)) {
+      if (change->names.contains(queue.name) ||
+          !(IsNamed(queue, change->pattern) ||
+            (queue.rollup != nullptr && change->rollups.contains(OwnerKey(queue))))) {
         continue;
       }
       left -= kLooksPerChange;

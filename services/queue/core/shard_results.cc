@@ -1,5 +1,6 @@
 // What workers report of a group, recipient by recipient, and what becomes of each.
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/utf8.h"
@@ -293,7 +294,22 @@ void Shard::Fail(Queue& queue, const DeliveryKey& key, const common::v1::Deliver
   event.set_dsn_status(kind == common::v1::EVENT_KIND_EXPIRED ? "4.4.7"
                        : reply.enhanced().empty()             ? "5.0.0"
                                                               : reply.enhanced());
+  SetCategory(reply, &event);
   SendDsn(queue, delivery, message, key.storage_key, reply, kind);
+}
+
+// What a line about replies says is the operator's nearer word.
+void Shard::SetCategory(const common::v1::Reply& reply, common::v1::Event* event) const {
+  if (!reply.bounce_category().empty()) {
+    event->set_bounce_category(reply.bounce_category());
+    return;
+  }
+  const std::string text = reply.code() == 0
+                               ? std::string(reply.text())
+                               : absl::StrCat(reply.code(), " ", std::string(reply.text()));
+  auto found = categories_.Match(event->dsn_status(), text);
+  event->set_bounce_category(std::move(found.category));
+  event->set_bounce_rule(std::move(found.rule));
 }
 
 void Shard::DropRow(const DeliveryKey& key) {

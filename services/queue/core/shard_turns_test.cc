@@ -12,7 +12,35 @@ namespace {
 
 using testing::TestWorker;
 
-class ShardTurnsTest : public testing::PolicyShardFixture {};
+class ShardTurnsTest : public testing::PolicyShardFixture {
+ protected:
+  void Send(int count, const std::string& rcpt, const std::string& job, uint32_t priority) {
+    injector().edit = [priority](v1::NewMessage& message) {
+      message.mutable_message()->set_priority(priority);
+    };
+    for (int i = 0; i < count; ++i) injector().Send({rcpt}, "x", job);
+    Run();
+  }
+  // How many of two jobs that wait go before one of higher priority that comes.
+  size_t LeasedBeforeUrgent() {
+    TestWorker& worker = AddWorker();
+    Send(30, "a@x.example", "bulk", 50);
+    Send(30, "b@x.example", "more", 50);
+    const uint64_t ref = worker.ready.at("x.example").queue_ref();
+    worker.Credit(ref, 1);
+    Run();
+    Send(1, "d@x.example", "low", 10);
+    Send(1, "c@x.example", "urgent", 90);
+    worker.Credit(ref, 20);
+    Run();
+    size_t before = 0;
+    for (const auto& each : worker.leases) {
+      if (each.lease.deliveries(0).rcpt() == "c@x.example") break;
+      ++before;
+    }
+    return before;
+  }
+};
 
 TEST_F(ShardTurnsTest, APausedQueueStandsSaysWhyAndGoesOnWhenItsTimeHasCome) {
   TestWorker& worker = AddWorker();
@@ -38,6 +66,16 @@ TEST_F(ShardTurnsTest, APausedJobDoesNotStandBeforeOthersAndItsMailStillExpires)
   EXPECT_EQ(worker.leases.size(), 5U);
   Run(std::chrono::hours(24 * 4 + 13));
   EXPECT_GE(Status().expired_total(), 3000U);
+}
+
+TEST_F(ShardTurnsTest, MailOfHigherPriorityGoesBeforeWhatWaits) {
+  EXPECT_EQ(LeasedBeforeUrgent(), 1U) << "what was leased before it came";
+}
+
+TEST_F(ShardTurnsTest, MailOfHigherPriorityWaitsForItsTurnWhereItMayNotInterrupt) {
+  Defaults().set_allow_priority_interruption(false);
+  SetPolicy();
+  EXPECT_GT(LeasedBeforeUrgent(), 6U) << "the turns of both";
 }
 
 TEST_F(ShardTurnsTest, ReroutedMailGoesByTheOtherVirtualMtaAndTheEventSaysWho) {

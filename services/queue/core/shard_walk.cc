@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "services/config/domain_pattern.h"
-
 namespace sluice::queue {
 namespace {
 
@@ -134,7 +132,7 @@ void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value)
     row.delivery.Clear();
   }
   if ((!filter.queue_pattern().empty() &&
-       !config::WildcardMatches(filter.queue_pattern(), row.queue->name)) ||
+       !IsNamed(*row.queue, filter.queue_pattern())) ||
       (!filter.vmta().empty() && filter.vmta() != row.queue->vmta()) ||
       (!filter.job_id().empty() && filter.job_id() != row.delivery.job_id()) ||
       (!filter.rcpt().empty() && !SameAddress(filter.rcpt(), row.delivery.rcpt())) ||
@@ -187,9 +185,9 @@ bool Shard::WalkDeliveries(Walk& walk) {
     --walk.budget;
     const auto key = DeliveryKey::Decode(rows->key());
     const Queue* queue = key ? queues_.FindById(key->queue_id) : nullptr;
-    if (queue != nullptr && ((!filter.queue_pattern().empty() &&
-                              !config::WildcardMatches(filter.queue_pattern(), queue->name)) ||
-                             (!filter.vmta().empty() && filter.vmta() != queue->vmta()))) {
+    if (queue != nullptr &&
+        ((!filter.queue_pattern().empty() && !IsNamed(*queue, filter.queue_pattern())) ||
+         (!filter.vmta().empty() && filter.vmta() != queue->vmta()))) {
       walk.next = U64Key(key->queue_id + 1);  // all of it at once
       rows->Seek(walk.next);
       continue;

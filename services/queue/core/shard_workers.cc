@@ -57,6 +57,7 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
   if (request.draining() && !std::exchange(session.draining, true)) {
     ReleaseAll(session);
   }
+  for (const v1::QueueRollup& rollup : request.rollups()) OnRollup(session, rollup);
   for (const v1::Blocked& blocked : request.blocked()) {
     const auto found = refs_.find(blocked.queue_ref());
     if (found == refs_.end() || found->second->session != &session) continue;
