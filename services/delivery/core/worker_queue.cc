@@ -59,7 +59,8 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   auto known = std::find_if(queue.refs.begin(), queue.refs.end(), [&](const Ref& each) {
     return each.link == &link && each.ref == ready.queue_ref();
   });
-  if (known == queue.refs.end()) {
+  const bool is_heard_first = known == queue.refs.end();
+  if (is_heard_first) {
     queue.refs.push_back({&link, ready.queue_ref(), 0, 0, 0});
     known = std::prev(queue.refs.end());
     known->told = ready.rollup();
@@ -73,7 +74,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   const bool moved = std::exchange(known->rollup, ready.rollup()) != ready.rollup();
   const bool is_new = queue.settings == nullptr;
   if (is_new) Recall(queue);
-  if (moved && !is_new) FollowRollup(queue);
+  if ((moved || is_heard_first) && !is_new) FollowRollup(queue);  // this shard is told, too
   RefreshQueue(queue);
   LearnMode(queue, *known, ready.mode(), ready.sources());
   if (is_new) FirstPace(queue);

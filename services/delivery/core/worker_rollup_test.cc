@@ -125,6 +125,14 @@ TEST_F(RollupTest, ConnectionsAreSharedAndEachDomainsMailGoesToItsOwnHosts) {
   EXPECT_EQ(delivered_["198.51.100.99"], 0);
 }
 
+TEST_F(RollupTest, WhoAnnouncesItLaterIsToldToo) {
+  Begin([](Settings& settings) { settings.set_max_smtp_out(1); });
+  Ready(1, "a.test");
+  EXPECT_EQ(rollups_[1], "big.rollup");
+  Ready(7, "a.test");  // as another shard does
+  EXPECT_EQ(rollups_[7], "big.rollup");
+}
+
 TEST_F(RollupTest, AnotherMxAndADomainThatIsLeftOutHaveLimitsOfTheirOwn) {
   Begin(Snapshot([](Settings& settings) { settings.set_max_smtp_out(1); }, "b.test"));
   Ready(1, "a.test");
