@@ -131,8 +131,7 @@ void Shard::VisitRow(Walk& walk, const DeliveryKey& key, std::string_view value)
     row.damaged = true;
     row.delivery.Clear();
   }
-  if ((!filter.queue_pattern().empty() &&
-       !IsNamed(*row.queue, filter.queue_pattern())) ||
+  if ((!filter.queue_pattern().empty() && !IsNamed(*row.queue, filter.queue_pattern())) ||
       (!filter.vmta().empty() && filter.vmta() != row.queue->vmta()) ||
       (!filter.job_id().empty() && filter.job_id() != row.delivery.job_id()) ||
       (!filter.rcpt().empty() && !SameAddress(filter.rcpt(), row.delivery.rcpt())) ||
