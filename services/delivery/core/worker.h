@@ -136,7 +136,7 @@ class Worker {
   struct Limiter;     // a limit that queues share
   struct VmtaLimits;  // those of a virtual MTA
   struct DomainLimit;
-  struct Rollup;      // queues of an entry of <mx-rollup-list>
+  struct Rollup;  // queues of an entry of <mx-rollup-list>
   struct Source;
   struct Site;
   struct Target;
