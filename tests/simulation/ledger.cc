@@ -40,8 +40,8 @@ void Ledger::OnShardSays(const std::string& shard, const queue::v1::DispatchResp
 }
 
 // The limits of a queue, of its virtual MTA, of what it sends from one source, of its pool, of the
-// site, and of the domain.
-std::array<std::string, 6> Ledger::LimitsOf(const std::string& queue, const std::string& source,
+// site, of the domain, and of its rollup.
+std::array<std::string, 7> Ledger::LimitsOf(const std::string& queue, const std::string& source,
                                             const std::string& address) const {
   const size_t slash = queue.rfind('/');
   const std::string vmta = queue.substr(slash);
@@ -53,7 +53,8 @@ std::array<std::string, 6> Ledger::LimitsOf(const std::string& queue, const std:
           name + "@" + source,
           pooled ? kPool : std::string(),
           address,
-          queue.substr(0, slash) + "/*"};
+          queue.substr(0, slash) + "/*",
+          rollup == rollups.end() ? std::string() : rollup->second + "/*"};
 }
 
 void Ledger::Count(const char* directive, const std::string& name, const WindowLimit& limit,

@@ -83,7 +83,7 @@ class Ledger {
   size_t failed_with_report() const { return reported_; }
 
  private:
-  std::array<std::string, 6> LimitsOf(const std::string& queue, const std::string& source,
+  std::array<std::string, 7> LimitsOf(const std::string& queue, const std::string& source,
                                       const std::string& address = "") const;
   struct Issued {
     std::string shard;
