@@ -272,6 +272,7 @@ class Worker {
   VmtaLimits& LimitsOf(const std::string& vmta);
   void SetLimits(std::vector<std::string>* owned);
   void SetSourceLimits(Source& source);
+  static void CountVmta(VmtaLimits& limits, int change);
   static void CountFor(Queue& queue, int change);
   Limiter* FullFor(const Queue& queue, const Conn* instead);
   bool CountsAgainst(const Conn& conn, const Limiter& limiter) const;

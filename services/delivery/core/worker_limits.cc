@@ -227,9 +227,13 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   SetDomainParts();
 }
 
+void Worker::CountVmta(VmtaLimits& limits, int change) {
+  limits.own.connections += static_cast<size_t>(change);
+  for (Limiter* pool : limits.pools) pool->connections += static_cast<size_t>(change);
+}
+
 void Worker::CountFor(Queue& queue, int change) {
-  queue.limits->own.connections += static_cast<size_t>(change);
-  for (Limiter* pool : queue.limits->pools) pool->connections += static_cast<size_t>(change);
+  CountVmta(*queue.limits, change);
   for (Limiter* limit : queue.throttles) limit->connections += static_cast<size_t>(change);
 }
 
