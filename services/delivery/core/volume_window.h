@@ -127,8 +127,10 @@ class VolumeWindow {
     reserved_ -= bytes;
     if (sent) {
       Add(now, bytes);
-    } else if (reserved.paid_until == theoretical_) {  // nobody has gone by it since
-      theoretical_ -= Duration(static_cast<int64_t>(static_cast<double>(bytes) * MicrosPerByte()));
+    } else if (most_ > 0 && reserved.paid_until == theoretical_) {  // nobody has gone by it since
+      constexpr double kMost = static_cast<double>(kLongest.count());
+      const double micros = std::min(static_cast<double>(bytes) * MicrosPerByte(), kMost);
+      theoretical_ -= Duration(static_cast<int64_t>(micros));
     }
   }
   // So much was sent by somebody else, until now.

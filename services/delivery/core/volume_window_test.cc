@@ -205,5 +205,23 @@ TEST(VolumeWindow, StandsStill) {
   EXPECT_EQ(window.Next(now, 2'000), next);
 }
 
+// What was reserved before nothing was allowed any more comes back unsent: no time is due for it.
+TEST(VolumeWindow, GivesBackWhatTheLimitOfBeforeAllowed) {
+  const MonotonicTime now{std::chrono::hours(5)};
+  VolumeWindow window;
+  window.Limit(now, 10'000, std::chrono::minutes(10));
+  const VolumeWindow::Reserved reserved = window.Reserve(now, 9'000);
+  window.Limit(now, 0, std::chrono::minutes(10));
+  window.Settle(now, {reserved.bytes, {}}, false);
+  EXPECT_EQ(window.Next(now, 1), MonotonicTime::max());
+  window.Limit(now, 10'000, std::chrono::minutes(10));
+  EXPECT_LE(window.Next(now, 1), now + std::chrono::minutes(10));
+  // Nor more of it than time can tell.
+  VolumeWindow slow;
+  slow.Limit(now, 1, std::chrono::hours(24 * 365 * 30));
+  slow.Settle(now, slow.Reserve(now, 100'000'000), false);
+  EXPECT_GE(slow.Next(now, 1), now);
+}
+
 }  // namespace
 }  // namespace sluice::delivery
