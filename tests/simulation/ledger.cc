@@ -85,6 +85,7 @@ void Ledger::Change(const std::string& queue, const QueueLimit& limit, Monotonic
 
 void Ledger::Connected(const std::string& queue, const std::string& source,
                        const std::string& address, MonotonicTime now) {
+  if (log) log("connection of " + queue + " from " + source + " to " + address);
   for (const std::string& name : LimitsOf(queue, source, address)) {
     const uint32_t count = ++connections_[name];
     const auto limit = limits.find(name);
@@ -99,6 +100,7 @@ void Ledger::Connected(const std::string& queue, const std::string& source,
 
 void Ledger::Disconnected(const std::string& queue, const std::string& source,
                           const std::string& address) {
+  if (log) log("no more connection of " + queue + " from " + source + " to " + address);
   for (const std::string& name : LimitsOf(queue, source, address)) --connections_[name];
 }
 

@@ -246,14 +246,15 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   ledger.limits[kPool] = pooled;
   // Reports go the way of the message; "default" is for those that have none.
   add("default", {"198.51.100.1"});
-  auto view = config::PolicyView::Build(snapshot);
-  SLUICE_CHECK(view.ok());
   // The same, in the order and with the hashes that services compare.
   int number = 0;
   for (policy::v1::Section& section : *snapshot.mutable_sections()) {
     section = config::MakeSection("section/" + std::to_string(number++), section.content());
   }
   config::SortSections(&snapshot);
+  // In that order too, which says whose the rest of a divided limit is.
+  auto view = config::PolicyView::Build(snapshot);
+  SLUICE_CHECK(view.ok());
   return {std::move(*view), std::move(snapshot)};
 }
 
