@@ -292,6 +292,7 @@ class Worker {
   void ReserveVolume(Queue& queue, Conn& conn, uint64_t bytes);
   void SettleVolume(Conn& conn, bool sent);
   void AwaitPace(Limiter& limiter, Queue& queue);
+  void RearmPace(Limiter& limiter);
   void PaceLater(Limiter& limiter, MonotonicTime when);
   void ServePace(Limiter& limiter);
 

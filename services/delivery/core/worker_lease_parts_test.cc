@@ -161,5 +161,25 @@ TEST_F(WorkerLeaseParts, RateOfAPool) {
   EXPECT_GE(without, 150u);
 }
 
+// The whole part comes with the lease: nothing passes without it, and mail that waits goes on when
+// it is back.
+TEST_F(WorkerLeaseParts, ARateThatIsNothingWithoutTheLease) {
+  pool_->clear_virtual_mtas();
+  pool_->add_virtual_mtas("both");
+  pool_->add_virtual_mtas("own");
+  auto* rate = pool_->mutable_max_smtp_msg_rate();
+  rate->set_count(1);
+  rate->set_period_us(1'000'000);
+  Begin();
+  const auto lease = [this] {
+    world_->worker->SetLease(world_->executor.clock().Now() + seconds(61), seconds(40));
+    return Sent();
+  };
+  EXPECT_GE(lease(), 50u);
+  world_->executor.Advance(seconds(2));
+  EXPECT_LE(Sent(), 1u) << "of before its end";
+  EXPECT_GE(lease(), 50u);
+}
+
 }  // namespace
 }  // namespace sluice::delivery

@@ -225,6 +225,12 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   SetHostLimits();
   unknown_since_ = executor_.clock().Now();
   SetDomainParts();
+  for (const auto& [name, limits] : vmta_limits_) RearmPace(limits->own);
+  for (const auto& [name, limiter] : pool_limits_) RearmPace(*limiter);
+  for (const auto& [name, rollup] : rollups_) {
+    for (Limiter* limiter : rollup->limiters()) RearmPace(*limiter);
+  }
+  for (const auto& [name, limit] : domain_limits_) RearmPace(*limit);
 }
 
 void Worker::CountVmta(VmtaLimits& limits, int change) {
@@ -493,9 +499,16 @@ void Worker::SettleVolume(Conn& conn, bool sent) {
 }
 
 void Worker::AwaitPace(Limiter& limiter, Queue& queue) {
-  if (std::exchange(queue.in_pace_line, true)) return;
-  limiter.pace_line.push_back(queue.name);
-  PaceLater(limiter, limiter.pacer.Next(executor_.clock().Now()));
+  if (!std::exchange(queue.in_pace_line, true)) limiter.pace_line.push_back(queue.name);
+  RearmPace(limiter);
+}
+
+// Those in line behind a limit that let nothing pass have no time to wait for, until it has
+// changed.
+void Worker::RearmPace(Limiter& limiter) {
+  if (!limiter.pace_line.empty()) {
+    PaceLater(limiter, limiter.pacer.Next(executor_.clock().Now()));
+  }
 }
 
 void Worker::PaceLater(Limiter& limiter, MonotonicTime when) {
@@ -527,9 +540,7 @@ void Worker::ServePace(Limiter& limiter) {
     pacing_ = nullptr;
     Pump(queue);
   }
-  if (!limiter.pace_line.empty()) {
-    PaceLater(limiter, limiter.pacer.Next(executor_.clock().Now()));
-  }
+  RearmPace(limiter);
   FreedSlot();
   if (!limiter.waiters.empty() && limiter.timer == 0) {
     const MonotonicTime next = limiter.pacer.Next(executor_.clock().Now());
