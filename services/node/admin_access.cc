@@ -1,14 +1,10 @@
 #include "services/node/admin_access.h"
 
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-#include <iterator>
-
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
 #include "services/base/net/tls_certificate.h"
 #include "services/base/rpc/peer.h"
+#include "services/base/small_file.h"
 
 namespace sluice::node {
 namespace {
@@ -20,22 +16,11 @@ constexpr Duration kLookEvery = std::chrono::seconds(1);
 constexpr std::string_view kAdminApi = "/sluice.admin.v1.AdminService/";
 // What an operator does to one shard; services among themselves use it with certificates.
 constexpr std::string_view kShardApi = "/sluice.queue.v1.QueueControlService/";
-constexpr size_t kMaxFileBytes = size_t{1} << 20;
 
 absl::StatusOr<AdminTokens> Read(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot read ", file, ": ", std::strerror(errno)));
-  }
-  std::string text(kMaxFileBytes + 1, '\0');
-  in.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (in.bad()) return absl::InvalidArgumentError(absl::StrCat("cannot read ", file));
-  text.resize(static_cast<size_t>(in.gcount()));
-  if (text.size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(file, " is larger than 1 MiB"));
-  }
-  auto tokens = AdminTokens::Parse(text);
+  const auto text = ReadSmallFile(file);
+  if (!text.ok()) return absl::InvalidArgumentError(text.status().message());
+  auto tokens = AdminTokens::Parse(*text);
   if (tokens.ok()) return tokens;
   return absl::InvalidArgumentError(absl::StrCat(file, ": ", tokens.status().message()));
 }

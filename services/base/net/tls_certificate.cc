@@ -8,36 +8,19 @@
 #include <sys/stat.h>
 
 #include <cctype>
-#include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/small_file.h"
 
 namespace sluice {
 namespace {
-
-constexpr size_t kMaxFileBytes = 1024 * 1024;
 
 struct BioFree {
   void operator()(BIO* bio) const { BIO_free(bio); }
 };
 using BioPtr = std::unique_ptr<BIO, BioFree>;
-
-absl::StatusOr<std::string> ReadFile(const std::string& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) {
-    return absl::NotFoundError(absl::StrCat("cannot read ", file, ": ", std::strerror(errno)));
-  }
-  std::string content(kMaxFileBytes + 1, '\0');
-  in.read(content.data(), static_cast<std::streamsize>(content.size()));
-  content.resize(static_cast<size_t>(in.gcount()));
-  if (content.size() > kMaxFileBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(file, " is larger than 1 MiB"));
-  }
-  return content;
-}
 
 BioPtr MemoryOf(const std::string& content) {
   return BioPtr(BIO_new_mem_buf(content.data(), static_cast<int>(content.size())));
@@ -96,7 +79,7 @@ std::string TakeOpensslError() {
 }
 
 absl::StatusOr<KeyAndChain> ReadKeyAndChain(const TlsCertificateFile& from) {
-  auto content = ReadFile(from.file);
+  auto content = ReadSmallFile(from.file);
   if (!content.ok()) return content.status();
   KeyAndChain read;
   ERR_clear_error();
@@ -137,7 +120,7 @@ absl::Status UseKeyAndChain(SSL_CTX* context, const KeyAndChain& read, const std
 }
 
 absl::StatusOr<X509Ptr> ReadCertificate(const std::string& file) {
-  auto content = ReadFile(file);
+  auto content = ReadSmallFile(file);
   if (!content.ok()) return content.status();
   std::string none;
   X509Ptr certificate(PEM_read_bio_X509(MemoryOf(*content).get(), nullptr, GivePassword, &none));

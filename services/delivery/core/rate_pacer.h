@@ -33,6 +33,16 @@ class RatePacer {
     tolerance_ = Times(cells - 1) + SlackOf(period);
   }
 
+  // Another limit in the place of `old`, which keeps what was charged. Where there was none, what
+  // was sent until `unknown` is not known.
+  static RatePacer InPlaceOf(const RatePacer& old, uint64_t count, Duration period, uint32_t burst,
+                             MonotonicTime unknown) {
+    RatePacer pacer(count, period, burst);
+    pacer.TakeOver(old);
+    if (!old.limited()) pacer.Exhaust(unknown);
+    return pacer;
+  }
+
   // By how much a cell may be late and not delay those behind it: at most 10 ms, or 1/100 of the
   // period, so that at least 99 % of the rate is there to be used. Leases come with a shard's
   // syncs, in bursts of a few milliseconds.

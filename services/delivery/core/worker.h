@@ -314,7 +314,6 @@ class Worker {
   bool BlockByDomain(Queue& queue, Duration ahead);
 
   // worker_hosts.cc
-  std::vector<bool> AllSources() const;
   void SetHostLimit(Limiter& limiter, uint64_t limit) const;
   void SetHostLimits();
   std::vector<Limiter*> HostLimitsOf(const std::string& host, const std::string& address);

@@ -149,12 +149,8 @@ void Worker::SetDomainPart(DomainLimit& limit) {
   if (limit.raise != 0) executor_.Cancel(std::exchange(limit.raise, 0));
   MonotonicTime next_change = MonotonicTime::max();
   const uint64_t part = PartOf(limit, &next_change);
-  const bool fresh = !limit.pacer.limited();
-  RatePacer pacer(part, limit.period, 1);
-  pacer.TakeOver(limit.pacer);
-  // What was sent before it began to be counted is not known.
-  if (fresh) pacer.Exhaust(limit.replies() ? now : unknown_since_);
-  limit.pacer = pacer;
+  limit.pacer = RatePacer::InPlaceOf(limit.pacer, part, limit.period, 1,
+                                     limit.replies() ? now : unknown_since_);
   limit.busy = limit.replies() ? SIZE_MAX : BusyAt(limit.pacer);
   limit.what = part < limit.count ? absl::StrCat(limit.name, " (this worker's part: ", part, ")")
                                   : limit.name;
@@ -169,7 +165,7 @@ void Worker::SetDomainPart(DomainLimit& limit) {
         names.push_back(name);
       }
     }
-    if (!limit.pace_line.empty()) PaceLater(limit, limit.pacer.Next(executor_.clock().Now()));
+    RearmPace(limit);
     for (const std::string& name : names) {
       if (const auto found = queues_.find(name); found != queues_.end()) Pump(*found->second);
     }

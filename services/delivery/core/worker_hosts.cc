@@ -10,30 +10,6 @@
 
 namespace sluice::delivery {
 
-// Every source of the configuration once, and whether this worker has it. A virtual MTA without one
-// counts as a source of its own.
-std::vector<bool> Worker::AllSources() const {
-  std::vector<bool> mine;
-  absl::flat_hash_set<std::string> seen;
-  for (const auto* vmta : policy_->virtual_mtas()) {
-    if (vmta->source_hosts().empty()) {
-      const auto is_mine = [&] {
-        return owners_->OwnerOf(vmta->name(), vmta->name()) == std::string_view(options_.name) &&
-               (HasLease() || !owners_->Leased(vmta->name()));
-      };
-      mine.push_back(owners_ == nullptr ? !options_.follows_owners : is_mine());
-    }
-    for (const auto& host : vmta->source_hosts()) {
-      if (!seen.insert(host.ip()).second) continue;
-      std::string local_ip;
-      mine.push_back(options_.follows_owners
-                         ? HasPartOf(host.ip()) && (HasLease() || !owners_->SourceLeased(host.ip()))
-                         : OwnsHost(host, &local_ip));
-    }
-  }
-  return mine;
-}
-
 void Worker::SetHostLimit(Limiter& limiter, uint64_t limit) const {
   // Spread evenly over the sources, in their order, so that a worker with some of them has some.
   const uint64_t count = all_sources_.size();
@@ -51,7 +27,9 @@ void Worker::SetHostLimits() {
   limits_hosts_ = global.mx_connection_limit().entries_size() > 0 ||
                   global.ip_connection_limit().entries_size() > 0;
   if (!limits_hosts_ && host_limits_.empty()) return;
-  all_sources_ = AllSources();
+  const absl::flat_hash_set<std::string> held = SourcesHeld();
+  all_sources_.clear();
+  for (const std::string& source : SourcesOf("")) all_sources_.push_back(held.contains(source));
   networks_.clear();
   for (const auto& [name, limiter] : host_limits_) {
     limiter->most = SIZE_MAX;

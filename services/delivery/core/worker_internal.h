@@ -91,6 +91,17 @@ struct Worker::VmtaLimits {
   bool paced = false;           // any of them
   bool counts_recipients = false;
   bool has_volume = false;
+
+  // After any of them was set.
+  void FollowPaces() {
+    counts_recipients = own.pacer.limited();
+    has_volume = own.has_volume();
+    for (const Limiter* pool : pools) {
+      counts_recipients |= pool->pacer.limited();
+      has_volume |= pool->has_volume();
+    }
+    paced = counts_recipients || has_volume;
+  }
 };
 
 // Queues of one virtual MTA that an entry of <mx-rollup-list> puts together: they share all that

@@ -15,11 +15,7 @@ constexpr Duration kTurn = std::chrono::seconds(10);
 constexpr size_t kLongLine = 1024;
 
 RatePacer PacerOf(uint64_t count, uint64_t period_us, const RatePacer& old, MonotonicTime unknown) {
-  RatePacer pacer(count, Duration(period_us), 1);
-  pacer.TakeOver(old);
-  // What was sent before the limit began to be counted is not known.
-  if (!old.limited()) pacer.Exhaust(unknown);
-  return pacer;
+  return RatePacer::InPlaceOf(old, count, Duration(period_us), 1, unknown);
 }
 
 }  // namespace
@@ -155,7 +151,6 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
   total_.what = "this worker";
   total_.most = std::min<size_t>(options_.max_connections, policy_->global().total_max_smtp_out());
   for (const auto& [name, limits] : vmta_limits_) limits->pools.clear();
-  absl::flat_hash_map<std::string, std::vector<std::string>> pools_of;
   absl::flat_hash_map<std::string, std::vector<std::string>> sources_of;
   for (const auto* vmta : policy_->virtual_mtas()) {
     const std::string key = absl::AsciiStrToLower(vmta->name());
@@ -199,13 +194,7 @@ void Worker::SetLimits(std::vector<std::string>* owned) {
             [&](uint64_t limit) { return ShareOf(limit, vmta->name(), sources_of[key]); })) {
       without.insert(key);
     }
-    limits.counts_recipients = limits.own.pacer.limited();
-    limits.has_volume = limits.own.has_volume();
-    for (const Limiter* pool : limits.pools) {
-      limits.counts_recipients |= pool->pacer.limited();
-      limits.has_volume |= pool->has_volume();
-    }
-    limits.paced = limits.counts_recipients || limits.has_volume;
+    limits.FollowPaces();
   }
   // The policy service's table, which may change at any time, is no matter of the hello.
   if (options_.follows_owners) without.clear();

@@ -138,13 +138,7 @@ void Worker::LinkRollup(VmtaLimits& vmta, Rollup& rollup) {
   for (Limiter* limiter : rollup.limiters()) {
     if (limiter != &limits.own) limits.pools.push_back(limiter);
   }
-  limits.counts_recipients = limits.own.pacer.limited();
-  limits.has_volume = limits.own.has_volume();
-  for (const Limiter* pool : limits.pools) {
-    limits.counts_recipients |= pool->pacer.limited();
-    limits.has_volume |= pool->has_volume();
-  }
-  limits.paced = limits.counts_recipients || limits.has_volume;
+  limits.FollowPaces();
 }
 
 void Worker::SetRollupCaps(Rollup& rollup, bool backoff) {
@@ -161,11 +155,8 @@ void Worker::SetRollupCaps(Rollup& rollup, bool backoff) {
       limiter.rate.clear();
       return;
     }
-    RatePacer pacer(cap.count, cap.period, burst);
-    pacer.TakeOver(limiter.pacer);
-    if (!limiter.pacer.limited()) pacer.Exhaust(unknown);
-    limiter.pacer = pacer;
-    limiter.busy = pacer.CellsWithin(kPaceAhead);
+    limiter.pacer = RatePacer::InPlaceOf(limiter.pacer, cap.count, cap.period, burst, unknown);
+    limiter.busy = limiter.pacer.CellsWithin(kPaceAhead);
     limiter.rate = cap.ToString();
   };
   Limiter& own = rollup.limits.own;
