@@ -132,6 +132,15 @@ bool Lock(const LocalJob& job, int fd) {
   return true;
 }
 
+// What a message that was cut off by a crash lacks before another one may follow: where no empty
+// line stands before it, its "From " would be text of the one before.
+std::string_view MissingLineEnds(int fd, off_t size) {
+  char end[2] = {'\n', '\n'};
+  const off_t from = std::max<off_t>(0, size - 2);
+  if (pread(fd, end + 2 - (size - from), static_cast<size_t>(size - from), from) < 0) return "";
+  return end[1] != '\n' ? "\n\n" : end[0] != '\n' ? "\n" : "";
+}
+
 LocalVerdict ToMbox(const LocalJob& job, const Copy& copy, const std::string& path, size_t kept) {
   const size_t name = path.rfind('/');
   if (name != path.npos && name > kept) {
@@ -147,6 +156,7 @@ LocalVerdict ToMbox(const LocalJob& job, const Copy& copy, const std::string& pa
   if (!S_ISREG(before.st_mode)) return Transient("4.3.5", path + " is no regular file");
   if (!Lock(job, fd)) return Transient("4.2.0", path + " is locked by somebody else");
   if (fstat(fd, &before) != 0) return Failed(path, errno);
+  file.Write(MissingLineEnds(fd, before.st_size));
   const std::time_t now = ToUnixMicros(job.now) / 1'000'000;
   std::tm utc{};
   gmtime_r(&now, &utc);

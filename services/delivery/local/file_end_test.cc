@@ -83,6 +83,67 @@ TEST_F(FileEndTest, MboxQuotesFromLinesAndGrows) {
             "Delivered-To: a@b.test\nB: 2\n\n\n");
 }
 
+// As a kill in the middle of a message leaves it, or a program that ends no line.
+TEST_F(FileEndTest, AMailboxThatWasCutOffGetsItsEndFirst) {
+  const std::string path = folder_ + "/mbox";
+  settings_->set_file_destination(path);
+  settings_->set_file_format("append-mbox");
+  AddRcpt("a@b.test");
+  const struct {
+    std::string there;
+    std::string before;
+  } kCases[] = {{"", ""},
+                {"From x\n\ncut o", "\n\n"},
+                {"From x\n\ncut\n", "\n"},
+                {"whole\n\n", ""},
+                {"c", "\n\n"},
+                {"\n", ""}};
+  for (const auto& each : kCases) {
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << each.there;
+    EXPECT_EQ(RunLocalJob(Job())[0].outcome, RECIPIENT_OUTCOME_DELIVERED);
+    EXPECT_TRUE(ReadFile(path).starts_with(each.there + each.before + "From from@a.test "))
+        << ReadFile(path);
+  }
+}
+
+// RFC 3030 section 3, RFC 8689 section 4.2.1.
+TEST_F(FileEndTest, WhatAnEndCannotKeepBounces) {
+  AddRcpt("a@b.test");
+  AddRcpt("c@b.test");
+  settings_->set_command("/bin/cat");
+  const struct {
+    const char* type;
+    const char* format;
+    const char* binary;  // enhanced codes
+    const char* require_tls;
+  } kCases[] = {{"file", "newfile-plain", "2.0.0", "2.0.0"},
+                {"file", "newfile-pickup", "5.6.3", "5.7.30"},
+                {"file", "maildir", "5.6.3", "2.0.0"},
+                {"file", "append-mbox", "5.6.3", "2.0.0"},
+                {"pipe", "", "5.6.3", "2.0.0"},
+                {"discard", "", "2.0.0", "2.0.0"}};
+  for (const auto& each : kCases) {
+    settings_->set_type(each.type);
+    settings_->set_file_format(each.format);
+    settings_->set_file_destination(folder_ + "/" + each.type + each.format);
+    auto& message = *lease_->mutable_message();
+    message.set_body_type(common::v1::BODY_TYPE_BINARYMIME);
+    const std::string bytes("S: s\r\n\r\na\0b\nc\r\n", 17);
+    const auto binary = RunLocalJob(Job({bytes}));
+    ASSERT_EQ(binary.size(), 2u);
+    EXPECT_EQ(binary[1].reply.enhanced(), each.binary) << each.type << each.format;
+    if (std::string(each.format) == "newfile-plain") {
+      const auto files = FilesIn(folder_ + "/filenewfile-plain");
+      ASSERT_EQ(files.size(), 1u);
+      EXPECT_EQ(ReadFile(files[0]), bytes);
+    }
+    message.set_body_type(common::v1::BODY_TYPE_8BITMIME);
+    message.set_require_tls(true);
+    EXPECT_EQ(RunLocalJob(Job())[0].reply.enhanced(), each.require_tls) << each.type << each.format;
+    message.set_require_tls(false);
+  }
+}
+
 TEST_F(FileEndTest, WhatIsNoPlainFileIsLeftAlone) {
   settings_->set_file_format("append-mbox");
   AddRcpt("a@b.test");

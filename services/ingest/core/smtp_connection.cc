@@ -278,7 +278,17 @@ void SmtpConnection::TryHeader() {
   header_searched_ = buffer_.size();
   if (end == std::string_view::npos) return;
   refusal_ = FinishHeader(text_begin_ + end);
-  if (refusal_) buffer_ = std::string();
+  if (refusal_) {
+    buffer_ = std::string();
+    return;
+  }
+  // Clients say SMTPUTF8 for plain ASCII, too. Of a small message the worker sees the header, and
+  // knows; of this one it has nothing yet when it says MAIL, and would bounce what a host without
+  // SMTPUTF8 could take. Addresses are looked at there.
+  if (std::all_of(buffer_.begin(), buffer_.begin() + static_cast<ptrdiff_t>(header_size_),
+                  [](char c) { return c >= 0; })) {
+    message_.mutable_message()->clear_smtputf8();
+  }
 }
 
 std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end) {

@@ -215,6 +215,22 @@ TEST_F(SmtpShardTroubleTest, LargeMessageGoesByUpload) {
   EXPECT_EQ(ingest_->body_bytes(), 0u);
 }
 
+// Clients say SMTPUTF8 for plain ASCII, and a host without it could take that.
+TEST_F(SmtpShardTroubleTest, ALargeMessageNeedsSmtpUtf8WhereItsHeaderDoes) {
+  Start();
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  for (const char* subject : {"plain", "sch\xc3\xb6n"}) {
+    std::string text = std::string("Subject: ") + subject + "\r\n\r\n";
+    while (text.size() < 600'000) text += "\xc3\xb6\r\n";
+    client->Say("MAIL FROM:<a@b.test> SMTPUTF8 BODY=8BITMIME\r\nRCPT TO:<x@y.test>\r\nDATA\r\n");
+    ASSERT_EQ(client->Say(text + ".\r\n").substr(0, 4), "250 ");
+    const auto& message = shard().taken.back().message.message();
+    EXPECT_EQ(message.smtputf8(), subject[0] == 's') << subject;
+    EXPECT_EQ(message.body_type(), common::v1::BODY_TYPE_8BITMIME);
+  }
+}
+
 TEST_F(SmtpShardTroubleTest, EverySizeAroundTheChunkSize) {
   Start();
   auto client = Connect();

@@ -22,6 +22,8 @@ namespace {
 
 // Names of one turn; the rest is read in the next one.
 constexpr size_t kMaxNames = 1000;
+// What the bad folder keeps of one name; more stay where they are, with a warning.
+constexpr int kMaxBadOfOneName = 1000;
 
 std::string ErrorText(int error) { return std::generic_category().message(error); }
 
@@ -44,6 +46,12 @@ std::string KeyOf(const std::string& path, const struct stat& facts) {
       static_cast<unsigned long long>(facts.st_mtim.tv_sec),
       static_cast<unsigned long>(facts.st_mtim.tv_nsec));
   return text;
+}
+
+// Whether the name now stands for another file, or one that was written to since.
+bool IsAnother(const std::string& path, const std::string& key) {
+  struct stat facts {};
+  return lstat(path.c_str(), &facts) == 0 && KeyOf(path, facts) != key;
 }
 
 // The whole file, or why not.
@@ -175,6 +183,18 @@ void Pickup::TakeAnswers() {
 }
 
 void Pickup::Finish(const File& file, const absl::Status& status) {
+  // A program that uses a name again, or was not done, has put another message there meanwhile. It
+  // is not this one's to be removed with: it is offered like any other.
+  if (IsAnother(file.path, file.key)) {
+    Warn(status.ok() ? "a file changed while its message was taken: it is read again"
+                     : "a file changed while its message was refused (" +
+                           std::string(status.message()) + "): it is read again",
+         file.path);
+    troubles_.erase(file.path);
+    const std::lock_guard lock(shared_->mutex);
+    shared_->counters.taken += status.ok();
+    return;
+  }
   if (status.ok()) {
     RemoveTaken(file.path, file.folder, file.key);
     const std::lock_guard lock(shared_->mutex);
@@ -256,8 +276,21 @@ void Pickup::Warn(const std::string& what, const std::string& path) {
 }
 
 void Pickup::MarkBad(const std::string& path, const std::string& bad, const std::string& reason) {
-  const std::string target = bad + "/" + path.substr(path.rfind('/') + 1);
-  if (rename(path.c_str(), target.c_str()) != 0) {
+  // Bad ones of the same name are kept, too.
+  const std::string wanted = bad + "/" + path.substr(path.rfind('/') + 1);
+  std::string target = wanted;
+  int moved = -1;
+  for (int i = 1; i <= kMaxBadOfOneName; ++i) {
+    moved = renameat2(AT_FDCWD, path.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE);
+    if (moved != 0 && errno == EINVAL) {  // a file system without it
+      const bool there = access(target.c_str(), F_OK) == 0;
+      if (!there) moved = rename(path.c_str(), target.c_str());
+      if (there) errno = EEXIST;
+    }
+    if (moved == 0 || errno != EEXIST) break;
+    target = wanted + "." + std::to_string(i);
+  }
+  if (moved != 0) {
     Warn("a file is bad (" + reason + ") and cannot be moved to " + bad + ": " + ErrorText(errno),
          path);
     Delay(path);

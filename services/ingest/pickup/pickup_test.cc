@@ -194,6 +194,45 @@ TEST_F(PickupTest, BadFilesAreMovedWithTheirReason) {
   EXPECT_EQ(pickup_->counters().bad, 2u);
 }
 
+// A program that always uses the same name, or goes on writing after a pause.
+TEST_F(PickupTest, WhatCameToTheNameMeanwhileIsAMessageOfItsOwn) {
+  Make();
+  Put("one", kGood);
+  Put("two", kGood);
+  pickup_->RunOnce();
+  ASSERT_EQ(answers_.size(), 2u);
+  Put("new", std::string(kGood) + "of the second\n", 1'600'000'001);
+  std::filesystem::rename(folder_ + "/in/new", folder_ + "/in/one");
+  Put("two", std::string(kGood) + "longer\n", 1'600'000'002);
+  answers_[0](absl::OkStatus());
+  answers_[1](absl::PermissionDeniedError("relaying denied"));
+  pickup_->RunOnce();
+  ASSERT_EQ(requests_.size(), 4u);
+  EXPECT_EQ(requests_[2].content(), "Subject: s\n\nbody\nof the second\n");
+  EXPECT_NE(requests_[2].idempotency_key(), requests_[0].idempotency_key());
+  EXPECT_EQ(requests_[3].content(), "Subject: s\n\nbody\nlonger\n");
+  EXPECT_FALSE(Has("bad/two"));
+  answers_[2](absl::OkStatus());
+  answers_[3](absl::OkStatus());
+  pickup_->RunOnce();
+  EXPECT_FALSE(Has("in/one"));
+  EXPECT_FALSE(Has("in/two"));
+  EXPECT_EQ(pickup_->counters().taken, 3u);
+}
+
+TEST_F(PickupTest, BadFilesOfOneNameAreAllKept) {
+  Make();
+  for (int i = 0; i < 3; ++i) {
+    Put("one", "Subject: " + std::to_string(i) + "\n\nx\n");
+    pickup_->RunOnce();
+    EXPECT_FALSE(Has("in/one"));
+  }
+  EXPECT_EQ(Text("bad/one"), "Subject: 0\n\nx\n");
+  EXPECT_EQ(Text("bad/one.1"), "Subject: 1\n\nx\n");
+  EXPECT_EQ(Text("bad/one.2"), "Subject: 2\n\nx\n");
+  EXPECT_EQ(Text("bad/one.2.reason"), "there is no x-sender line in front\n");
+}
+
 TEST_F(PickupTest, WhatIsPutOffIsTriedAgainLater) {
   Make();
   Put("one", kGood);

@@ -51,6 +51,30 @@ TEST_F(ShardReportsTest, SuccessIsReportedWhereTheRemoteDoesNotDoIt) {
   }
 }
 
+// RFC 3030 section 3: what is no text is not put in a report, which goes as lines to any host.
+TEST_F(ShardReportsTest, OfBinaryMailAReportHasTheHeaderAlone) {
+  TestWorker& worker = AddWorker("w1");
+  worker.auto_credit = 20;
+  for (const bool binary : {false, true}) {
+    injector().edit = [binary](v1::NewMessage& message) {
+      message.mutable_message()->set_dsn_return(common::v1::DSN_RETURN_FULL);
+      if (binary) message.mutable_message()->set_body_type(common::v1::BODY_TYPE_BINARYMIME);
+    };
+    injector().Send({"a@x.example"}, "Subject: x\r\n\r\na\n.\nMAIL FROM:<evil@x>\r\n");
+    Run();
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_PERMANENT, 550,
+                  "no");
+    Run();
+    const std::string report = worker.leases.back().body;
+    EXPECT_NE(report.find("Subject: x\r\n"), std::string::npos) << report;
+    EXPECT_EQ(report.find("evil") == std::string::npos, binary) << report;
+    EXPECT_EQ(report.find("text/rfc822-headers") != std::string::npos, binary) << report;
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250,
+                  "ok");
+    Run();
+  }
+}
+
 // dsn-format, custom-dsn-from-header, dsn-failed-from-template, dsn-failed-subject-template,
 // dsn-failed-body-template-from.
 TEST_F(ShardReportsTest, ReportsHaveTheFormAndTheWordsThatThePolicySays) {

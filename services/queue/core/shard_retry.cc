@@ -96,8 +96,10 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
     input.subject = global.dsn_failed_subject_template();
     input.text = global.dsn_failed_body_template();
   }
-  // RFC 3461 section 4.3; RFC 8689 section 5: a report may go in the clear.
-  input.full = full && message.chunks == 0 && !success && !delayed && !envelope.require_tls();
+  // RFC 3461 section 4.3; RFC 8689 section 5: a report may go in the clear; RFC 3030 section 3: it
+  // goes to hosts without BINARYMIME, and as lines, which a binary body is not.
+  input.full = full && message.chunks == 0 && !success && !delayed && !envelope.require_tls() &&
+               envelope.body_type() != common::v1::BODY_TYPE_BINARYMIME;
 
   auto dsn = std::make_shared<StoredMessage>();
   dsn->body = Body(mail::BuildDsn(input));
