@@ -190,7 +190,7 @@ class Finisher {
   // A virtual MTA with just these addresses; one is made where there is none.
   void PlaceSenderSources() {
     for (const auto& [domain, ips] : draft_.sender_sources) {
-      const auto has_just_these = [&](const VirtualMtaDraft& vmta) {
+      const auto has_just_these = [&ips = ips](const VirtualMtaDraft& vmta) {
         std::set<std::string> own;
         for (const auto& host : vmta.section.source_hosts()) own.insert(host.ip());
         return own == ips && vmta.source_pools.empty();

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "gtest/gtest.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/config/compiler.h"
 
 namespace sluice::config {
@@ -15,14 +16,11 @@ namespace {
 
 class DiskFilesTest : public ::testing::Test {
  protected:
-  DiskFilesTest() {
-    std::string folder = ::testing::TempDir() + "/files.XXXXXX";
-    folder_ = mkdtemp(folder.data());
-  }
   std::string Path(const std::string& name) const { return folder_ + "/" + name; }
 
   DiskFiles files_;
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"files"};
+  const std::string folder_ = temp_.path();
 };
 
 TEST_F(DiskFilesTest, AGigabyteIsRefusedWithoutBeingReadWhole) {

@@ -1,12 +1,12 @@
 #include "services/config/policy_watcher.h"
 
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "gtest/gtest.h"
 #include "services/base/rpc/inproc_stream.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/config/durable_file.h"
 #include "services/config/snapshot_delta.h"
 #include "services/config/snapshot_hash.h"
@@ -64,10 +64,6 @@ policy::v1::PolicySnapshot Snapshot(uint64_t version, const std::string& cidr = 
 
 class PolicyWatcherTest : public ::testing::Test {
  protected:
-  PolicyWatcherTest() {
-    std::string folder = ::testing::TempDir() + "/watcher.XXXXXX";
-    file_ = std::string(mkdtemp(folder.data())) + "/snapshot";
-  }
   std::unique_ptr<PolicyWatcher> Make(
       absl::AnyInvocable<void(std::shared_ptr<const Owners>)> on_owners = nullptr) {
     PolicyWatcherOptions options;
@@ -102,7 +98,8 @@ class PolicyWatcherTest : public ::testing::Test {
   testing::ManualExecutor executor_;
   FakePolicy policy_{executor_};
   InprocStreamClient<WatchPolicyRequest, WatchPolicyResponse> client_{policy_};
-  std::string file_;
+  const sluice::testing::TempFolder temp_{"watcher"};
+  const std::string file_ = temp_.File("snapshot");
   std::vector<std::shared_ptr<const PolicyView>> views_;
 };
 

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::node {
 namespace {
@@ -42,7 +43,8 @@ class AdminAccessTest : public ::testing::Test {
   }
   static StatusCode Code(const absl::Status& status) { return status.code(); }
 
-  const std::string file_ = ::testing::TempDir() + "/tokens";
+  const sluice::testing::TempFolder temp_{"tokens"};
+  const std::string file_ = temp_.File("tokens");
   sluice::testing::ManualExecutor executor_;
 };
 

@@ -2,25 +2,17 @@
 // limit, and nothing where there is none.
 #include "services/node/memory_usage.h"
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 
 #include "gtest/gtest.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::node {
 namespace {
 
 class MemoryUsageTest : public ::testing::Test {
  protected:
-  MemoryUsageTest() {
-    std::string name = ::testing::TempDir() + "/memory.XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    root_ = name;
-  }
-  ~MemoryUsageTest() override { std::filesystem::remove_all(root_); }
-
   void Put(const std::string& name, const std::string& text) {
     const std::filesystem::path path = root_ + "/" + name;
     std::filesystem::create_directories(path.parent_path());
@@ -28,7 +20,8 @@ class MemoryUsageTest : public ::testing::Test {
   }
   uint32_t Percent() { return MemoryUsagePercent(root_ + "/proc", root_ + "/cgroup"); }
 
-  std::string root_;
+  const sluice::testing::TempFolder temp_{"memory"};
+  const std::string root_ = temp_.path();
 };
 
 TEST_F(MemoryUsageTest, OfTheMachineOrOfTheGroupWhicheverIsMore) {

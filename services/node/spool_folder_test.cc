@@ -1,28 +1,24 @@
 // disk-queue puts the spool elsewhere, and never leaves mail behind.
 #include "services/node/spool_folder.h"
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 
 #include "gtest/gtest.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::node {
 namespace {
 
 class SpoolFolderTest : public ::testing::Test {
  protected:
-  SpoolFolderTest() {
-    std::string folder = ::testing::TempDir() + "/spool.XXXXXX";
-    folder_ = mkdtemp(folder.data());
-  }
   void PutSpool(const std::string& name) const {
     std::filesystem::create_directories(folder_ + "/" + name);
     std::ofstream(folder_ + "/" + name + "/CURRENT") << "MANIFEST-000001\n";
   }
 
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"spool"};
+  const std::string folder_ = temp_.path();
 };
 
 TEST_F(SpoolFolderTest, TheFlagGoesBeforeDiskQueueBeforeTheDataFolder) {

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "services/base/net/event_loop.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::node {
 namespace {
@@ -18,11 +19,6 @@ using delivery::v1::VolumeRecords;
 
 class VolumesFileTest : public ::testing::Test {
  protected:
-  VolumesFileTest() {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  ~VolumesFileTest() override { std::filesystem::remove_all(folder_); }
   static VolumeRecords Records(const std::string& key) {
     VolumeRecords records;
     records.set_written_us(1);
@@ -38,7 +34,8 @@ class VolumesFileTest : public ::testing::Test {
   }
   VolumeRecords Take() { return VolumesFile(path_, loop_, nullptr).Take(); }
 
-  const std::string folder_ = ::testing::TempDir() + "/volumes_file_test";
+  const sluice::testing::TempFolder temp_{"volumes"};
+  const std::string folder_ = temp_.path();
   const std::string path_ = folder_ + "/volumes";
   EventLoop loop_;
 };

@@ -17,6 +17,7 @@
 #include <memory>
 #include <string>
 
+#include "services/base/testing/temp_folder.h"
 #include "tests/powercut/ledger.h"
 #include "tests/powercut/life.h"
 
@@ -79,22 +80,16 @@ class Disk {
   bool made_ = false;
 };
 
-class DiskTest : public testing::Test {
+class DiskTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "/diskXXXXXX";
-    ASSERT_NE(mkdtemp(folder_.data()), nullptr);
     disk_ = std::make_unique<Disk>(folder_, kDiskMebibytes);
     if (!disk_->made()) {
       std::printf("SKIPPED: no loop mounts here (needs root, loop devices and e2fsprogs)\n");
       GTEST_SKIP();
     }
   }
-  void TearDown() override {
-    disk_.reset();
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
+  void TearDown() override { disk_.reset(); }
   std::unique_ptr<Life> Start(int messages, bool hold, bool drain) {
     VictimOptions victim;
     victim.folder = disk_->path() + "/spool";
@@ -123,7 +118,8 @@ class DiskTest : public testing::Test {
     while (std::getline(errors, line)) ADD_FAILURE() << "stderr: " << line;
   }
 
-  std::string folder_;
+  const testing::TempFolder temp_{"disk"};
+  const std::string folder_ = temp_.path();
   std::unique_ptr<Disk> disk_;
   Ledger ledger_;
   uint64_t incarnation_ = 0;
@@ -202,7 +198,7 @@ TEST_F(DiskTest, AReadOnlyVolumeIsAClearErrorAtStart) {
 
 int main(int argc, char** argv) {
   if (const auto code = sluice::powercut::RunIfVictim(argc, argv)) return *code;
-  testing::InitGoogleTest(&argc, argv);
+  ::testing::InitGoogleTest(&argc, argv);
   setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin", 1);  // mkfs and mount
   // Mounts go with this process, however it ends.
   if (unshare(CLONE_NEWNS) != 0 ||

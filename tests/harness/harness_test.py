@@ -3,9 +3,12 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
 import sys
 import threading
+import time
 import unittest
+import unittest.mock
 
 from tests.harness import processes
 from tests.harness.processes import Failure, Process, Scenario
@@ -47,6 +50,26 @@ class ProcessTest(unittest.TestCase):
         self.assertTrue(folder.is_dir())
         self.scenario.close()
         self.assertFalse(folder.exists())
+
+    def test_what_killed_tests_left_goes_away(self):
+        """Their folders, and no others: of running tests, of somebody else, of tests that are just making theirs."""
+        hour_ago = time.time() - 3600
+        with unittest.mock.patch.dict(os.environ, {"TEST_TMPDIR": str(self.scenario.folder)}):
+            code = "from tests.harness.processes import Scenario; import os, signal; s = Scenario('killed'); os.kill(os.getpid(), signal.SIGKILL)"
+            self.assertEqual(subprocess.run([sys.executable, "-c", code], check=False).returncode, -signal.SIGKILL)
+            left = next(self.scenario.folder.glob("sluice-test-killed-*"))
+            os.utime(left, (hour_ago, hour_ago))
+            young = self.scenario.folder / "sluice-test-young"
+            young.mkdir()
+            other = self.scenario.folder / "other"
+            other.mkdir()
+            os.utime(other, (hour_ago, hour_ago))
+            with Scenario("running") as running:
+                os.utime(running.folder, (hour_ago, hour_ago))
+                Scenario("next").close()
+                self.assertFalse(left.exists())
+                for kept in (young, other, running.folder):
+                    self.assertTrue(kept.exists(), kept)
 
     def test_blocks_of_addresses_differ(self):
         self.assertEqual(len({processes.loopback(n, pid) for n in range(15) for pid in range(100_000, 100_400)}), 6000)

@@ -4,6 +4,7 @@ Every test process has a block of loopback addresses of its own, taken from its 
 same fixed ports, and a program that is started again finds its old address free.
 """
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
@@ -25,6 +26,9 @@ STOP_S = 60
 REPORT = re.compile(r"ERROR: \w*Sanitizer|WARNING: ThreadSanitizer|runtime error: ")
 LOG_TAIL_LINES = 60
 PR_SET_PDEATHSIG = 1
+# As in services/base/testing/temp_folder.h.
+FOLDER_PREFIX = "sluice-test-"
+FOLDER_MAKING_S = 60
 
 
 class Failure(AssertionError):
@@ -159,12 +163,43 @@ class Process:
         return f"--- end of {self.log}\n" + "\n".join(self.log_text().splitlines()[-lines:])
 
 
+def _locked(folder):
+    """A file descriptor that locks it while it is open, or None where it is gone or another's."""
+    try:
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def remove_left_behind(parent):
+    """Folders of tests that were killed: nobody locks them any more."""
+    for folder in pathlib.Path(parent).glob(FOLDER_PREFIX + "*"):
+        lock = _locked(folder)
+        if lock is None:
+            continue
+        facts = os.fstat(lock)
+        # Between its making and its lock a folder looks like one that was left behind.
+        if facts.st_uid == os.geteuid() and facts.st_mtime < time.time() - FOLDER_MAKING_S:
+            shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
 class Scenario:
-    """A folder and the processes in it; a context manager that leaves neither behind."""
+    """A folder and the processes in it; a context manager that leaves neither behind. Where the test itself is killed, its processes die with it,
+    and the next one removes the folder. SLUICE_KEEP in the environment keeps it."""
 
     def __init__(self, name):
         parent = os.environ.get("TEST_TMPDIR") or tempfile.gettempdir()
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"sluice-{name}-", dir=parent))
+        remove_left_behind(parent)
+        prefix = "sluice-kept-" if os.environ.get("SLUICE_KEEP") else FOLDER_PREFIX
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{prefix}{name}-", dir=parent))
+        self._lock = _locked(self.folder)
         self.processes = []
 
     def add(self, process):
@@ -186,6 +221,9 @@ class Scenario:
             print(f"kept {self.folder}", file=sys.stderr)
         else:
             shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         if reports:
             raise Failure(f"a sanitizer's report from {', '.join(process.name for process in reports)}")
 

@@ -1,11 +1,10 @@
 // Mail through real parts in one process: SMTP in, RocksDB, DNS, SMTP out to the sink.
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
 #include <thread>
 
 #include "services/base/rpc/inproc_stream.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/node/delivery_part.h"
 #include "services/node/ingest_part.h"
 #include "services/node/queue_part.h"
@@ -15,11 +14,9 @@
 namespace sluice {
 namespace {
 
-class PipelineTest : public testing::Test {
+class PipelineTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "/pipelineXXXXXX";
-    folder_ = mkdtemp(pattern.data());
     sink::SinkOptions sink;
     sink.listen = {*Endpoint::Parse("127.0.0.1:0")};
     sink.dns = *Endpoint::Parse("127.0.0.1:0");
@@ -86,7 +83,6 @@ class PipelineTest : public testing::Test {
   void TearDown() override {
     StopServices();
     sink_.reset();
-    std::filesystem::remove_all(folder_);
   }
   template <class Condition>
   bool Until(Condition condition, Duration limit = std::chrono::seconds(60)) {
@@ -113,7 +109,8 @@ class PipelineTest : public testing::Test {
     });
   }
 
-  std::string folder_;
+  const testing::TempFolder temp_{"pipeline"};
+  const std::string folder_ = temp_.path();
   EventLoop loop_;
   sink::SinkState sink_state_{Clock::Real(), 1};
   std::unique_ptr<sink::Sink> sink_;

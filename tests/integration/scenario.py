@@ -18,13 +18,11 @@ class ScenarioTest(unittest.TestCase):
     RECEIVER = {}
 
     def setUp(self):
+        # Clean-ups also run where the rest of a setUp fails, and after every tearDown.
         self.scenario = Scenario(type(self).__name__.lower())
+        self.addCleanup(self.scenario.close)
         self.receiver = Receiver(**self.RECEIVER)
-
-    def tearDown(self):
-        self.receiver.close()
-        # unittest keeps no outcome that a tearDown may read; what is in flight is in sys.exc_info or in the result of run().
-        self.scenario.close()
+        self.addCleanup(self.receiver.close)
 
     def run(self, result=None):
         """As usual; where the test failed, the logs go to stderr before the folder goes away."""

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "services/base/testing/temp_folder.h"
 #include "tests/harness/powercut/fuse_mount.h"
 #include "tests/harness/powercut/volatile_fs.h"
 #include "tests/powercut/ledger.h"
@@ -110,17 +111,9 @@ int Main(int argc, char** argv) {
     std::printf("SKIPPED: no mount of its own possible: %s (needs root)\n", std::strerror(errno));
     return 0;
   }
-  const char* temporary = getenv("TEST_TMPDIR");
-  std::string folder = std::string(temporary != nullptr ? temporary : "/tmp") + "/powercutXXXXXX";
-  if (mkdtemp(folder.data()) == nullptr) {
-    std::fprintf(stderr, "powercut: cannot make %s: %s\n", folder.c_str(), std::strerror(errno));
-    return 1;
-  }
-  const int result = Run(options, folder);
-  std::error_code ignored;
-  std::filesystem::remove(folder, ignored);
-  std::filesystem::remove(folder + ".stderr", ignored);
-  return result;
+  const testing::TempFolder folder("powercut");
+  std::filesystem::create_directory(folder.File("fs"));
+  return Run(options, folder.File("fs"));
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Proves what `sluicectl inject` sends, what it makes of refusals and breaks, and what it counts.
-#include <filesystem>
 #include <fstream>
 #include <string>
 
+#include "services/base/testing/temp_folder.h"
 #include "tools/ctl/app_fixture.h"
 
 namespace sluice::ctl {
@@ -32,13 +32,11 @@ TEST_F(AppTest, InjectMadeUpMessages) {
 }
 
 TEST_F(AppTest, InjectFilesAndStandardInput) {
-  const std::filesystem::path file =
-      std::filesystem::path(::testing::TempDir()) / "sluicectl_app_test.eml";
+  const sluice::testing::TempFolder folder("inject");
+  const std::string file = folder.File("message.eml");
   std::ofstream(file) << "Subject: file\n\nx\n";
   in_.str("Subject: stdin\n\ny\n");
-  EXPECT_EQ(Run({"inject", file.string(), "-", "--from", "<>", "--to", "b@y", "--unary", "--ids"}),
-            kExitOk);
-  std::filesystem::remove(file);
+  EXPECT_EQ(Run({"inject", file, "-", "--from", "<>", "--to", "b@y", "--unary", "--ids"}), kExitOk);
   ASSERT_EQ(ingest_.taken.size(), 2u);
   EXPECT_EQ(ingest_.taken[0].content(), "Subject: file\n\nx\n");
   EXPECT_EQ(ingest_.taken[1].content(), "Subject: stdin\n\ny\n");

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "services/base/testing/temp_folder.h"
 #include "sluice/queue/v1/queue_control.grpc.pb.h"
 #include "tools/ctl/app_fixture.h"
 
@@ -19,8 +20,8 @@ using testing::Has;
 using testing::kId;
 
 TEST_F(AppTest, ATokenIsMadeAndSentToTheAdminApi) {
-  const std::string file = ::testing::TempDir() + "/anna.token";
-  std::filesystem::remove(file);
+  const sluice::testing::TempFolder folder("token");
+  const std::string file = folder.File("anna.token");
   EXPECT_EQ(Run({"token", "anna", "--role", "operator", "--to", file}), kExitOk) << err_.str();
   std::string token;
   std::getline(std::ifstream(file), token);

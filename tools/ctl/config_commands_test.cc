@@ -1,12 +1,12 @@
 #include "tools/ctl/config_commands.h"
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::ctl {
 namespace {
@@ -15,12 +15,8 @@ bool Has(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
-class ConfigCommandsTest : public testing::Test {
+class ConfigCommandsTest : public ::testing::Test {
  protected:
-  ConfigCommandsTest() : folder_(std::string(std::getenv("TEST_TMPDIR")) + "/config") {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
   std::string Write(const std::string& name, const std::string& text) {
     std::ofstream(folder_ + "/" + name) << text;
     return folder_ + "/" + name;
@@ -41,7 +37,8 @@ class ConfigCommandsTest : public testing::Test {
   std::string out() const { return out_.str(); }
   std::string err() const { return err_.str(); }
 
-  const std::string folder_;
+  const sluice::testing::TempFolder temp_{"config"};
+  const std::string folder_ = temp_.path();
   ConfigOptions options_;
   std::istringstream in_;
   std::ostringstream out_, err_;

@@ -5,8 +5,6 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
-#include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -14,6 +12,7 @@
 #include "nlohmann/json.hpp"
 #include "services/base/net/connector.h"
 #include "services/base/net/tcp_connection.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::sink {
 namespace {
@@ -36,8 +35,6 @@ struct Client final : TcpHandler {
 
 struct Harness {
   explicit Harness(SinkOptions with = {}) : state(loop.clock(), 1), options(std::move(with)) {
-    std::string pattern = ::testing::TempDir() + "/sinkXXXXXX";
-    dir = ::mkdtemp(pattern.data());
     if (options.listen.empty()) {
       options.listen = {*Endpoint::Parse("127.0.0.1:0"), *Endpoint::Parse("127.0.0.2:0")};
     }
@@ -75,7 +72,8 @@ struct Harness {
   EventLoop loop;
   SinkState state;
   SinkOptions options;
-  std::string dir;
+  const sluice::testing::TempFolder temp{"sink"};
+  const std::string dir = temp.path();
   std::unique_ptr<Sink> sink;
 };
 

@@ -3,7 +3,6 @@
 #include "services/base/log/log_file.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -12,19 +11,14 @@
 
 #include "gtest/gtest.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice {
 namespace {
 
 class LogFileTest : public ::testing::Test {
  protected:
-  LogFileTest() {
-    std::string name = ::testing::TempDir() + "/log.XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    options_.path = folder_ + "/s.log";
-  }
-  ~LogFileTest() override { std::filesystem::remove_all(folder_); }
+  LogFileTest() { options_.path = folder_ + "/s.log"; }
 
   std::string Text(const std::string& name) {
     std::ifstream file(folder_ + "/" + name);
@@ -46,7 +40,8 @@ class LogFileTest : public ::testing::Test {
   }
 
   testing::ManualExecutor executor_;
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"log"};
+  const std::string folder_ = temp_.path();
   LogFileOptions options_;
   LogFile file_{executor_.clock()};
 };

@@ -2,9 +2,7 @@
 // in order and otherwise.
 #include <gtest/gtest.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <fstream>
 #include <functional>
 
@@ -12,6 +10,7 @@
 #include "services/base/net/tls_client_context.h"
 #include "services/base/net/tls_self_signed.h"
 #include "services/base/net/tls_server_context.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice {
 namespace {
@@ -51,7 +50,6 @@ struct Recorder final : TcpHandler {
 class TcpTlsTest : public ::testing::Test {
  protected:
   TcpTlsTest() {
-    path_ = ::testing::TempDir() + "/tcp-tls-" + std::to_string(::getpid()) + ".pem";
     std::ofstream(path_) << ToPem(MakeCertificate({.names = {"mx.test"}}));
     server_context_ = *TlsServerContext::Load({.certificates = {{path_, ""}}}, Clock::Real());
     client_context_ = *TlsClientContext::Load({});
@@ -64,7 +62,6 @@ class TcpTlsTest : public ::testing::Test {
     server_->Start(&at_server_);
     client_->Start(&at_client_);
   }
-  ~TcpTlsTest() override { std::remove(path_.c_str()); }
 
   bool RunUntil(const std::function<bool()>& done) {
     const MonotonicTime end = loop_.clock().Now() + std::chrono::seconds(10);
@@ -80,7 +77,8 @@ class TcpTlsTest : public ::testing::Test {
   }
 
   EventLoop loop_;
-  std::string path_;
+  const testing::TempFolder temp_{"tcp-tls"};
+  const std::string path_ = temp_.File("server.pem");
   std::unique_ptr<TlsServerContext> server_context_;
   std::unique_ptr<TlsClientContext> client_context_;
   Recorder at_server_;

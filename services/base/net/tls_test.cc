@@ -2,7 +2,6 @@
 // verification, reload, and what a hostile peer may try.
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -10,6 +9,7 @@
 #include "services/base/net/tls_client_context.h"
 #include "services/base/net/tls_self_signed.h"
 #include "services/base/net/tls_server_context.h"
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice {
 namespace {
@@ -54,14 +54,9 @@ void Pump(End& a, End& b, size_t step = 64 * 1024) {
 class TlsTest : public ::testing::Test {
  protected:
   TlsTest() {
-    directory_ = std::filesystem::path(::testing::TempDir()) /
-                 ("tls-" + std::to_string(::getpid()) + "-" +
-                  ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    std::filesystem::create_directories(directory_);
     authority_ = MakeCertificate({.common_name = "Root", .authority = true});
     ca_ = Write("ca.pem", CertificatePem(authority_.certificate.get()));
   }
-  ~TlsTest() override { std::filesystem::remove_all(directory_); }
 
   std::string Write(const std::string& name, const std::string& content) {
     const std::string path = directory_ / name;
@@ -100,7 +95,8 @@ class TlsTest : public ::testing::Test {
   }
 
   FakeClock clock_;
-  std::filesystem::path directory_;
+  const testing::TempFolder temp_{"tls"};
+  const std::filesystem::path directory_ = temp_.path();
   KeyAndChain authority_;
   std::string ca_;
   End server_;

@@ -1,10 +1,8 @@
 #include "services/base/rpc/grpc_stream.h"
 
-#include <cstdlib>
-#include <filesystem>
-
 #include "services/base/rpc/rpc_server.h"
 #include "services/base/rpc/stream_contract.h"
+#include "services/base/testing/temp_folder.h"
 #include "sluice/queue/v1/queue_service.grpc.pb.h"
 
 namespace sluice {
@@ -190,13 +188,10 @@ TEST(Grpc, AServiceThatReadsOnAfterItsCallIsGoneIsToldSo) {
 // A short path: gTest's folder can be longer than a socket's name may be.
 class SocketFolder {
  public:
-  SocketFolder() { path_ = mkdtemp(pattern_.data()); }
-  ~SocketFolder() { std::filesystem::remove_all(path_); }
-  std::string address() const { return "unix:" + path_ + "/rpc.sock"; }
+  std::string address() const { return "unix:" + folder_.File("rpc.sock"); }
 
  private:
-  std::string pattern_ = "/tmp/sluice_rpc_XXXXXX";
-  std::string path_;
+  const testing::TempFolder folder_{"rpc", "/tmp"};
 };
 
 TEST(Grpc, OfSeveralAddressesTheTakenOneIsNamed) {

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "services/base/net/event_loop.h"
+#include "services/base/testing/temp_folder.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
 namespace sluice {
@@ -24,9 +25,6 @@ constexpr char kMethod[] = "/t.T/Echo";
 // A folder with an authority and a certificate of it, for 127.0.0.1.
 class Certificates {
  public:
-  Certificates() { folder_ = mkdtemp(pattern_.data()); }
-  ~Certificates() { std::filesystem::remove_all(folder_); }
-
   // False where the openssl program is missing.
   bool Make() {
     const std::string quiet = " 2>>" + folder_ + "/errors";
@@ -55,11 +53,11 @@ class Certificates {
 
  private:
   static bool Run(const std::string& command) { return std::system(command.c_str()) == 0; }
-  std::string pattern_ = "/tmp/sluice_tls_XXXXXX";
-  std::string folder_;
+  const testing::TempFolder temp_{"tls"};
+  const std::string folder_ = temp_.path();
 };
 
-class RpcServerTest : public testing::Test {
+class RpcServerTest : public ::testing::Test {
  protected:
   RpcServerTest() : thread_([this] { loop_.Run(); }) {}
   ~RpcServerTest() override { StopLoop(); }

@@ -1,7 +1,6 @@
 // Egress through real proxies of Debian's: haproxy (PROXY protocol), Dante and microsocks (SOCKS5).
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "services/base/net/egress_connector.h"
 #include "services/base/net/listener.h"
 #include "services/base/net/tcp_connection.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/testing/child_process.h"
 
 namespace sluice::delivery {
@@ -83,11 +83,12 @@ class EgressProxies : public ::testing::Test {
   }
 
   std::string WriteConfig(const std::string& name, const std::string& text) const {
-    const std::string path = absl::StrCat(std::getenv("TEST_TMPDIR"), "/", name);
+    const std::string path = temp_.File(name);
     std::ofstream(path) << text;
     return path;
   }
 
+  const sluice::testing::TempFolder temp_{"proxies"};
   EventLoop loop_;
   std::unique_ptr<Listener> listener_;
   Endpoint remote_;

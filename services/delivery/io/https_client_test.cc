@@ -7,13 +7,13 @@
 #include <unistd.h>
 
 #include <csignal>
-#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/net/event_loop.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/testing/test_certificate.h"
 
 namespace sluice::delivery {
@@ -124,7 +124,6 @@ class LocalDns final : public DnsClient {
 class HttpsClientTest : public ::testing::Test {
  protected:
   HttpsClientTest() {
-    ca_file_ = absl::StrCat(std::getenv("TEST_TMPDIR"), "/ca.pem");
     std::ofstream(ca_file_) << authority.Pem();
     options.deadline = std::chrono::seconds(20);
   }
@@ -167,7 +166,8 @@ class HttpsClientTest : public ::testing::Test {
   bool allow_private = true;
 
  private:
-  std::string ca_file_;
+  const sluice::testing::TempFolder temp_{"https"};
+  const std::string ca_file_ = temp_.File("ca.pem");
 };
 
 TEST_F(HttpsClientTest, FetchesAPolicy) {

@@ -3,9 +3,7 @@
 #include "services/delivery/io/outbound_tls.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdio>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -18,6 +16,7 @@
 #include "services/base/net/tls_self_signed.h"
 #include "services/base/net/tls_server_context.h"
 #include "services/base/net/tls_session.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/io/outbound_connection.h"
 
 namespace sluice::delivery {
@@ -147,10 +146,9 @@ struct DaneLike final : TlsPeerCheck {
   std::string scope = "dane";
 };
 
-class OutboundTlsTest : public testing::Test {
+class OutboundTlsTest : public ::testing::Test {
  protected:
   OutboundTlsTest() {
-    path_ = testing::TempDir() + "/outbound-" + std::to_string(::getpid()) + ".pem";
     std::ofstream(path_) << ToPem(MakeCertificate({.common_name = "mx.test"}));
     context_ = *TlsServerContext::Load(
         {.certificates = {{path_, ""}}, .ask_client_certificate = true}, Clock::Real());
@@ -170,7 +168,6 @@ class OutboundTlsTest : public testing::Test {
   ~OutboundTlsTest() override {
     connection_.reset();
     server_.reset();
-    std::remove(path_.c_str());
   }
   // True where a message was delivered; what there is to know is in recorder_.
   bool Deliver() {
@@ -198,7 +195,8 @@ class OutboundTlsTest : public testing::Test {
   }
 
   EventLoop loop_;
-  std::string path_;
+  const sluice::testing::TempFolder temp_{"outbound-tls"};
+  const std::string path_ = temp_.File("server.pem");
   std::unique_ptr<TlsServerContext> context_;
   std::unique_ptr<Server> server_;
   std::shared_ptr<policy::v1::QueueSettings> settings_ =

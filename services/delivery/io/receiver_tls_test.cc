@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "services/base/testing/temp_folder.h"
+
 namespace sluice::delivery {
 namespace {
 
@@ -98,10 +100,11 @@ TEST(ReceiverTls, TheDayOutlivesARestart) {
   dns.table["_smtp._tls.wants.example"] = "v=TLSRPTv1; rua=mailto:tls@wants.example";
   ClearRemote remote;
   std::vector<TlsReportMail> mails;
+  const sluice::testing::TempFolder folder("receiver-tls");
   const auto start = [&] {
     ReceiverTlsOptions options;
     options.host_name = "out.example";
-    options.data_dir = ::testing::TempDir();
+    options.data_dir = folder.path();
     options.send_mail = [&mails](TlsReportMail mail) { mails.push_back(std::move(mail)); };
     auto made = ReceiverTls::Create(loop, dns, remote, std::move(options));
     EXPECT_TRUE(made.ok()) << made.status();

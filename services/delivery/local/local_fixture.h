@@ -1,8 +1,6 @@
 // A message and a folder for the tests of local ends.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/local/local_job.h"
 
 namespace sluice::delivery::testing {
@@ -18,16 +17,12 @@ namespace sluice::delivery::testing {
 class LocalFixture : public ::testing::Test {
  protected:
   LocalFixture() {
-    std::string name = ::testing::TempDir() + "/local.XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
     lease_->mutable_message()->set_id(std::string(16, '\x01'));
     lease_->mutable_message()->set_mail_from("from@a.test");
     lease_->mutable_message()->set_time_queued_us(1'700'000'000'000'000);
     settings_->set_smtp_data_termination_timeout_us(60'000'000);
     settings_->set_connect_timeout_us(10'000'000);
   }
-  ~LocalFixture() override { std::filesystem::remove_all(folder_); }
 
   void AddRcpt(const std::string& rcpt) { lease_->add_deliveries()->set_rcpt(rcpt); }
   LocalJob Job(const std::vector<std::string>& pieces = {"Subject: s\r\n\r", "\nbody\r\n"}) {
@@ -48,7 +43,8 @@ class LocalFixture : public ::testing::Test {
     return names;
   }
 
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"local"};
+  const std::string folder_ = temp_.path();
   std::shared_ptr<policy::v1::QueueSettings> settings_ =
       std::make_shared<policy::v1::QueueSettings>();
   std::shared_ptr<queue::v1::Lease> lease_ = std::make_shared<queue::v1::Lease>();

@@ -2,10 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/testing/test_certificate.h"
 
 namespace sluice::delivery {
@@ -20,7 +20,8 @@ const std::vector<std::string> kNames = {"mx.mail.example"};
 class ChainVerifierTest : public ::testing::Test {
  protected:
   ChainVerifierTest() {
-    const std::string file = absl::StrCat(std::getenv("TEST_TMPDIR"), "/ca.pem");
+    const sluice::testing::TempFolder folder("chain");
+    const std::string file = folder.File("ca.pem");
     std::ofstream(file) << authority.Pem();
     auto made = ChainVerifier::Create(file);
     EXPECT_TRUE(made.ok()) << made.status();

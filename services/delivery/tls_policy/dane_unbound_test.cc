@@ -1,12 +1,12 @@
 // DANE against a real validating resolver: unbound, with zones that ldns signed.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "services/base/net/event_loop.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/dns/caching_mx_resolver.h"
 #include "services/delivery/dns/cares_client.h"
 #include "services/delivery/testing/child_process.h"
@@ -49,7 +49,6 @@ class DaneUnbound : public ::testing::Test {
     if (unbound_.empty() || sign_.empty()) {
       GTEST_SKIP() << "unbound and ldnsutils (tools/packages_test.txt) are not installed";
     }
-    folder_ = std::getenv("TEST_TMPDIR");
     port_ = testing::FreePort();
     std::string config = absl::StrCat(
         "server:\n  interface: 127.0.0.1\n  port: ", port_,
@@ -115,7 +114,8 @@ class DaneUnbound : public ::testing::Test {
     return result;
   }
 
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"dane"};
+  const std::string folder_ = temp_.path();
   std::string unbound_;
   std::string sign_;
   std::string zones_;

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/delivery/testing/test_certificate.h"
 
 namespace sluice::delivery {
@@ -98,7 +99,8 @@ struct Owner final : ConnectionHandler {
 class PolicedConnectionsTest : public ::testing::Test {
  protected:
   PolicedConnectionsTest() {
-    const std::string file = absl::StrCat(std::getenv("TEST_TMPDIR"), "/ca.pem");
+    const sluice::testing::TempFolder folder("policed");
+    const std::string file = folder.File("ca.pem");
     std::ofstream(file) << authority.Pem();
     verifier = *ChainVerifier::Create(file);
     policed = std::make_unique<PolicedConnections>(executor, inner, policy, *verifier, reports);

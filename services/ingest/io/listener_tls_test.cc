@@ -10,6 +10,7 @@
 
 #include "services/base/net/tls_certificate.h"
 #include "services/base/net/tls_self_signed.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/ingest/testing/fake_policy.h"
 
 namespace sluice::ingest {
@@ -17,11 +18,7 @@ namespace {
 
 class ListenerTlsTest : public ::testing::Test {
  protected:
-  ListenerTlsTest()
-      : path_(::testing::TempDir() + "/listener-tls-" + std::to_string(::getpid()) + ".pem") {
-    Write("one");
-  }
-  ~ListenerTlsTest() override { std::remove(path_.c_str()); }
+  ListenerTlsTest() { Write("one"); }
   void Write(const std::string& name) {
     std::ofstream(path_) << ToPem(MakeCertificate({.common_name = name}));
   }
@@ -31,7 +28,8 @@ class ListenerTlsTest : public ::testing::Test {
     policy_.global_settings.set_smtp_server_tls_allow_tlsv1_3(true);
   }
 
-  std::string path_;
+  const sluice::testing::TempFolder temp_{"listener-tls"};
+  const std::string path_ = temp_.File("server.pem");
   testing::FakePolicy policy_;
   ListenerTls tls_{Clock::Real()};
   const std::vector<Endpoint> addresses_ = {*Endpoint::Parse("192.0.2.1:25"),

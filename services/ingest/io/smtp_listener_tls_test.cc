@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstdio>
 #include <fstream>
 #include <functional>
 #include <memory>
@@ -25,6 +24,7 @@
 #include "services/base/net/tls_client_context.h"
 #include "services/base/net/tls_self_signed.h"
 #include "services/base/net/tls_session.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/ingest/io/smtp_listener.h"
 #include "services/ingest/testing/fake_policy.h"
 #include "services/ingest/testing/fake_shard.h"
@@ -39,7 +39,6 @@ using testing::FakeShard;
 class SmtpListenerTlsTest : public ::testing::Test, protected TcpHandler {
  protected:
   SmtpListenerTlsTest() {
-    path_ = ::testing::TempDir() + "/listener-" + std::to_string(::getpid()) + ".pem";
     std::ofstream(path_) << ToPem(MakeCertificate({.names = {"mx.test"}}));
     context_ = *TlsServerContext::Load(
         {.certificates = {{path_, ""}}, .ask_client_certificate = true}, Clock::Real());
@@ -51,7 +50,6 @@ class SmtpListenerTlsTest : public ::testing::Test, protected TcpHandler {
     connection_.reset();
     listener_.reset();
     ingest_.reset();
-    std::remove(path_.c_str());
   }
 
   void Start() {
@@ -131,7 +129,8 @@ class SmtpListenerTlsTest : public ::testing::Test, protected TcpHandler {
   void OnClosed(const absl::Status&) override { closed_ = true; }
 
   EventLoop loop_;
-  std::string path_;
+  const sluice::testing::TempFolder temp_{"listener-tls"};
+  const std::string path_ = temp_.File("server.pem");
   std::shared_ptr<TlsServerContext> context_;
   std::unique_ptr<TlsClientContext> client_context_;
   FakeShard shard_;

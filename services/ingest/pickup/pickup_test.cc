@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 
 #include "gtest/gtest.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/ingest/pickup/pickup_file.h"
 #include "services/ingest/testing/fake_policy.h"
 
@@ -79,16 +79,12 @@ TEST(PickupFile, BadOnesSayWhy) {
 class PickupTest : public ::testing::Test {
  protected:
   PickupTest() {
-    std::string name = ::testing::TempDir() + "/pickup.XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
     std::filesystem::create_directory(folder_ + "/in");
     std::filesystem::create_directory(folder_ + "/bad");
     auto* const pickup = policy_.global_settings.add_pickups();
     pickup->set_folder(folder_ + "/in");
     pickup->set_bad_folder(folder_ + "/bad");
   }
-  ~PickupTest() override { std::filesystem::remove_all(folder_); }
 
   void Make(const PickupOptions& options = {}) {
     pickup_ = std::make_unique<Pickup>(
@@ -137,7 +133,8 @@ class PickupTest : public ::testing::Test {
     return options;
   }
 
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"pickup"};
+  const std::string folder_ = temp_.path();
   std::string logged_;
   sluice::testing::ManualExecutor executor_;
   Log log_{KeepLog(), executor_.clock()};

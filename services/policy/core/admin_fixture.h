@@ -1,8 +1,6 @@
 // The admin API between two shards and a worker that are the test's.
 #pragma once
 
-#include <stdlib.h>
-
 #include <chrono>
 #include <fstream>
 #include <map>
@@ -14,6 +12,7 @@
 
 #include "gtest/gtest.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/config/files.h"
 #include "services/mail/message_id.h"
 #include "services/policy/core/admin.h"
@@ -220,8 +219,6 @@ class FakeWorker final : public WorkerClient {
 class AdminTest : public ::testing::Test {
  protected:
   AdminTest() {
-    std::string folder = ::testing::TempDir() + "/admin.XXXXXX";
-    folder_ = mkdtemp(folder.data());
     Write("host-name one.test\n");
     policy_.emplace(executor_, PolicyOptions{folder_, {folder_ + "/a.conf"}}, files_);
     EXPECT_TRUE(policy_->Load().ok);
@@ -245,7 +242,8 @@ class AdminTest : public ::testing::Test {
 
   sluice::testing::ManualExecutor executor_;
   config::DiskFiles files_;
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"admin"};
+  const std::string folder_ = temp_.path();
   std::optional<Policy> policy_;
   std::shared_ptr<FakeShard> s0_ = std::make_shared<FakeShard>("s0");
   std::shared_ptr<FakeShard> s1_ = std::make_shared<FakeShard>("s1");

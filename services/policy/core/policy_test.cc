@@ -1,13 +1,12 @@
 #include "services/policy/core/policy.h"
 
-#include <stdlib.h>
-
 #include <fstream>
 #include <optional>
 
 #include "gtest/gtest.h"
 #include "services/base/rpc/inproc_stream.h"
 #include "services/base/testing/manual_executor.h"
+#include "services/base/testing/temp_folder.h"
 #include "services/config/files.h"
 #include "services/config/policy_watcher.h"
 
@@ -53,11 +52,7 @@ class CountingService final : public WatchService {
 
 class PolicyTest : public ::testing::Test {
  protected:
-  PolicyTest() {
-    std::string folder = ::testing::TempDir() + "/policy.XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    Write("host-name one.test\n<domain a.test>\nmax-smtp-out 1\n</domain>\n");
-  }
+  PolicyTest() { Write("host-name one.test\n<domain a.test>\nmax-smtp-out 1\n</domain>\n"); }
   ~PolicyTest() override {
     // Each end of a stream goes before its peer's tasks do.
     watcher_.reset();
@@ -94,7 +89,8 @@ class PolicyTest : public ::testing::Test {
 
   testing::ManualExecutor executor_;
   config::DiskFiles files_;
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"policy"};
+  const std::string folder_ = temp_.path();
   std::optional<Policy> policy_;
   size_t sent_bytes_ = 0;
   std::optional<CountingService> counting_;

@@ -13,7 +13,7 @@ namespace sluice::queue {
 
 // Harness: default-constructible; Store& store(); void Reopen() as after a kill.
 template <class Harness>
-class StoreContract : public testing::Test {
+class StoreContract : public ::testing::Test {
  protected:
   Store& store() { return harness_.store(); }
   void Put(Family family, std::string_view key, std::string_view value) {

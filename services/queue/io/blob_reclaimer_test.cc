@@ -1,11 +1,11 @@
 #include "services/queue/io/blob_reclaimer.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
 #include <memory>
 #include <string>
+
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::queue {
 namespace {
@@ -15,11 +15,9 @@ constexpr size_t kValueBytes = 64 << 10;
 
 std::string Key(int i) { return std::to_string(100000 + i); }
 
-class BlobReclaimerTest : public testing::Test {
+class BlobReclaimerTest : public ::testing::Test {
  protected:
   BlobReclaimerTest() {
-    std::string pattern = testing::TempDir() + "/blobsXXXXXX";
-    folder_ = mkdtemp(pattern.data());
     rocksdb::Options options;
     options.create_if_missing = true;
     options.enable_blob_files = true;
@@ -34,10 +32,7 @@ class BlobReclaimerTest : public testing::Test {
     }
     EXPECT_TRUE(db_->Flush({}).ok());
   }
-  ~BlobReclaimerTest() override {
-    db_.reset();
-    std::filesystem::remove_all(folder_);
-  }
+  ~BlobReclaimerTest() override { db_.reset(); }
   // All but one of `keep_each`, so that every blob file has a survivor.
   void DeleteAllBut(int keep_each) {
     for (int i = 0; i < kValues; ++i) {
@@ -54,7 +49,8 @@ class BlobReclaimerTest : public testing::Test {
     return {.every = Duration(0), .least_dead_bytes = 1 << 20, .leave_free_bytes = 0};
   }
 
-  std::string folder_;
+  const sluice::testing::TempFolder temp_{"blobs"};
+  const std::string folder_ = temp_.path();
   std::unique_ptr<rocksdb::DB> db_;
 };
 

@@ -1,10 +1,8 @@
 #include "services/queue/io/rocksdb_store.h"
 
 #include <rocksdb/db.h>
-#include <stdlib.h>
 
-#include <filesystem>
-
+#include "services/base/testing/temp_folder.h"
 #include "services/base/version.h"
 #include "services/queue/core/store_contract.h"
 #include "sluice/queue/v1/storage.pb.h"
@@ -17,15 +15,8 @@ namespace sluice::queue {
 namespace {
 
 struct RocksdbHarness {
-  RocksdbHarness() {
-    std::string pattern = testing::TempDir() + "/storeXXXXXX";
-    folder = mkdtemp(pattern.data());
-    Open();
-  }
-  ~RocksdbHarness() {
-    opened.reset();
-    std::filesystem::remove_all(folder);
-  }
+  RocksdbHarness() { Open(); }
+  ~RocksdbHarness() { opened.reset(); }
   void Open() {
     auto result = OpenRocksdbStore({.folder = folder, .ballast_bytes = 4096});
     ASSERT_TRUE(result.ok()) << result.status();
@@ -36,7 +27,8 @@ struct RocksdbHarness {
     Open();
   }
   Store& store() { return *opened; }
-  std::string folder;
+  const sluice::testing::TempFolder temp{"store"};
+  const std::string folder = temp.path();
   std::unique_ptr<Store> opened;
 };
 INSTANTIATE_TYPED_TEST_SUITE_P(Rocksdb, StoreContract, RocksdbHarness);

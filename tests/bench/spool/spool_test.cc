@@ -1,17 +1,16 @@
 #include "tests/bench/spool/spool.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
+#include "services/base/testing/temp_folder.h"
 
 namespace sluice::bench {
 namespace {
 
 TEST(Spool, EverythingPutInComesOutAgain) {
-  std::string pattern = testing::TempDir() + "/spoolXXXXXX";
+  const sluice::testing::TempFolder folder("spool");
   FillOptions options;
-  options.data_dir = mkdtemp(pattern.data());
+  options.data_dir = folder.path();
   options.messages = 730;
   const auto filled = Fill(options);
   ASSERT_TRUE(filled.ok()) << filled.status();
@@ -21,7 +20,6 @@ TEST(Spool, EverythingPutInComesOutAgain) {
   EXPECT_EQ(emptied->delivered, 730u);
   EXPECT_EQ(emptied->first.count(), 100u);
   EXPECT_EQ(emptied->last.count(), 100u);
-  std::filesystem::remove_all(options.data_dir);
 }
 
 }  // namespace
