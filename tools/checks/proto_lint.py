@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the .proto files to those of buf's STANDARD rules that need no buf, and to ours: every service and RPC has a comment.
+"""Holds the .proto files to those of buf's STANDARD rules that need no buf, and to ours: every service and RPC has a comment of its own, and
+numbers that are times say their unit.
 
 Usage: proto_lint.py [ROOT]    (ROOT holds sluice/..., default: proto). Prints FILE:LINE: RULE: what; exit code 1 where anything was found.
 """
@@ -13,6 +14,8 @@ UPPER_SNAKE = re.compile(r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$")
 TYPE = r"(?:map\s*<[^>]+>|[A-Za-z_][\w.]*)"
 FIELD = re.compile(r"^(?:(optional|repeated|required)\s+)?(" + TYPE + r")\s+(\w+)\s*=\s*(\d+)\s*(?:\[.*\])?;$")
 VALUE = re.compile(r"^(\w+)\s*=\s*(-?\d+)\s*(?:\[.*\])?;$")
+TIME = re.compile(r"(^|_)(time|timeout|interval|age|duration|delay|until|since)$")
+INTEGERS = {"int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "double", "float"}
 RPC = re.compile(r"^rpc\s+(\w+)\s*\(\s*(?:stream\s+)?([\w.]+)\s*\)\s*returns\s*\(\s*(?:stream\s+)?([\w.]+)\s*\)")
 
 
@@ -123,6 +126,7 @@ class Linter:
         if not PASCAL.match(name):
             self.report(path, number, f"{kind.upper()}_PASCAL_CASE", name)
         if kind == "service":
+            self.comment_above(path, number, lines, "COMMENT_SERVICE", name)
             if not name.endswith("Service"):
                 self.report(path, number, "SERVICE_SUFFIX", f"{name} does not end in Service")
 
@@ -145,6 +149,8 @@ class Linter:
             match = FIELD.match(text)
             if match and not SNAKE.match(match.group(3)):
                 self.report(path, number, "FIELD_LOWER_SNAKE_CASE", match.group(3))
+            if match and TIME.search(match.group(3)) and match.group(2) in INTEGERS:
+                self.report(path, number, "FIELD_TIME_UNIT", f"{match.group(3)} does not say its unit")
             if match and match.group(1) == "required":
                 self.report(path, number, "FIELD_NOT_REQUIRED", match.group(3))
         elif kind == "service":
@@ -165,13 +171,11 @@ class Linter:
             user = f"{service}.{name}.{role}"
             if self.request_types.setdefault(full, user) != user:
                 self.report(path, number, "RPC_REQUEST_RESPONSE_UNIQUE", f"{given} is also of {self.request_types[full]}")
+        self.comment_above(path, number, lines, "COMMENT_RPC", name)
+
+    def comment_above(self, path, number, lines, rule, name):
         if number < 2 or not lines[number - 2].strip().startswith("//"):
-            # RPCs may share the comment of the group above them, without an empty line in between.
-            above = number - 2
-            while above >= 0 and lines[above].strip().startswith("rpc "):
-                above -= 1
-            if above < 0 or not lines[above].strip().startswith("//"):
-                self.report(path, number, "COMMENT_RPC", f"{name} has no comment")
+            self.report(path, number, rule, f"{name} has no comment")
 
 
 def main():

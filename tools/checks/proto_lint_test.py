@@ -12,6 +12,7 @@ syntax = "proto3";
 
 package sluice.demo.v1;
 
+// By everybody.
 service DemoService {
   // Says it.
   rpc Say(SayRequest) returns (stream SayResponse);
@@ -51,6 +52,8 @@ class ProtoLintTest(unittest.TestCase):
             ("// What it is for.\n", "", {"COMMENT_FILE"}),
             ("service DemoService", "service Demo", {"SERVICE_SUFFIX"}),
             ("  // Says it.\n", "", {"COMMENT_RPC"}),
+            ("// By everybody.\n", "", {"COMMENT_SERVICE"}),
+            ("string text = 1;", "int64 wait_time = 1;", {"FIELD_TIME_UNIT"}),
             ("rpc Say(SayRequest)", "rpc Say(Text)", {"RPC_REQUEST_STANDARD_NAME"}),
             ("(stream SayResponse)", "(SayRequest)", {"RPC_RESPONSE_STANDARD_NAME", "RPC_REQUEST_RESPONSE_UNIQUE"}),
             ("string text = 1;", "string Text = 1;", {"FIELD_LOWER_SNAKE_CASE"}),
