@@ -23,7 +23,9 @@ class OneFile final : public FileSource {
     }
     return absl::NotFoundError("cannot open it");
   }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
+  absl::StatusOr<std::vector<std::string>> Glob(const std::string&, size_t*) override {
+    return std::vector<std::string>();
+  }
 };
 
 AssertionResult RunText(const std::string& text) {

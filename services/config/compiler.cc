@@ -39,25 +39,37 @@ void Compiler::ReadFile(const std::string& path, const Location* included_from,
   if (std::find(open_files_.begin(), open_files_.end(), normal) != open_files_.end()) {
     return Say(Severity::kError, where, absl::StrCat("\"", path, "\" includes itself"));
   }
-  if (open_files_.size() >= kMaxDepth || compiled_.files.size() >= kMaxFiles) {
-    return Say(Severity::kError, where, "too many includes, or too deep");
+  if (open_files_.size() >= kMaxDepth) {
+    return Say(Severity::kError, where,
+               absl::StrCat("includes are more than ", kMaxDepth, " deep here"));
   }
-  if (bytes_read_ > kMaxBytes) return;  // said already; what is not read takes no time
+  // Said already; what is not read takes no time.
+  if (bytes_read_ > kMaxBytes || too_many_files_) return;
+  if (compiled_.files.size() >= kMaxFiles) {
+    return TooManyFiles(where, absl::StrCat("more than ", kMaxFiles, " files are included"));
+  }
   const auto text = files_.Read(path);
   if (!text.ok()) {
-    NoteUnread(text.status());
+    NoteUnread(text.status(), where);
     const std::string reason(text.status().message());
     return Say(Severity::kError, where,
                included_from == nullptr ? reason : absl::StrCat("\"", path, "\": ", reason));
   }
+  if (!NoteBytes(text->size(), where)) return;
   open_files_.push_back(normal);
   ReadText(path, *text);
   open_files_.pop_back();
 }
 
 // A file that is too large was read, too, up to there.
-void Compiler::NoteUnread(const absl::Status& status) {
-  if (absl::IsResourceExhausted(status)) NoteBytes(kMaxBytes / 4, {});
+void Compiler::NoteUnread(const absl::Status& status, const Location& where) {
+  if (absl::IsResourceExhausted(status)) NoteBytes(kMaxBytes / 4, where);
+}
+
+void Compiler::TooManyFiles(const Location& where, std::string message) {
+  if (!std::exchange(too_many_files_, true)) {
+    Say(Severity::kError, where, std::move(message), "is it the folder that was meant?");
+  }
 }
 
 bool Compiler::NoteBytes(size_t bytes, const Location& where) {
@@ -72,7 +84,6 @@ void Compiler::ReadText(const std::string& name, std::string_view text) {
   compiled_.files.push_back(name);
   const size_t depth = frames_.size();
   const auto file = std::make_shared<const std::string>(name);
-  if (!NoteBytes(text.size(), {file, 0, 0, ""})) return;
   if (options_.cache == nullptr || options_.keep_origins) {
     RunText(file, {text, 1, false}, depth);
   } else {
@@ -251,6 +262,9 @@ bool Compiler::ExpandMacros(Statement* statement) {
 }
 
 void Compiler::DefineMacro(const Statement& statement) {
+  if (const std::string& name = statement.arguments[0].text; !IsSectionName(name)) {
+    return BadName(name, statement.At(statement.arguments[0]));
+  }
   std::vector<std::string> domains;
   for (size_t i = 1; i < statement.arguments.size(); ++i) {
     const Location where = statement.At(statement.arguments[i]);
@@ -300,11 +314,19 @@ void Compiler::Include(const Statement& statement) {
     return ReadFile(path.string(), &statement.where, column);
   }
   if (folder) path /= "*.conf";
-  const std::vector<std::string> found = files_.Glob(path.string());
-  if (found.empty()) {
+  if (too_many_files_) return;
+  const auto found = files_.Glob(path.string(), &entries_left_);
+  if (!found.ok()) {
+    return TooManyFiles(
+        where, absl::StrCat("\"", path.string(), "\": ", std::string(found.status().message())));
+  }
+  if (found->empty()) {
     return Say(Severity::kWarning, where, absl::StrCat("no file matches \"", path.string(), "\""));
   }
-  for (const std::string& file : found) ReadFile(file, &statement.where, column);
+  for (const std::string& file : *found) {
+    if (compiled_.diagnostics.size() > kMaxDiagnostics) return;
+    ReadFile(file, &statement.where, column);
+  }
 }
 
 Compiled Compile(const std::vector<std::string>& paths, FileSource& files,

@@ -10,6 +10,7 @@
 #include "services/config/compiler_impl.h"
 #include "services/config/compiler_patterns.h"
 #include "services/config/setter.h"
+#include "services/config/text_grammar.h"
 #include "services/config/value.h"
 #include "services/config/value_lines.h"
 
@@ -109,7 +110,9 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
     }
   }
   if (directive->name == "include") return ApplyHere(*directive, statement, frame);
-  if (directive->grammar == Grammar::kDomains && directive->target != Target::kCompiler &&
+  const bool domains =
+      directive->grammar == Grammar::kDomains || directive->grammar == Grammar::kDomainPatterns;
+  if (domains && directive->target != Target::kCompiler &&
       statement.rest.find('$') != std::string::npos && !expanded) {
     Statement with_domains = statement;
     return ExpandMacros(&with_domains) ? Apply(with_domains, true) : void();
@@ -118,7 +121,7 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
   if (directive->grammar == Grammar::kPatternLine) return ReadPatternLine(statement, frame);
   if (frame.quiet || directive->target == Target::kNone || directive->status == Status::kNoEffect ||
       directive->status == Status::kUnsupported) {
-    Check(*directive, statement);
+    if (Check(*directive, statement) && !frame.quiet) NoteTarget(*directive, statement);
     return;
   }
   if (directive->name == "smtp-listener") {
@@ -168,10 +171,21 @@ void Compiler::Apply(const Statement& statement, bool expanded) {
     case Target::kNone:
       return ApplyHere(*directive, statement, frame);
   }
-  if (directive->grammar == Grammar::kTargetName && statement.arguments.size() == 1 &&
-      !statement.arguments[0].text.empty() && statement.arguments[0].text != directive->choices) {
-    draft_.references.emplace_back(statement.arguments[0].text,
-                                   statement.At(statement.arguments[0]));
+  NoteTarget(*directive, statement);
+}
+
+void Compiler::NoteTarget(const Directive& directive, const Statement& statement) {
+  if (statement.arguments.size() != 1) return;
+  std::string name = statement.arguments[0].text;
+  if (directive.grammar == Grammar::kQueueName) {
+    const size_t slash = name.find('/');
+    name = slash == name.npos ? "" : name.substr(slash + 1);
+  } else if (directive.grammar != Grammar::kTargetName ||
+             StandsForValue(directive, absl::AsciiStrToLower(name))) {
+    return;
+  }
+  if (!name.empty()) {
+    draft_.references.emplace_back(std::move(name), statement.At(statement.arguments[0]));
   }
 }
 
@@ -218,7 +232,10 @@ bool Compiler::Check(const Directive& directive, const Statement& statement) {
 
 bool Compiler::Set(const Directive& directive, const Statement& statement,
                    google::protobuf::Message* message) {
-  if (directive.grammar == Grammar::kRegex) {
+  const bool may_be_regex = directive.grammar == Grammar::kMailOrRegex &&
+                            !statement.arguments.empty() &&
+                            statement.arguments[0].text.starts_with('/');
+  if (directive.grammar == Grammar::kRegex || may_be_regex) {
     const auto error = CheckRegex(statement);
     Add(error, statement);
     if (error && !error->warning) return false;
@@ -229,7 +246,7 @@ bool Compiler::Set(const Directive& directive, const Statement& statement,
     return true;
   }
   const bool at_argument = error->argument < statement.arguments.size();
-  Say(error->planned ? Severity::kWarning : Severity::kError,
+  Say(Severity::kError,
       at_argument ? statement.At(statement.arguments[error->argument]) : statement.where,
       at_argument ? error->message : absl::StrCat(statement.name, ": ", error->message));
   return false;
@@ -358,7 +375,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   if (directive.name == "smtp-ip") {
     for (const Token& token : statement.arguments) {
       for (const std::string& ip : SplitList(token.text)) {
-        if (!ParseIpPort(ip, 25)) {
+        if (!IpAddress::Parse(ip)) {
           return Say(Severity::kError, statement.At(token), SyntaxMessage(directive));
         }
         draft_.smtp_ips.push_back(ip);
@@ -409,13 +426,18 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   if (directive.name == "max-smtp-out") {
     const auto count = ParseCount(first.text);
     const bool unlimited = absl::AsciiStrToLower(first.text) == "unlimited";
-    if ((!count && !unlimited) || (count && *count > directive.max)) {
+    if (statement.arguments.size() != 1 || (!count && !unlimited) ||
+        (count && *count > directive.max)) {
       return Say(Severity::kError, where, SyntaxMessage(directive));
     }
     frame.source_pool->max_smtp_out = static_cast<uint32_t>(count.value_or(0));
     return;
   }
   // source-pool
+  if (statement.arguments.size() != 1) {
+    return Say(Severity::kError, statement.At(statement.arguments[1]),
+               "it is written source-pool NETWORK");
+  }
   const auto network = ParseNetwork(first.text);
   if (!network) return BadNetwork(first.text, where);
   frame.vmta->source_pools.push_back({*network, where});
@@ -463,11 +485,12 @@ void Compiler::ReadAuthFile(const Statement& statement, const Frame& frame) {
   if (!NoteBytes(0, where)) return;
   const auto text = files_.Read(name);
   if (!text.ok()) {
-    NoteUnread(text.status());
+    NoteUnread(text.status(), where);
     // Doing without it is safe, where somebody has said so: nobody gets in.
     return Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
                absl::StrCat("\"", name, "\": ", std::string(text.status().message())));
   }
+  if (!NoteBytes(text->size(), where)) return;
   policy::v1::AuthFileSection section;
   section.set_name(name);
   if (const auto error = ParseAuthFile(*text, &section)) {

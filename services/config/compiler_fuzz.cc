@@ -17,7 +17,9 @@ class NoFiles final : public sluice::config::FileSource {
   absl::StatusOr<std::string> Read(const std::string&) override {
     return absl::NotFoundError("no files here");
   }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
+  absl::StatusOr<std::vector<std::string>> Glob(const std::string&, size_t*) override {
+    return std::vector<std::string>();
+  }
 };
 }  // namespace
 

@@ -81,7 +81,9 @@ class Compiler {
   static void HideUserInfo(std::string* text);
   // False: the files are too large together. Said once; nothing more is read from then on.
   bool NoteBytes(size_t bytes, const Location& where);
-  void NoteUnread(const absl::Status& status);
+  void NoteUnread(const absl::Status& status, const Location& where);
+  // What was said of too many files is said once, and none is read from then on.
+  void TooManyFiles(const Location& where, std::string message);
   void Say(Severity severity, const Location& where, std::string message, std::string hint = "");
   void LeaveUnclosed();
   // `$name` in a list of domains is the macro's.
@@ -124,6 +126,8 @@ class Compiler {
   bool Check(const Directive& directive, const Statement& statement);
   bool Set(const Directive& directive, const Statement& statement,
            google::protobuf::Message* message);
+  // The virtual MTA or pool that the value names is one that must be there.
+  void NoteTarget(const Directive& directive, const Statement& statement);
   void KeepLine(const Directive& directive, const Statement& statement, size_t section);
   void KeepOrigin(const Directive& directive, const Statement& statement,
                   const google::protobuf::Message& message);
@@ -158,6 +162,8 @@ class Compiler {
   std::vector<Frame> frames_;
   size_t sections_opened_ = 0;
   size_t bytes_read_ = 0;
+  size_t entries_left_ = kMaxFolderEntries;  // of folders that includes may look at
+  bool too_many_files_ = false;
   std::optional<Candidate> candidate_;
   std::vector<std::string> open_files_;
 };

@@ -7,6 +7,7 @@
 #include "services/config/compiler_patterns.h"
 #include "services/config/regex.h"
 #include "services/config/setter.h"
+#include "services/config/text_grammar.h"
 #include "services/config/value.h"
 
 namespace sluice::config {
@@ -29,17 +30,9 @@ std::string Lower(std::string_view text) {
 
 // "a@b" in lower case, with `bare` also "a" alone.
 std::optional<std::string> ParseAddress(std::string_view text, bool bare) {
-  const size_t at = text.rfind('@');
-  const std::string_view local = text.substr(0, at);
-  const bool good =
-      !local.empty() && local.size() <= 64 && std::all_of(local.begin(), local.end(), [](char c) {
-        return c > ' ' && c != '<' && c != '>' && c != '"' && c != 0x7f;
-      });
-  if (!good || (at == text.npos && !bare)) return std::nullopt;
-  if (at == text.npos) return Lower(text);
-  const auto domain = ParseHostName(text.substr(at + 1));
-  if (!domain) return std::nullopt;
-  return absl::StrCat(Lower(local), "@", *domain);
+  if (bare && IsLocalPart(text)) return Lower(text);
+  const auto address = ParseEmail(text);
+  return address ? std::optional(Lower(*address)) : std::nullopt;
 }
 
 }  // namespace
@@ -108,10 +101,8 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
     rule.set_subject(Rule::SUBJECT_HEADER);
     std::string_view name = rest.substr(0, end);
     if (name.ends_with(':')) name.remove_suffix(1);
-    const bool good = !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-      return c > ' ' && c <= '~' && c != ':' && c != '/';
-    });
-    if (!good) return Wrong(statement, 0);
+    // With a slash it is the regex, and the name was forgotten.
+    if (!ParseHeaderName(name) || name.find('/') != name.npos) return Wrong(statement, 0);
     rule.set_header(std::string(name));
     rest.remove_prefix(end);
     skip_blanks();
@@ -197,10 +188,16 @@ std::optional<LineError> AddRelayAddress(const Statement& statement, Draft* draf
 std::optional<LineError> AddPickup(const Statement& statement, Draft* draft) {
   if (statement.arguments.size() != 2) return Wrong(statement, 0);
   for (size_t i = 0; i < 2; ++i) {
-    if (statement.arguments[i].text.empty()) return Wrong(statement, i);
+    const std::string& text = statement.arguments[i].text;
+    if (text.empty() || HasControls(text)) return Wrong(statement, i);
   }
   if (statement.arguments[0].text == statement.arguments[1].text) {
     return LineError{"the folder for bad files is another one", 1};
+  }
+  for (auto& pickup : *draft->global.mutable_settings()->mutable_pickups()) {
+    if (pickup.folder() != statement.arguments[0].text) continue;
+    pickup.set_bad_folder(statement.arguments[1].text);  // the later line wins
+    return std::nullopt;
   }
   auto* const pickup = draft->global.mutable_settings()->add_pickups();
   pickup->set_folder(statement.arguments[0].text);

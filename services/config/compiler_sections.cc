@@ -6,6 +6,7 @@
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/setter.h"
+#include "services/config/text_grammar.h"
 #include "services/config/value.h"
 #include "services/config/value_lines.h"
 
@@ -119,6 +120,7 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
 
 void Compiler::EnterSpool(const std::string& folder, const Location& where, Frame* frame) {
   frame->scope = kSpool;
+  if (HasControls(folder)) return Say(Severity::kError, where, "this is no folder");
   frame->skip = false;
   auto* const settings = draft_.global.mutable_settings();
   if (settings->has_disk_queue() && settings->disk_queue() != folder) {

@@ -1,26 +1,15 @@
 #include "services/config/compiler.h"
 
-#include <map>
-
 #include "gtest/gtest.h"
 #include "services/config/policy_view.h"
 #include "services/config/snapshot_hash.h"
 #include "services/config/testing/compile.h"
-#include "services/config/testing/memory_files.h"
 
 namespace sluice::config {
 namespace {
 
 using testing::CompileOne;
-using testing::MemoryFiles;
 using testing::ViewOf;
-
-// The first diagnostic of a text that has exactly one.
-std::string Complaint(const std::string& text) {
-  const Compiled compiled = CompileOne(text);
-  EXPECT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);
-  return compiled.diagnostics.empty() ? "" : compiled.diagnostics[0].ToString();
-}
 
 constexpr char kQuickstart[] = R"(
 host-name mx.example.net
@@ -99,144 +88,6 @@ TEST(CompilerTest, SameMeaningSameHashWhateverTheOrderAndLineEnds) {
   EXPECT_NE(SectionsHash(one.snapshot), SectionsHash(three.snapshot));
 }
 
-TEST(CompilerTest, ErrorsNameThePlaceAndTheRemedy) {
-  EXPECT_EQ(Complaint("host-name a.test\n<domain x>\n  max-smpt-out 5\n</domain>\n"),
-            "a.conf:3:3: error: unknown directive \"max-smpt-out\" in <domain>\n"
-            "    max-smpt-out 5\n"
-            "    ^\n"
-            "  did you mean \"max-smtp-out\"?");
-  EXPECT_EQ(Complaint("<virtual-mta news>\n</virtual-mta>\n<virtual-mta-pool p>\n"
-                      "  virtual-mta nwes\n</virtual-mta-pool>\n"),
-            "a.conf:4:15: error: there is no virtual MTA \"nwes\"\n"
-            "    virtual-mta nwes\n"
-            "                ^\n"
-            "  did you mean \"news\"?");
-  EXPECT_EQ(Complaint("domain-macro a b.test,$a\n"),
-            "a.conf:1:16: error: there is no domain-macro \"a\" above\n"
-            "  domain-macro a b.test,$a\n"
-            "                 ^");
-  EXPECT_EQ(Complaint("retry-after soon\n"),
-            "a.conf:1:13: error: \"soon\" is no value of retry-after; it is written "
-            "TIME,TIME,... (10m,30m,1h)\n"
-            "  retry-after soon\n"
-            "              ^");
-  EXPECT_EQ(Complaint("<source *>\n\nuse-danne yes\n</source>\n"),
-            "a.conf:3:1: error: unknown directive \"use-danne\" in <source>\n"
-            "  use-danne yes\n"
-            "  ^\n"
-            "  did you mean \"use-dane\"? it belongs in: global, <virtual-mta>, <domain>");
-}
-
-// Of a list that goes on in further lines, the line and the word are named.
-TEST(CompilerTest, AnErrorInAFurtherLineIsShownThere) {
-  EXPECT_EQ(Complaint("domain-macro m a.test,\n# and\n  b.test, c..d,\n  e.test\n"),
-            "a.conf:3:11: error: \"c..d\" is no domain\n"
-            "    b.test, c..d,\n"
-            "            ^");
-  EXPECT_EQ(Complaint("retry-after 10m,\n  30m, soon,\n  1h\n"),
-            "a.conf:2:8: error: \"soon\" is no value of retry-after; it is written "
-            "TIME,TIME,... (10m,30m,1h)\n"
-            "    30m, soon,\n"
-            "         ^");
-  const Compiled secret = CompileOne("auth-password a,\n  hunter2, hunter2\n\tx\n");
-  EXPECT_EQ(Render(secret.diagnostics).find("hunter2"), std::string::npos);
-}
-
-// One mistake, one message: what comes after the forgotten end is read as it was meant.
-TEST(CompilerTest, AForgottenEndOfASectionIsSaidOnce) {
-  const Compiled compiled = CompileOne(
-      "<virtual-mta a>\nmax-smtp-out 5\n<virtual-mta b>\nmax-smtp-out 6\n<domain x.test>\n"
-      "max-smtp-out 7\n<domain y.test>\nmax-smtp-out 8\n</domain>\n</virtual-mta>\n"
-      "domain-macro z z.test\n");
-  EXPECT_EQ(Render(compiled.diagnostics),
-            "a.conf:3:1: error: <virtual-mta> may not be inside <virtual-mta>\n"
-            "  <virtual-mta b>\n"
-            "  ^\n"
-            "  is </virtual-mta> missing above? the other one begins in line 1\n"
-            "a.conf:7:1: error: <domain> may not be inside <domain>\n"
-            "  <domain y.test>\n"
-            "  ^\n"
-            "  is </domain> missing above? the other one begins in line 5\n");
-}
-
-TEST(CompilerTest, EveryKindOfMistakeIsAnError) {
-  for (const char* text : {
-           "no-such-directive yes",
-           "<domain x>\n",
-           "</domain>",
-           "<domain x>\n</source>\n</domain>",
-           "<domain x>\n<source 10/8>\n</source>\n</domain>",
-           "<domain a..b>\n</domain>",
-           "<domain>\n</domain>",
-           "<source nowhere>\n</source>",
-           "<source 10.0.0.1/8>\n</source>",
-           "<source 10/8>\nmax-msg-rate 5/s\n</source>",
-           "<nonsense>\n</nonsense>",
-           "<virtual-mta a/b>\n</virtual-mta>",
-           "<virtual-mta a>\nsmtp-source-host 300.1.1.1 x\n</virtual-mta>",
-           "<virtual-mta a>\nsmtp-source-host 0.0.0.0 x\n</virtual-mta>",
-           "<virtual-mta-pool p>\nvirtual-mta nobody\n</virtual-mta-pool>",
-           "<virtual-mta-pool p>\n</virtual-mta-pool>",
-           "default-virtual-mta nobody",
-           "max-smtp-out",
-           "max-smtp-out -1",
-           "default-smtp-port 70000",
-           "max-message-size 1",
-           "smtp-listener somewhere",
-           "postmaster nobody",
-           "dsn-return-default some",
-           "host-name \"\x01\"",
-           "smtp-client-certificate a b c",
-           "smtp-server-tls-certificate",
-           "<domain $m>\n</domain>",
-           "domain-macro m",
-           "include",
-           "include missing.conf",
-           "include http://x/y",
-           "host-name \"open",
-       }) {
-    const Compiled compiled = CompileOne(text);
-    EXPECT_FALSE(compiled.ok()) << text;
-    for (const Diagnostic& diagnostic : compiled.diagnostics) {
-      EXPECT_TRUE(diagnostic.ToString().starts_with("a.conf:")) << diagnostic.ToString();
-    }
-  }
-}
-
-TEST(CompilerTest, WhatHasNoEffectIsAWarning) {
-  const Compiled compiled = CompileOne(
-      "run-as-root no\n<acct-file /var/log/a.csv>\n  records d,b\n  max-size 5M\n</acct-file>\n"
-      "<domain *>\ndk-sign yes\ndkim-sign yes\n</domain>\n");
-  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
-  // The section is named once, not line by line.
-  EXPECT_EQ(compiled.diagnostics.size(), 4u) << Render(compiled.diagnostics);
-  EXPECT_EQ(compiled.tally.no_meaning, 1u);
-  EXPECT_EQ(compiled.tally.unsupported, 1u);
-  EXPECT_EQ(compiled.tally.planned, 3u);
-  EXPECT_FALSE(CompileOne("<acct-file /var/log/a.csv>\nmax-size large\n</acct-file>").ok());
-}
-
-// A directive that does what it says, but for one value.
-TEST(CompilerTest, AValueThatDoesNothingIsAWarning) {
-  for (const char* value : {"system", "System"}) {
-    const Compiled compiled = CompileOne(std::string("<smtp-user u>\nauthentication-method ") +
-                                         value + "\n</smtp-user>\n");
-    EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
-    ASSERT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);
-    EXPECT_EQ(compiled.diagnostics[0].where.line, 2);
-    EXPECT_NE(compiled.diagnostics[0].message.find(
-                  "authentication-method system is unsupported and has no effect: it lets nobody"),
-              std::string::npos)
-        << compiled.diagnostics[0].message;
-    EXPECT_EQ(compiled.tally.unsupported, 1u);
-    EXPECT_EQ(compiled.tally.effective, 0u);
-  }
-  const Compiled password =
-      CompileOne("<smtp-user u>\nauthentication-method password\npassword x\n</smtp-user>\n");
-  EXPECT_TRUE(password.diagnostics.empty()) << Render(password.diagnostics);
-  EXPECT_EQ(password.tally.effective, 2u);
-}
-
 TEST(CompilerTest, LimitsInEverySpelling) {
   const Compiled compiled = CompileOne(
       "<virtual-mta v>\n<domain a.test>\n<limits throttle 7/min>\n</limits>\n</domain>\n"
@@ -272,45 +123,6 @@ TEST(CompilerTest, LimitsInEverySpelling) {
     EXPECT_FALSE(CompileOne("<domain a.test>\n" + std::string(text) + "\n</domain>\n").ok())
         << text;
   }
-}
-
-TEST(CompilerTest, WhatRestrictsMayBeGoneWithoutWhenSomebodySaysSo) {
-  MemoryFiles files;
-  const std::string text =
-      "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>\n<source 192.0.2.1>\n"
-      "<schedule warmup>\n</schedule>\n</source>\n";
-  EXPECT_FALSE(CompileText("a.conf", text, files).ok());
-  EXPECT_FALSE(CompileText("a.conf", text, files, {{"schedule"}}).ok());
-  const Compiled compiled =
-      CompileText("a.conf", text, files, {{"schedule", "max-cold-virtual-mta-msg"}});
-  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
-  EXPECT_EQ(compiled.diagnostics.size(), 2u);
-}
-
-TEST(CompilerTest, WhatRestrictsAndIsNotThereRefusesTheLoad) {
-  for (const char* text : {
-           "permanent-bounce-after 7d",
-           "<domain a.test>\nmax-cold-virtual-mta-msg 50/day\n</domain>",
-           "<source 192.0.2.1>\n<schedule warmup>\n</schedule>\n</source>",
-           "<virtual-mta v>\ncold-virtual-mta w\n</virtual-mta>",
-       }) {
-    const Compiled compiled = CompileOne(text);
-    ASSERT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);
-    EXPECT_FALSE(compiled.ok()) << text;
-    EXPECT_NE(compiled.diagnostics[0].ToString().find("is not possible in this version"),
-              std::string::npos)
-        << compiled.diagnostics[0].ToString();
-  }
-}
-
-TEST(CompilerTest, AValueThatAsksForNoRestrictionIsLetIn) {
-  const Compiled compiled = CompileOne(
-      "max-smtp-out unlimited\n<domain *>\nrequire-starttls no\ntype smtp\nuse-dane no\n"
-      "max-errors-per-connection 0\nmax-connect-rate unlimited\n"
-      "source-ip-max-msg-rate 0/0 unlimited\n</domain>\n");
-  EXPECT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
-  // Nothing passes at a rate of 0: that restricts.
-  EXPECT_FALSE(CompileOne("<domain *>\nmax-cold-virtual-mta-msg 0\n</domain>").ok());
 }
 
 TEST(CompilerTest, TlsOfListenersClientsAndQueues) {
@@ -379,101 +191,10 @@ TEST(CompilerTest, AnEmptyValueClearsWhateverKindItIs) {
   EXPECT_EQ(view->ForQueue("b.test", "v", "")->type(), "discard");
 }
 
-TEST(CompilerTest, SourcePoolsAreExpanded) {
-  const auto view = ViewOf(
-      "<source-pool 192.0.2.0/30>\nmax-smtp-out 9\n</source-pool>\n"
-      "<virtual-mta v>\nhost-name out.test\nsource-pool 192.0.2.0/30\n</virtual-mta>\n"
-      "<source 192.0.2.1>\nmax-msg-rate 5/m\n</source>\n<source *>\nsmtp-service yes\n</source>");
-  const auto* const vmta = view->FindVirtualMta("v");
-  ASSERT_EQ(vmta->source_hosts_size(), 4);
-  EXPECT_EQ(vmta->source_hosts(3).ip(), "192.0.2.3");
-  EXPECT_EQ(vmta->source_hosts(3).host_name(), "out.test");
-  EXPECT_EQ(vmta->max_smtp_out(), 9u);
-  EXPECT_EQ(view->ForSource("192.0.2.1")->max_msg_rate().count(), 5u);
-}
-
-TEST(CompilerTest, ASourcePoolsAddressesMayBeTakenAtRandom) {
-  const auto view = ViewOf(
-      "<source-pool 192.0.2.0/30>\nrandom-ip yes\n</source-pool>\n"
-      "<virtual-mta v>\nsource-pool 192.0.2.0/30\n</virtual-mta>\n"
-      "<virtual-mta w>\nsource-pool 192.0.2.0/30\nrandom-ip no\n</virtual-mta>\n");
-  EXPECT_TRUE(view->FindVirtualMta("v")->random_ip());
-  EXPECT_FALSE(view->FindVirtualMta("w")->random_ip());
-}
-
-TEST(CompilerTest, ASendersDomainHasAVirtualMtaOfItsAddresses) {
-  const auto view = ViewOf(
-      "host-name mx.test\nip 192.0.2.1 domain = Example.com;\nip 192.0.2.7 domain=b.test\n"
-      "ip 192.0.2.8 domain = b.test;\n"
-      "<virtual-mta both>\nsmtp-source-host 192.0.2.8 eight.test\nsmtp-source-host 192.0.2.1\n"
-      "</virtual-mta>\n<virtual-mta one>\nsmtp-source-host 192.0.2.1 one.test\n</virtual-mta>\n");
-  ASSERT_EQ(view->global().sender_sources_size(), 2);
-  EXPECT_EQ(view->global().sender_sources(0).domain(), "b.test");
-  EXPECT_EQ(view->global().sender_sources(0).virtual_mta(), "ip-b.test");
-  EXPECT_EQ(view->global().sender_sources(1).virtual_mta(), "one");
-  const auto* const made = view->FindVirtualMta("ip-b.test");
-  ASSERT_NE(made, nullptr);
-  ASSERT_EQ(made->source_hosts_size(), 2);
-  EXPECT_EQ(made->source_hosts(0).host_name(), "mx.test");
-  EXPECT_EQ(made->source_hosts(1).host_name(), "eight.test");
-  EXPECT_FALSE(CompileOne("ip 192.0.2.1 domains = a.test;\n").ok());
-}
-
-TEST(CompilerTest, ASourceMayNameItsVirtualMta) {
-  const auto view = ViewOf(
-      "host-name mx.test\n<source 192.0.2.9>\nvirtual-mta News\nmax-smtp-out 3\n</source>\n"
-      "<virtual-mta news>\nsmtp-source-host 192.0.2.8 out.test\n</virtual-mta>\n");
-  const auto* const vmta = view->FindVirtualMta("news");
-  ASSERT_EQ(vmta->source_hosts_size(), 2);
-  EXPECT_EQ(vmta->source_hosts(1).ip(), "192.0.2.9");
-  EXPECT_EQ(vmta->source_hosts(1).host_name(), "mx.test");
-  EXPECT_EQ(view->ForSource("192.0.2.9")->max_smtp_out(), 3u);
-
-  EXPECT_FALSE(CompileOne("<source 192.0.2.9>\nvirtual-mta none\n</source>").ok());
-  EXPECT_FALSE(CompileOne("<virtual-mta v>\n</virtual-mta>\n"
-                          "<source 192.0.2.0/24>\nvirtual-mta v\n</source>")
-                   .ok());
-}
-
 TEST(CompilerTest, TheSmtpPortIsAListenerOnEveryAddress) {
   const auto view = ViewOf("smtp-port 2525\nsmtp-listener 127.0.0.1:25\n");
   ASSERT_EQ(view->global().smtp_listeners().values_size(), 2);
   EXPECT_EQ(view->global().smtp_listeners().values(1), "0.0.0.0:2525");
-}
-
-TEST(CompilerTest, ABindingIsADomainOfAVirtualMta) {
-  const auto view = ViewOf(
-      "<bind source-vmta=\"News\" destination-domain=\"gmail.com\">\nmax-smtp-out 3\n</bind>\n"
-      "<virtual-mta news>\nsmtp-source-host 192.0.2.1\n<domain gmail.com>\nmax-smtp-out 9\n"
-      "bounce-after 1d\n</domain>\n</virtual-mta>\n"
-      "<bind destination-domain=x.test>\nmax-smtp-out 4\n</bind>\n");
-  EXPECT_EQ(view->ForQueue("gmail.com", "news", "")->max_smtp_out(), 3u);
-  EXPECT_EQ(view->ForQueue("gmail.com", "news", "")->bounce_after_us(), int64_t{86400} * 1'000'000);
-  EXPECT_EQ(view->ForQueue("x.test", "default", "")->max_smtp_out(), 4u);
-  EXPECT_FALSE(CompileOne("<bind source-vmta=none>\n</bind>").ok());
-  EXPECT_FALSE(CompileOne("<bind to=x.test>\n</bind>").ok());
-  EXPECT_FALSE(CompileOne("<bind>\n</bind>").ok());
-}
-
-TEST(CompilerTest, ABindingsSourceIsOneOfItsVirtualMta) {
-  const std::string vmta =
-      "<virtual-mta v>\nsmtp-source-host 192.0.2.1 a.test\nsource-pool 192.0.2.8/31\n"
-      "<domain y.test>\nsource-interface 192.0.2.1\n</domain>\n</virtual-mta>\n";
-  const auto view = ViewOf(vmta +
-                           "<bind source-vmta=\"V\" destination-domain=\"x.test\">\n"
-                           "source-interface 192.0.2.9\n</bind>\n");
-  EXPECT_EQ(view->ForQueue("x.test", "v", "")->source_interface(), "192.0.2.9");
-  EXPECT_EQ(view->ForQueue("y.test", "v", "")->source_interface(), "192.0.2.1");
-  EXPECT_EQ(view->ForQueue("z.test", "v", "")->source_interface(), "");
-  EXPECT_NE(Complaint(vmta + "<bind source-vmta=\"v\">\nsource-interface 192.0.2.2\n</bind>\n")
-                .find("the virtual MTA \"v\" has no source 192.0.2.2"),
-            std::string::npos);
-  for (const char* text : {"<bind destination-domain=\"x.test\">\nsource-interface 192.0.2.1\n"
-                           "</bind>\n",
-                           "<domain x.test>\nsource-interface 192.0.2.1\n</domain>\n"}) {
-    EXPECT_NE(Complaint(vmta + text).find("source-interface is about one virtual MTA"),
-              std::string::npos);
-  }
 }
 
 TEST(CompilerTest, OldNamesOfWhatThereIs) {
@@ -506,120 +227,11 @@ TEST(CompilerTest, ASpoolSectionIsTheSpoolsFolder) {
   EXPECT_FALSE(CompileOne("<spool /x>\nmin-free-space much\n</spool>\n").ok());
 }
 
-TEST(CompilerTest, SecretsAreInNoMessage) {
-  for (const char* text :
-       {"http-api-key hunter2\n", "http-api-key \"hunter2\n", "<domain x>\nauth-pasword hunter2\n",
-        "<domain x>\npassword\thunter2\n</domain>\n",
-        "http-delivery-url https://me:hunter2@a.test/x\n",
-        "smtp-client-certificate /f hunter2 hunter2\n", "pasword hunter2\n",
-        "<virtual-mta x>\nhttp-apikey hunter2\n</virtual-mta>\n",
-        "<source *>\nhttp-api-key hunter2\n"}) {
-    const Compiled compiled = CompileOne(text);
-    EXPECT_FALSE(compiled.diagnostics.empty()) << text;
-    EXPECT_EQ(Render(compiled.diagnostics).find("hunter2"), std::string::npos)
-        << Render(compiled.diagnostics);
-  }
-}
-
 TEST(CompilerTest, MacrosInListsOfDomains) {
   const auto view = ViewOf("domain-macro ours a.test,b.test\nrelay-domain $Ours, c.test\n");
   ASSERT_EQ(view->global().relay_domains().values_size(), 3);
   EXPECT_EQ(view->global().relay_domains().values(1), "b.test");
   EXPECT_FALSE(CompileOne("relay-domain $none\n").ok());
-}
-
-TEST(CompilerTest, AFolderIsIncludedAsItsConfFiles) {
-  MemoryFiles files;
-  files.files["/etc/a.conf"] = "include config.d\ninclude more/\n";
-  files.files["/etc/config.d/1.conf"] = "host-name one.test\n";
-  files.files["/etc/more/2.conf"] = "postmaster a@b.test\n";
-  const Compiled compiled = Compile({"/etc/a.conf"}, files);
-  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
-  EXPECT_EQ(compiled.files.size(), 3u);
-}
-
-TEST(CompilerTest, HostileFilesEndInABoundedDiagnosis) {
-  std::string nested;
-  for (int i = 0; i < 10'000; ++i) nested += "<domain a.test>\n";
-  std::string doubling = "domain-macro m0 a.test,b.test\n";
-  for (int i = 1; i < 40; ++i) {
-    const std::string before = "$m" + std::to_string(i - 1);
-    doubling += "domain-macro m" + std::to_string(i) + " " + before + "," + before + "\n";
-  }
-  std::string mistakes;
-  for (int i = 0; i < 100'000; ++i) mistakes += "no-such-directive\n";
-  for (const std::string& text :
-       {nested, doubling, mistakes, "host-name " + std::string(size_t{2} << 20, 'a') + "\n",
-        "host-name \"" + std::string(size_t{2} << 20, '"'), std::string(100'000, '<'),
-        std::string(100'000, '\0')}) {
-    const Compiled compiled = CompileOne(text);
-    EXPECT_FALSE(compiled.ok());
-    EXPECT_LE(compiled.diagnostics.size(), 1'001u);
-    // Each is shown with its line, which may be long.
-    EXPECT_LE(Render(compiled.diagnostics).size(), size_t{2} << 20);
-  }
-}
-
-// What is past the limit is not even read from the disk.
-TEST(CompilerTest, ABombOfIncludesIsReadUpToTheLimit) {
-  struct Counting final : FileSource {
-    absl::StatusOr<std::string> Read(const std::string& path) override {
-      ++reads;
-      if (path == "bomb.conf") return bomb;
-      return std::string(size_t{90} << 20, 'x');
-    }
-    std::vector<std::string> Glob(const std::string&) override { return {}; }
-    std::string bomb;
-    int reads = 0;
-  } files;
-  for (const char* line : {"include big\n", "include-headers-from big\n"}) {
-    files.bomb.clear();
-    for (int i = 0; i < 900; ++i) files.bomb += line;
-    files.reads = 0;
-    const Compiled compiled = Compile({"bomb.conf"}, files);
-    EXPECT_FALSE(compiled.ok());
-    EXPECT_LE(files.reads, 5) << line;
-    EXPECT_NE(Render(compiled.diagnostics).find("larger than 256 MiB together"), std::string::npos);
-  }
-}
-
-TEST(CompilerTest, IncludesReadAsIfWrittenThere) {
-  MemoryFiles files;
-  files.files["/etc/a.conf"] = "include conf.d/*.conf\n<domain x.test>\n  include x\n</domain>\n";
-  files.files["/etc/conf.d/1.conf"] = "host-name one.test\n";
-  files.files["/etc/conf.d/2.conf"] = "host-name two.test\n";
-  files.files["/etc/x"] = "max-smtp-out 3\n";
-  const Compiled compiled = Compile({"/etc/a.conf"}, files);
-  ASSERT_TRUE(compiled.ok()) << Render(compiled.diagnostics);
-  EXPECT_EQ(compiled.files.size(), 4u);
-  const auto view = *PolicyView::Build(compiled.snapshot);
-  EXPECT_EQ(view->global().host_name(), "two.test");
-  EXPECT_EQ(view->ForQueue("x.test", "default", "")->max_smtp_out(), 3u);
-}
-
-TEST(CompilerTest, IncludesThatCannotBe) {
-  MemoryFiles files;
-  files.files["/etc/a.conf"] = "include b.conf\n";
-  files.files["/etc/b.conf"] = "include ../etc/a.conf\n";
-  Compiled compiled = Compile({"/etc/a.conf"}, files);
-  ASSERT_EQ(compiled.diagnostics.size(), 1u);
-  EXPECT_TRUE(compiled.diagnostics[0].ToString().starts_with("/etc/b.conf:1:9: error: "))
-      << compiled.diagnostics[0].ToString();
-
-  // A section ends in the file in which it began.
-  files.files["/etc/a.conf"] = "<domain x>\ninclude b.conf\n</domain>\n";
-  files.files["/etc/b.conf"] = "</domain>\n";
-  EXPECT_FALSE(Compile({"/etc/a.conf"}, files).ok());
-  compiled = Compile({"/etc/none.conf"}, files);
-  ASSERT_EQ(compiled.diagnostics.size(), 1u);
-  EXPECT_EQ(compiled.diagnostics[0].ToString(), "/etc/none.conf: error: cannot open it");
-
-  // Each includes the next one twice: 2^n files without a bound.
-  for (int i = 0; i < 19; ++i) {
-    const std::string next = "/w/" + std::to_string(i + 1);
-    files.files["/w/" + std::to_string(i)] = "include " + next + "\ninclude " + next + "\n";
-  }
-  EXPECT_FALSE(Compile({"/w/0"}, files).ok());
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/setter.h"
+#include "services/config/text_grammar.h"
 #include "services/config/value.h"
 
 namespace sluice::config {
@@ -45,6 +46,21 @@ std::vector<std::string> LinesOf(std::string_view text) {
   return lines;
 }
 
+// A From field: an address, or a name and <address>. Variables stand for what they may be.
+bool IsFrom(std::string text) {
+  for (size_t begin = text.find("${"); begin != text.npos; begin = text.find("${")) {
+    const size_t end = text.find('}', begin);
+    if (end == text.npos) return false;
+    const std::string name = text.substr(begin + 2, end - begin - 2);
+    const bool address = name == "sender" || name == "recipient" || name == "postmaster";
+    text.replace(begin, end + 1 - begin, address ? "x@x.test" : name == "host" ? "x.test" : "x");
+  }
+  const size_t open = text.rfind('<');
+  if (open == text.npos) return ParseEmail(text).has_value();
+  return text.ends_with('>') &&
+         ParseEmail(std::string_view(text).substr(open + 1, text.size() - open - 2)).has_value();
+}
+
 }  // namespace
 
 std::optional<std::string> Compiler::ReadTextFile(const Statement& statement, size_t max_bytes) {
@@ -56,7 +72,7 @@ std::optional<std::string> Compiler::ReadTextFile(const Statement& statement, si
   const std::string name = path.lexically_normal().string();
   if (!NoteBytes(0, where)) return std::nullopt;
   auto text = files_.Read(name);
-  if (!text.ok()) NoteUnread(text.status());
+  if (!text.ok()) NoteUnread(text.status(), where);
   if (text.ok() && !NoteBytes(text->size(), where)) return std::nullopt;
   if (text.ok() && text->size() <= max_bytes) return *std::move(text);
   Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
@@ -80,12 +96,19 @@ void Compiler::ReadDsnTemplate(const Directive& directive, const Statement& stat
     text = *std::move(content);
   } else if (text.size() > kMaxLineBytes - 100) {
     return Say(Severity::kError, statement.At(token), "this is too long for a header field");
+  } else if (HasControls(text)) {
+    return Say(Severity::kError, statement.At(token), "control characters are not allowed here");
   }
   if (const std::string variable = UnknownVariable(text); !variable.empty()) {
     return Say(Severity::kError, statement.At(token),
                absl::StrCat("a report has no ${", variable,
                             "}; it has ${sender}, ${recipient}, ${status}, ${diagnostic}, ${host}, "
                             "${remote}, ${envid}, ${subject} and ${postmaster}"));
+  }
+  if (directive.name.find("from-") != directive.name.npos && !is_file && !text.empty() &&
+      !IsFrom(text)) {
+    return Say(Severity::kError, statement.At(token),
+               "this is no From field; \"Name <address@example.com>\" is");
   }
   if (is_file) {
     settings.set_dsn_failed_body_template(std::move(text));

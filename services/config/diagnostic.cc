@@ -53,8 +53,13 @@ std::string Diagnostic::ToString() const {
     absl::StrAppend(&text, *where.file, ":", where.line, ":", where.column, ": ", kind, message);
     const auto column = static_cast<size_t>(std::max(where.column, 1));
     if (column <= kMaxShownBytes) {
+      // The caret stands below the character: what goes on with one takes no place of its own.
+      const auto before = std::string_view(where.line_text).substr(0, column - 1);
+      const auto more = std::count_if(before.begin(), before.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
+      });
       absl::StrAppend(&text, "\n  ", Shown(where.line_text, kMaxShownBytes), "\n  ",
-                      std::string(column - 1, ' '), "^");
+                      std::string(column - 1 - static_cast<size_t>(more), ' '), "^");
     }
   } else if (where.file != nullptr) {
     absl::StrAppend(&text, *where.file, ": ", kind, message);

@@ -11,6 +11,8 @@
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
 #include "services/config/registry.h"
+#include "services/config/snapshot_hash.h"
+#include "services/config/value.h"
 
 namespace sluice::config {
 namespace {
@@ -19,9 +21,13 @@ class OneFile final : public FileSource {
  public:
   absl::StatusOr<std::string> Read(const std::string& path) override {
     if (path == "inc.conf") return "";
+    if (path == "header") return "X-A: b\n";
+    if (path == "domains") return "a.test\n";
     return absl::NotFoundError("cannot open it");
   }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
+  absl::StatusOr<std::vector<std::string>> Glob(const std::string&, size_t*) override {
+    return std::vector<std::string>();
+  }
 };
 
 struct Row {
@@ -60,6 +66,9 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
   }
   if (directive.scopes == kProxy && directive.name == "server") return {"192.0.2.1:1080", "a"};
   if (directive.scopes == kProxy && directive.name == "client") return {"192.0.2.1 a.test", "a"};
+  if (directive.name == "custom-dsn-from-header" || directive.name == "dsn-failed-from-template") {
+    return {"\"Mail <mailer-daemon@${host}>\"", "\"Mail <mailer-daemon>\""};
+  }
   if (directive.scopes == kRewriteList) {
     return directive.name == "mail-from"
                ? std::pair<std::string, std::string>("a@b.test c@d.test", "a@b.test nobody")
@@ -82,9 +91,8 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
     case Grammar::kText:
       return {directive.name == "include"       ? "inc.conf"
               : directive.name == "source-pool" ? "192.0.2.0/30"
-              : directive.name == "auth-plain"  ? "inc.conf"
                                                 : "v",
-              ""};
+              directive.name == "source-pool" ? "192.0.2.0/30 192.0.2.8" : ""};
     case Grammar::kChoice:
       return {choice, "no-such-choice"};
     case Grammar::kHostName:
@@ -120,7 +128,13 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
     case Grammar::kHeaders:
       return {"From:Subject", "Sch\xc3\xb6n"};
     case Grammar::kFile:
-      return {"/etc/x", "/etc/x /etc/y"};
+      return {directive.name == "auth-plain"                             ? "inc.conf"
+              : directive.name.find("headers") != std::string_view::npos ? "header"
+              : directive.name == "precached-domains-file" ||
+                      directive.name == "dsn-failed-body-template-from"
+                  ? "domains"
+                  : "/etc/x",
+              "/etc/x /etc/y"};
     case Grammar::kTlsCertificate:
       return {"/etc/x secret", "/etc/x secret more"};
     case Grammar::kUrl:
@@ -146,8 +160,20 @@ std::pair<std::string, std::string> Values(const Directive& directive) {
       return {"10/h on 421,4xx", "10/h on monday"};
     case Grammar::kIpDomain:
       return {"192.0.2.1 domain = a.test;", "192.0.2.1"};
-    case Grammar::kTexts:
-      return {"\"X-A: b\"", ""};
+    case Grammar::kHeaderLines:
+      return {"\"X-A: b\"", "\"X A: b\""};
+    case Grammar::kReplyText:
+      return {"\"a word\"", "\"caf\xc3\xa9\""};
+    case Grammar::kHeader:
+      return {"X-Campaign", "\"X Campaign\""};
+    case Grammar::kSelector:
+      return {"2026.mx_1", "-a"};
+    case Grammar::kIdentity:
+      return {"@a.test", "a@b@c.test"};
+    case Grammar::kDomainPatterns:
+      return {"[*.]a.test, b.test", "*"};
+    case Grammar::kNetworks:
+      return {"10/8", "somewhere"};
     case Grammar::kSectionName:
       return {directive.choices == "source" ? "named" : "v", "nobody-has-this-name"};
     case Grammar::kAddressPair:
@@ -299,6 +325,48 @@ TEST(DirectivesTsvTest, EveryDeclarationChecksItsValue) {
       ExpectGoodAndBad(scope, directive, std::string(directive.name));
     }
   }
+}
+
+// What a directive that says it is effective makes of a value, whatever it makes of it, is in the
+// snapshot: each of its words too.
+TEST(DirectivesTsvTest, EveryEffectiveValueReachesTheSnapshot) {
+  // They say something of other lines.
+  const std::set<std::string_view> without_trace = {"include", "domain-macro", "protocol-version",
+                                                    "proxy-protocol", "use-proxy"};
+  size_t values = 0;
+  for (const Directive& directive : AllDirectives()) {
+    if (directive.status != Status::kActive || without_trace.contains(directive.name)) continue;
+    std::vector<std::string> written = {Values(directive).first};
+    for (const std::string& word : SplitList(directive.choices)) {
+      const bool kind = directive.grammar == Grammar::kSectionName;
+      if (!kind && word != directive.unsupported_choice) written.push_back(word);
+    }
+    if (directive.unlimited) {
+      written.emplace_back(directive.grammar == Grammar::kDuration ? "never" : "unlimited");
+    }
+    for (const Scope scope : kAllScopes) {
+      if ((directive.scopes & scope) == 0) continue;
+      if (directive.name == "source-interface" && scope == kDomain) continue;
+      if (directive.name == "virtual-mta" && scope == kPool) continue;  // it has one already
+      // Their sections are of no use to anybody here.
+      if (scope == kProxy || scope == kSourcePool) continue;
+      const uint64_t before = SectionsHash(CompileIn(scope, "").snapshot);
+      for (const std::string& value : written) {
+        const std::string line =
+            absl::StrCat(std::string(directive.name), directive.name == "/" ? "" : " ",
+                         directive.key == Key::kNetwork ? "10/8 "
+                         : directive.key == Key::kHost  ? "*.mx.test "
+                                                        : "",
+                         value);
+        const Compiled compiled = CompileIn(scope, line);
+        EXPECT_NE(SectionsHash(compiled.snapshot), before)
+            << ScopeName(scope) << " " << line << "\n"
+            << Render(compiled.diagnostics);
+        ++values;
+      }
+    }
+  }
+  EXPECT_GE(values, 600u);
 }
 
 TEST(DirectivesTsvTest, FewAreWithoutAMeaningHere) {

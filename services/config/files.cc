@@ -1,18 +1,80 @@
 #include "services/config/files.h"
 
+#include <dirent.h>
 #include <fcntl.h>
-#include <glob.h>
+#include <fnmatch.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstring>
+#include <memory>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 
 namespace sluice::config {
 namespace {
 constexpr size_t kMaxFileBytes = size_t{64} << 20;
+// The file system along a pattern, a name after the other.
+class Walk {
+ public:
+  explicit Walk(size_t* entries) : entries_(entries) {}
+
+  // What matches `pattern` below `folder`. False: too much. It calls itself for each part of the
+  // pattern, which begins with a slash but at the start of a relative one.
+  bool Into(std::string folder, std::string_view pattern) {
+    for (; pattern.starts_with('/'); pattern.remove_prefix(1)) folder += '/';
+    const size_t end = pattern.find('/');
+    const std::string part(pattern.substr(0, end));
+    const std::string_view rest = end == pattern.npos ? "" : pattern.substr(end);
+    if (folder.size() + part.size() >= PATH_MAX) return true;  // nothing has such a name
+    if (part.find_first_of("*?[\\") == part.npos) return Take(folder + part, rest);
+    // It is closed before what is in it is looked at: however deep the pattern, one is open.
+    std::vector<std::string> names;
+    if (!Names(folder, part, &names)) return false;
+    return std::all_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return Take(folder + name, rest); });
+  }
+  std::vector<std::string> Files() {
+    std::sort(files_.begin(), files_.end());
+    return std::move(files_);
+  }
+
+ private:
+  bool Names(const std::string& folder, const std::string& part, std::vector<std::string>* names) {
+    if (!TakeEntry()) return false;
+    const std::unique_ptr<DIR, int (*)(DIR*)> open(opendir(folder.empty() ? "." : folder.c_str()),
+                                                   &closedir);
+    if (open == nullptr) return true;
+    while (const dirent* const entry = readdir(open.get())) {
+      const std::string_view name = entry->d_name;
+      if (name == "." || name == "..") continue;
+      if (!TakeEntry()) return false;
+      if (fnmatch(part.c_str(), entry->d_name, FNM_PERIOD) == 0) names->emplace_back(name);
+    }
+    return true;
+  }
+
+  bool Take(const std::string& path, std::string_view rest) {
+    if (!rest.empty()) return Into(path, rest);
+    struct stat info;
+    if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode)) files_.push_back(path);
+    return true;
+  }
+
+  bool TakeEntry() {
+    if (*entries_ == 0) return false;
+    --*entries_;
+    return true;
+  }
+
+  size_t* const entries_;
+  std::vector<std::string> files_;
+};
+
 }  // namespace
 
 absl::StatusOr<std::string> DiskFiles::Read(const std::string& path) {
@@ -47,19 +109,13 @@ absl::StatusOr<std::string> DiskFiles::Read(const std::string& path) {
   return text;
 }
 
-std::vector<std::string> DiskFiles::Glob(const std::string& pattern) {
-  std::vector<std::string> paths;
-  glob_t found{};
-  if (glob(pattern.c_str(), 0, nullptr, &found) == 0) {
-    for (size_t i = 0; i < found.gl_pathc; ++i) {
-      struct stat info;
-      if (stat(found.gl_pathv[i], &info) == 0 && S_ISREG(info.st_mode)) {
-        paths.emplace_back(found.gl_pathv[i]);
-      }
-    }
+absl::StatusOr<std::vector<std::string>> DiskFiles::Glob(const std::string& pattern,
+                                                         size_t* entries) {
+  Walk walk(entries);
+  if (!walk.Into("", pattern)) {
+    return absl::ResourceExhaustedError("there are too many folders and files to look through");
   }
-  globfree(&found);
-  return paths;
+  return walk.Files();
 }
 
 }  // namespace sluice::config

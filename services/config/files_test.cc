@@ -53,5 +53,46 @@ TEST_F(DiskFilesTest, GlobsAreInOrderOfNameAndOfFilesOnly) {
   EXPECT_EQ(compiled.files, expected);
 }
 
+// The same folder again at each step: a walk of its own would never end.
+TEST_F(DiskFilesTest, LinksThatGoInCirclesAreFollowedUpToTheLimit) {
+  for (const char* link : {"x", "y", "z"}) {
+    ASSERT_EQ(symlink(".", Path(link).c_str()), 0);
+  }
+  std::ofstream(Path("b.conf")) << "host-name b.test\n";
+  std::ofstream(Path("a.conf")) << "include */*/b.conf\n";
+  EXPECT_EQ(Compile({Path("a.conf")}, files_).files.size(), 1u + 9u);
+  const std::string pattern = "*/*/*/*/*/*/*/*/*/*/*/*/*/*.conf";
+  std::ofstream(Path("a.conf")) << "\n  include " + pattern + "\n" + "include " + pattern + "\n";
+  const Compiled compiled = Compile({Path("a.conf")}, files_);
+  EXPECT_EQ(Render(compiled.diagnostics),
+            Path("a.conf") + ":2:11: error: \"" + Path(pattern) +
+                "\": there are too many folders and files to look through\n    include " + pattern +
+                "\n            ^\n  is it the folder that was meant?\n");
+}
+
+TEST_F(DiskFilesTest, APatternIsOneOfNamesNotOfPaths) {
+  ASSERT_EQ(mkdir(Path("d").c_str(), 0700), 0);
+  for (const char* name : {"d/1.conf", "d/.hidden.conf", "[1].conf", "1.conf", "2.conf"}) {
+    std::ofstream(Path(name)) << "\n";
+  }
+  const auto found = [this](const std::string& pattern) {
+    size_t entries = 100;
+    const auto paths = files_.Glob(Path(pattern), &entries);
+    std::string names;
+    for (const std::string& path : *paths) names += path.substr(folder_.size() + 1) + " ";
+    return names;
+  };
+  EXPECT_EQ(found("*.conf"), "1.conf 2.conf [1].conf ");
+  EXPECT_EQ(found("[12].conf"), "1.conf 2.conf ");
+  EXPECT_EQ(found("\\[1\\].conf"), "[1].conf ");
+  EXPECT_EQ(found("*/*"), "d/1.conf ");
+  EXPECT_EQ(found("d//?.conf"), "d//1.conf ");
+  EXPECT_EQ(found("d/.*"), "d/.hidden.conf ");
+  EXPECT_EQ(found("none/*"), "");
+  size_t entries = 3;
+  EXPECT_TRUE(absl::IsResourceExhausted(files_.Glob(Path("*"), &entries).status()));
+  EXPECT_EQ(entries, 0u);
+}
+
 }  // namespace
 }  // namespace sluice::config

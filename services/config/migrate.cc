@@ -43,8 +43,9 @@ class Overlay final : public FileSource {
     const auto found = texts_.find(std::filesystem::path(path).lexically_normal().string());
     return found == texts_.end() ? original_.Read(path) : *found->second;
   }
-  std::vector<std::string> Glob(const std::string& pattern) override {
-    return original_.Glob(pattern);
+  absl::StatusOr<std::vector<std::string>> Glob(const std::string& pattern,
+                                                size_t* entries) override {
+    return original_.Glob(pattern, entries);
   }
 
  private:
@@ -225,13 +226,16 @@ class Migrator {
       return File(target.string(), {scopes.back()});
     }
     if (folder) target /= "*.conf";
-    for (const std::string& file : files_.Glob(target.string())) File(file, {scopes.back()});
+    const auto found = files_.Glob(target.string(), &entries_left_);
+    if (!found.ok()) return;  // the compiler says so
+    for (const std::string& file : *found) File(file, {scopes.back()});
   }
 
   FileSource& files_;
   std::filesystem::path folder_;  // of the root, whole
   Migration migration_;
   std::set<std::string> seen_;
+  size_t entries_left_ = kMaxFolderEntries;
 };
 
 }  // namespace

@@ -124,7 +124,7 @@ class Printer {
       for (const std::string& text : list->values()) parts.push_back(Text(text));
       if (parts.empty()) return {"\"\""};
       const bool one_a_line =
-          directive_.grammar == Grammar::kRegex || directive_.grammar == Grammar::kTexts ||
+          directive_.grammar == Grammar::kRegex || directive_.grammar == Grammar::kHeaderLines ||
           directive_.grammar == Grammar::kText || directive_.grammar == Grammar::kArguments;
       return one_a_line ? parts : std::vector{absl::StrJoin(parts, " ")};
     }

@@ -18,7 +18,9 @@ class NoFiles final : public FileSource {
  public:
   // Every auth-plain file is there, without users.
   absl::StatusOr<std::string> Read(const std::string&) override { return ""; }
-  std::vector<std::string> Glob(const std::string&) override { return {}; }
+  absl::StatusOr<std::vector<std::string>> Glob(const std::string&, size_t*) override {
+    return std::vector<std::string>();
+  }
 };
 
 Compiled CompileOrFail(const std::string& text) {
@@ -86,7 +88,13 @@ std::string AnyValue(Random& random, const Directive& directive) {
     case Grammar::kText:
       return AnyOf<std::string>(random, {"word", "\"two words\"", "\"a \\\"quote\\\" and # x\"",
                                          "\"\\\\\"", "\"comma,\"", "\"<x>\""});
-    case Grammar::kTexts:
+    case Grammar::kReplyText:
+      return AnyOf<std::string>(random, {"ready", "\"two words, and \\\"\""});
+    case Grammar::kHeader:
+      return "X-Campaign";
+    case Grammar::kDomainPatterns:
+      return "a.test, *.B.test [*.]c.test";
+    case Grammar::kHeaderLines:
       return AnyOf<std::string>(random, {"\"X-A: b c\"", "\"X-D: \\\"e\\\"\"", "X-F:g"});
     case Grammar::kChoice: {
       const std::vector<std::string> words = SplitList(directive.choices);

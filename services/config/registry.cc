@@ -182,6 +182,8 @@ std::string ValueSyntax(const Directive& directive) {
           absl::string_view(directive.choices.data(), directive.choices.size()), {{",", " | "}});
     case Grammar::kHostName:
       return "HOSTNAME";
+    case Grammar::kSelector:
+      return "SELECTOR";
     case Grammar::kIp:
       return "IP";
     case Grammar::kIpPorts:
@@ -190,16 +192,22 @@ std::string ValueSyntax(const Directive& directive) {
       return "HOST[:PORT] ...";
     case Grammar::kDomains:
       return directive.name == "domain-macro" ? "NAME DOMAIN,DOMAIN,..." : "DOMAIN ...";
+    case Grammar::kDomainPatterns:
+      return "DOMAIN | *.DOMAIN | [*.]DOMAIN ...";
     case Grammar::kWords:
-      return "NAME ...";
-    case Grammar::kTexts:
+      syntax = "NAME ...";
+      break;
+    case Grammar::kHeaderLines:
+      return "\"NAME: VALUE\"";
+    case Grammar::kReplyText:
       return "TEXT";
     case Grammar::kEmail:
       return "ADDRESS";
     case Grammar::kQueueName:
       return "DOMAIN[/VIRTUAL-MTA]";
     case Grammar::kTargetName:
-      return "VIRTUAL-MTA | POOL";
+      syntax = "VIRTUAL-MTA | POOL";
+      break;
     case Grammar::kTlsCertificate:
       return "FILE [PASSWORD]";
     case Grammar::kSourceHost:
@@ -221,8 +229,12 @@ std::string ValueSyntax(const Directive& directive) {
       return "N/day,N/day,...";
     case Grammar::kIps:
       return "IP ...";
+    case Grammar::kNetworks:
+      return "NETWORK ...";
     case Grammar::kEmails:
       return "ADDRESS,ADDRESS,...";
+    case Grammar::kHeader:
+      return "HEADER";
     case Grammar::kHeaders:
       return "HEADER,HEADER,...";
     case Grammar::kFile:
@@ -233,6 +245,9 @@ std::string ValueSyntax(const Directive& directive) {
       return "/REGEX/";
     case Grammar::kMailOrRegex:
       return "ADDRESS | /REGEX/";
+    case Grammar::kIdentity:
+      syntax = "ADDRESS | DOMAIN";
+      break;
     case Grammar::kDomainKey:
       return "SELECTOR,DOMAIN | *,FILE";
     case Grammar::kBoolOrTime:

@@ -103,12 +103,15 @@ enum class Grammar {
   kText,          // one word, or more in quotes
   kChoice,        // one of `choices`
   kHostName,
+  kSelector,  // of a DKIM key
   kIp,
-  kIpPorts,    // ip[:port], several; `default_port` where it may be left out
-  kHostPorts,  // host[:port], several
-  kDomains,    // domains, several
-  kWords,      // words, several
-  kTexts,      // one text a line, several lines
+  kIpPorts,         // ip[:port], several; `default_port` where it may be left out
+  kHostPorts,       // host[:port], several
+  kDomains,         // domains, several
+  kDomainPatterns,  // domains, *.d and [*.]d, several
+  kWords,           // words, several
+  kHeaderLines,     // NAME: VALUE, one a line, several lines
+  kReplyText,       // of an SMTP reply: ASCII, and short
   kEmail,
   kQueueName,       // domain or domain/vmta
   kTargetName,      // a virtual MTA or pool that exists
@@ -121,12 +124,15 @@ enum class Grammar {
   kVolume,          // N[bkmgt]/unit
   kRateList,        // 50/day,100/day
   kIps,             // addresses, several
+  kNetworks,        // networks, several
   kEmails,          // addresses of mail, several
+  kHeader,          // name of a header field (RFC 5322 3.6.8)
   kHeaders,         // header names, several; also separated by colons, as in RFC 6376's h=
   kFile,            // path of a file or folder, or {vault}:/PATH:KEY
   kUrl,             // http[s]://host[:port][/path]
   kRegex,           // /regex/flags, or a bare regex
   kMailOrRegex,     // address of mail, or a regex
+  kIdentity,        // address of mail, domain, or @domain
   kDomainKey,       // SELECTOR,DOMAIN,FILE
   kBoolOrTime,      // yes, no, never or a TIME
   kArguments,       // from `min` to `max` words; `syntax` says which
@@ -174,7 +180,9 @@ struct Directive {
   uint64_t max = UINT32_MAX;
   // What `unlimited` or `never` stands for; without, they are errors.
   std::optional<uint64_t> unlimited = std::nullopt;
-  std::string_view choices = {};  // "headers,full"
+  // "headers,full"; with another grammar than kChoice, kWords and kSectionName what may be written
+  // in place of a value.
+  std::string_view choices = {};
   // Of these the one that is accepted and does nothing, as of kUnsupported, and why.
   std::string_view unsupported_choice = {};
   std::string_view unsupported_choice_reason = {};

@@ -34,9 +34,7 @@ std::vector<Directive> AccountingDirectives() {
         "A field under another name.");
   Directive& records = add("records", Grammar::kWords, "Types of records that are written.");
   records.aliases = {"record"};
-  records.choices =
-      "d,b,t,tq,r,rb,rs,f,p,h,w,delivered,delivery,bounces,bounce,transient,feedback,received,"
-      "remote-bounce,queued";
+  records.choices = kAccountingRecords;
   words("record-fields", 2, 100, "RECORD-TYPE FIELD,FIELD,...", "Fields of a type of records.");
   add("world-readable", Grammar::kBool, "Everybody may read the files.");
   add("count-moved-records", Grammar::kBool, "Count the records of moved files.");

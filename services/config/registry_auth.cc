@@ -35,7 +35,7 @@ std::vector<Directive> AuthDirectives() {
                  .scopes = kClients,
                  .target = Target::kClientSettings,
                  .field = "auth_plain",
-                 .grammar = Grammar::kText,
+                 .grammar = Grammar::kFile,
                  .help =
                      "File of users of these clients: lines user:hash, with a crypt(5) hash or a "
                      "SCRAM-SHA-256 verifier."});

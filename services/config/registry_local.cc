@@ -22,7 +22,7 @@ std::vector<Directive> LocalDirectives() {
        .scopes = kEverywhere,
        .target = kQueue,
        .field = "file_destination",
-       .grammar = Grammar::kText,
+       .grammar = Grammar::kFile,
        .help = "Folder, or with append-mbox the file, into which type file delivers; ${local}, "
                "${domain}, "
                "${rcpt}, ${from} and ${id} stand for what they say."},
@@ -53,7 +53,7 @@ std::vector<Directive> LocalDirectives() {
        .scopes = kEverywhere,
        .target = kQueue,
        .field = "http_delivery_headers",
-       .grammar = Grammar::kTexts,
+       .grammar = Grammar::kHeaderLines,
        .help = "A further header field of what http-delivery posts.",
        .appends = true,
        .secret = true},

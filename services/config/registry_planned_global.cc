@@ -100,7 +100,7 @@ void AddHttp(std::vector<Directive>* all) {
       "monitor,deny-logs,operator,admin,none"));
   for (const std::string_view name : {"http-mgmt-source", "no-http-mgmt-source"}) {
     all->push_back(
-        Keyed(Global(name, Grammar::kText, "Who may use the management; see http-access."),
+        Keyed(Global(name, Grammar::kNetworks, "Who may use the management; see http-access."),
               Key::kNothing));
   }
   for (const std::string_view name :

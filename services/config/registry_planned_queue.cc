@@ -43,7 +43,7 @@ void AddDkim(QueueTable* t) {
   t->Bool("dkim-sign", "Sign mail with DKIM.");
   t->Bool("dk-sign", "DomainKeys.", Status::kUnsupported);
   t->all.back().reason = "DomainKeys (RFC 4870) is historic; DKIM took its place";
-  t->Add("dkim-selector", Grammar::kText, "Selector of the key.");
+  t->Add("dkim-selector", Grammar::kSelector, "Selector of the key.");
   t->Add("dkim-key", Grammar::kFile, "File of the key.");
   t->Bool("dkim-add-body-limit", "Sign the body's length.");
   t->Bool("dkim-add-timestamp", "Say when it was signed.");
@@ -56,9 +56,11 @@ void AddDkim(QueueTable* t) {
   t->Add("dkim-query-method", Grammar::kText, "Method that signatures name.");
   t->Add("dkim-headers", Grammar::kHeaders, "Fields that are signed.");
   t->Add("dkim-disallow-adding-headers", Grammar::kHeaders, "Fields that nobody may add.");
-  t->Add("dkim-identity", Grammar::kText, "Identity that signatures name.").syntax =
-      "ADDRESS | DOMAIN | sender-or-from";
-  t->Add("dkim-identity-fallback", Grammar::kText, "Identity where that one has no key.");
+  for (const auto& [name, help] :
+       {std::pair("dkim-identity", "Identity that signatures name."),
+        std::pair("dkim-identity-fallback", "Identity where that one has no key.")}) {
+    t->Add(name, Grammar::kIdentity, help).choices = "sender-or-from";
+  }
   t->Add("bounce-domain", Grammar::kHostName, "Domain of the return path of this sender domain.")
       .reason = kBounces;
   t->Add("spf-identity", Grammar::kChoice, "Identity that SPF is about.").choices = "mfrom,helo";
@@ -81,7 +83,8 @@ void AddReports(QueueTable* t) {
       "the text of a message never stands in a log; log-transfer-failures and events say what "
       "happened to it";
   t->Add("disable-acct-records", Grammar::kWords,
-         "Accounting records that the queue does not make.");
+         "Accounting records that the queue does not make.")
+      .choices = kAccountingRecords;
   t->Bool("track-recipient-events",
           "Nothing: every event of every recipient is kept, for as long as events-keep says.",
           Status::kNoEffect);

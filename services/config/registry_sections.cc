@@ -38,8 +38,8 @@ void AddProcessors(Table* t) {
   t->Add("address", kAddressList, Grammar::kMailOrRegex, "Address whose mail is processed.")
       .appends = true;
   t->Add("address-file", kAddressList, Grammar::kFile, "File of such addresses.").appends = true;
-  t->Add("domain", kAddressList, Grammar::kDomains, "Domain whose mail is processed.").appends =
-      true;
+  t->Add("domain", kAddressList, Grammar::kDomainPatterns, "Domain whose mail is processed.")
+      .appends = true;
   t->Add("body-pattern-file", kEmailPatterns, Grammar::kFile, "File of patterns for texts.");
   t->Add("log-match-info", kEmailPatterns, Grammar::kBool, "Log which pattern matched.");
 }
@@ -68,7 +68,7 @@ void AddListeners(Table* t) {
 }
 
 void AddSending(Table* t) {
-  t->Add("cold-virtual-mta", kVirtualMta, Grammar::kText,
+  t->Add("cold-virtual-mta", kVirtualMta, Grammar::kTargetName,
          "Cold virtual MTA that takes its daily share first.", Status::kRefused);
   t->Add("auto-cold-virtual-mta", kVirtualMta, Grammar::kText,
          "Source address that is warmed up by itself.", Status::kRefused);

@@ -134,7 +134,9 @@ std::vector<Directive> SourceDirectives() {
        .target = kClient,
        .field = "default_virtual_mta",
        .grammar = Grammar::kTargetName,
-       .help = "Virtual MTA or pool of mail that names none.",
+       .help =
+           "Virtual MTA or pool of mail that names none; with by-smtp-source-ip the virtual MTA "
+           "that has the address, to which the client came, as a source.",
        .choices = "by-smtp-source-ip"},
       Bool("process-x-virtual-mta", "process_x_virtual_mta",
            "The header X-Virtual-MTA chooses the virtual MTA."),
@@ -147,7 +149,7 @@ std::vector<Directive> SourceDirectives() {
        .scopes = kClients,
        .target = kClient,
        .field = "jobid_header",
-       .grammar = Grammar::kText,
+       .grammar = Grammar::kHeader,
        .help = "The header that names the job in place of X-Job."},
       Bool("process-x-envid", "process_x_envid", "The header X-Envid is the envelope id."),
       Bool("retain-x-envid", "retain_x_envid", "Leave X-Envid in the message."),
@@ -162,7 +164,7 @@ std::vector<Directive> SourceDirectives() {
        .scopes = kClients,
        .target = kClient,
        .field = "remove_header",
-       .grammar = Grammar::kWords,
+       .grammar = Grammar::kHeaders,
        .help = "Header fields that are taken out of every message.",
        .appends = true},
       Bool("add-received-header", "add_received_header", "Add a Received field."),

@@ -30,6 +30,11 @@ std::vector<Directive> AccountingDirectives();
 
 std::vector<SectionKind> Sections();
 
+// By letter, and in words.
+inline constexpr std::string_view kAccountingRecords =
+    "d,b,t,tq,r,rb,rs,f,p,h,w,delivered,delivery,bounces,bounce,transient,feedback,received,"
+    "remote-bounce,queued";
+
 // {"name", scopes, grammar, help} with value checking and without effect.
 inline Directive Planned(std::string_view name, uint32_t scopes, Grammar grammar,
                          std::string_view help, Status status = Status::kNotYet) {

@@ -62,6 +62,10 @@ bool Fits(Grammar grammar, const Field& field) {
     case Grammar::kText:
     case Grammar::kChoice:
     case Grammar::kHostName:
+    case Grammar::kSelector:
+    case Grammar::kReplyText:
+    case Grammar::kHeader:
+    case Grammar::kIdentity:
     case Grammar::kIp:
     case Grammar::kEmail:
     case Grammar::kQueueName:
@@ -82,8 +86,10 @@ bool Fits(Grammar grammar, const Field& field) {
     case Grammar::kHostPorts:
     case Grammar::kDomains:
     case Grammar::kWords:
-    case Grammar::kTexts:
+    case Grammar::kDomainPatterns:
+    case Grammar::kHeaderLines:
     case Grammar::kIps:
+    case Grammar::kNetworks:
     case Grammar::kEmails:
     case Grammar::kHeaders:
       return message == "StringList";

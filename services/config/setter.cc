@@ -5,10 +5,9 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "services/base/net/ip_address.h"
 #include "services/config/settings_defaults.h"
+#include "services/config/text_grammar.h"
 #include "services/config/value.h"
-#include "services/config/value_lines.h"
 #include "sluice/policy/v1/settings.pb.h"
 
 namespace sluice::config {
@@ -59,13 +58,20 @@ class Setter {
       case Grammar::kIpPorts:
       case Grammar::kHostPorts:
       case Grammar::kDomains:
+      case Grammar::kDomainPatterns:
       case Grammar::kIps:
+      case Grammar::kNetworks:
       case Grammar::kEmails:
       case Grammar::kHeaders:
         return true;
       default:
         return false;
     }
+  }
+  // What is more than one word is quoted.
+  bool IsOneWord() const {
+    return directive_.grammar == Grammar::kFile || directive_.grammar == Grammar::kTargetName ||
+           directive_.grammar == Grammar::kSectionName;
   }
   // The error of the first word that is wrong also alone.
   ValueError OfOneItem(ValueError whole, size_t first) const {
@@ -83,10 +89,9 @@ class Setter {
 
   std::optional<ValueError> SetValue(std::string text) {
     const std::string word = absl::AsciiStrToLower(text);
-    if (directive_.grammar != Grammar::kChoice && directive_.grammar != Grammar::kWords &&
-        !directive_.choices.empty()) {
-      const auto words = SplitList(directive_.choices);
-      if (std::find(words.begin(), words.end(), word) != words.end()) return PlannedValue(word);
+    if (StandsForValue(directive_, word)) {
+      if (message_ != nullptr) reflection_->SetString(message_, field_, word);
+      return std::nullopt;
     }
     switch (directive_.grammar) {
       case Grammar::kBool: {
@@ -152,8 +157,10 @@ class Setter {
       case Grammar::kHostPorts:
       case Grammar::kDomains:
       case Grammar::kWords:
-      case Grammar::kTexts:
+      case Grammar::kDomainPatterns:
+      case Grammar::kHeaderLines:
       case Grammar::kIps:
+      case Grammar::kNetworks:
       case Grammar::kEmails:
       case Grammar::kHeaders:
         return SetList(text);
@@ -213,12 +220,6 @@ class Setter {
         absl::StrCat("\"", std::string(text.substr(0, 80)), "\" is no value of ",
                      std::string(directive_.name), "; it is written ", SyntaxOf(directive_)),
         0);
-  }
-  std::optional<ValueError> PlannedValue(const std::string& word) const {
-    if (message_ == nullptr) return std::nullopt;
-    return ValueError{absl::StrCat(std::string(directive_.name), " ", word,
-                                   " has no effect in this version (planned)"),
-                      0, true};
   }
   std::optional<ValueError> BadRange() const {
     const bool time = directive_.grammar != Grammar::kCount && directive_.grammar != Grammar::kSize;
@@ -344,51 +345,16 @@ class Setter {
     return std::nullopt;
   }
 
-  std::optional<std::string> ParseItem(std::string_view item) const {
-    switch (directive_.grammar) {
-      case Grammar::kIpPorts:
-        return ParseIpPort(item, directive_.default_port);
-      case Grammar::kHostPorts:
-        return ParseHostPort(item);
-      case Grammar::kDomains:
-        return ParseHostName(item);
-      case Grammar::kIps: {
-        const auto ip = IpAddress::Parse(item);
-        return ip ? std::optional(ip->ToString()) : std::nullopt;
-      }
-      case Grammar::kEmails:
-        return ParseEmail(item);
-      case Grammar::kHeaders:
-        return ParseHeaderName(item);
-      default: {
-        if (directive_.choices.empty()) return std::string(item);
-        std::string word = absl::AsciiStrToLower(absl::string_view(item.data(), item.size()));
-        const auto words = SplitList(directive_.choices);
-        return std::find(words.begin(), words.end(), word) != words.end()
-                   ? std::optional(std::move(word))
-                   : std::nullopt;
-      }
-    }
-  }
-
-  // What is put into SMTP replies and headers stays on its line.
-  static bool HasControls(std::string_view text) {
-    return std::any_of(text.begin(), text.end(),
-                       [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
-  }
-
   std::optional<ValueError> SetList(std::string_view text) {
-    if (directive_.grammar == Grammar::kTexts && HasControls(text)) {
-      return Fail("control characters are not allowed here", 0);
-    }
     std::vector<std::string> items;
     std::string separated(text);
     if (directive_.grammar == Grammar::kHeaders) {
       std::replace(separated.begin(), separated.end(), ':', ',');
     }
-    const bool whole = directive_.grammar == Grammar::kTexts;
+    const bool whole = directive_.grammar == Grammar::kHeaderLines;
     for (const std::string& item : whole ? std::vector{separated} : SplitList(separated)) {
-      auto parsed = ParseItem(item);
+      if (HasControls(item)) return Fail("control characters are not allowed here", 0);
+      auto parsed = ReadTextValue(directive_, item);
       if (!parsed) return BadValue(item);
       items.push_back(*std::move(parsed));
     }
@@ -406,70 +372,8 @@ class Setter {
 
   std::optional<ValueError> SetText(std::string text) {
     if (HasControls(text)) return Fail("control characters are not allowed here", 0);
-    std::optional<std::string> value = text;
-    switch (directive_.grammar) {
-      case Grammar::kHostName:
-        value = ParseHostName(text);
-        break;
-      case Grammar::kIp: {
-        const auto ip = IpAddress::Parse(text);
-        value = ip ? std::optional(ip->ToString()) : std::nullopt;
-        break;
-      }
-      case Grammar::kChoice: {
-        const std::string word = absl::AsciiStrToLower(text);
-        const auto choices = SplitList(directive_.choices);
-        value = std::find(choices.begin(), choices.end(), word) != choices.end()
-                    ? std::optional(word)
-                    : std::nullopt;
-        break;
-      }
-      case Grammar::kEmail:
-        value = ParseEmail(text);
-        break;
-      case Grammar::kUrl:
-        if (!IsUrl(text)) value.reset();
-        break;
-      case Grammar::kDomainKey:
-        if (!ParseDomainKey(text)) value.reset();
-        break;
-      case Grammar::kMailOrRegex:
-        if (!text.starts_with('/')) value = ParseEmail(text);
-        break;
-      case Grammar::kFile:
-        if (arguments_.size() != 1) value.reset();
-        break;
-      case Grammar::kSchedule:
-        if (!ParseScheduleLine(text)) value.reset();
-        break;
-      case Grammar::kGrowth:
-        if (!ParseGrowth(text)) value.reset();
-        break;
-      case Grammar::kThrottleOn:
-        if (!ParseThrottleOn(text)) value.reset();
-        break;
-      case Grammar::kIpDomain:
-        if (!ParseIpDomain(text)) value.reset();
-        break;
-      case Grammar::kQueueName: {
-        const std::string_view all = text;
-        const size_t slash = all.find('/');
-        const auto domain = ParseHostName(all.substr(0, slash));
-        if (!domain || (slash != all.npos &&
-                        (slash + 1 == all.size() || all.find('/', slash + 1) != all.npos))) {
-          value.reset();
-        } else {
-          value = absl::StrCat(*domain, slash == all.npos ? "" : text.substr(slash));
-        }
-        break;
-      }
-      case Grammar::kTargetName:
-      case Grammar::kSectionName:
-        if (arguments_.size() != 1) value.reset();
-        break;
-      default:
-        break;
-    }
+    if (IsOneWord() && arguments_.size() != 1) return BadValue(text);
+    auto value = ReadTextValue(directive_, text);
     if (!value) return BadValue(text);
     if (message_ == nullptr) return std::nullopt;
     if (field_->message_type() != nullptr) {

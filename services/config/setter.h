@@ -15,8 +15,6 @@ namespace sluice::config {
 struct ValueError {
   std::string message;
   size_t argument = 0;
-  // The value is good, and without effect in this version: the field is as before.
-  bool planned = false;
 };
 
 // `message` is of the directive's target, or nullptr: then the value is only checked. On an error

@@ -178,7 +178,9 @@ std::optional<uint64_t> ParseSizeBytes(std::string_view text) {
 }
 
 std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_port) {
-  if (const auto endpoint = Endpoint::Parse(text)) return endpoint->ToString();
+  if (const auto endpoint = Endpoint::Parse(text)) {
+    return endpoint->port == 0 ? std::nullopt : std::optional(endpoint->ToString());
+  }
   if (default_port == 0) return std::nullopt;
   const auto ip = IpAddress::Parse(text);
   return ip ? std::optional((Endpoint{*ip, default_port}).ToString()) : std::nullopt;
@@ -201,28 +203,39 @@ std::optional<std::string> ParseNetwork(std::string_view text) {
   return absl::StrCat(cidr->address().ToString(), "/", cidr->prefix_bits());
 }
 
-std::optional<std::string> ParseHostName(std::string_view text) {
+std::optional<std::string> ParseSelector(std::string_view text) {
   if (std::any_of(text.begin(), text.end(), [](char c) { return c < 0; })) {
     const auto ascii = HostNameToAscii(text);
-    return ascii ? ParseHostName(*ascii) : std::nullopt;
+    return ascii ? ParseSelector(*ascii) : std::nullopt;
   }
   if (text.ends_with('.')) text.remove_suffix(1);
-  if (text.empty() || text.size() > 255) return std::nullopt;
-  size_t label = 0;
-  for (const char c : text) {
-    if (c == '.') {
-      if (label == 0) return std::nullopt;
-      label = 0;
-      continue;
-    }
-    if (!absl::ascii_isalnum(c) && c != '-' && c != '_') return std::nullopt;
-    if (++label > 63) return std::nullopt;
+  if (text.empty() || text.size() > 253) return std::nullopt;
+  const std::string name = Lower(text);
+  for (std::string_view rest = name;;) {
+    const size_t dot = rest.find('.');
+    const std::string_view label = rest.substr(0, dot);
+    const bool good =
+        !label.empty() && label.size() <= 63 && label.front() != '-' && label.back() != '-' &&
+        std::all_of(label.begin(), label.end(), [](char c) {
+          return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+        });
+    if (!good) return std::nullopt;
+    if (dot == rest.npos) return name;
+    rest.remove_prefix(dot + 1);
   }
-  return label == 0 ? std::nullopt : std::optional(Lower(text));
+}
+
+std::optional<std::string> ParseHostName(std::string_view text) {
+  auto name = ParseSelector(text);
+  if (!name) return std::nullopt;
+  const std::string last = name->substr(name->rfind('.') + 1);
+  return ParseCount(last) ? std::nullopt : std::move(name);
 }
 
 std::optional<std::string> ParseHostPort(std::string_view text) {
-  if (const auto endpoint = Endpoint::Parse(text)) return endpoint->ToString();
+  if (const auto endpoint = Endpoint::Parse(text)) {
+    return endpoint->port == 0 ? std::nullopt : std::optional(endpoint->ToString());
+  }
   if (const auto ip = IpAddress::Parse(text)) return ip->ToString();
   if (text.starts_with('[') && text.ends_with(']')) {
     const auto ip = IpAddress::Parse(text.substr(1, text.size() - 2));
@@ -236,14 +249,29 @@ std::optional<std::string> ParseHostPort(std::string_view text) {
   return absl::StrCat(*host, ":", *port);
 }
 
+bool IsLocalPart(std::string_view text) {
+  constexpr std::string_view kAlso = "!#$%&'*+-/=?^_`{|}~.";
+  return !text.empty() && text.size() <= 64 && text.front() != '.' && text.back() != '.' &&
+         text.find("..") == text.npos && std::all_of(text.begin(), text.end(), [kAlso](char c) {
+           return static_cast<unsigned char>(c) >= 0x80 ||
+                  absl::ascii_isalnum(static_cast<unsigned char>(c)) || kAlso.find(c) != kAlso.npos;
+         });
+}
+
 std::optional<std::string> ParseEmail(std::string_view text) {
   const size_t at = text.rfind('@');
-  if (at == text.npos || at == 0 || at > 64 || text.find_first_of(" \t<>\"") != text.npos) {
-    return std::nullopt;
+  if (at == text.npos || !IsLocalPart(text.substr(0, at))) return std::nullopt;
+  std::string_view domain = text.substr(at + 1);
+  const std::string start(text.substr(0, at + 1));
+  if (domain.starts_with('[') && domain.ends_with(']')) {
+    domain = domain.substr(1, domain.size() - 2);
+    if (Lower(domain.substr(0, 5)) == "ipv6:") domain.remove_prefix(5);
+    const auto ip = IpAddress::Parse(domain);
+    if (!ip) return std::nullopt;
+    return absl::StrCat(start, ip->is_v4() ? "[" : "[IPv6:", ip->ToString(), "]");
   }
-  const auto domain = ParseHostName(text.substr(at + 1));
-  if (!domain) return std::nullopt;
-  return absl::StrCat(std::string(text.substr(0, at + 1)), *domain);
+  const auto name = ParseHostName(domain);
+  return name ? std::optional(start + *name) : std::nullopt;
 }
 
 std::optional<std::string> ParseHeaderName(std::string_view text) {

@@ -34,12 +34,19 @@ std::optional<std::string> ParseIpPort(std::string_view text, uint16_t default_p
 std::optional<std::string> ParseNetwork(std::string_view text);
 // "host", "host:port", an address or "[v6]:port"; lower case.
 std::optional<std::string> ParseHostPort(std::string_view text);
-// Letters, digits, "-", "_" and "." in labels of at most 63 bytes, 255 in all, no empty label;
-// UTF-8 names become A-labels (IDNA 2008). Lower case, without the dot at the end.
+// Letters, digits, "-" and "_" in labels of at most 63 bytes that neither begin nor end with "-",
+// 253 bytes in all (RFC 1123 2.1, and "_" as DNS has it). The last label is no number: that would
+// be an address, most likely one that is written wrong. UTF-8 names become A-labels (IDNA 2008).
+// Lower case, without the dot at the end.
 std::optional<std::string> ParseHostName(std::string_view text);
-// "local@domain", the domain in lower case.
+// The same, and numbers too: "2026".
+std::optional<std::string> ParseSelector(std::string_view text);
+// Atoms with dots between them, at most 64 bytes (RFC 5321 4.1.2); UTF-8 too (RFC 6531). Not what
+// would have to be quoted.
+bool IsLocalPart(std::string_view text);
+// "local@domain", "local@[192.0.2.1]"; the domain in lower case.
 std::optional<std::string> ParseEmail(std::string_view text);
-// A header field's name, without the colon.
+// A header field's name (RFC 5322 3.6.8), without the colon.
 std::optional<std::string> ParseHeaderName(std::string_view text);
 // "http://host[:port][/path]", "https://...".
 bool IsUrl(std::string_view text);

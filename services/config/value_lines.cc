@@ -124,7 +124,7 @@ std::optional<DomainKey> ParseDomainKey(std::string_view text) {
   };
   DomainKey key{strip(text.substr(0, first)), strip(text.substr(first + 1, second - first - 1)),
                 strip(text.substr(second + 1))};
-  const auto selector = ParseHostName(key.selector);
+  const auto selector = ParseSelector(key.selector);
   const auto domain = key.domain == "*" ? std::optional(key.domain) : ParseHostName(key.domain);
   if (!selector || !domain || key.file.empty()) return std::nullopt;
   key.selector = *selector;

@@ -18,4 +18,10 @@ std::shared_ptr<const PolicyView> ViewOf(const std::string& text) {
   return *view;
 }
 
+std::string Complaint(const std::string& text) {
+  const Compiled compiled = CompileOne(text);
+  EXPECT_EQ(compiled.diagnostics.size(), 1u) << Render(compiled.diagnostics);
+  return compiled.diagnostics.empty() ? "" : compiled.diagnostics[0].ToString();
+}
+
 }  // namespace sluice::config::testing

@@ -17,9 +17,12 @@ class MemoryFiles final : public FileSource {
     if (found == files.end()) return absl::NotFoundError("cannot open it");
     return found->second;
   }
-  std::vector<std::string> Glob(const std::string& pattern) override {
+  absl::StatusOr<std::vector<std::string>> Glob(const std::string& pattern,
+                                                size_t* entries) override {
     std::vector<std::string> found;
     for (const auto& [path, text] : files) {
+      if (*entries == 0) return absl::ResourceExhaustedError("too many files to look through");
+      --*entries;
       if (path.starts_with(pattern.substr(0, pattern.find('*')))) found.push_back(path);
     }
     return found;

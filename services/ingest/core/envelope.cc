@@ -394,10 +394,11 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
     const size_t slash = queue_to.find('/');
     delivery.set_queue_domain(queue_to.substr(0, slash));
     if (slash == std::string::npos) continue;
-    const std::string vmta = queue_to.substr(slash + 1);
-    if (profile.policy->FindVirtualMta(vmta) == nullptr) continue;
+    const auto other = LookupRoute(*profile.policy, queue_to.substr(slash + 1));
+    if (!other) continue;
     delivery.clear_pool();
-    delivery.set_vmta(vmta);
+    delivery.clear_vmta();
+    other->pool.empty() ? delivery.set_vmta(other->vmta) : delivery.set_pool(other->pool);
   }
 }
 

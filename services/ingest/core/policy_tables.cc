@@ -66,8 +66,13 @@ PolicyTables::PolicyTables(const config::PolicyView& policy, std::string host_na
   for (const policy::v1::SenderSource& sender : global.sender_sources()) {
     vmta_by_sender_[sender.domain()] = sender.virtual_mta();
   }
-  for (const std::string& domain : global.relay_domains().values()) {
-    relay_domains_.insert(DomainKey(domain));
+  for (const std::string& pattern : global.relay_domains().values()) {
+    std::string_view domain = pattern;
+    const bool both = domain.starts_with("[*.]");
+    const bool below = domain.starts_with("*.");
+    domain.remove_prefix(both ? 4 : below ? 2 : 0);
+    if (!below) relay_domains_.insert(DomainKey(domain));
+    if (both || below) relay_subdomains_of_.insert(DomainKey(domain));
   }
   for (const std::string& rule : global.relay_addresses().values()) {
     if (!rule.starts_with('/')) {
@@ -90,7 +95,13 @@ const std::string* PolicyTables::FindAlias(std::string_view address) const {
 }
 
 bool PolicyTables::RelaysTo(std::string_view address) const {
-  if (relay_domains_.contains(DomainKey(DomainOf(address)))) return true;
+  const std::string domain = DomainKey(DomainOf(address));
+  if (relay_domains_.contains(domain)) return true;
+  if (!relay_subdomains_of_.empty()) {
+    for (size_t dot = domain.find('.'); dot != domain.npos; dot = domain.find('.', dot + 1)) {
+      if (relay_subdomains_of_.contains(domain.substr(dot + 1))) return true;
+    }
+  }
   if (!aliases_.empty() && FindAlias(address) != nullptr) return true;
   if (!relay_addresses_.empty() && relay_addresses_.contains(AddressKey(address))) return true;
   return std::any_of(relay_patterns_.begin(), relay_patterns_.end(),

@@ -56,6 +56,7 @@ class PolicyTables {
   absl::flat_hash_map<std::string, std::string> vmta_by_ip_;
   absl::flat_hash_map<std::string, std::string> vmta_by_sender_;  // domain
   absl::flat_hash_set<std::string> relay_domains_;
+  absl::flat_hash_set<std::string> relay_subdomains_of_;
   absl::flat_hash_set<std::string> relay_addresses_;
   std::vector<config::RegexMatcher> relay_patterns_;
   absl::flat_hash_map<std::string, std::shared_ptr<const PatternList>> pattern_lists_;

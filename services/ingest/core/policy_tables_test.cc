@@ -35,6 +35,21 @@ TEST(PolicyTables, EverybodyMaySendToRelayDomainsAddressesAndAliases) {
   EXPECT_FALSE(tables.RelaysTo("x@elsewhere.test"));
 }
 
+TEST(PolicyTables, PatternsOfRelayDomains) {
+  FakePolicy policy;
+  auto& domains = *policy.global_settings.mutable_relay_domains();
+  domains.add_values("[*.]both.test");
+  domains.add_values("*.below.test");
+  const PolicyTables tables(policy, "mx.test");
+  for (const char* yes : {"a@both.test", "a@B.Both.test", "a@c.b.both.test", "a@x.below.test"}) {
+    EXPECT_TRUE(tables.RelaysTo(yes)) << yes;
+  }
+  for (const char* no : {"a@below.test", "a@xboth.test", "a@both.test.evil", "a@test", "both.test",
+                         "a@other.test"}) {
+    EXPECT_FALSE(tables.RelaysTo(no)) << no;
+  }
+}
+
 // A domain beyond ASCII is the same domain in either form, on either side.
 TEST(PolicyTables, DomainsBeyondAsciiAreComparedAsDnsHasThem) {
   for (const char* configured : {"B\u00fccher.test", "xn--bcher-kva.test"}) {

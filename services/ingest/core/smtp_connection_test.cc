@@ -163,6 +163,22 @@ TEST_F(SmtpConnectionTest, UnknownVirtualMtaFallsBackWhereConfigured) {
   EXPECT_EQ(shard().taken[0].message.deliveries(0).delivery().vmta(), "fallback");
 }
 
+TEST_F(SmtpConnectionTest, QueueToMayNameAPool) {
+  prepare_ = [this] {
+    policy_->queue_to_domain = "y.test";
+    policy_->queue_to = "gmail.rollup/p";
+    policy_->pool.set_name("p");
+  };
+  Start();
+  auto client = Connect();
+  client->Say(std::string(kEnvelope) + "S: 1\r\n\r\n.\r\n");
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& delivery = shard().taken[0].message.deliveries(0).delivery();
+  EXPECT_EQ(delivery.queue_domain(), "gmail.rollup");
+  EXPECT_EQ(delivery.vmta(), "");
+  EXPECT_EQ(delivery.pool(), "p");
+}
+
 TEST_F(SmtpConnectionTest, QueueToChangesTheQueueNotTheRecipient) {
   prepare_ = [this] {
     policy_->queue_to_domain = "y.test";
