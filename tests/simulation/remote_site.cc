@@ -20,7 +20,11 @@ void SimResolver::Resolve(std::string_view domain, Done done) {
   }
   result->detail = "simulated";
   result->expires = executor_.clock().Now() + std::chrono::minutes(5);
-  executor_.After(random.Between(Duration(100), std::chrono::milliseconds(50)),
+  Duration takes = random.Between(Duration(100), std::chrono::milliseconds(50));
+  if (site != internet_.sites.end() && random.Chance(site->second.dns_hangs)) {
+    takes = random.Between(std::chrono::seconds(2), std::chrono::seconds(90));
+  }
+  executor_.After(takes,
                   [alive = std::weak_ptr<bool>(alive_), result, done = std::move(done)]() mutable {
                     if (!alive.expired()) done(std::move(result));
                   });
@@ -45,8 +49,9 @@ class SimConnection final : public delivery::Connection {
     internet_.ledger->Connected(queue_, target_.source_ip, target_.address,
                                 executor_.clock().Now());
     open_ = true;
-    Later(rules_.round_trip + Thinks(), [this] {
-      if (random_.Chance(rules_.refuse_connection)) {
+    const bool hangs = random_.Chance(rules_.hangs);
+    Later(hangs ? Duration(std::chrono::minutes(2)) : rules_.round_trip + Thinks(), [this, hangs] {
+      if (hangs || random_.Chance(rules_.refuse_connection)) {
         End(common::v1::STAGE_CONNECT, "connection refused");
         return;
       }

@@ -20,7 +20,9 @@ namespace sluice::simulation {
 // Probabilities of each event.
 struct SiteRules {
   double refuse_connection = 0;
+  double hangs = 0;  // a connection, until its time is over
   double dns_failure = 0;
+  double dns_hangs = 0;
   double defer_rcpt = 0;
   double refuse_rcpt = 0;
   double defer_final = 0;

@@ -25,7 +25,9 @@ void BuildInternet(World& world, Ledger& ledger, Internet& internet) {
     const std::string domain = "d" + std::to_string(i) + ".test";
     SiteRules& rules = internet.sites[domain];
     rules.refuse_connection = often(0.4);
+    rules.hangs = often(0.3);
     rules.dns_failure = often(0.3);
+    rules.dns_hangs = often(0.2);
     rules.defer_rcpt = often(0.3);
     rules.refuse_rcpt = often(0.1);
     rules.defer_final = often(0.3);

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <deque>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -29,12 +31,15 @@ class ManualExecutor final : public Executor {
   const Clock& clock() const override { return clock_; }
 
   // Runs what was posted, and what that posts, until nothing is left.
-  void RunPosted() {
-    while (!posted_.empty()) {
+  void RunPosted() { RunPosted(std::numeric_limits<size_t>::max()); }
+  // The same, but so many tasks at the most. False: there is more.
+  bool RunPosted(size_t most) {
+    for (; most > 0 && !posted_.empty(); --most) {
       Task task = std::move(posted_.front());
       posted_.pop_front();
       task();
     }
+    return posted_.empty();
   }
   // Lets time pass, running tasks and timers in order.
   void Advance(Duration delay) {

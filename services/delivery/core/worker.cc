@@ -27,7 +27,7 @@ Worker::Worker(const WorkerOptions& options, Executor& executor, MxResolver& res
 
 Worker::~Worker() {
   alive_.reset();
-  for (TimerId timer : {renew_timer_, lease_timer_, vouch_timer_}) {
+  for (TimerId timer : {renew_timer_, lease_timer_, vouch_timer_, answer_timer_, hang_timer_}) {
     if (timer != 0) executor_.Cancel(timer);
   }
   for (const auto& link : links_) {
@@ -195,7 +195,7 @@ void Worker::Drain(absl::AnyInvocable<void()> done) {
   for (const std::string& name : names) {
     Queue& queue = *queues_.at(name);
     QuitAll(queue, false);
-    queue.resolving = false;
+    EndLookup(queue);
     LetGo(queue);
   }
   CheckDrained();

@@ -35,55 +35,13 @@
 #include "services/delivery/core/rate_pacer.h"
 #include "services/delivery/core/volume_ledger.h"
 #include "services/delivery/core/volume_window.h"
+#include "services/delivery/core/worker_options.h"
 #include "services/delivery/dns/mx_resolver.h"
 #include "sluice/delivery/v1/delivery_service.pb.h"
 #include "sluice/delivery/v1/volume_records.pb.h"
 #include "sluice/queue/v1/queue_service.pb.h"
 
 namespace sluice::delivery {
-
-using DispatchClient = StreamClient<queue::v1::DispatchRequest, queue::v1::DispatchResponse>;
-using FetchClient = StreamClient<queue::v1::FetchBodyRequest, queue::v1::FetchBodyResponse>;
-
-struct WorkerOptions {
-  std::string name;
-  uint64_t incarnation = 0;  // grows with every start
-  // Source IPs of this machine. Empty: only_listed decides.
-  std::vector<std::string> addresses;
-  // False: every loopback address also counts as owned.
-  bool only_listed = false;
-  size_t max_connections = 20'000;
-  Log* log = nullptr;  // outlives the worker; none: silence
-  Duration reconnect_min = std::chrono::milliseconds(50);
-  Duration reconnect_max = std::chrono::seconds(5);
-  // Volumes of less than this are not in the ledger: after a kill they wait their period out.
-  Duration ledger_from = std::chrono::minutes(1);
-  // A policy service says what this worker may use: until it has spoken, nothing. False: it may use
-  // all sources that it has (there is no other worker).
-  bool follows_owners = false;
-};
-
-// A queue whose domain begins with this has reports on the TLS of the domain behind it: what they
-// are about must not keep them back, so neither DANE nor MTA-STS nor require-starttls holds for
-// them, and their sessions are in no report (RFC 8460 section 3).
-inline constexpr std::string_view kTlsReportQueue = "{tls-report}";
-
-struct ShardAddress {
-  std::string name;
-  DispatchClient* dispatch = nullptr;
-  FetchClient* fetch = nullptr;
-};
-
-struct WorkerStats {
-  uint64_t delivered = 0;
-  uint64_t transient = 0;
-  uint64_t permanent = 0;
-  uint64_t connects = 0;
-  uint64_t connect_failures = 0;
-  uint64_t reused = 0;  // connections that went from one queue to another
-  uint64_t returned = 0;
-  uint64_t private_refused = 0;  // addresses
-};
 
 // Thread-safety: the executor's thread. Lifetime: executor, resolver, factory and clients outlive
 // it.
@@ -136,6 +94,8 @@ class Worker {
   struct Limiter;     // a limit that queues share
   struct VmtaLimits;  // those of a virtual MTA
   struct DomainLimit;
+  struct HostLimit;
+  struct Division;
   struct Rollup;  // queues of an entry of <mx-rollup-list>
   struct Source;
   struct Site;
@@ -159,7 +119,6 @@ class Worker {
 
   // worker_queue.cc
   void OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready);
-  void OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bodies);
   void Pump(Queue& queue);
   void Grant(Queue& queue);
   void TakeIdleCredits(Queue& queue);
@@ -171,11 +130,26 @@ class Worker {
   void FirstPace(Queue& queue);
   // `in_line`: for a limit that none of its virtual MTA can pass.
   void Block(Queue& queue, const std::string& limit, MonotonicTime until, bool in_line = false);
-  void TellBlocked(const Queue& queue, const Ref& ref);
-  void SendPaced(Queue& queue);
-  void HoldForVolume(Queue& queue, uint64_t bytes, const std::string& limit, MonotonicTime next);
+  void TellBlocked(const Queue& queue, Ref& ref);
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
+
+  // worker_send.cc
+  void OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bodies);
+  void SendPaced(Queue& queue);
+  void HoldForVolume(Queue& queue, uint64_t bytes, const std::string& limit, MonotonicTime next);
+  void GiveBack(uint64_t work_id);
+
+  // worker_hang.cc
+  void NoteAnnounced(Link& link, uint64_t ref);
+  void AnswerForSlow();
+  static std::string WhyNoCredit(const Queue& queue);
+  void EndLookup(Queue& queue);
+  void BeginAttempt(Conn& conn);
+  void EndAttempt(Conn& conn);
+  void WatchAttempts();
+  void GiveUpHanging();
+  void GiveUp(Conn& conn, Limiter& limiter);
 
   // worker_ledger.cc
   using VolumePromises = absl::flat_hash_map<std::string, VolumeWindow::Promise>;
@@ -261,10 +235,6 @@ class Worker {
 
   // worker_limits.cc
   using Share = std::function<uint64_t(uint64_t limit)>;
-  bool HasPartOf(const std::string& source) const;
-  uint64_t ShareOf(uint64_t limit, const std::vector<std::string>& sources, bool with_lease) const;
-  uint64_t ShareOf(uint64_t limit, const std::string& vmta,
-                   const std::vector<std::string>& sources) const;
   bool SetLimiter(Limiter& limiter, uint64_t most, const policy::v1::Rate* rate,
                   const policy::v1::Rate* volume, const Share& share_of);
   void HoldWithoutLease(Limiter& limiter, const policy::v1::PoolSection& pool,
@@ -274,8 +244,14 @@ class Worker {
   void SetSourceLimits(Source& source);
   static void CountVmta(VmtaLimits& limits, int change);
   static void CountFor(Queue& queue, int change);
+
+  // worker_line.cc
   Limiter* FullFor(const Queue& queue, const Conn* instead);
+  // All that the connection has a place of.
+  void EachLimiter(const Conn& conn, absl::FunctionRef<void(Limiter&)> use) const;
   bool CountsAgainst(const Conn& conn, const Limiter& limiter) const;
+  // "max-smtp-out 20 (virtual MTA)"
+  static std::string FullName(const Limiter& limiter);
   bool HoldsAll(const Limiter& limiter, const Queue& queue) const;
   void Await(Limiter& limiter, Queue& queue);
   void LeftLine(Queue& queue);
@@ -283,6 +259,8 @@ class Worker {
   void FreedSlot();
   void ServeLines();
   bool TurnIsOver(const Conn& conn) const;
+
+  // worker_pace.cc
   Limiter* SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed);
   void ChargePace(Queue& queue, Conn& conn, uint64_t recipients);
   MonotonicTime NextOfSharedVolume(const Queue& queue, uint64_t bytes, Limiter** limiter);
@@ -296,9 +274,17 @@ class Worker {
   void PaceLater(Limiter& limiter, MonotonicTime when);
   void ServePace(Limiter& limiter);
 
-  // worker_domains.cc
+  // worker_division.cc
+  bool HasPartOf(const std::string& source) const;
+  uint64_t ShareOf(uint64_t limit, const std::vector<std::string>& sources, bool with_lease) const;
+  uint64_t ShareOf(uint64_t limit, const std::string& vmta,
+                   const std::vector<std::string>& sources) const;
   std::vector<std::string> SourcesOf(const std::string& pool) const;
   absl::flat_hash_set<std::string> SourcesHeld() const;
+  void SetSourcesHeld();
+  const Division& DivisionOf(const std::string& pool);
+
+  // worker_domains.cc
   void SetDomainParts();
   uint64_t PartOf(const DomainLimit& limit, MonotonicTime* next_change);
   void SetDomainPart(DomainLimit& limit);
@@ -314,7 +300,7 @@ class Worker {
   bool BlockByDomain(Queue& queue, Duration ahead);
 
   // worker_hosts.cc
-  void SetHostLimit(Limiter& limiter, uint64_t limit) const;
+  void SetHostLimit(HostLimit& limiter, uint64_t limit);
   void SetHostLimits();
   std::vector<Limiter*> HostLimitsOf(const std::string& host, const std::string& address);
   void EnterHosts(Conn& conn, const std::string& host, const std::string& address);
@@ -433,23 +419,29 @@ class Worker {
   bool knows_sources_ = false;
   bool alone_ = false;  // has all of them
   uint64_t parts_epoch_ = 0;
-  // Of `count` sources, those that were ours until then; the last ones still are.
-  struct Division {
-    size_t count = 0;
-    std::vector<std::pair<MonotonicTime, std::vector<size_t>>> held;
-  };
   absl::flat_hash_map<std::string, std::unique_ptr<Division>> divisions_;  // by pool
   // What was sent before, under <limits>, is not known.
   MonotonicTime unknown_since_{};
   // Of hosts, by name in lower case, and of networks.
-  std::map<std::string, std::unique_ptr<Limiter>, std::less<>> host_limits_;
+  std::map<std::string, std::unique_ptr<HostLimit>, std::less<>> host_limits_;
   std::vector<std::pair<Cidr, Limiter*>> networks_;
-  std::vector<bool> all_sources_;  // whether each is ours
+  uint64_t host_round_ = 0;  // grows whenever they are set
   bool limits_hosts_ = false;
   std::vector<Limiter*> crowded_;  // those with waiters
   bool serve_posted_ = false;
   const Queue* serving_ = nullptr;  // whose turn it is in a line, within ServeLines
   const Queue* pacing_ = nullptr;   // and within ServePace
+  // Announcements in their order; some have been answered.
+  struct Announced {
+    MonotonicTime when{};
+    Link* link = nullptr;
+    uint64_t ref = 0;
+  };
+  std::deque<Announced> announced_;
+  TimerId answer_timer_ = 0;
+  size_t slow_lookups_ = 0;    // of queues whose announcement was answered meanwhile
+  std::list<Conn*> attempts_;  // connections that are being made, in the order that they began
+  TimerId hang_timer_ = 0;
   std::map<std::string, Site> sites_;
   // What a connection is made with, of settings that queues share.
   struct SiteSettings {
@@ -526,7 +518,6 @@ class Worker {
   };
   absl::flat_hash_map<uint64_t, InWork> in_work_;
   uint64_t last_work_id_ = 0;
-  void GiveBack(uint64_t work_id);
   bool flush_posted_ = false;
   bool draining_ = false;
   TimerId renew_timer_ = 0;

@@ -133,6 +133,8 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
 
 void Worker::OnConnectionReady(Conn& conn) {
   conn.ready = true;
+  EndAttempt(conn);
+  conn.queue->given_up = 0;
   conn.queue->only_5xx_greetings = false;
   if (draining_ || IsOutdated(conn)) {
     Quit(conn);
@@ -401,6 +403,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
 // `freed`: what it held may be of use to those that wait in line.
 void Worker::RemoveConn(Conn& conn, bool freed) {
   if (conn.idle != 0) executor_.Cancel(conn.idle);
+  EndAttempt(conn);
   LeaveSite(conn);
   LeavePart(conn);
   LeaveHosts(conn);

@@ -13,12 +13,6 @@
 namespace sluice::delivery {
 namespace {
 
-using Wide = unsigned __int128;
-
-// Tables of owners that are remembered; of older ones the least that we had counts.
-constexpr size_t kMostPasts = 16;
-constexpr Duration kLongAgo = std::chrono::hours(24 * 31);
-
 bool HasCode(const std::vector<std::string>& codes, uint32_t code) {
   const std::string text = absl::StrCat(code);
   return std::any_of(codes.begin(), codes.end(), [&text](const std::string& each) {
@@ -29,116 +23,22 @@ bool HasCode(const std::vector<std::string>& codes, uint32_t code) {
 
 }  // namespace
 
-// The sources that a rate of the domain's, or of a pool's, is divided over: addresses, and virtual
-// MTAs that have none, each after a line end.
-std::vector<std::string> Worker::SourcesOf(const std::string& pool) const {
-  absl::flat_hash_set<std::string> members;
-  for (const auto* each : policy_->pools()) {
-    if (absl::EqualsIgnoreCase(each->name(), pool)) {
-      for (const std::string& name : each->virtual_mtas()) {
-        members.insert(absl::AsciiStrToLower(name));
-      }
-    }
-  }
-  std::vector<std::string> sources;
-  absl::flat_hash_set<std::string> seen;
-  for (const auto* vmta : policy_->virtual_mtas()) {
-    if (!pool.empty() && !members.contains(absl::AsciiStrToLower(vmta->name()))) continue;
-    if (vmta->source_hosts().empty()) sources.push_back(absl::StrCat("\n", vmta->name()));
-    for (const auto& host : vmta->source_hosts()) {
-      if (seen.insert(host.ip()).second) sources.push_back(host.ip());
-    }
-  }
-  return sources;
-}
-
-// Those of the configuration that nobody else uses now.
-absl::flat_hash_set<std::string> Worker::SourcesHeld() const {
-  absl::flat_hash_set<std::string> held;
-  for (const auto* vmta : policy_->virtual_mtas()) {
-    if (vmta->source_hosts().empty()) {
-      const bool mine = owners_ == nullptr ? !options_.follows_owners
-                                           : owners_->OwnerOf(vmta->name(), vmta->name()) ==
-                                                     std::string_view(options_.name) &&
-                                                 (HasLease() || !owners_->Leased(vmta->name()));
-      if (mine) held.insert(absl::StrCat("\n", vmta->name()));
-    }
-    for (const auto& host : vmta->source_hosts()) {
-      std::string local_ip;
-      if (options_.follows_owners
-              ? HasPartOf(host.ip()) && (HasLease() || !owners_->SourceLeased(host.ip()))
-              : OwnsHost(host, &local_ip)) {
-        held.insert(host.ip());
-      }
-    }
-  }
-  return held;
-}
-
 // After the policy, the table of owners or the lease has changed.
 void Worker::SetDomainParts() {
-  const MonotonicTime now = executor_.clock().Now();
-  absl::flat_hash_set<std::string> held = SourcesHeld();
-  const std::vector<std::string> sources = SourcesOf("");
-  const bool alone = std::all_of(sources.begin(), sources.end(),
-                                 [&](const auto& source) { return held.contains(source); });
-  if (held != held_sources_) {
-    // Before the first table nothing is known, and nothing was sent. One worker that has all of
-    // them, before and after, has got nothing from others, nor has one whose lease came back
-    // before the table changed.
-    const uint64_t epoch = owners_ == nullptr ? 0 : owners_->epoch();
-    if (knows_sources_ && epoch != parts_epoch_ && !(alone && alone_)) {
-      past_sources_.push_back({now, std::move(held_sources_)});
-    }
-    held_sources_ = std::move(held);
-  }
-  alone_ = alone;
-  if (owners_ != nullptr) parts_epoch_ = owners_->epoch();
-  knows_sources_ |= !options_.follows_owners || owners_ != nullptr;
-  while (!past_sources_.empty() && past_sources_.front().until + kLongAgo <= now) {
-    past_sources_.pop_front();
-  }
-  while (past_sources_.size() > kMostPasts) {
-    absl::erase_if(past_sources_[1].sources, [&](const std::string& source) {
-      return !past_sources_[0].sources.contains(source);
-    });
-    past_sources_.pop_front();
-  }
-  divisions_.clear();
   for (const auto& [key, limit] : domain_limits_) SetDomainPart(*limit);
   FreedSlot();
 }
 
 uint64_t Worker::PartOf(const DomainLimit& limit, MonotonicTime* next_change) {
   if (limit.whole) return limit.count;
-  std::unique_ptr<Division>& division = divisions_[limit.pool];
-  if (division == nullptr) {
-    division = std::make_unique<Division>();
-    const std::vector<std::string> sources = SourcesOf(limit.pool);
-    division->count = sources.size();
-    const auto add = [&](MonotonicTime until, const absl::flat_hash_set<std::string>& held) {
-      auto& [end, places] = division->held.emplace_back();
-      end = until;
-      for (size_t i = 0; i < sources.size(); ++i) {
-        if (held.contains(sources[i])) places.push_back(i);
-      }
-    };
-    for (const PastSources& past : past_sources_) add(past.until, past.sources);
-    add(MonotonicTime::max(), held_sources_);
-  }
-  if (division->count == 0) return limit.count;
+  const Division& division = DivisionOf(limit.pool);
+  if (division.count == 0) return limit.count;
   const MonotonicTime now = executor_.clock().Now();
-  // Spread evenly over the sources, in their order.
-  const auto upto = [&](size_t source) {
-    return static_cast<uint64_t>(Wide{source} * limit.count / division->count);
-  };
   uint64_t least = UINT64_MAX;
-  for (const auto& [until, places] : division->held) {
+  for (const auto& [until, places] : division.held) {
     const bool present = until == MonotonicTime::max();
     if (!present && until + limit.period <= now) continue;
-    uint64_t part = 0;
-    for (const size_t place : places) part += upto(place + 1) - upto(place);
-    least = std::min(least, part);
+    least = std::min(least, division.PartOf(limit.count, places));
     if (!present) *next_change = std::min(*next_change, until + limit.period);
   }
   return least;

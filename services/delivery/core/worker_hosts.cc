@@ -10,13 +10,11 @@
 
 namespace sluice::delivery {
 
-void Worker::SetHostLimit(Limiter& limiter, uint64_t limit) const {
-  // Spread evenly over the sources, in their order, so that a worker with some of them has some.
-  const uint64_t count = all_sources_.size();
-  uint64_t share = count == 0 ? limit : 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    if (all_sources_[i]) share += (i + 1) * limit / count - i * limit / count;
-  }
+void Worker::SetHostLimit(HostLimit& limiter, uint64_t limit) {
+  const Division& division = DivisionOf("");
+  const uint64_t share =
+      division.count == 0 ? limit : division.PartOf(limit, division.held.back().second);
+  limiter.round = host_round_;
   limiter.most = limit == 0 ? SIZE_MAX : share;
   limiter.divided = limit > 0 && share < limit;
 }
@@ -27,9 +25,7 @@ void Worker::SetHostLimits() {
   limits_hosts_ = global.mx_connection_limit().entries_size() > 0 ||
                   global.ip_connection_limit().entries_size() > 0;
   if (!limits_hosts_ && host_limits_.empty()) return;
-  const absl::flat_hash_set<std::string> held = SourcesHeld();
-  all_sources_.clear();
-  for (const std::string& source : SourcesOf("")) all_sources_.push_back(held.contains(source));
+  ++host_round_;
   networks_.clear();
   for (const auto& [name, limiter] : host_limits_) {
     limiter->most = SIZE_MAX;
@@ -39,8 +35,8 @@ void Worker::SetHostLimits() {
   for (const auto& entry : global.ip_connection_limit().entries()) {
     const auto network = Cidr::Parse(entry.key());
     if (!network) continue;
-    std::unique_ptr<Limiter>& slot = host_limits_[entry.key()];
-    if (slot == nullptr) slot = std::make_unique<Limiter>();
+    std::unique_ptr<HostLimit>& slot = host_limits_[entry.key()];
+    if (slot == nullptr) slot = std::make_unique<HostLimit>();
     slot->directive = "ip-connection-limit";
     slot->what = entry.key();
     SetHostLimit(*slot, entry.count());
@@ -74,11 +70,13 @@ std::vector<Worker::Limiter*> Worker::HostLimitsOf(const std::string& host,
     }
   }
   if (best == nullptr) return limits;
-  std::unique_ptr<Limiter>& slot = host_limits_[name];
-  if (slot == nullptr) slot = std::make_unique<Limiter>();
-  slot->directive = "mx-connection-limit";
-  slot->what = name;
-  SetHostLimit(*slot, best->count());
+  std::unique_ptr<HostLimit>& slot = host_limits_[name];
+  if (slot == nullptr) slot = std::make_unique<HostLimit>();
+  if (slot->round != host_round_) {
+    slot->directive = "mx-connection-limit";
+    slot->what = name;
+    SetHostLimit(*slot, best->count());
+  }
   limits.push_back(slot.get());
   return limits;
 }

@@ -34,6 +34,9 @@ inline constexpr Duration kConnectAhead = std::chrono::seconds(2);
 // A credit for a rate-limited queue is granted when its next attempt is this near.
 inline constexpr Duration kGrantAhead = std::chrono::milliseconds(500);
 
+// A reply that no remote gave.
+common::v1::Reply LocalReply(common::v1::Stage stage, std::string text, std::string enhanced);
+
 // A limit that queues share, and their line before it.
 struct Worker::Limiter {
   const char* directive = "max-smtp-out";
@@ -83,6 +86,20 @@ struct Worker::DomainLimit : Limiter {
 
   // Holds after some replies only; then nobody stands in its line.
   bool replies() const { return !codes.empty(); }
+};
+
+// Of a host or a network.
+struct Worker::HostLimit : Limiter {
+  uint64_t round = 0;  // of host_round_, when it was set
+};
+
+// A limit that is divided over the sources of a pool, or over all.
+struct Worker::Division {
+  size_t count = 0;
+  // Of these, the places of those that were ours until then; the last ones still are.
+  std::vector<std::pair<MonotonicTime, std::vector<size_t>>> held;
+
+  uint64_t PartOf(uint64_t limit, const std::vector<size_t>& places) const;
 };
 
 struct Worker::VmtaLimits {
@@ -220,9 +237,10 @@ struct Worker::Ref {
   uint64_t ref = 0;
   int64_t oldest_due_us = 0;
   uint32_t due_estimate = 0;
-  uint32_t credits = 0;  // granted, and neither used nor revoked
-  std::string rollup{};  // of the queue, as the shard says it
-  std::string told{};    // and as it was told
+  uint32_t credits = 0;   // granted, and neither used nor revoked
+  std::string rollup{};   // of the queue, as the shard says it
+  std::string told{};     // and as it was told
+  bool answered = false;  // the announcement
 
   // Has mail that nobody has promised to take.
   bool wants() const { return due_estimate > credits; }
@@ -273,6 +291,8 @@ struct Worker::Queue {
   size_t useless = 0;
   bool resolving = false;
   uint64_t lookup = 0;  // which one is awaited
+  bool slow_lookup = false;
+  uint32_t given_up = 0;  // attempts in a row, for others that waited
   TimerId dns_timer = 0;
   MonotonicTime asked_dns{};
   Duration dns_took{};  // of the last lookup, until an attempt has told of it
@@ -369,6 +389,8 @@ struct Worker::Conn final : ConnectionHandler {
   MonotonicTime busy_since{};  // with the first of those under way
   bool far_away = false;       // a transaction took kFarAway or longer
   std::vector<uint64_t> work;  // their ids
+  bool attempting = false;
+  std::list<Conn*>::iterator place_in_attempts;
   uint64_t sent = 0;
   uint64_t delivered = 0;
   uint32_t errors = 0;

@@ -76,8 +76,7 @@ void Worker::Resolve(Queue& queue) {
     if (it == queues_.end() || it->second->lookup != lookup) return;
     Queue& queue = *it->second;
     queue.dns_timer = 0;
-    queue.resolving = false;
-    queue.lookup = 0;  // what comes later is of no use
+    EndLookup(queue);
     FailQueue(queue,
               LocalReply(common::v1::STAGE_DNS,
                          absl::StrCat("DNS: no answer about ", queue.domain, " within ",
@@ -147,10 +146,8 @@ void Worker::Resolve(Queue& queue) {
 }
 
 void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
-  queue.resolving = false;
-  queue.lookup = 0;
+  EndLookup(queue);
   queue.dns_took = executor_.clock().Now() - queue.asked_dns;
-  if (queue.dns_timer != 0) executor_.Cancel(std::exchange(queue.dns_timer, 0));
   queue.targets.clear();
   RefreshQueue(queue);
   LogResolution(queue, *result);
@@ -466,6 +463,7 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     conn.host = target.host;
     conn.address = target.address;
     conn.opened = executor_.clock().Now();
+    BeginAttempt(conn);
     ++conn.tried;
     ++stats_.connects;
     conn.connection = connections_.Connect(connect, &conn);

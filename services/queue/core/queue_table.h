@@ -115,8 +115,9 @@ struct Queue {
   const std::string* last_worker = nullptr;  // had it last
   int deficit = 0;                           // groups that it may still take in its turn
   bool in_ready_list = false;
-  bool waiting = false;  // for a worker that can take it
-  bool dirty = false;    // its row is to be written
+  bool waiting = false;         // for a worker that can take it
+  bool waits_for_last = false;  // of these: for last_worker alone
+  bool dirty = false;           // its row is to be written
   bool paused = false;
   bool stored_replies = false;  // the row has replies that are not in memory
   // When the first pause of a lane ends; kNever: none does by itself.

@@ -170,6 +170,10 @@ class Shard {
   void ReleaseForeign(WorkerSession& worker);
   // Queues that wait for the same workers wait in one line.
   std::string LineOf(const Queue& queue) const;
+  // One worker at a time: one that lost contact may still be sending, so nobody else gets the
+  // queue. The policy service waits for that before it names another owner; a queue that came to a
+  // rollup has one at once.
+  bool WaitsForLast(const Queue& queue) const;
   // Until a worker comes that can take it, or one that has too much unanswered goes on.
   void AwaitWorker(Queue& queue);
   void PumpWaiting();

@@ -14,6 +14,8 @@ constexpr Duration kAnnounceEvery = std::chrono::milliseconds(20);
 constexpr int kGroupsPerTurn = 256;
 // Queues without a worker that one turn looks at.
 constexpr int kWaitingPerTurn = 256;
+// Before the worker's name in the name of a line that waits for it alone.
+constexpr char kForLast = '\n';
 
 // FNV-1a: the same in every process, as shards must agree without talking.
 uint64_t StableHash(std::string_view a, std::string_view b) {
@@ -108,6 +110,7 @@ void Shard::Offer(Queue& queue, bool in_turn) {
       return;
     }
     queue.session = best;
+    queue.waiting = false;
     queue.last_worker = queues_.Shared(best->worker);
     queue.queue_ref = next_queue_ref_++;
     queue.rollup_wish = queue.rollup;
@@ -141,13 +144,15 @@ void Shard::SetOwners(std::shared_ptr<const config::Owners> owners) {
 }
 
 void Shard::LineUpAnew() {
-  auto waiting = std::exchange(waiting_, {});
+  const auto waiting = std::exchange(waiting_, {});
+  std::vector<Queue*> queues;
   for (const auto& [line, ids] : waiting) {
     for (uint64_t id : ids) {
       Queue* queue = queues_.FindById(id);
-      if (queue != nullptr && std::exchange(queue->waiting, false)) AwaitWorker(*queue);
+      if (queue != nullptr && std::exchange(queue->waiting, false)) queues.push_back(queue);
     }
   }
+  for (Queue* queue : queues) AwaitWorker(*queue);
 }
 
 void Shard::ReleaseForeign(WorkerSession& worker) {
@@ -171,11 +176,20 @@ bool Shard::MayServe(const WorkerSession& worker, const Queue& queue) const {
 
 std::string Shard::LineOf(const Queue& queue) const {
   std::string line(queue.vmta());
-  if (owners_ == nullptr) return line;
-  const std::string_view owner = owners_->OwnerOf(OwnerKey(queue), queue.vmta());
-  line.push_back('/');  // is in no virtual MTA's name
-  line.append(owner);
+  if (owners_ != nullptr) {
+    line.push_back('/');  // is in no virtual MTA's name
+    line.append(owners_->OwnerOf(OwnerKey(queue), queue.vmta()));
+  }
+  if (WaitsForLast(queue)) {
+    line.push_back(kForLast);
+    line.append(*queue.last_worker);
+  }
   return line;
+}
+
+bool Shard::WaitsForLast(const Queue& queue) const {
+  return queue.leased > 0 && queue.last_worker != nullptr &&
+         (owners_ == nullptr || (queue.rollup_since_us != 0 && IsConnected(*queue.last_worker)));
 }
 
 // Without a policy service: where a virtual MTA has one source IP, one worker has it, whatever host
@@ -204,21 +218,21 @@ bool Shard::IsConnected(std::string_view worker) const {
 
 WorkerSession* Shard::ChooseWorker(Queue& queue) {
   WorkerSession* best = nullptr;
+  const bool only_last = WaitsForLast(queue);
   for (const auto& worker : workers_) {
     if (!HasRoom(*worker, queue.vmta()) || !MayServe(*worker, queue)) continue;
-    // One worker at a time: one that lost contact may still be sending. The policy service waits
-    // for that before it names another owner; a queue that came to a rollup has one at once.
-    if (queue.leased > 0 && queue.last_worker != nullptr && worker->worker != *queue.last_worker &&
-        (owners_ == nullptr || (queue.rollup_since_us != 0 && IsConnected(*queue.last_worker)))) {
-      continue;
-    }
+    if (only_last && worker->worker != *queue.last_worker) continue;
     if (best == nullptr || worker->standing.size() < best->standing.size()) best = worker.get();
   }
   return best;
 }
 
 void Shard::AwaitWorker(Queue& queue) {
-  if (std::exchange(queue.waiting, true)) return;
+  const bool for_last = WaitsForLast(queue);
+  if (queue.waiting && queue.waits_for_last == for_last) return;
+  // What it may have left in another line is passed over there.
+  queue.waiting = true;
+  queue.waits_for_last = for_last;
   waiting_[LineOf(queue)].push_back(queue.id);
 }
 
@@ -232,23 +246,28 @@ void Shard::PumpWaiting() {
   int budget = kWaitingPerTurn;
   bool more = false;
   for (auto& [name, line] : waiting_) {
+    const bool for_last = name.find(kForLast) != std::string::npos;
     for (size_t left = line.size(); left > 0; --left) {
-      const Queue* first = queues_.FindById(line.front());
-      const bool room =
-          first == nullptr ||
-          std::any_of(workers_.begin(), workers_.end(), [this, first](const auto& worker) {
-            return HasRoom(*worker, first->vmta()) && MayServe(*worker, *first);
-          });
-      if (!room) break;
+      Queue* const queue = queues_.FindById(line.front());
+      const bool stands_here =
+          queue != nullptr && queue->waiting && queue->waits_for_last == for_last;
+      const bool changed = stands_here && LineOf(*queue) != name;
+      // All that stand here wait for the same workers: where there is none for the first, there is
+      // none for the others.
+      if (stands_here && !changed && ChooseWorker(*queue) == nullptr) break;
       if (--budget < 0) {
         more = true;
         break;
       }
-      Queue* queue = queues_.FindById(line.front());
       line.pop_front();
-      if (queue == nullptr || !queue->waiting) continue;
+      if (!stands_here) continue;
       queue->waiting = false;
-      Offer(*queue, true);
+      if (changed) {
+        AwaitWorker(*queue);
+        PumpWaitingLater();
+      } else {
+        Offer(*queue, true);
+      }
     }
     if (more) break;
   }

@@ -1,5 +1,8 @@
 // Queues that wait at a worker for a limit of their whole virtual MTA: it hears of so many of them,
 // and the others keep their places in the shard's own line, whatever the backlog.
+#include <cstdint>
+#include <vector>
+
 #include "services/queue/testing/policy_shard_fixture.h"
 
 namespace sluice::queue {
@@ -101,6 +104,58 @@ TEST_F(ShardLineTest, LimitsOfOneQueueAloneHoldNoOtherBack) {
     Blocked(worker, i, false, "max-msg-rate 1/h");
   }
   EXPECT_EQ(worker.announcements, 6);
+}
+
+// Queues of a worker that is lost with mail of theirs: nobody else may have them, and looking for
+// somebody costs nothing meanwhile.
+class ShardLostWorkerTest : public ShardLineTest {
+ protected:
+  static constexpr int kQueues = 600;
+
+  // w1 has a group of each of 600 queues, of which each has more.
+  void SetUp() override {
+    ShardLineTest::SetUp();
+    AddWorker("w1").auto_credit = 1;
+    Inject(0, kQueues - 1);
+    workers_[0]->auto_credit = 0;
+    Inject(0, kQueues - 1);
+    Run(std::chrono::seconds(1));
+    for (auto& lease : workers_[0]->leases) held_.push_back(lease.lease.lease_id());
+    ASSERT_EQ(held_.size(), static_cast<size_t>(kQueues));
+  }
+  std::vector<uint64_t> held_;
+};
+
+TEST_F(ShardLostWorkerTest, OthersAreServedAndTheShardIsAtRest) {
+  workers_[0]->Drop();
+  TestWorker& second = AddWorker("w2");
+  EXPECT_TRUE(executor_.RunPosted(20'000)) << "it looks for a worker again and again";
+  EXPECT_EQ(second.announcements, 0);
+  Inject(kQueues, kQueues);
+  EXPECT_TRUE(Knows(second, kQueues)) << "it waits for nobody";
+  EXPECT_EQ(Queue("d1.example/default").reason(),
+            "contact with worker w1 is lost while it has mail of this queue");
+  Run(options_.lease + options_.lost_contact_grace + std::chrono::seconds(5));
+  EXPECT_EQ(second.ready.size(), static_cast<size_t>(kQueues + 1));
+}
+
+TEST_F(ShardLostWorkerTest, ItGoesOnWhereItComesBack) {
+  workers_[0]->Drop();
+  TestWorker& second = AddWorker("w2");
+  Run();
+  TestWorker& back = AddWorker("w1", 1, held_);
+  Run(std::chrono::seconds(1));
+  EXPECT_EQ(back.ready.size(), static_cast<size_t>(kQueues));
+  EXPECT_EQ(second.announcements, 0);
+}
+
+TEST_F(ShardLostWorkerTest, ItsNextLifeFreesThemForAll) {
+  workers_[0]->Drop();
+  TestWorker& second = AddWorker("w2");
+  Run();
+  TestWorker& back = AddWorker("w1", 2);
+  Run(std::chrono::seconds(1));
+  EXPECT_EQ(back.ready.size() + second.ready.size(), static_cast<size_t>(kQueues));
 }
 
 }  // namespace
