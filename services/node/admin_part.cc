@@ -167,24 +167,22 @@ class RemoteShardClient final : public policy::QueueControlClient {
 
 class LocalWorkerClient final : public policy::WorkerClient {
  public:
-  LocalWorkerClient(Executor& admin, Executor& executor, delivery::Worker& worker, std::string name)
-      : admin_(admin), executor_(executor), worker_(worker), name_(std::move(name)) {}
+  LocalWorkerClient(Executor& admin, Executor& executor, WorkerStatus status, std::string name)
+      : admin_(admin), executor_(executor), status_(std::move(status)), name_(std::move(name)) {}
   const std::string& name() const override { return name_; }
   void GetWorkerStatus(delivery::v1::GetWorkerStatusRequest request,
                        Done<delivery::v1::GetWorkerStatusResponse> done) override {
     executor_.Post([this, request = std::move(request), done = std::move(done)]() mutable {
-      admin_.Post(
-          [done = std::move(done),
-           status = worker_.Status(request.with_connections(), request.queue_pattern())]() mutable {
-            done(std::move(status));
-          });
+      admin_.Post([done = std::move(done), status = status_(request)]() mutable {
+        done(std::move(status));
+      });
     });
   }
 
  private:
   Executor& admin_;
   Executor& executor_;
-  delivery::Worker& worker_;
+  const WorkerStatus status_;
   const std::string name_;
 };
 
@@ -260,8 +258,8 @@ std::shared_ptr<policy::QueueControlClient> RemoteShard(Executor& admin, std::st
 }
 
 std::shared_ptr<policy::WorkerClient> LocalWorker(Executor& admin, Executor& executor,
-                                                  delivery::Worker& worker, std::string name) {
-  return std::make_shared<LocalWorkerClient>(admin, executor, worker, std::move(name));
+                                                  WorkerStatus status, std::string name) {
+  return std::make_shared<LocalWorkerClient>(admin, executor, std::move(status), std::move(name));
 }
 
 std::shared_ptr<policy::WorkerClient> RemoteWorker(Executor& admin, std::string name,

@@ -4,14 +4,15 @@
 
 #include <grpcpp/channel.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "services/base/rpc/rpc_server.h"
-#include "services/delivery/core/worker.h"
 #include "services/policy/core/admin.h"
 #include "services/policy/core/queue_control_client.h"
 #include "services/queue/core/shard.h"
+#include "sluice/delivery/v1/delivery_service.pb.h"
 
 namespace sluice::node {
 
@@ -19,14 +20,18 @@ namespace sluice::node {
 void ServeQueueControl(RpcServer& server, Executor& executor, queue::Shard& shard);
 void ServeAdmin(RpcServer& server, policy::Admin& admin);
 
-// Lifetime of all: executors, shard and worker outlive them. Answers run on `admin`, the executor
-// that asks.
+// Called on the worker's executor.
+using WorkerStatus = std::function<delivery::v1::GetWorkerStatusResponse(
+    const delivery::v1::GetWorkerStatusRequest&)>;
+
+// Lifetime of all: executors, shard and what WorkerStatus asks outlive them. Answers run on
+// `admin`, the executor that asks.
 std::shared_ptr<policy::QueueControlClient> LocalShard(Executor& admin, Executor& executor,
                                                        queue::Shard& shard);
 std::shared_ptr<policy::QueueControlClient> RemoteShard(Executor& admin, std::string name,
                                                         std::shared_ptr<grpc::Channel> channel);
 std::shared_ptr<policy::WorkerClient> LocalWorker(Executor& admin, Executor& executor,
-                                                  delivery::Worker& worker, std::string name);
+                                                  WorkerStatus status, std::string name);
 std::shared_ptr<policy::WorkerClient> RemoteWorker(Executor& admin, std::string name,
                                                    std::shared_ptr<grpc::Channel> channel);
 

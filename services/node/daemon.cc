@@ -63,6 +63,7 @@ struct Daemon::ShardLink {
 };
 
 struct Daemon::Follower {
+  std::string service;
   LoopThread* thread = nullptr;
   std::unique_ptr<config::WatchPolicyClient> client;
   std::unique_ptr<config::PolicyWatcher> watcher;
@@ -273,6 +274,7 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
                     std::function<void(std::shared_ptr<const config::PolicyView>)> use,
                     std::function<void(config::PolicyWatcher&)> prepare) {
   auto follower = std::make_unique<Follower>();
+  follower->service = service;
   follower->thread = &thread;
   if (policy_ != nullptr) {
     follower->client = std::make_unique<
@@ -317,8 +319,9 @@ absl::Status Daemon::StartAdmin() {
     }
   }
   if (delivery_ != nullptr) {
-    workers.push_back(
-        LocalWorker(executor, delivery_->loop(), delivery_->worker(), options_.instance));
+    workers.push_back(LocalWorker(
+        executor, delivery_->loop(),
+        [this](const auto& request) { return delivery_->Status(request); }, options_.instance));
   }
   for (const std::string& text : options_.workers) {
     auto peer = SplitPeer(text);
@@ -370,7 +373,7 @@ absl::Status Daemon::StartServer() {
         "/sluice.delivery.v1.DeliveryService/GetWorkerStatus", delivery_->loop(),
         [this](delivery::v1::GetWorkerStatusRequest request,
                Done<delivery::v1::GetWorkerStatusResponse> done) {
-          done(delivery_->worker().Status(request.with_connections(), request.queue_pattern()));
+          done(delivery_->Status(request));
         });
   }
   if (policy_ != nullptr) {
@@ -403,6 +406,15 @@ absl::Status Daemon::StartMetrics() {
   http_ = *std::move(http);
   status_thread_.Start();
   return absl::OkStatus();
+}
+
+std::vector<std::pair<std::string, bool>> Daemon::PolicyLinks() {
+  std::vector<std::pair<std::string, bool>> links;
+  for (const auto& follower : followers_) {
+    links.emplace_back(follower->service,
+                       follower->thread->Call([&] { return follower->watcher->connected(); }));
+  }
+  return links;
 }
 
 std::string Daemon::NotReadyReason() {
@@ -440,7 +452,10 @@ void Daemon::Stop() {
   }
   if (delivery_ != nullptr) delivery_->Drain(limit);
   if (queue_ != nullptr && !failed_) queue_->Drain();
-  for (auto& follower : followers_) {
+  // /metrics looks at them.
+  std::vector<std::unique_ptr<Follower>> followers;
+  status_thread_.Call([&] { followers.swap(followers_); });
+  for (auto& follower : followers) {
     follower->thread->Call([this, &follower] {
       if (delivery_ != nullptr && follower->thread == &delivery_->thread()) {
         delivery_->StopFollowing();
@@ -448,7 +463,7 @@ void Daemon::Stop() {
       follower->watcher.reset();
     });
   }
-  followers_.clear();
+  followers.clear();
   for (RpcServer* server : {server_.get(), admin_server_.get()}) {
     if (server != nullptr) server->Shutdown(std::chrono::milliseconds(200));
   }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -58,6 +59,8 @@ class Daemon {
               std::function<void(config::PolicyWatcher&)> prepare = nullptr);
   std::string NotReadyReason();
   std::string Metrics();
+  // Services of this process that follow the policy service, and whether each reaches it now.
+  std::vector<std::pair<std::string, bool>> PolicyLinks();
   absl::Status WriteReady();
 
   const Options options_;
@@ -76,7 +79,7 @@ class Daemon {
 
   // Each service's own way to the policy service, on its own loop.
   struct Follower;
-  std::vector<std::unique_ptr<Follower>> followers_;
+  std::vector<std::unique_ptr<Follower>> followers_;  // once status_thread_ runs: on it alone
   std::shared_ptr<grpc::Channel> policy_channel_;
   std::atomic<bool> failed_{false};
   std::atomic<bool> serving_{false};

@@ -65,6 +65,7 @@ absl::Status DeliveryPart::Start(std::shared_ptr<const config::PolicyView> polic
   incarnation_ = worker.incarnation;
   worker.only_listed = !options_.source_ips.empty();
   policy_ = policy;
+  policy_since_ = thread_.loop().clock().Now();
   if (absl::Status status = SetUpReceiverTls(*policy); !status.ok()) return status;
   local_ = std::make_unique<delivery::LocalConnections>(
       thread_.loop(), receiver_tls_->connections(), delivery::LocalOptions());
@@ -155,11 +156,21 @@ void DeliveryPart::WarnOfDane(const config::PolicyView& policy) const {
 
 void DeliveryPart::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
   policy_ = policy;
+  policy_since_ = thread_.loop().clock().Now();
   resolver_->SetMaxLookups(policy_->global().dns_workers());
   WarnOfDane(*policy_);
   if (mailer_ != nullptr) mailer_->SetPolicy(policy_);
   lookups_ahead_->SetPolicy(policy->global());
   worker_->SetPolicy(std::move(policy));
+}
+
+delivery::v1::GetWorkerStatusResponse DeliveryPart::Status(
+    const delivery::v1::GetWorkerStatusRequest& request) {
+  auto status = worker_->Status(request.with_connections(), request.queue_pattern());
+  if (policy_->version() != 0) {
+    status.set_snapshot_age_us((thread_.loop().clock().Now() - policy_since_).count());
+  }
+  return status;
 }
 
 void DeliveryPart::Drain(Duration limit) {

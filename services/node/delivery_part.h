@@ -44,6 +44,8 @@ class DeliveryPart {
   void Drain(Duration limit);
   void Stop();
 
+  // On the loop's thread.
+  delivery::v1::GetWorkerStatusResponse Status(const delivery::v1::GetWorkerStatusRequest& request);
   delivery::Worker& worker() { return *worker_; }
   EventLoop& loop() { return thread_.loop(); }
   LoopThread& thread() { return thread_; }
@@ -69,6 +71,7 @@ class DeliveryPart {
   std::unique_ptr<delivery::ReceiverTls> receiver_tls_;  // over connections_
   std::unique_ptr<delivery::LocalConnections> local_;    // over receiver_tls_
   std::shared_ptr<const config::PolicyView> policy_;     // the loop's
+  MonotonicTime policy_since_{};                         // when it was taken into use
   std::unique_ptr<VolumesFile> volumes_;                 // what limits on bytes have used
   std::unique_ptr<delivery::Worker> worker_;
   uint64_t incarnation_ = 0;

@@ -112,7 +112,13 @@ class OutageTest(ScenarioTest):
         cluster = self.cluster()
         self.send(cluster, [b"before@example.test"], CONTENT)
         self.receiver.wait_for(1)
+        followers = {"queue": cluster.shards[0], "delivery": cluster.workers[0], "ingest": cluster.ingest}
+
+        def all_say(connected):
+            return all(f"\nsluice_{name}_policy_connected {connected}\n" in sluice.metrics(service.address) for name, service in followers.items())
+        wait_until(lambda: all_say(1), "metrics that show the policy service")
         cluster.policy.kill()
+        wait_until(lambda: all_say(0), "metrics that show that it is away")
         self.send(cluster, [b"during@example.test"], CONTENT)
         self.receiver.wait_for(2)
         # From their own last snapshots on disk.
@@ -124,6 +130,7 @@ class OutageTest(ScenarioTest):
         done = cluster.ctl.run("status")
         self.assertEqual(done.returncode, 3)
         cluster.policy.start()
+        wait_until(lambda: all_say(1), "metrics that show that it is back")
         cluster.ctl.wait_empty()
 
     def test_sigterm_finishes_what_is_under_way(self):

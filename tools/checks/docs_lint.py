@@ -9,7 +9,7 @@ Of every document:
 - ./tools/NAME in a code block or backquotes must be an executable file.
 - `--flag` in backquotes or after one of our programs in a code block must be declared in the source: a CLI11 add_option/add_flag, or an
   argument that a script parses.
-- Relative Markdown links must lead somewhere.
+- Relative Markdown links must lead somewhere; a row of a table is one line.
 - `a-directive` in backquotes must be on the reference page or be a word that the code knows; `a_test`, `a_fuzz`, `a_benchmark` must be files;
   `CamelCase` must be a name of the code.
 - Metrics (`sluice_...`), also of code blocks and of alert rules, must be in the source.
@@ -18,7 +18,8 @@ Of single documents:
 - services/base/log/README.md has the events that the code logs, and no other.
 - The tables of tests/integration, tests/harness and tools/fuzzing have every file of their kind.
 - Each alert of deploy/prometheus is on the operator's page.
-- facts.tsv beside this file: numbers of documents, each with the line of code that it comes from. DOCUMENT, its words, SOURCE, its words.
+- facts.tsv beside this file: numbers of documents, each with the line of code that it comes from. DOCUMENT, its words, SOURCE (or a file
+  beside it), its words.
 """
 import pathlib
 import re
@@ -53,6 +54,9 @@ def declared_flags(root, files):
             if "CLI" in text:
                 for literal in re.findall(r'"([^"\n]*--[^"\n]*)"', text):
                     flags.update(re.findall(r"--[a-z0-9][a-z0-9-]*", literal))
+                # services/node/options.cc: the name alone, which makes the environment variable, too.
+                for names in re.findall(r"\bAdd\(\s*app,\s*([^,]*\"[a-z0-9-]+\")", text):
+                    flags.update("--" + flag for flag in re.findall(r"\"([a-z0-9-]+)\"", names))
         elif name.startswith(("tools/", "tests/")) and ("." not in path.name or name.endswith((".py", ".sh"))):
             text = path.read_text(encoding="utf-8", errors="replace")
             flags.update(re.findall(r"--[a-z0-9][a-z0-9-]*", text))
@@ -83,6 +87,8 @@ def lint_document(root, name, flags, top, report):
                 path = root / script
                 if path.exists() and not path.stat().st_mode & 0o111:
                     report(name, number, f"{script} is not executable")
+        if line.startswith("|") and not in_block and not line.rstrip().endswith("|"):
+            report(name, number, "a row of a table does not end")
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", line):
             if not re.match(r"[a-z]+:", link) and not ((root / name).parent / link).exists():
                 report(name, number, f"the link {link} leads nowhere")
@@ -224,7 +230,9 @@ def lint_facts(root, report):
             report(facts, number, "a line has four cells, with a tab between each two")
             continue
         document, says, source, code = cells
-        if folded(code) not in folded(read(root / source)):
+        # A line may have moved to a file beside.
+        beside = [path for path in (root / source).parent.glob("*") if path.suffix in (".h", ".cc") and not path.stem.endswith("_test")]
+        if not any(folded(code) in folded(read(path)) for path in [root / source, *sorted(beside)]):
             report(facts, number, f"{source} does not say \"{code}\" any more: does {document} still hold?")
         if folded(says) not in folded(read(root / document)):
             report(facts, number, f"{document} does not say \"{says}\" any more: mend this line")

@@ -21,14 +21,15 @@ def run(document, files):
 
 
 FILES = {
-    "services/node/main.cc": '#include "CLI/CLI.hpp"\napp.add_option("-s,--spool", spool, "folder");\n',
+    "services/node/main.cc": '#include "CLI/CLI.hpp"\napp.add_option("-s,--spool", spool, "folder");\n'
+                             'Add(app, role == kQueue ? "name" : "shard-name", o.name, "who");\n',
     "tools/quickstart": 'case "$1" in --keep) keep=1 ;; esac\n',
 }
 
 
 class DocsLintTest(unittest.TestCase):
     def test_true_statements_pass(self):
-        text = "Run\n\n    sluiced --spool /var/spool\n\nor `--keep`, see `services/node/main.cc` and [it](services/node/main.cc).\n"
+        text = "Run\n\n    sluiced --spool /var/spool --shard-name s --name s\n\nor `--keep`, see `services/node/main.cc` and [it](services/node/main.cc).\n"
         self.assertEqual(run(text, FILES), (0, []))
 
     def test_false_statements_are_found(self):
@@ -37,6 +38,7 @@ class DocsLintTest(unittest.TestCase):
             ("give `--fast`\n", "no program has the flag --fast"),
             ("see `services/node/other.cc`\n", "there is no services/node/other.cc"),
             ("see [it](docs/none.md)\n", "the link docs/none.md leads nowhere"),
+            ("| a | b\n", "a row of a table does not end"),
             ("run `./tools/quickstart`\n", "tools/quickstart is not executable"),
         ]
         for text, what in table:

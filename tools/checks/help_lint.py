@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Holds a program's document to its --help: every command is in the document, and every flag in the document is one of the program's.
+"""Holds documents to a program's --help: every command is in its own document, and every flag in that is one of the program's; what other
+documents call it with are commands and flags that it has.
 
-Usage: help_lint.py DOCUMENT PROGRAM    Prints what is wrong; exit code 1 where anything was found.
+Usage: help_lint.py DOCUMENT PROGRAM [OTHER_DOCUMENT...]    Prints what is wrong; exit code 1 where anything was found.
 """
 import pathlib
 import re
@@ -44,12 +45,41 @@ def compare(document, helps):
     return problems
 
 
+def calls(document, name):
+    """What stands behind the program's name in backquotes and code blocks, up to the end of that command."""
+    for line in document.splitlines():
+        for code in [line] if line.startswith("    ") else re.findall(r"`([^`]+)`", line):
+            for found in re.finditer(rf"(?<![\w-]){re.escape(name)} ([^|;#>)]+)", code):
+                yield found.group(1).strip()
+
+
+def compare_calls(document, name, helps):
+    flags_of = {command: flags for command, flags in helps if command is not None}
+    common = flags_of[()] | {"--help", "--version"}
+    problems = []
+    for call in calls(document, name):
+        # A flag that stands before the command is followed by its value.
+        words = re.sub(r"^(?:--[a-z-]+[ =]\S+\s*)+", "", call).split()
+        command = max((c for c in flags_of if tuple(words[:len(c)]) == c), key=len)
+        if not command and words and re.fullmatch(r"[a-z][a-z-]*", words[0]):
+            problems.append(f"`{name} {call}`: there is no command {words[0]}")
+        for flag in FLAG.findall(call) if command else ():
+            if flag not in flags_of[command] | common:
+                problems.append(f"`{name} {call}`: `{' '.join(command)}` has no flag {flag}")
+    return problems
+
+
 def main(argv):
-    if len(argv) != 3:
+    if len(argv) < 3:
         raise SystemExit(__doc__)
-    problems = compare(pathlib.Path(argv[1]).read_text(encoding="utf-8"), list(walk(argv[2])))
+    helps = list(walk(argv[2]))
+    name = pathlib.Path(argv[2]).name
+    read = lambda path: pathlib.Path(path).read_text(encoding="utf-8")
+    problems = [f"{argv[1]}: {problem}" for problem in compare(read(argv[1]), helps)]
+    for other in argv[3:]:
+        problems += [f"{other}: {problem}" for problem in compare_calls(read(other), name, helps)]
     for problem in problems:
-        print(f"{argv[1]}: {problem}")
+        print(problem)
     return 1 if problems else 0
 
 

@@ -41,6 +41,15 @@ class HelpLintTest(unittest.TestCase):
     def test_a_flag_that_is_none(self):
         self.assertEqual(self.problems("`show`, `group list`, `--limits`"), ["the program has no flag --limits"])
 
+    def calls(self, document):
+        return help_lint.compare_calls(document, "p", list(help_lint.walk(self.program)))
+
+    def test_calls_in_other_documents(self):
+        self.assertEqual(self.calls("`p show --limit 3`, `p group list --all`, `p --server H:1 show`, `pp hide`, plain p hide\n\n    p show | sort --key=1\n"), [])
+        self.assertEqual(self.calls("`p hide`"), ["`p hide`: there is no command hide"])
+        self.assertEqual(self.calls("`p show --all`"), ["`p show --all`: `show` has no flag --all"])
+        self.assertEqual(self.calls("`p group lists`"), ["`p group lists`: there is no command group"])
+
     def test_a_program_without_help_is_an_error(self):
         with self.assertRaises(SystemExit):
             help_lint.help_of(self.program, "nothing")

@@ -117,9 +117,9 @@ std::string RenderStatus(const admin::v1::GetStatusResponse& status, int64_t now
                     Number(usable) + "/" + Number(static_cast<uint64_t>(worker.sources_size()))});
   }
   std::string out;
-  out += "sluice " + PrintableText(status.version()) + ", configuration " +
-         Number(status.snapshot_version()) + " of " + FormatTime(status.snapshot_unix_us()) +
-         " UTC\n\n" + shards.ToString() + "\n" + workers.ToString();
+  out += PrintableText(status.version()) + ", configuration " + Number(status.snapshot_version()) +
+         " of " + FormatTime(status.snapshot_unix_us()) + " UTC\n\n" + shards.ToString() + "\n" +
+         workers.ToString();
   for (const auto& watcher : status.watchers()) {
     const std::string who = watcher.service() + "/" + watcher.instance();
     if (!watcher.connected()) {

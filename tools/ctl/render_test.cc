@@ -96,7 +96,7 @@ TEST(RenderTest, AQueueSaysWhoPutItIntoItsModeAndWhy) {
 
 TEST(RenderTest, StatusNamesWhatNeedsAttention) {
   admin::v1::GetStatusResponse status;
-  status.set_version("1");
+  status.set_version("Sluice 1.0");
   status.set_snapshot_version(7);
   auto* shard = status.add_shards();
   shard->set_shard("0");
@@ -110,6 +110,7 @@ TEST(RenderTest, StatusNamesWhatNeedsAttention) {
   watcher->set_acked_version(6);
   status.add_controls()->set_job_id("j5");
   const std::string text = RenderStatus(status, kNowUs);
+  EXPECT_TRUE(text.starts_with("Sluice 1.0, configuration 7 of "));
   EXPECT_TRUE(Has(text, "shard 0 takes no mail: spool is full"));
   EXPECT_TRUE(Has(text, "source 127.0.0.9 of worker"));
   EXPECT_TRUE(Has(text, "not on this machine"));
