@@ -1,5 +1,6 @@
 #include "services/config/assertions.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/base/net/ip_address.h"
+#include "services/config/lexer.h"
 #include "services/config/policy_view.h"
 #include "services/config/printer.h"
 #include "services/config/registry.h"
@@ -36,6 +38,17 @@ std::vector<std::string> Words(std::string_view text) {
     words.emplace_back(word);
   }
   return words;
+}
+
+// As in directive files: a "#" in quotes begins none.
+std::string_view WithoutComment(std::string_view line) {
+  bool quoted = false;
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] == '"') quoted = !quoted;
+    if (line[i] == '\\' && quoted) ++i;
+    if (line[i] == '#' && !quoted) return line.substr(0, i);
+  }
+  return line;
 }
 
 // What can be less or more; nothing for texts and lists.
@@ -81,7 +94,7 @@ class Runner {
     for (const auto part : absl::StrSplit(absl::string_view(text.data(), text.size()), '\n')) {
       ++number;
       std::string_view line(part.data(), part.size());
-      line = Strip(line.substr(0, line.find('#')));
+      line = Strip(WithoutComment(line));
       if (line.empty() || ReadSetup(line)) continue;
       lines.emplace_back(number, std::string(line));
     }
@@ -135,15 +148,36 @@ class Runner {
     if (colon == line.npos) return Fail(at, "no assertion; it is written queue D/V: NAME == VALUE");
     if (view_ == nullptr) return Fail(at, "the configuration does not load");
     const std::vector<std::string> subject = Words(line.substr(0, colon));
-    const std::vector<std::string> claim = Words(line.substr(colon + 2));
-    if (claim.size() < 3) return Fail(at, "no assertion; it is written NAME == VALUE");
+    ClaimText claim;
+    if (!ReadClaim(line.substr(colon + 2), &claim)) {
+      return Fail(at, "no assertion; it is written NAME == VALUE");
+    }
     const auto before = result_.failures.size();
     CheckSubject(at, subject, claim);
     if (result_.failures.size() == before) ++result_.passed;
   }
 
-  void CheckSubject(int at, const std::vector<std::string>& subject,
-                    const std::vector<std::string>& claim) {
+  // NAME OPERATOR VALUE, the value as in a directive file.
+  struct ClaimText {
+    std::string name, op;
+    std::vector<Token> value;
+  };
+  static bool ReadClaim(std::string_view text, ClaimText* claim) {
+    for (std::string* word : {&claim->name, &claim->op}) {
+      text = Strip(text);
+      const size_t end = std::min(text.find_first_of(" \t"), text.size());
+      *word = std::string(text.substr(0, end));
+      text.remove_prefix(end);
+    }
+    std::vector<Diagnostic> diagnostics;
+    const auto statements =
+        Lex("", absl::StrCat(claim->name, std::string(text)), &TakesRegex, &diagnostics);
+    if (statements.size() != 1 || !diagnostics.empty()) return false;
+    claim->value = statements[0].arguments;
+    return !claim->value.empty();
+  }
+
+  void CheckSubject(int at, const std::vector<std::string>& subject, const ClaimText& claim) {
     const std::string& kind = subject[0];
     if (kind == "global" && subject.size() == 1) {
       return Claim(at, kGlobal, Target::kGlobalSettings, view_->global(), "", claim);
@@ -173,7 +207,7 @@ class Runner {
     Fail(at, absl::StrCat("\"", kind, "\" is none of queue, client, source, vmta, pool, global"));
   }
 
-  void Queue(int at, const std::string& name, const std::vector<std::string>& claim) {
+  void Queue(int at, const std::string& name, const ClaimText& claim) {
     const size_t slash = name.rfind('/');
     if (slash == name.npos) return Fail(at, "a queue is DOMAIN/VIRTUAL-MTA");
     const auto parsed = ParseDomainPattern(name.substr(0, slash));
@@ -195,35 +229,28 @@ class Runner {
   }
 
   void Claim(int at, Scope scope, Target target, const Message& effective,
-             const std::string& for_whom, const std::vector<std::string>& claim) {
-    const Directive* const directive = FindDirective(scope, absl::AsciiStrToLower(claim[0]));
+             const std::string& for_whom, const ClaimText& claim) {
+    const Directive* const directive = FindDirective(scope, absl::AsciiStrToLower(claim.name));
     if (directive == nullptr || directive->target != target) {
-      const auto closest = ClosestName(claim[0], NamesIn(scope));
+      const auto closest = ClosestName(claim.name, NamesIn(scope));
       return Fail(at,
-                  absl::StrCat("\"", claim[0], "\" is no setting of it",
+                  absl::StrCat("\"", claim.name, "\" is no setting of it",
                                closest ? absl::StrCat("; did you mean \"", *closest, "\"?") : ""));
     }
-    std::vector<Token> tokens;
-    for (size_t i = 2; i < claim.size(); ++i) {
-      Token token;
-      token.text = claim[i] == "\"\"" ? "" : claim[i];
-      token.quoted = claim[i] == "\"\"";
-      tokens.push_back(std::move(token));
-    }
     const std::unique_ptr<Message> expected(effective.New());
-    if (const auto error = SetField(*directive, tokens, expected.get())) {
+    if (const auto error = SetField(*directive, claim.value, expected.get())) {
       return Fail(at, error->message);
     }
     const std::unique_ptr<Message> has = WithDefault(*directive, effective);
     const bool equal =
         PrintValues(*directive, *has, true) == PrintValues(*directive, *expected, true);
-    const std::optional<bool> holds = Holds(*directive, claim[1], *has, *expected, equal);
+    const std::optional<bool> holds = Holds(*directive, claim.op, *has, *expected, equal);
     if (!holds) {
-      return Fail(at, absl::StrCat("\"", claim[1], "\" does not compare ", claim[0]));
+      return Fail(at, absl::StrCat("\"", claim.op, "\" does not compare ", claim.name));
     }
     if (*holds) return;
     const auto have = PrintValues(*directive, *has);
-    Fail(at, absl::StrCat(claim[0], " is ", have.empty() ? "not set" : have[0], for_whom));
+    Fail(at, absl::StrCat(claim.name, " is ", have.empty() ? "not set" : have[0], for_whom));
   }
 
   // What nobody set is as the registry says.

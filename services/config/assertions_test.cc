@@ -12,7 +12,8 @@ class OneFile final : public FileSource {
  public:
   absl::StatusOr<std::string> Read(const std::string& path) override {
     if (path == "/etc/pmta/config") {
-      return "host-name a.test\nmax-message-size 20M\nmax-smtp-in unlimited\n"
+      return "host-name a.test\nsmtp-greeting \"one # two\"\nmax-message-size "
+             "20M\nmax-smtp-in unlimited\n"
              "<virtual-mta m1>\nsmtp-source-host 192.0.2.1 m1.test\n</virtual-mta>\n"
              "<virtual-mta m2>\nsmtp-source-host 192.0.2.2 m2.test\nmax-smtp-out 7\n"
              "<domain gmail.com>\nmax-smtp-out 5\n</domain>\n</virtual-mta>\n"
@@ -61,9 +62,11 @@ TEST(AssertionsTest, WhatHoldsPasses) {
       "vmta m1: max-smtp-out == unlimited\n"
       "pool marketing: max-smtp-msg-rate == unlimited\n"
       "global: max-message-size == 20480k\n"
+      "global: smtp-greeting == \"one # two\"   # with a comment\n"
+      "global: smtp-greeting != \"one\"\n"
       "global: host-name == a.test\n");
   EXPECT_TRUE(result.ok()) << result.failures[0].line << result.failures[0].message;
-  EXPECT_EQ(result.passed, 17);
+  EXPECT_EQ(result.passed, 19);
 }
 
 TEST(AssertionsTest, WhatDoesNotHoldSaysWhatIs) {
@@ -79,10 +82,11 @@ TEST(AssertionsTest, MistakesAreFailures) {
             "2: there is no virtual MTA or pool \"nobody\"");
   EXPECT_EQ(Failure("queue gmail.com/m1: max-smpt-out == 1"),
             "2: \"max-smpt-out\" is no setting of it; did you mean \"max-smtp-out\"?");
-  for (const char* text : {"queue", "queue a.test/m1 max-smtp-out 1", "x y: max-smtp-out == 1",
-                           "queue a.test: max-smtp-out == 1", "global: host-name < a.test",
-                           "queue a.test/m1: max-smtp-out == many",
-                           "vmta m1: max-smtp-out ==", "queue a.test/m1: max-smtp-out ~ 1"}) {
+  for (const char* text :
+       {"queue", "queue a.test/m1 max-smtp-out 1", "x y: max-smtp-out == 1",
+        "queue a.test: max-smtp-out == 1", "global: host-name < a.test",
+        "queue a.test/m1: max-smtp-out == many", "global: smtp-greeting == \"one",
+        "vmta m1: max-smtp-out ==", "queue a.test/m1: max-smtp-out ~ 1"}) {
     EXPECT_FALSE(Failure(text).empty()) << text;
   }
   OneFile files;

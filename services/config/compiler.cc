@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/config/compiler_impl.h"
+#include "services/config/setter.h"
 #include "services/config/value.h"
 
 namespace sluice::config {
@@ -18,6 +19,7 @@ constexpr size_t kMaxDepth = 20;
 constexpr size_t kMaxBytes = size_t{256} << 20;
 constexpr size_t kMaxDiagnostics = 1'000;
 constexpr size_t kMaxMacroDomains = 10'000;
+constexpr size_t kMaxMacroWork = 5'000'000;
 
 }  // namespace
 
@@ -104,8 +106,8 @@ void Compiler::RunText(const std::shared_ptr<const std::string>& file, const Tex
   while (true) {
     const size_t said = compiled_.diagnostics.size();
     std::optional<Statement> statement = lexer.Next();
-    HideSecrets(said);
-    if (!statement || compiled_.diagnostics.size() > kMaxDiagnostics) return;
+    HideSecrets(said, statement ? &*statement : nullptr);
+    if (!statement || EnoughErrors()) return;
     Run(&*statement, depth);
   }
 }
@@ -121,7 +123,7 @@ void Compiler::RunSection(const std::shared_ptr<const std::string>& file, const 
   }
   MakeCandidate(part.text, statements);
   for (Statement& statement : statements) {
-    if (compiled_.diagnostics.size() > kMaxDiagnostics) break;
+    if (EnoughErrors()) break;
     Run(&statement, depth);
   }
   candidate_.reset();
@@ -131,6 +133,11 @@ void Compiler::Run(Statement* statement, size_t depth) {
   if (IsSecret(statement->name)) {
     HideSecret(&statement->where);
     statement->more.clear();
+  }
+  const size_t domains = std::max(frames_.back().queues.size(), frames_.back().penalties.size());
+  if (domains > 1 && statement->kind != Statement::Kind::kClose &&
+      !TakeMacroDomains(domains, statement->where)) {
+    return;
   }
   switch (statement->kind) {
     case Statement::Kind::kOpen:
@@ -145,9 +152,15 @@ void Compiler::Run(Statement* statement, size_t depth) {
   }
 }
 
-void Compiler::HideSecrets(size_t since) {
+void Compiler::HideSecrets(size_t since, const Statement* statement) {
+  if (since == compiled_.diagnostics.size()) return;
+  const bool secret = statement != nullptr && statement->kind == Statement::Kind::kDirective &&
+                      MayBeSecret(statement->name);
   for (size_t i = since; i < compiled_.diagnostics.size(); ++i) {
-    HideSecret(&compiled_.diagnostics[i].where);
+    Location& where = compiled_.diagnostics[i].where;
+    HideSecret(&where);
+    // A line that goes on with it.
+    if (secret && where.line > statement->where.line) where.line_text = "(secret)";
   }
 }
 
@@ -160,11 +173,19 @@ Compiled Compiler::Finish() {
       compiled_.section_places[absl::StrCat("pool/", name)] = pool.where;
     }
   }
+  for (const auto& [message, directive] : long_lists_) DropRepeats(*directive, message);
   compiled_.snapshot = FinishDraft(std::move(draft_), &compiled_.diagnostics, &compiled_.origins);
   if (options_.cache != nullptr) options_.cache->Turn();
-  if (compiled_.diagnostics.size() > kMaxDiagnostics) {
-    compiled_.diagnostics.resize(kMaxDiagnostics);
+  size_t errors = 0;
+  std::erase_if(compiled_.diagnostics, [&errors](const Diagnostic& diagnostic) {
+    return diagnostic.severity == Severity::kError && ++errors > kMaxDiagnostics;
+  });
+  if (errors > kMaxDiagnostics) {
     compiled_.diagnostics.push_back({Severity::kError, {}, "and more", ""});
+  }
+  if (dropped_warnings_ > 0) {
+    compiled_.diagnostics.push_back(
+        {Severity::kWarning, {}, absl::StrCat("and ", dropped_warnings_, " more warnings"), ""});
   }
   return std::move(compiled_);
 }
@@ -192,14 +213,14 @@ void Compiler::MakeCandidate(std::string_view text, const std::vector<Statement>
       draft_.domains.contains({*pattern, false})) {
     return;
   }
-  candidate_ = Candidate{text, *pattern, compiled_.diagnostics.size(),
+  candidate_ = Candidate{text, *pattern, said_,
                          draft_.references.size() + draft_.section_uses.size(), compiled_.tally};
 }
 
 void Compiler::ToCache() {
   if (!candidate_ || frames_.size() != 1) return;
   const Candidate candidate = *std::exchange(candidate_, std::nullopt);
-  if (compiled_.diagnostics.size() != candidate.diagnostics ||
+  if (said_ != candidate.said ||
       draft_.references.size() + draft_.section_uses.size() != candidate.references) {
     return;
   }
@@ -213,8 +234,8 @@ void Compiler::ToCache() {
 void Compiler::HideSecret(Location* where) {
   const std::string& line = where->line_text;
   const size_t from = std::min(line.find_first_not_of(" \t"), line.size());
-  const size_t end = std::min(line.find_first_of(" \t", from), line.size());
-  if (!IsSecret(absl::AsciiStrToLower(line.substr(from, end - from)))) return;
+  const size_t end = std::min(line.find_first_of(" \t=:", from), line.size());
+  if (!MayBeSecret(absl::AsciiStrToLower(line.substr(from, end - from)))) return;
   where->line_text = absl::StrCat(line.substr(0, end), " (secret)");
 }
 
@@ -229,9 +250,29 @@ void Compiler::HideUserInfo(std::string* text) {
 
 void Compiler::Say(Severity severity, const Location& where, std::string message,
                    std::string hint) {
+  ++said_;
+  if (severity == Severity::kWarning) {
+    if (warnings_ == kMaxDiagnostics) {
+      ++dropped_warnings_;
+      return;
+    }
+    ++warnings_;
+  }
   compiled_.diagnostics.push_back({severity, where, std::move(message), std::move(hint)});
   HideUserInfo(&compiled_.diagnostics.back().where.line_text);
   HideUserInfo(&compiled_.diagnostics.back().message);
+}
+
+bool Compiler::EnoughErrors() const {
+  return compiled_.diagnostics.size() - warnings_ > kMaxDiagnostics;
+}
+
+bool Compiler::TakeMacroDomains(size_t count, const Location& where) {
+  const bool was_over = macro_domains_ > kMaxMacroWork;
+  macro_domains_ += count;
+  if (macro_domains_ <= kMaxMacroWork) return true;
+  if (!was_over) Say(Severity::kError, where, "the macros stand for more than 5,000,000 domains");
+  return false;
 }
 
 void Compiler::LeaveUnclosed() {
@@ -254,6 +295,7 @@ bool Compiler::ExpandMacros(Statement* statement) {
             absl::StrCat("there is no domain-macro \"", item.substr(1), "\" above"));
         return false;
       }
+      if (!TakeMacroDomains(macro->second.size(), statement->At(token))) return false;
       absl::StrAppend(&text, text.empty() ? "" : ",", absl::StrJoin(macro->second, ","));
     }
     token.text = std::move(text);
@@ -275,6 +317,7 @@ void Compiler::DefineMacro(const Statement& statement) {
           return Say(Severity::kError, where,
                      absl::StrCat("there is no domain-macro \"", item.substr(1), "\" above"));
         }
+        if (!TakeMacroDomains(macro->second.size(), where)) return;
         domains.insert(domains.end(), macro->second.begin(), macro->second.end());
       } else if (const auto pattern = ParseDomainPattern(item)) {
         domains.push_back(*pattern);

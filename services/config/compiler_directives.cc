@@ -185,7 +185,7 @@ void Compiler::NoteTarget(const Directive& directive, const Statement& statement
     return;
   }
   if (!name.empty()) {
-    draft_.references.emplace_back(std::move(name), statement.At(statement.arguments[0]));
+    draft_.references.emplace_back(PlainTargetName(name), statement.At(statement.arguments[0]));
   }
 }
 
@@ -242,7 +242,12 @@ bool Compiler::Set(const Directive& directive, const Statement& statement,
   }
   const auto error = SetField(directive, statement.arguments, message);
   if (!error) {
-    if (options_.keep_origins && message != nullptr) KeepOrigin(directive, statement, *message);
+    if (message != nullptr) {
+      if (options_.keep_origins) KeepOrigin(directive, statement, *message);
+      if (directive.appends && IsLongList(directive, *message)) {
+        long_lists_.emplace(message, &directive);
+      }
+    }
     return true;
   }
   const bool at_argument = error->argument < statement.arguments.size();
@@ -282,7 +287,9 @@ std::string Compiler::PlacesOf(const std::string& name) {
 }
 
 void Compiler::UnknownDirective(const Statement& statement, const Frame& frame) {
-  const std::string name = statement.name.substr(0, 80);
+  const bool secret = MayBeSecret(statement.name);
+  std::string name = statement.name.substr(0, 80);
+  if (secret) name.resize(std::min(name.find_first_of("=:"), name.size()));  // password=x
   const std::string place = frame.scope == kGlobal ? std::string("outside of sections")
                                                    : absl::StrCat("in <", frame.name, ">");
   if (ScopesOf(statement.name) != 0) {
@@ -290,16 +297,11 @@ void Compiler::UnknownDirective(const Statement& statement, const Frame& frame) 
                absl::StrCat("it belongs in: ", PlacesOf(statement.name)));
   }
   std::vector<std::string_view> elsewhere;
-  std::vector<std::string_view> secrets;
-  for (const Directive& directive : AllDirectives()) {
-    elsewhere.push_back(directive.name);
-    if (directive.secret) secrets.push_back(directive.name);
-  }
+  for (const Directive& directive : AllDirectives()) elsewhere.push_back(directive.name);
   const auto closest = ClosestName(statement.name, NamesIn(frame.scope));
   const auto other = closest ? std::nullopt : ClosestName(statement.name, elsewhere);
   Location where = statement.where;
-  // Most likely a secret under a name that is written wrong, or in the wrong place too.
-  if (ClosestName(statement.name, secrets)) where.line_text = name + " (secret)";
+  if (secret) where.line_text = name + " (secret)";
   Say(Severity::kError, where, absl::StrCat("unknown directive \"", name, "\" ", place),
       closest ? absl::StrCat("did you mean \"", *closest, "\"?")
       : other ? absl::StrCat("did you mean \"", *other, "\"? it belongs in: ", PlacesOf(*other))
@@ -393,7 +395,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
       vmta.section.set_name("default");
       vmta.where = statement.where;
     }
-    return AddSourceHost(statement, &vmta.section);
+    return AddSourceHost(statement, &vmta);
   }
   if (directive.grammar == Grammar::kBool) {
     const auto on = ParseBool(first.text);
@@ -411,14 +413,15 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
     if (statement.arguments.size() != 1) {
       return Say(Severity::kError, where, SyntaxMessage(directive));
     }
-    draft_.source_uses.push_back({frame.source_ip, first.text, where});
-    KeepHostLine(first.text, frame.source_ip, statement);
+    const std::string vmta = PlainTargetName(first.text);
+    draft_.source_uses.push_back({frame.source_ip, vmta, where});
+    KeepHostLine(vmta, frame.source_ip, statement);
     return;
   }
   if (directive.name == "virtual-mta") {
     for (const Token& token : statement.arguments) {
       for (const std::string& name : SplitList(token.text)) {
-        frame.pool->members.emplace_back(name, statement.At(token));
+        frame.pool->members.emplace_back(PlainTargetName(name), statement.At(token));
       }
     }
     return;
@@ -444,7 +447,7 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   KeepHostLine(frame.vmta->section.name(), *network, statement);
 }
 
-void Compiler::AddSourceHost(const Statement& statement, policy::v1::VirtualMtaSection* vmta) {
+void Compiler::AddSourceHost(const Statement& statement, VirtualMtaDraft* vmta) {
   const Location where = statement.At(statement.arguments[0]);
   const auto network = ParseNetwork(statement.arguments[0].text);
   if (!network) return BadNetwork(statement.arguments[0].text, where);
@@ -460,10 +463,10 @@ void Compiler::AddSourceHost(const Statement& statement, policy::v1::VirtualMtaS
   if (network->starts_with("0.0.0.0/") || network->starts_with("::/")) {
     return Say(Severity::kError, where, "a source address is one of this machine's own");
   }
-  if (!AddSourceHosts(*network, host_name, vmta)) {
-    Say(Severity::kError, where, "more than 1024 source addresses");
+  if (auto error = AddSourceHosts(*network, host_name, vmta, &draft_)) {
+    return Say(Severity::kError, where, *std::move(error));
   }
-  KeepHostLine(vmta->name(), *network, statement);
+  KeepHostLine(vmta->section.name(), *network, statement);
 }
 
 void Compiler::KeepHostLine(const std::string& vmta, const std::string& network,

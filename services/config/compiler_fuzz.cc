@@ -39,7 +39,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     SLUICE_CHECK(!compiled.ok() || sluice::config::SectionsHash(other.snapshot) ==
                                        sluice::config::SectionsHash(compiled.snapshot));
   }
-  SLUICE_CHECK(compiled.diagnostics.size() <= 1'001);
+  SLUICE_CHECK(compiled.diagnostics.size() <= 4'002);
   for (const auto& diagnostic : compiled.diagnostics) {
     const std::string text = diagnostic.ToString();
     SLUICE_CHECK(!text.empty());

@@ -5,8 +5,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "services/config/cluster_rates.h"
 #include "services/config/compiler.h"
@@ -61,7 +63,7 @@ class Compiler {
   struct Candidate {
     std::string_view text;
     std::string pattern;
-    size_t diagnostics = 0;
+    size_t said = 0;
     size_t references = 0;
     Tally tally;
   };
@@ -74,8 +76,8 @@ class Compiler {
   void ToCache();
   void RunText(const std::shared_ptr<const std::string>& file, const TextPart& part, size_t depth);
   void Run(Statement* statement, size_t depth);
-  // Of what the lexer said since then.
-  void HideSecrets(size_t since);
+  // Of what the lexer said since then, up to this statement.
+  void HideSecrets(size_t since, const Statement* statement);
   // Messages show the line; a password in it is not shown.
   static void HideSecret(Location* where);
   static void HideUserInfo(std::string* text);
@@ -85,7 +87,12 @@ class Compiler {
   // What was said of too many files is said once, and none is read from then on.
   void TooManyFiles(const Location& where, std::string message);
   void Say(Severity severity, const Location& where, std::string message, std::string hint = "");
+  // Nobody reads more errors. Warnings beyond a number are counted only: what they are about loads.
+  bool EnoughErrors() const;
   void LeaveUnclosed();
+  // What macros stand for, times the lines that use them, has a bound. False: it is reached, which
+  // is said once.
+  bool TakeMacroDomains(size_t count, const Location& where);
   // `$name` in a list of domains is the macro's.
   bool ExpandMacros(Statement* statement);
   void DefineMacro(const Statement& statement);
@@ -110,7 +117,7 @@ class Compiler {
   void EnterPenalty(const std::string& text, const Location& where, Frame* frame);
   void EnterLimits(const Statement& statement, Frame* frame);
   void SetClusterRate(const Directive& directive, const Statement& statement, const Frame& frame);
-  void EnterDomain(const std::string& text, const Location& where, Frame* frame);
+  void EnterDomain(const Statement& statement, Frame* frame);
 
   bool Accepted(const std::string& name) const;
   // What is to be said of a directive or section that is not effective. `what` is as shown.
@@ -137,7 +144,7 @@ class Compiler {
   void UnknownDirective(const Statement& statement, const Frame& frame);
   void KeepHostLine(const std::string& vmta, const std::string& network,
                     const Statement& statement);
-  void AddSourceHost(const Statement& statement, policy::v1::VirtualMtaSection* vmta);
+  void AddSourceHost(const Statement& statement, VirtualMtaDraft* vmta);
   // Directives that are not just a field.
   void ApplyHere(const Directive& directive, const Statement& statement, const Frame& frame);
   // The section of a file is named by its path, so that clients can share it.
@@ -160,10 +167,16 @@ class Compiler {
   Draft draft_;
   Compiled compiled_;
   std::vector<Frame> frames_;
-  size_t sections_opened_ = 0;
+  size_t sections_opened_ = 0;  // also those that a macro stands for
+  bool too_many_sections_ = false;
   size_t bytes_read_ = 0;
   size_t entries_left_ = kMaxFolderEntries;  // of folders that includes may look at
   bool too_many_files_ = false;
+  size_t macro_domains_ = 0;     // see TakeMacroDomains
+  size_t said_ = 0;              // by Say
+  size_t warnings_ = 0;          // of them, kept
+  size_t dropped_warnings_ = 0;  // and not
+  absl::flat_hash_set<std::pair<google::protobuf::Message*, const Directive*>> long_lists_;
   std::optional<Candidate> candidate_;
   std::vector<std::string> open_files_;
 };

@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kMaxNameBytes = 200;
 constexpr size_t kMaxRules = 10'000;
+constexpr size_t kMaxListeners = 1'000;
 
 LineError Wrong(const Statement& statement, size_t argument) {
   const Directive* directive = nullptr;
@@ -61,6 +62,9 @@ ListenerDraft* EnterListener(std::string_view address, const Location& where, Dr
   if (text.starts_with("0.0.0.0/0:")) text = absl::StrCat("0.0.0.0", text.substr(9));
   const auto parsed = ParseIpPort(text, 25);
   if (!parsed) return nullptr;
+  if (draft->listeners.size() >= kMaxListeners && !draft->listeners.contains(*parsed)) {
+    return nullptr;
+  }
   ListenerDraft& listener = draft->listeners[*parsed];
   listener.where = where;
   auto* const values = draft->global.mutable_settings()->mutable_smtp_listeners()->mutable_values();
@@ -121,11 +125,11 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
                                ? std::string(rest.substr(kResult.size()))
                                : "";
   if (name.empty() || name.find_first_of(" \t,\"") != name.npos) return Wrong(statement, line);
-  rule.set_virtual_mta(name);
+  rule.set_virtual_mta(PlainTargetName(name));
   if (list->rules_size() >= static_cast<int>(kMaxRules)) {
     return LineError{"a pattern-list has at most 10000 lines", line};
   }
-  draft->references.emplace_back(name, statement.where);
+  draft->references.emplace_back(rule.virtual_mta(), statement.where);
   // Every message has a sender and a recipient, and not every one a header field.
   const bool reached =
       std::none_of(list->rules().begin(), list->rules().end(), [](const auto& earlier) {
@@ -149,12 +153,8 @@ std::optional<LineError> AddAlias(const Statement& statement, Draft* draft) {
   alias.set_source(*source);
   alias.set_target(statement.arguments[1].text);
   auto* const aliases = draft->global.mutable_settings()->mutable_aliases();
-  for (policy::v1::Alias& each : *aliases) {
-    if (each.source() != *source) continue;
-    each = alias;
-    return std::nullopt;
-  }
-  *aliases->Add() = std::move(alias);
+  const auto [place, is_new] = draft->alias_places.emplace(*source, aliases->size());
+  (is_new ? *aliases->Add() : (*aliases)[place->second]) = std::move(alias);
   return std::nullopt;
 }
 

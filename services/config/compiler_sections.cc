@@ -14,6 +14,7 @@ namespace sluice::config {
 namespace {
 
 constexpr size_t kMaxSections = 1'000'000;
+constexpr int kMaxPenalties = 1'000;
 
 }  // namespace
 
@@ -37,7 +38,7 @@ void Compiler::Open(const Statement& statement) {
   frame.where = statement.where;
   frame.number = ++sections_opened_;
   frame.skip = true;
-  if (sections_opened_ == kMaxSections) {
+  if (sections_opened_ >= kMaxSections && !std::exchange(too_many_sections_, true)) {
     Say(Severity::kError, statement.where, "more than 1,000,000 sections");
   }
   if (sections_opened_ >= kMaxSections) return frames_.push_back(std::move(frame));
@@ -112,7 +113,7 @@ void Compiler::Enter(const Statement& statement, Frame* frame) {
   } else if (name == "smtp-pattern") {
     EnterPenalty(argument.text, where, frame);
   } else if (name == "domain") {
-    EnterDomain(argument.text, where, frame);
+    EnterDomain(statement, frame);
   } else {
     EnterIngress(argument.text, where, frame);
   }
@@ -250,7 +251,7 @@ void Compiler::EnterSource(const std::string& text, const Location& where, Frame
 
 void Compiler::EnterNamed(const std::string& section, const std::string& text,
                           const Location& where, Frame* frame) {
-  const std::string name = text == "{default}" ? "default" : text;
+  const std::string name = PlainTargetName(text);
   if (!IsSectionName(name)) return BadName(name, where);
   const std::string key = absl::AsciiStrToLower(name);
   frame->skip = false;
@@ -281,8 +282,8 @@ void Compiler::EnterBind(const Statement& statement, Frame* frame) {
     const std::string name = absl::AsciiStrToLower(token.text.substr(0, equals));
     const std::string value = equals == token.text.npos ? "" : token.text.substr(equals + 1);
     const Location where = statement.At(token);
-    if (name == "source-vmta" && IsSectionName(value) && !value.empty()) {
-      vmta = absl::AsciiStrToLower(value);
+    if (name == "source-vmta" && IsSectionName(PlainTargetName(value)) && !value.empty()) {
+      vmta = absl::AsciiStrToLower(PlainTargetName(value));
       continue;
     }
     const auto parsed = ParseDomainPattern(value);
@@ -306,6 +307,9 @@ void Compiler::EnterPenalty(const std::string& text, const Location& where, Fram
   const std::string name = absl::AsciiStrToLower(text);
   for (policy::v1::QueueSettings* settings : frames_.back().queues) {
     auto* const entries = settings->mutable_penalties()->mutable_entries();
+    if (entries->size() >= kMaxPenalties) {
+      return Say(Severity::kError, where, "more than 1000 <smtp-pattern> sections in one place");
+    }
     const auto known = std::find_if(entries->begin(), entries->end(),
                                     [&](const auto& each) { return each.name() == name; });
     policy::v1::Penalty* const penalty = known == entries->end() ? entries->Add() : &*known;
@@ -366,8 +370,17 @@ void Compiler::SetClusterRate(const Directive& directive, const Statement& state
   }
 }
 
-void Compiler::EnterDomain(const std::string& text, const Location& where, Frame* frame) {
+void Compiler::EnterDomain(const Statement& statement, Frame* frame) {
   const Frame& outer = frames_.back();
+  const std::string& text = statement.arguments[0].text;
+  const Location where = statement.At(statement.arguments[0]);
+  if (absl::AsciiStrToLower(text) == "{bounce}") {
+    // Not a domain: the mail that is processed here.
+    frame->scope = kDomain;
+    frame->skip = false;
+    frame->quiet = true;
+    return SayStatus(statement, "<domain {bounce}>", Status::kNotYet, kBounces, false);
+  }
   DomainDrafts& domains = outer.vmta != nullptr   ? outer.vmta->domains
                           : outer.pool != nullptr ? outer.pool->domains
                                                   : draft_.domains;
@@ -382,8 +395,11 @@ void Compiler::EnterDomain(const std::string& text, const Location& where, Frame
       return Say(Severity::kError, where,
                  absl::StrCat("there is no domain-macro \"", text.substr(1), "\" above"));
     }
+    if (!TakeMacroDomains(macro->second.size(), where)) return;
     for (const std::string& domain : macro->second) {
-      frame->queues.push_back(&domains[{domain, true}]);
+      const auto [place, is_new] = domains.try_emplace({domain, true});
+      if (is_new) ++sections_opened_;
+      frame->queues.push_back(&place->second);
     }
   } else if (const auto pattern = ParseDomainPattern(text)) {
     frame->queues.push_back(&domains[{*pattern, false}]);

@@ -74,7 +74,8 @@ std::set<Route> RoutesOf(const policy::v1::PolicySnapshot& snapshot) {
 
 class Differ {
  public:
-  Differ(const Compiled& before, const Compiled& after) : before_(before), after_(after) {}
+  Differ(const Compiled& before, const Compiled& after)
+      : before_(before), after_(after), explain_before_(before), explain_after_(after) {}
 
   absl::StatusOr<std::vector<ConfigChange>> Diff() {
     for (const auto& [compiled, view] :
@@ -119,8 +120,12 @@ class Differ {
       const std::string kind = name.substr(0, slash);
       const std::string rest = name.substr(slash + 1);
       if (kind == "vmta") {
-        Add(absl::StrCat("virtual-mta ", rest),
-            Compare(VirtualMta(before_, rest), VirtualMta(after_, rest)));
+        auto changes = Compare(VirtualMta(before_, rest), VirtualMta(after_, rest));
+        // One that comes or goes takes its queues with it.
+        if (Has(before_, name) != Has(after_, name)) {
+          changes.insert(changes.begin(), WholeSection(name));
+        }
+        Add(absl::StrCat("virtual-mta ", rest), std::move(changes));
       } else if (kind == "source") {
         Add(absl::StrCat("source ", rest),
             Compare(ExplainSource(before_, rest), ExplainSource(after_, rest)));
@@ -214,6 +219,7 @@ class Differ {
               const std::set<Route>& routes) {
     // Routes with the same changes are one line.
     std::vector<std::pair<std::vector<ChangedSetting>, std::vector<Route>>> groups;
+    std::map<std::pair<std::string, std::string>, size_t> known;  // settings to group
     for (const Route& route : routes) {
       const auto& [vmta, pool] = route;
       const bool route_changed =
@@ -224,20 +230,25 @@ class Differ {
           after_view_->FindVirtualMta(vmta) == nullptr) {
         continue;  // said as a whole
       }
-      if (before_view_->ForQueue(domain, vmta, pool)->SerializeAsString() ==
-          after_view_->ForQueue(domain, vmta, pool)->SerializeAsString()) {
+      std::pair settings(before_view_->ForQueue(domain, vmta, pool)->SerializeAsString(),
+                         after_view_->ForQueue(domain, vmta, pool)->SerializeAsString());
+      if (settings.first == settings.second) continue;
+      if (changes_.size() >= kMaxChanges) {
+        ++dropped_;
         continue;
       }
-      auto changes = Compare(ExplainQueue(before_, domain, vmta, pool),
-                             ExplainQueue(after_, domain, vmta, pool));
-      bool found = false;
-      for (auto& [known, list] : groups) {
-        if (!Same(known, changes)) continue;
-        list.push_back(route);
-        found = true;
-        break;
+      const auto [group, is_new] = known.emplace(std::move(settings), groups.size());
+      if (!is_new) {
+        groups[group->second].second.push_back(route);
+        continue;
       }
-      if (!found) groups.push_back({std::move(changes), {route}});
+      auto changes = Compare(explain_before_.Explain(domain, vmta, pool),
+                             explain_after_.Explain(domain, vmta, pool));
+      const auto same = std::find_if(groups.begin(), groups.end(),
+                                     [&](const auto& each) { return Same(each.first, changes); });
+      group->second = static_cast<size_t>(same - groups.begin());
+      if (same == groups.end()) groups.emplace_back(std::move(changes), std::vector<Route>());
+      groups[group->second].second.push_back(route);
     }
     for (auto& [changes, list] : groups) {
       if (list.size() == routes.size()) {
@@ -266,6 +277,8 @@ class Differ {
 
   const Compiled& before_;
   const Compiled& after_;
+  const QueueExplainer explain_before_;
+  const QueueExplainer explain_after_;
   std::shared_ptr<const PolicyView> before_view_;
   std::shared_ptr<const PolicyView> after_view_;
   std::set<std::string> changed_;

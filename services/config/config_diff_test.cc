@@ -118,6 +118,33 @@ TEST(ConfigDiffTest, WhatTakesARestartSaysSo) {
   EXPECT_TRUE(NeedRestart(snapshot(kBefore), snapshot(kBefore)).empty());
 }
 
+TEST(ConfigDiffTest, ARenamedVirtualMtaGoesAndComes) {
+  EXPECT_EQ(Diff(kBefore, Replaced(kBefore, "virtual-mta news", "virtual-mta letters")),
+            "virtual-mta letters\n  section  (none) -> there\n"
+            "  smtp-source-host  (none) -> 192.0.2.1 news.test\n"
+            "virtual-mta news\n  section  there -> (none)\n"
+            "  smtp-source-host  192.0.2.1 news.test -> (none)\n");
+  // Also one that says nothing of itself.
+  EXPECT_EQ(Diff(kBefore, std::string(kBefore) + "<virtual-mta bare>\n<domain x.test>\n"
+                                                 "max-smtp-out 1\n</domain>\n</virtual-mta>\n"),
+            "virtual-mta bare\n  section  (none) -> there\n");
+}
+
+// Of many queues each change is one line, and past a number they are counted.
+TEST(ConfigDiffTest, ManyQueuesChange) {
+  std::string many;
+  for (int i = 0; i < 12'000; ++i) {
+    many += "<domain d" + std::to_string(i) + ".test>\nmax-msg-rate 5/s\n</domain>\n";
+  }
+  const std::string text = Diff(many + "<domain *>\nretry-after 1h\n</domain>\n",
+                                many +
+                                    "<virtual-mta v>\nsmtp-source-host 192.0.2.1\n</virtual-mta>\n"
+                                    "<domain *>\nretry-after 2h\n</domain>\n");
+  EXPECT_NE(text.find("queue d77.test/default\n  retry-after  1h -> 2h"), text.npos)
+      << text.substr(0, 500);
+  EXPECT_NE(text.find("and 2002 more\n"), text.npos) << text.substr(text.size() - 200);
+}
+
 TEST(ConfigDiffTest, ClientsThatNoSectionNamesAndLists) {
   EXPECT_EQ(Diff(kBefore, std::string(kBefore) + "max-message-hops 50\n"),
             "clients that no <source> names\n  max-message-hops  100 -> 50  new:18\n");

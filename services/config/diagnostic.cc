@@ -93,6 +93,10 @@ std::optional<std::string> ClosestName(std::string_view name,
   size_t best = std::max<size_t>(name.size() / 3, 1) + 1;
   for (const std::string_view candidate : candidates) {
     if (candidate.size() > kMaxNameBytes) continue;
+    // At least as far apart as their lengths are.
+    if (std::max(name.size(), candidate.size()) - std::min(name.size(), candidate.size()) >= best) {
+      continue;
+    }
     const size_t distance = EditDistance(name, candidate);
     if (distance < best) {
       best = distance;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "services/base/net/ip_address.h"
 #include "services/config/compiler_proxy.h"
 #include "services/config/domain_pattern.h"
@@ -15,6 +16,10 @@ namespace sluice::config {
 namespace {
 
 constexpr int kMaxSourceBits = 10;
+constexpr int kMaxOfVirtualMta = 16'384;
+constexpr size_t kMaxAddresses = 1'000'000;
+constexpr size_t kMaxDiagnostics = 1'000;
+constexpr size_t kMaxCompared = 500'000;
 constexpr std::string_view kDefaultName = "default";
 
 class Finisher {
@@ -71,6 +76,8 @@ class Finisher {
     Add("global", std::move(content));
     // Pools first: they take the names of virtual MTAs as those are declared.
     for (auto& [name, pool] : draft_.pools) AddPool(name, &pool);
+    std::stable_sort(draft_.interface_uses.begin(), draft_.interface_uses.end(),
+                     [](const SourceUse& a, const SourceUse& b) { return a.vmta < b.vmta; });
     for (auto& [name, vmta] : draft_.vmtas) AddVirtualMta(name, &vmta);
     for (const auto& [key, settings] : draft_.domains) {
       policy::v1::SectionContent domain;
@@ -189,39 +196,32 @@ class Finisher {
 
   // A virtual MTA with just these addresses; one is made where there is none.
   void PlaceSenderSources() {
+    if (draft_.sender_sources.empty()) return;
+    const auto key_of = [](const std::set<std::string>& ips) { return absl::StrJoin(ips, " "); };
+    absl::flat_hash_map<std::string, std::string> by_addresses;  // the first one's name
+    absl::flat_hash_map<std::string, std::string> host_names;    // by address, of the first one
+    for (const auto& [name, vmta] : draft_.vmtas) {
+      std::set<std::string> own;
+      for (const auto& host : vmta.section.source_hosts()) {
+        own.insert(host.ip());
+        host_names.emplace(host.ip(),
+                           host.host_name().empty() ? vmta.section.host_name() : host.host_name());
+      }
+      if (vmta.source_pools.empty()) by_addresses.emplace(key_of(own), name);
+    }
     for (const auto& [domain, ips] : draft_.sender_sources) {
-      const auto has_just_these = [&ips = ips](const VirtualMtaDraft& vmta) {
-        std::set<std::string> own;
-        for (const auto& host : vmta.section.source_hosts()) own.insert(host.ip());
-        return own == ips && vmta.source_pools.empty();
-      };
-      std::string key = absl::StrCat("ip-", domain);
-      for (const auto& [name, vmta] : draft_.vmtas) {
-        if (!has_just_these(vmta)) continue;
-        key = name;
-        break;
-      }
+      const std::string key =
+          by_addresses.emplace(key_of(ips), absl::StrCat("ip-", domain)).first->second;
       VirtualMtaDraft& vmta = draft_.vmtas[key];
-      if (vmta.section.name().empty()) {
-        vmta.section.set_name(key);
-        for (const std::string& ip : ips) AddSourceHosts(ip, HostNameOf(ip), &vmta.section);
-      }
       auto* const sender = draft_.global.mutable_settings()->add_sender_sources();
       sender->set_domain(domain);
       for (const std::string& ip : ips) sender->add_ips(ip);
+      if (vmta.section.name().empty()) {
+        vmta.section.set_name(key);
+        for (const std::string& ip : ips) AddSourceHosts(ip, host_names[ip], &vmta, &draft_);
+      }
       sender->set_virtual_mta(vmta.section.name());
     }
-  }
-
-  // What the address says in EHLO for some other virtual MTA.
-  std::string HostNameOf(const std::string& ip) const {
-    for (const auto& [name, vmta] : draft_.vmtas) {
-      for (const auto& host : vmta.section.source_hosts()) {
-        if (host.ip() != ip) continue;
-        return host.host_name().empty() ? vmta.section.host_name() : host.host_name();
-      }
-    }
-    return "";
   }
 
   // Sections that lines name must be there, and a named source is of no use where nothing names it:
@@ -281,11 +281,17 @@ class Finisher {
   }
   void Say(Diagnostic::Severity severity, const Location& where, std::string message,
            std::string hint = "") {
+    if (++said_ > kMaxDiagnostics) return;
     diagnostics_->push_back({severity, where, std::move(message), std::move(hint)});
   }
   void Unknown(const char* what, const std::string& name, const Location& where, size_t known) {
-    const auto closest =
-        ClosestName(name, std::vector<std::string_view>(names_.begin(), names_.begin() + known));
+    if (said_ > kMaxDiagnostics) return;
+    // Names may be many, and looking for one that is like another takes time.
+    compared_ += known;
+    const auto closest = compared_ > kMaxCompared
+                             ? std::nullopt
+                             : ClosestName(name, std::vector<std::string_view>(
+                                                     names_.begin(), names_.begin() + known));
     Say(Diagnostic::Severity::kError, where, absl::StrCat("there is no ", what, " \"", name, "\""),
         closest ? absl::StrCat("did you mean \"", *closest, "\"?") : "");
   }
@@ -310,8 +316,8 @@ class Finisher {
       const auto vmta = draft_.vmtas.find(absl::AsciiStrToLower(use.vmta));
       if (vmta == draft_.vmtas.end()) {
         Unknown("virtual MTA", use.vmta, use.where, vmta_count_);
-      } else if (!AddSourceHosts(use.network, "", &vmta->second.section)) {
-        Say(Diagnostic::Severity::kError, use.where, "a virtual MTA has at most 1024 addresses");
+      } else if (auto error = AddSourceHosts(use.network, "", &vmta->second, &draft_)) {
+        Say(Diagnostic::Severity::kError, use.where, *std::move(error));
       }
     }
     for (const auto& [name, where] : draft_.references) {
@@ -324,8 +330,8 @@ class Finisher {
 
   void AddVirtualMta(const std::string& name, VirtualMtaDraft* vmta) {
     for (const SourcePoolUse& use : vmta->source_pools) {
-      if (!AddSourceHosts(use.network, "", &vmta->section)) {
-        Say(Diagnostic::Severity::kError, use.where, "a source-pool has at most 1024 addresses");
+      if (auto error = AddSourceHosts(use.network, "", vmta, &draft_)) {
+        Say(Diagnostic::Severity::kError, use.where, *std::move(error));
       }
       const auto pool = draft_.source_pools.find(use.network);
       if (pool == draft_.source_pools.end()) continue;
@@ -338,11 +344,13 @@ class Finisher {
     }
     AddProxySources(vmta->proxies, draft_.use_proxies, draft_.proxies, &vmta->section,
                     diagnostics_);
-    for (const SourceUse& use : draft_.interface_uses) {
-      const auto& hosts = vmta->section.source_hosts();
-      if (use.vmta == name && std::none_of(hosts.begin(), hosts.end(), [&use](const auto& host) {
-            return host.ip() == use.network;
-          })) {
+    for (; next_use_ < draft_.interface_uses.size(); ++next_use_) {
+      const SourceUse& use = draft_.interface_uses[next_use_];
+      if (use.vmta > name || said_ > kMaxDiagnostics) break;
+      const auto& hosts = vmta->section.source_hosts();  // also those of proxies
+      if (use.vmta == name && !vmta->hosts.contains(use.network) &&
+          std::none_of(hosts.begin(), hosts.end(),
+                       [&use](const auto& host) { return host.ip() == use.network; })) {
         Say(Diagnostic::Severity::kError, use.where,
             absl::StrCat("the virtual MTA \"", vmta->section.name(), "\" has no source ",
                          use.network));
@@ -386,6 +394,9 @@ class Finisher {
   Origins& origins_;
   std::vector<std::string> names_;  // virtual MTAs, then pools
   size_t vmta_count_ = 0;
+  size_t next_use_ = 0;  // of interface_uses, which are in order of virtual MTAs by then
+  size_t said_ = 0;
+  size_t compared_ = 0;  // names
   policy::v1::PolicySnapshot snapshot_;
 };
 
@@ -399,15 +410,16 @@ void MakeOpen(const std::string& pattern, Draft* draft) {
   draft->ready_domains.erase(ready);
 }
 
-bool AddSourceHosts(std::string_view network, const std::string& host_name,
-                    policy::v1::VirtualMtaSection* section) {
+std::optional<std::string> AddSourceHosts(std::string_view network, const std::string& host_name,
+                                          VirtualMtaDraft* vmta, Draft* draft) {
   const auto cidr = Cidr::Parse(network);
-  if (!cidr) return false;
-  const int host_bits = (cidr->address().is_v4() ? 32 : 128) - cidr->prefix_bits();
-  if (host_bits > kMaxSourceBits) return false;
-  std::map<std::string, policy::v1::SourceHost*> known;
-  for (auto& host : *section->mutable_source_hosts()) known[host.ip()] = &host;
-  for (uint32_t i = 0; i < (uint32_t{1} << host_bits); ++i) {
+  const int host_bits =
+      cidr ? (cidr->address().is_v4() ? 32 : 128) - cidr->prefix_bits() : kMaxSourceBits + 1;
+  if (host_bits > kMaxSourceBits) return "more than 1024 source addresses";
+  const uint32_t count = uint32_t{1} << host_bits;
+  if (draft->source_addresses > kMaxAddresses) return "more than 1,000,000 source addresses in all";
+  draft->source_addresses += count;
+  for (uint32_t i = 0; i < count; ++i) {
     IpAddress ip;
     if (cidr->address().is_v4()) {
       ip = IpAddress::V4(cidr->address().v4() | i);
@@ -420,14 +432,18 @@ bool AddSourceHosts(std::string_view network, const std::string& host_name,
       bytes[15] |= static_cast<uint8_t>(i);
       ip = IpAddress::V6(bytes);
     }
-    auto*& host = known[ip.ToString()];
-    if (host == nullptr) {
-      host = section->add_source_hosts();
-      host->set_ip(ip.ToString());
+    auto place = vmta->hosts.find(ip.ToString());
+    if (place == vmta->hosts.end()) {
+      const int next = vmta->section.source_hosts_size();
+      if (next >= kMaxOfVirtualMta) return "a virtual MTA has at most 16384 source addresses";
+      vmta->section.add_source_hosts()->set_ip(ip.ToString());
+      place = vmta->hosts.emplace(ip.ToString(), next).first;
     }
-    if (!host_name.empty()) host->set_host_name(host_name);
+    if (!host_name.empty()) {
+      vmta->section.mutable_source_hosts(place->second)->set_host_name(host_name);
+    }
   }
-  return true;
+  return std::nullopt;
 }
 
 policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics,

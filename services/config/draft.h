@@ -58,6 +58,7 @@ struct ProxyUse {
 
 struct VirtualMtaDraft {
   policy::v1::VirtualMtaSection section;
+  absl::flat_hash_map<std::string, int> hosts;  // by address: place in its source_hosts
   Location where;
   DomainDrafts domains;
   std::vector<SourcePoolUse> source_pools;
@@ -122,6 +123,8 @@ struct Draft {
   std::map<std::string, ProxyDraft> proxies;                    // by name in lower case
   ProxyUse use_proxies;                                         // of virtual MTAs that say nothing
   std::map<std::string, std::vector<std::string>> macros;
+  absl::flat_hash_map<std::string, int> alias_places;  // in the global settings, by source
+  size_t source_addresses = 0;                         // that lines gave to virtual MTAs
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;
   // Global domains that are as in the compilation before: their sections, in the cache.
@@ -135,10 +138,11 @@ struct Draft {
 // More is said about a global domain than one part of a file: it is compiled, and not kept.
 void MakeOpen(const std::string& pattern, Draft* draft);
 
-// Adds the host, or changes the name of the one with that address. `network` is as ParseNetwork
-// gives it, of at most 1,024 addresses; false where it is larger.
-bool AddSourceHosts(std::string_view network, const std::string& host_name,
-                    policy::v1::VirtualMtaSection* section);
+// Adds the addresses of `network`, which is as ParseNetwork gives it, or changes the name of those
+// that the virtual MTA has. What is wrong with it: a network, a virtual MTA or all lines together
+// have too many addresses.
+std::optional<std::string> AddSourceHosts(std::string_view network, const std::string& host_name,
+                                          VirtualMtaDraft* vmta, Draft* draft);
 
 // Checks names against each other and writes the sections.
 policy::v1::PolicySnapshot FinishDraft(Draft draft, std::vector<Diagnostic>* diagnostics,

@@ -2,13 +2,12 @@
 
 #include <algorithm>
 
-#include "absl/hash/hash.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/base/net/ip_address.h"
-#include "services/config/cluster_rates.h"
 #include "services/config/domain_pattern.h"
+#include "services/config/explain_layers.h"
 #include "services/config/printer.h"
 #include "services/config/registry.h"
 #include "services/config/settings_defaults.h"
@@ -18,46 +17,8 @@ namespace sluice::config {
 namespace {
 
 using google::protobuf::Message;
-using policy::v1::DomainSection;
-
-// What one section says; the later layer wins.
-struct Layer {
-  const Message* settings = nullptr;
-  std::string place;    // key of Origins
-  std::string section;  // as shown
-  bool is_default = false;
-};
-
 std::string Lower(std::string_view text) {
   return absl::AsciiStrToLower(absl::string_view(text.data(), text.size()));
-}
-
-// The sections of `domains` that match, from general to particular.
-void AddDomainLayers(std::vector<const DomainSection*> domains, std::string_view domain,
-                     const std::string& place, const std::string& shown,
-                     std::vector<Layer>* layers) {
-  std::erase_if(domains, [&](const DomainSection* section) {
-    return !PatternMatches(section->pattern(), domain);
-  });
-  std::stable_sort(domains.begin(), domains.end(),
-                   [](const DomainSection* a, const DomainSection* b) {
-                     return PatternRank(a->pattern(), a->from_macro()) <
-                            PatternRank(b->pattern(), b->from_macro());
-                   });
-  for (const DomainSection* section : domains) {
-    layers->push_back({&section->settings(),
-                       absl::StrCat(place, section->from_macro() ? "macro-domain/" : "domain/",
-                                    section->pattern()),
-                       absl::StrCat(shown, "<domain ", section->pattern(), ">",
-                                    section->from_macro() ? " of a macro" : "")});
-  }
-}
-
-template <class Sections>
-std::vector<const DomainSection*> PointersTo(const Sections& sections) {
-  std::vector<const DomainSection*> pointers;
-  for (const auto& section : sections) pointers.push_back(&section);
-  return pointers;
 }
 
 const policy::v1::SectionContent* FindContent(const policy::v1::PolicySnapshot& snapshot,
@@ -66,14 +27,6 @@ const policy::v1::SectionContent* FindContent(const policy::v1::PolicySnapshot& 
     if (section.name() == name) return &section.content();
   }
   return nullptr;
-}
-
-std::string WhereOf(const Compiled& compiled, const std::string& place, int field) {
-  const auto fields = compiled.origins.find(place);
-  if (fields == compiled.origins.end()) return "";
-  const auto origin = fields->second.find(field);
-  if (origin == fields->second.end()) return "";
-  return absl::StrCat(*origin->second.file, ":", origin->second.line);
 }
 
 // The line that gives this address to the virtual MTA.
@@ -88,35 +41,6 @@ std::string HostWhere(const Compiled& compiled, std::string_view vmta, std::stri
     }
   }
   return "";
-}
-
-size_t MarkOf(const Directive& directive, const Message& settings) {
-  if (!directive.secret) return 0;
-  // Seeded anew by each process.
-  return absl::HashOf(absl::StrJoin(PrintValues(directive, settings, /*with_secrets=*/true), "\n"));
-}
-
-// Each directive of the target once, with the last layer that says it.
-std::vector<ExplainedSetting> Resolve(const Compiled& compiled, Target target,
-                                      const std::vector<Layer>& layers) {
-  std::vector<ExplainedSetting> settings;
-  std::vector<std::string_view> seen;
-  for (const Directive& directive : AllDirectives()) {
-    if (directive.target != target) continue;
-    if (std::find(seen.begin(), seen.end(), directive.field) != seen.end()) continue;
-    seen.push_back(directive.field);
-    for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-      const std::vector<std::string> values = PrintValues(directive, *layer->settings);
-      if (values.empty()) continue;
-      const int field =
-          layer->settings->GetDescriptor()->FindFieldByName(std::string(directive.field))->number();
-      settings.push_back({std::string(directive.name), absl::StrJoin(values, "; "), layer->section,
-                          WhereOf(compiled, layer->place, field), layer->is_default,
-                          MarkOf(directive, *layer->settings)});
-      break;
-    }
-  }
-  return settings;
 }
 
 // Lists outside of sections that are no field of their own. Their lines are known by name only.
@@ -153,83 +77,7 @@ void AddLists(const Compiled& compiled, const policy::v1::GlobalSettings& global
   }
 }
 
-// <smtp-pattern> sections, as one setting.
-void AddPenalties(const Compiled& compiled, const std::vector<Layer>& layers,
-                  std::vector<ExplainedSetting>* settings) {
-  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-    const auto& said = dynamic_cast<const policy::v1::QueueSettings&>(*layer->settings);
-    if (!said.has_penalties()) continue;
-    std::string value;
-    for (const auto& penalty : said.penalties().entries()) {
-      absl::StrAppend(&value, value.empty() ? "" : "; ", penalty.name());
-      for (const std::string& pattern : penalty.patterns()) absl::StrAppend(&value, " ", pattern);
-      const auto time = [](int64_t us, const char* otherwise) {
-        return us == 0 ? std::string(otherwise) : DurationText(static_cast<uint64_t>(us));
-      };
-      absl::StrAppend(&value, " ", time(penalty.initial_us(), "1m"), " to ",
-                      time(penalty.max_us(), "1h"));
-    }
-    const std::string where =
-        WhereOf(compiled, layer->place, policy::v1::QueueSettings::kPenaltiesFieldNumber);
-    settings->push_back({"smtp-pattern", std::move(value), layer->section, where, false});
-    return;
-  }
-}
-
-// Lines of <limits>: the last layer that says each.
-void AddClusterRates(const Compiled& compiled, const std::vector<Layer>& layers,
-                     std::vector<ExplainedSetting>* settings) {
-  std::vector<std::pair<Span, std::string_view>> seen;
-  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
-    const auto& said = dynamic_cast<const policy::v1::QueueSettings&>(*layer->settings);
-    for (const ClusterRateLine& line : ClusterRates(said)) {
-      const std::pair<Span, std::string_view> key(line.span, line.directive);
-      if (std::find(seen.begin(), seen.end(), key) != seen.end()) continue;
-      seen.push_back(key);
-      const std::string of = line.span == Span::kDomain ? "all mail to the domain"
-                             : line.span == Span::kPool ? "the pool's"
-                                                        : "the virtual MTA's";
-      settings->push_back(
-          {absl::StrCat("limits ", std::string(line.directive)),
-           absl::StrCat(PrintClusterRate(*line.said), " (", of, ", by the whole cluster)"),
-           layer->section,
-           WhereOf(compiled, layer->place, ClusterRateField(line.span, line.directive)->number()),
-           false});
-    }
-  }
-}
-
 }  // namespace
-
-std::vector<ExplainedSetting> ExplainQueue(const Compiled& compiled, std::string_view domain_name,
-                                           std::string_view vmta, std::string_view pool) {
-  const std::string domain = Lower(domain_name);
-  std::vector<Layer> layers = {{&DefaultQueueSettings(), "", "", true}};
-  std::vector<const DomainSection*> domains;
-  for (const auto& section : compiled.snapshot.sections()) {
-    if (section.content().has_global()) {
-      layers.push_back({&section.content().global().queue_defaults(), "global queue", ""});
-    }
-    if (section.content().has_domain()) domains.push_back(&section.content().domain());
-  }
-  AddDomainLayers(std::move(domains), domain, "", "", &layers);
-  const std::string pool_name = absl::StrCat("pool/", Lower(pool));
-  if (const auto* const content = FindContent(compiled.snapshot, pool_name)) {
-    AddDomainLayers(PointersTo(content->pool().domains()), domain, pool_name + " ",
-                    absl::StrCat("<virtual-mta-pool ", content->pool().name(), "> "), &layers);
-  }
-  const std::string vmta_name = absl::StrCat("vmta/", Lower(vmta));
-  if (const auto* const content = FindContent(compiled.snapshot, vmta_name)) {
-    const std::string shown = absl::StrCat("<virtual-mta ", content->virtual_mta().name(), ">");
-    layers.push_back({&content->virtual_mta().queue_defaults(), vmta_name + " queue", shown});
-    AddDomainLayers(PointersTo(content->virtual_mta().domains()), domain, vmta_name + " ",
-                    shown + " ", &layers);
-  }
-  auto settings = Resolve(compiled, Target::kQueueSettings, layers);
-  AddPenalties(compiled, layers, &settings);
-  AddClusterRates(compiled, layers, &settings);
-  return settings;
-}
 
 std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::string_view vmta) {
   const std::string name = absl::StrCat("vmta/", Lower(vmta));

@@ -209,6 +209,14 @@ void Lexer::TooLong(std::string_view content) {
 }
 
 std::optional<Statement> Lexer::Next() {
+  const size_t before = diagnostics_->size();
+  auto statement = Read();
+  said_ += diagnostics_->size() - before;
+  return statement;
+}
+
+std::optional<Statement> Lexer::Read() {
+  const size_t before = diagnostics_->size();
   std::optional<Statement> statement;  // that goes on in the next line
   size_t bytes = 0;
   bool dropped = false;  // of a statement that is too long
@@ -218,7 +226,7 @@ std::optional<Statement> Lexer::Next() {
     text_.remove_prefix(end == text_.npos ? text_.size() : end + 1);
     if (!content.empty() && content.back() == '\r') content.remove_suffix(1);
     // Nobody reads more of them.
-    if (diagnostics_->size() > kMaxDiagnostics) text_ = {};
+    if (said_ + (diagnostics_->size() - before) > kMaxDiagnostics) text_ = {};
     std::optional<std::vector<Token>> tokens;
     LineReader reader(file_, line_, content, takes_regex_, diagnostics_);
     if (content.size() > kMaxLineBytes) {

@@ -58,6 +58,7 @@ class Lexer {
   std::optional<Statement> Next();
 
  private:
+  std::optional<Statement> Read();
   void TooLong(std::string_view content);
   size_t Append(std::vector<Token>& tokens, std::string_view content, Statement* statement);
 
@@ -66,6 +67,7 @@ class Lexer {
   std::string_view text_;
   bool (*takes_regex_)(std::string_view);
   std::vector<Diagnostic>* diagnostics_;
+  size_t said_ = 0;  // diagnostics of this lexer
 };
 
 // All of them. Pure.

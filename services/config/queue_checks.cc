@@ -65,7 +65,7 @@ struct Candidate {
 
 class QueueChecker {
  public:
-  explicit QueueChecker(const Compiled& compiled) : compiled_(compiled) {
+  explicit QueueChecker(const Compiled& compiled) : compiled_(compiled), explainer_(compiled) {
     for (const std::string_view limit : kLimits) {
       AddPair(absl::StrCat(std::string(kBackoff), std::string(limit)), std::string(limit));
     }
@@ -179,7 +179,7 @@ class QueueChecker {
   void Tell(const Candidate& candidate) {
     const Pair& pair = pairs_[candidate.pair];
     const auto settings =
-        ExplainQueue(compiled_, ExampleOf(candidate.pattern), candidate.vmta, candidate.pool);
+        explainer_.Explain(ExampleOf(candidate.pattern), candidate.vmta, candidate.pool);
     const ExplainedSetting* const strong = Find(settings, pair.strong);
     const ExplainedSetting* const weak = Find(settings, pair.weak);
     if (strong == nullptr || weak == nullptr || strong->is_default) return;
@@ -203,6 +203,7 @@ class QueueChecker {
   }
 
   const Compiled& compiled_;
+  const QueueExplainer explainer_;
   std::vector<Pair> pairs_;
   std::map<std::pair<std::string, int>, const ConfigLine*> lines_;
   std::set<std::string> patterns_;

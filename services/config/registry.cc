@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "services/config/diagnostic.h"
 #include "services/config/registry_tables.h"
 #include "services/config/settings_defaults.h"
 #include "services/config/value.h"
@@ -340,6 +341,21 @@ std::string DefaultOf(const Directive& directive) {
     default:
       return "";
   }
+}
+
+bool MayBeSecret(std::string_view name) {
+  if (IsSecret(name)) return true;
+  // Borders of sections and lines of patterns are no names.
+  if (ScopesOf(name) != 0 || name.starts_with('<') || name.starts_with('/')) return false;
+  std::vector<std::string_view> secrets;
+  for (const std::string& secret : TheRegistry().secret_names) secrets.push_back(secret);
+  if (ClosestName(name, secrets)) return true;
+  const std::string text = absl::AsciiStrToLower(absl::string_view(name.data(), name.size()));
+  for (const char* const word :
+       {"pass", "pwd", "secret", "token", "key", "credential", "community", "auth"}) {
+    if (text.find(word) != text.npos) return true;
+  }
+  return false;
 }
 
 bool AsksForNothing(const Directive& directive, std::string_view value) {

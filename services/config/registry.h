@@ -236,6 +236,10 @@ bool TakesRegex(std::string_view name);
 // True where the value of a directive with this name, in some section, is never to be shown.
 bool IsSecret(std::string_view name);
 
+// The same, and of a name that no section knows where it reads as that of a secret: it is most
+// likely one, written wrong or of another product.
+bool MayBeSecret(std::string_view name);
+
 // True where this value of a directive that restricts asks for no restriction: "no", "unlimited",
 // "never", "smtp" and "lmtp" for type, 0 where the directive's 0 is no limit.
 bool AsksForNothing(const Directive& directive, std::string_view value);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/settings_defaults.h"
@@ -15,6 +16,9 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
+
+constexpr int kMaxKeyed = 10'000;
+constexpr int kLongList = 100;
 
 class Setter {
  public:
@@ -133,8 +137,9 @@ class Setter {
         if (!rate) return BadValue(text);
         if (message_ == nullptr) return std::nullopt;
         if (field_->message_type() == policy::v1::KeyedRates::descriptor()) {
-          AddKeyed<policy::v1::KeyedRates, policy::v1::KeyedRate>()->mutable_rate()->CopyFrom(
-              *rate);
+          auto* const entry = AddKeyed<policy::v1::KeyedRates, policy::v1::KeyedRate>();
+          if (entry == nullptr) return TooManyKeys();
+          *entry->mutable_rate() = *rate;
           return std::nullopt;
         }
         *Sub<policy::v1::Rate>() = *rate;
@@ -199,16 +204,22 @@ class Setter {
                              SyntaxMessage(directive_)),
                 0);
   }
-  // The entry of this key, which a further line replaces.
+  // The entry of this key, which a further line replaces; nullptr: there are too many.
   template <class T, class Entry>
   Entry* AddKeyed() {
     auto* const entries = Sub<T>()->mutable_entries();
     for (auto& entry : *entries) {
       if (entry.key() == key_) return &entry;
     }
+    if (entries->size() >= kMaxKeyed) return nullptr;
     Entry* const entry = entries->Add();
     entry->set_key(key_);
     return entry;
+  }
+
+  std::optional<ValueError> TooManyKeys() const {
+    return Fail(absl::StrCat("more than ", kMaxKeyed, " lines of ", std::string(directive_.name)),
+                0);
   }
 
   std::optional<ValueError> Fail(std::string message, size_t argument) const {
@@ -329,7 +340,9 @@ class Setter {
     if (!unlimited && !InRange(*value)) return BadRange();
     if (message_ == nullptr) return std::nullopt;
     if (field_->message_type() == policy::v1::KeyedCounts::descriptor()) {
-      AddKeyed<policy::v1::KeyedCounts, policy::v1::KeyedCount>()->set_count(*value);
+      auto* const entry = AddKeyed<policy::v1::KeyedCounts, policy::v1::KeyedCount>();
+      if (entry == nullptr) return TooManyKeys();
+      entry->set_count(*value);
       return std::nullopt;
     }
     switch (field_->cpp_type()) {
@@ -363,7 +376,9 @@ class Setter {
     auto* const values = Sub<policy::v1::StringList>()->mutable_values();
     if (!directive_.appends) values->Clear();
     for (std::string& item : items) {
-      if (std::find(values->begin(), values->end(), item) == values->end()) {
+      // To look through a long list for each of its items would take too long: see DropRepeats.
+      if (values->size() >= kLongList ||
+          std::find(values->begin(), values->end(), item) == values->end()) {
         values->Add(std::move(item));
       }
     }
@@ -399,6 +414,27 @@ class Setter {
 std::optional<ValueError> SetField(const Directive& directive, const std::vector<Token>& arguments,
                                    Message* message) {
   return Setter(directive, arguments, message).Set();
+}
+
+bool IsLongList(const Directive& directive, const Message& message) {
+  const auto* const field = message.GetDescriptor()->FindFieldByName(std::string(directive.field));
+  if (field == nullptr || field->message_type() != policy::v1::StringList::descriptor()) {
+    return false;
+  }
+  const Message& list = message.GetReflection()->GetMessage(message, field);
+  return dynamic_cast<const policy::v1::StringList&>(list).values_size() > kLongList;
+}
+
+void DropRepeats(const Directive& directive, Message* message) {
+  const auto* const field = message->GetDescriptor()->FindFieldByName(std::string(directive.field));
+  auto& list = dynamic_cast<policy::v1::StringList&>(
+      *message->GetReflection()->MutableMessage(message, field));
+  policy::v1::StringList once;
+  absl::flat_hash_set<std::string> seen;
+  for (std::string& value : *list.mutable_values()) {
+    if (seen.insert(value).second) once.add_values(std::move(value));
+  }
+  list = std::move(once);
 }
 
 std::string SyntaxMessage(const Directive& directive) {

@@ -22,6 +22,11 @@ struct ValueError {
 std::optional<ValueError> SetField(const Directive& directive, const std::vector<Token>& arguments,
                                    google::protobuf::Message* message);
 
+// True where the directive's field is a list that has got so long that SetField no longer looks for
+// repeats in it: when all lines are read, DropRepeats takes them out.
+bool IsLongList(const Directive& directive, const google::protobuf::Message& message);
+void DropRepeats(const Directive& directive, google::protobuf::Message* message);
+
 // "max-smtp-out is written max-smtp-out N | unlimited"
 std::string SyntaxMessage(const Directive& directive);
 

@@ -44,7 +44,7 @@ Text ReadQueueName(std::string_view text) {
   if (!domain || slash == text.npos) return domain;
   const std::string_view vmta = text.substr(slash + 1);
   const bool good = !vmta.empty() && vmta.find_first_of("/ \t") == vmta.npos;
-  return If(good, absl::StrCat(*domain, "/", std::string(vmta)));
+  return If(good, absl::StrCat(*domain, "/", PlainTargetName(vmta)));
 }
 
 // RFC 6376 3.5, i=: an address, or the domain alone.
@@ -136,6 +136,8 @@ std::optional<std::string> ReadTextValue(const Directive& directive, std::string
       return If(ParseIpDomain(text).has_value(), text);
     case Grammar::kQueueName:
       return ReadQueueName(text);
+    case Grammar::kTargetName:
+      return PlainTargetName(text);
     default:
       return std::string(text);
   }

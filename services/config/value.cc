@@ -321,6 +321,10 @@ std::optional<std::string> ParseDomainPattern(std::string_view text) {
   return name ? std::optional(prefix + *name) : std::nullopt;
 }
 
+std::string PlainTargetName(std::string_view name) {
+  return Lower(name) == "{default}" ? "default" : std::string(name);
+}
+
 std::string DurationText(uint64_t us) {
   if (us == 0) return "0";
   std::string text;

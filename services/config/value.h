@@ -52,6 +52,8 @@ std::optional<std::string> ParseHeaderName(std::string_view text);
 bool IsUrl(std::string_view text);
 // "*", "d", "*.d", "[*.]d", "[ip]", "[ip/mask]", lower case.
 std::optional<std::string> ParseDomainPattern(std::string_view text);
+// The name of a virtual MTA or pool: "{default}" is the one that is called "default".
+std::string PlainTargetName(std::string_view name);
 // Written back: "1h30m", "0"; in microseconds.
 std::string DurationText(uint64_t us);
 // "50M", with `unit` behind a number of bytes that no larger unit divides.

@@ -65,9 +65,7 @@ int Reload(Context& context, uint32_t wait_ms) {
   Print(context, response, RenderReload(response));
   const bool all =
       std::all_of(response.watchers().begin(), response.watchers().end(),
-                  [&](const admin::v1::WatcherStatus& watcher) {
-                    return watcher.acked_version() == response.version() && watcher.error().empty();
-                  });
+                  [&](const auto& each) { return Acknowledged(each, response.version()); });
   return all ? kExitOk : kExitPartly;
 }
 

@@ -20,6 +20,8 @@ std::string RenderPauses(const admin::v1::ListPausesResponse& pauses, int64_t no
 std::string RenderConnections(const admin::v1::GetStatusResponse& status);
 std::string RenderClocks(const admin::v1::GetStatusResponse& status, int64_t now_us);
 std::string RenderOwners(const admin::v1::ListOwnersResponse& owners);
+// True where that service has what a reload brought.
+bool Acknowledged(const admin::v1::WatcherStatus& watcher, uint64_t version);
 std::string RenderReload(const admin::v1::ReloadConfigResponse& reload);
 std::string RenderCheck(const admin::v1::CheckConfigResponse& check);
 

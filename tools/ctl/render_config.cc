@@ -18,6 +18,11 @@ std::string PrintableLines(const std::string& text) {
 
 }  // namespace
 
+bool Acknowledged(const admin::v1::WatcherStatus& watcher, uint64_t version) {
+  // It may have gone on to a later version meanwhile.
+  return watcher.acked_version() >= version && watcher.error().empty();
+}
+
 std::string RenderReload(const admin::v1::ReloadConfigResponse& reload) {
   std::string out = reload.changed()
                         ? "configuration " + Number(reload.version()) + ": " +
@@ -26,18 +31,20 @@ std::string RenderReload(const admin::v1::ReloadConfigResponse& reload) {
   for (const std::string& warning : reload.warnings()) out += PrintableLines(warning);
   size_t acknowledged = 0;
   for (const auto& watcher : reload.watchers()) {
-    const bool done = watcher.acked_version() == reload.version() && watcher.error().empty();
+    const bool done = Acknowledged(watcher, reload.version());
     if (!done) continue;
     out += (acknowledged++ == 0 ? "acknowledged by " : ", ") +
            PrintableText(watcher.service() + "/" + watcher.instance());
   }
   if (acknowledged > 0) out += "\n";
   for (const auto& watcher : reload.watchers()) {
-    if (watcher.acked_version() == reload.version() && watcher.error().empty()) continue;
+    if (Acknowledged(watcher, reload.version())) continue;
+    const std::string at = " (at " + Number(watcher.acked_version()) + ")";
     out += PrintableText(watcher.service() + "/" + watcher.instance() +
-                         (watcher.error().empty() ? " has not acknowledged it yet (at " +
-                                                        Number(watcher.acked_version()) + ")"
-                                                  : " refuses it: " + watcher.error())) +
+                         (!watcher.connected()
+                              ? " is not connected" + at + ": it has this once it is there again"
+                          : watcher.error().empty() ? " has not acknowledged it yet" + at
+                                                    : " refuses it: " + watcher.error())) +
            "\n";
   }
   return out;

@@ -174,6 +174,7 @@ TEST(RenderTest, ReloadAndCheckAndPauses) {
   reload.set_sections_changed(2);
   auto* watcher = reload.add_watchers();
   watcher->set_service("ingest");
+  watcher->set_connected(true);
   watcher->set_error("too old");
   EXPECT_TRUE(Has(RenderReload(reload), "configuration 9: 2 sections changed"));
   EXPECT_TRUE(Has(RenderReload(reload), "ingest/ refuses it: too old"));
@@ -181,7 +182,16 @@ TEST(RenderTest, ReloadAndCheckAndPauses) {
   done->set_service("queue");
   done->set_instance("shard-0");
   done->set_acked_version(9);
+  done->set_connected(true);
   EXPECT_TRUE(Has(RenderReload(reload), "acknowledged by queue/shard-0\n"));
+  done->set_acked_version(10);  // somebody paused a queue meanwhile
+  EXPECT_TRUE(Has(RenderReload(reload), "acknowledged by queue/shard-0\n"));
+  auto* gone = reload.add_watchers();
+  gone->set_service("delivery");
+  gone->set_instance("w1");
+  gone->set_acked_version(8);
+  EXPECT_TRUE(Has(RenderReload(reload), "delivery/w1 is not connected (at 8): it has this once"))
+      << RenderReload(reload);
 
   admin::v1::CheckConfigResponse check;
   check.add_diagnostics("main.cfg:3: no such directive");

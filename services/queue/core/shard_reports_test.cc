@@ -75,14 +75,14 @@ TEST_F(ShardReportsTest, OfBinaryMailAReportHasTheHeaderAlone) {
   }
 }
 
-// dsn-format, custom-dsn-from-header, dsn-failed-from-template, dsn-failed-subject-template,
-// dsn-failed-body-template-from.
+// postmaster, dsn-format, custom-dsn-from-header, dsn-failed-from-template,
+// dsn-failed-subject-template, dsn-failed-body-template-from.
 TEST_F(ShardReportsTest, ReportsHaveTheFormAndTheWordsThatThePolicySays) {
   auto& global = *Section("global").mutable_global();
   global.mutable_queue_defaults()->set_dsn_format("plain-text");
   global.mutable_queue_defaults()->set_notify_of_delay_every_us(3'600'000'000);
   global.mutable_settings()->set_host_name("mx.example");
-  global.mutable_settings()->set_custom_dsn_from_header("Reports <reports@example>");
+  global.mutable_settings()->set_postmaster("post@brand.example");
   SetPolicy();
   TestWorker& worker = AddWorker();
   worker.auto_credit = 10;
@@ -94,6 +94,10 @@ TEST_F(ShardReportsTest, ReportsHaveTheFormAndTheWordsThatThePolicySays) {
     Run();
     return worker.leases.size() == 2 ? worker.leases[1].body : "";
   };
+  const std::string common = fail();
+  EXPECT_TRUE(common.starts_with("From: Mail Delivery System <post@brand.example>\r\n")) << common;
+  global.mutable_settings()->set_custom_dsn_from_header("Reports <reports@example>");
+  SetPolicy();
   const std::string plain = fail();
   EXPECT_TRUE(plain.starts_with("From: Reports <reports@example>\r\n")) << plain;
   EXPECT_NE(plain.find("Content-Type: text/plain; charset=us-ascii\r\n"), std::string::npos);
