@@ -271,6 +271,13 @@ void Compiler::KeepOrigin(const Directive& directive, const Statement& statement
   draft_.origins[&message][field->number()] = {statement.where.file, statement.where.line};
 }
 
+void Compiler::KeepFieldOrigin(const char* field, const Statement& statement,
+                               const google::protobuf::Message& message) {
+  if (!options_.keep_origins) return;
+  const int number = message.GetDescriptor()->FindFieldByName(field)->number();
+  draft_.origins[&message][number] = {statement.where.file, statement.where.line};
+}
+
 bool Compiler::Restricts(const Directive& directive, const Statement& statement) {
   return statement.arguments.empty() || !AsksForNothing(directive, statement.arguments.back().text);
 }

@@ -138,6 +138,9 @@ class Compiler {
   void KeepLine(const Directive& directive, const Statement& statement, size_t section);
   void KeepOrigin(const Directive& directive, const Statement& statement,
                   const google::protobuf::Message& message);
+  // Of a field that no directive names; only with keep_origins.
+  void KeepFieldOrigin(const char* field, const Statement& statement,
+                       const google::protobuf::Message& message);
   // The last argument is the value: source-ip-max-smtp-out has a network before it.
   static bool Restricts(const Directive& directive, const Statement& statement);
   static std::string PlacesOf(const std::string& name);

@@ -110,15 +110,14 @@ void Compiler::ReadDsnTemplate(const Directive& directive, const Statement& stat
     return Say(Severity::kError, statement.At(token),
                "this is no From field; \"Name <address@example.com>\" is");
   }
-  if (is_file) {
-    settings.set_dsn_failed_body_template(std::move(text));
-  } else if (directive.name == "custom-dsn-from-header") {
-    settings.set_custom_dsn_from_header(std::move(text));
-  } else if (directive.name == "dsn-failed-from-template") {
-    settings.set_dsn_failed_from_template(std::move(text));
-  } else {
-    settings.set_dsn_failed_subject_template(std::move(text));
-  }
+  const char* const field = is_file ? "dsn_failed_body_template"
+                            : directive.name == "custom-dsn-from-header" ? "custom_dsn_from_header"
+                            : directive.name == "dsn-failed-from-template"
+                                ? "dsn_failed_from_template"
+                                : "dsn_failed_subject_template";
+  settings.GetReflection()->SetString(&settings, settings.GetDescriptor()->FindFieldByName(field),
+                                      std::move(text));
+  KeepFieldOrigin(field, statement, settings);
 }
 
 // The lines of the file that the first argument names, without empty ones; none for "".
@@ -162,13 +161,12 @@ void Compiler::ReadHeaderFile(const Directive& directive, const Statement& state
   if (!lines) return;
   std::string header;
   for (const std::string& line : *lines) absl::StrAppend(&header, line, "\r\n");
-  if (frame.vmta != nullptr) {
-    frame.vmta->section.set_include_headers(std::move(header));
-  } else if (frame.pool != nullptr) {
-    frame.pool->section.set_include_headers(std::move(header));
-  } else {
-    draft_.global.mutable_settings()->set_include_headers(std::move(header));
-  }
+  google::protobuf::Message* message = draft_.global.mutable_settings();
+  if (frame.vmta != nullptr) message = &frame.vmta->section;
+  if (frame.pool != nullptr) message = &frame.pool->section;
+  message->GetReflection()->SetString(
+      message, message->GetDescriptor()->FindFieldByName("include_headers"), std::move(header));
+  KeepFieldOrigin("include_headers", statement, *message);
 }
 
 // More of http-delivery-header; "" takes away what a more general place said.
@@ -196,6 +194,7 @@ void Compiler::ReadDomainFile(const Directive& directive, const Statement& state
   if (!text) return;
   auto* const domains = draft_.global.mutable_settings()->mutable_precached_domains();
   domains->clear_values();
+  KeepFieldOrigin("precached_domains", statement, draft_.global.settings());
   size_t number = 0;
   for (std::string line : LinesOf(*text)) {
     ++number;

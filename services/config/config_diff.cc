@@ -116,7 +116,10 @@ class Differ {
   void Named() {
     for (const std::string& name : changed_) {
       const size_t slash = name.find('/');
-      if (slash == name.npos) continue;
+      if (slash == name.npos) {
+        if (name != "global") Add(name, {WholeSection(name)});
+        continue;
+      }
       const std::string kind = name.substr(0, slash);
       const std::string rest = name.substr(slash + 1);
       if (kind == "vmta") {
@@ -162,14 +165,16 @@ class Differ {
                                                   const std::string& name) {
     std::vector<ExplainedSetting> settings;
     std::string hosts;
+    size_t mark = 0;
     for (ExplainedSetting& setting : ExplainVirtualMta(compiled, name)) {
       if (setting.directive == "smtp-source-host") {
         absl::StrAppend(&hosts, hosts.empty() ? "" : "; ", setting.value);
+        mark = mark * 31 + setting.secret_mark;
       } else {
         settings.push_back(std::move(setting));
       }
     }
-    if (!hosts.empty()) settings.push_back({"smtp-source-host", hosts, "", "", false});
+    if (!hosts.empty()) settings.push_back({"smtp-source-host", hosts, "", "", false, mark});
     return settings;
   }
 

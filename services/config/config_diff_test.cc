@@ -130,6 +130,45 @@ TEST(ConfigDiffTest, ARenamedVirtualMtaGoesAndComes) {
             "virtual-mta bare\n  section  (none) -> there\n");
 }
 
+// What stands in files, and whole lists.
+TEST(ConfigDiffTest, TextsProxiesAndLists) {
+  MemoryFiles files;
+  CompileOptions options;
+  options.keep_origins = true;
+  const std::string text =
+      "include-headers-from /h\ndsn-failed-body-template-from /b\n"
+      "custom-dsn-from-header \"A <a@b.test>\"\n<dns>\nprecached-domains-file /d\n</dns>\n"
+      "<proxy p>\ntype socks5\nserver 192.0.2.9:1080\nclient 192.0.2.7\nusername u\n"
+      "password one\n</proxy>\n<virtual-mta v>\nuse-proxy p\ninclude-headers-from /h\n"
+      "</virtual-mta>\n<mx-rollup-list>\nmx *.x.test r.test\n</mx-rollup-list>\n"
+      "<bounce-category-patterns>\n/x/ other\n</bounce-category-patterns>\n";
+  files.files = {{"/h", "X-A: 1\n"}, {"/b", std::string(400, 'b')}, {"/d", "a.test\n"}};
+  const Compiled before = CompileText("f", text, files, options);
+  ASSERT_TRUE(before.ok()) << Render(before.diagnostics);
+  const auto diff = [&](const std::string& other) {
+    return RenderChanges(*DiffConfigs(before, CompileText("f", other, files, options)));
+  };
+  EXPECT_EQ(diff(text), "nothing changes\n");
+  EXPECT_EQ(diff(Replaced(text, "password one", "password two")),
+            "virtual-mta v\n  smtp-source-host  192.0.2.7  by socks5 192.0.2.9:1080 as u -> "
+            "(changed secret)\n");
+  EXPECT_NE(diff(Replaced(text, "192.0.2.9", "192.0.2.8")).find("by socks5 192.0.2.8:1080"),
+            std::string::npos);
+  EXPECT_EQ(diff(Replaced(text, "A <a@", "B <a@")),
+            "outside of sections\n"
+            "  custom-dsn-from-header  A <a@b.test> -> B <a@b.test>  f:3\n");
+  EXPECT_EQ(diff(Replaced(text, "r.test", "s.test")), "mx-rollup\n  section  there -> changed\n");
+  EXPECT_EQ(diff(Replaced(text, "/ other", "/ bad-mailbox")),
+            "bounce-categories\n  section  there -> changed\n");
+  files.files = {{"/h", "X-A: 2\n"}, {"/b", std::string(400, 'c')}, {"/d", "a.test\nb.test\n"}};
+  const std::string changes = diff(text);
+  EXPECT_NE(changes.find("include-headers-from  X-A: 1 -> X-A: 2  f:1\n"), std::string::npos);
+  EXPECT_NE(changes.find("include-headers-from  X-A: 1 -> X-A: 2  f:16\n"), std::string::npos);
+  EXPECT_NE(changes.find("precached-domains-file  a.test -> a.test b.test  f:5\n"),
+            std::string::npos);
+  EXPECT_NE(changes.find("bbb... (400 bytes, "), std::string::npos) << changes;
+}
+
 // Of many queues each change is one line, and past a number they are counted.
 TEST(ConfigDiffTest, ManyQueuesChange) {
   std::string many;

@@ -5,6 +5,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "services/base/net/ip_address.h"
 #include "services/config/domain_pattern.h"
 #include "services/config/explain_layers.h"
@@ -77,6 +78,57 @@ void AddLists(const Compiled& compiled, const policy::v1::GlobalSettings& global
   }
 }
 
+// A text that a file holds, in one line. Longer ones are known by their size and a number that
+// differs where they do.
+std::string TextValue(std::string_view text) {
+  constexpr size_t kMostShown = 300;
+  std::string shown(text.substr(0, kMostShown));
+  while (shown.ends_with('\n') || shown.ends_with('\r')) shown.pop_back();
+  absl::StrReplaceAll({{"\r\n", "; "}, {"\n", "; "}}, &shown);
+  if (text.size() <= kMostShown) return shown;
+  return absl::StrCat(shown, "... (", text.size(), " bytes, ",
+                      absl::Hex(TextMark(text), absl::kZeroPad8), ")");
+}
+
+// Fields that are read from files, or whose directives are more than a field.
+void AddTexts(const Compiled& compiled, const Message& message, const std::string& place,
+              const std::string& section, std::vector<ExplainedSetting>* settings) {
+  constexpr std::pair<const char*, const char*> kTexts[] = {
+      {"include-headers-from", "include_headers"},
+      {"custom-dsn-from-header", "custom_dsn_from_header"},
+      {"dsn-failed-from-template", "dsn_failed_from_template"},
+      {"dsn-failed-subject-template", "dsn_failed_subject_template"},
+      {"dsn-failed-body-template-from", "dsn_failed_body_template"},
+      {"precached-domains-file", "precached_domains"}};
+  for (const auto& [directive, name] : kTexts) {
+    const auto* const field = message.GetDescriptor()->FindFieldByName(name);
+    if (field == nullptr || !message.GetReflection()->HasField(message, field)) continue;
+    std::string text;
+    if (field->message_type() == nullptr) {
+      text = message.GetReflection()->GetString(message, field);
+    } else {
+      const auto& list = dynamic_cast<const policy::v1::StringList&>(
+          message.GetReflection()->GetMessage(message, field));
+      text = absl::StrJoin(list.values(), " ");
+    }
+    settings->push_back(
+        {directive, TextValue(text), section, WhereOf(compiled, place, field->number()), false});
+  }
+}
+
+// What a proxy is to the host behind it; its password is not shown.
+std::string ProxyValue(const policy::v1::EgressProxy& proxy) {
+  const bool socks5 = proxy.protocol() == policy::v1::EgressProxy::PROTOCOL_SOCKS5;
+  const bool v2 = proxy.protocol() == policy::v1::EgressProxy::PROTOCOL_PROXY_V2;
+  return absl::StrCat(" by ",
+                      socks5 ? "socks5"
+                      : v2   ? "proxy-protocol 2"
+                             : "proxy-protocol 1",
+                      " ", proxy.server(), proxy.client_port() == 0 ? "" : " from port ",
+                      proxy.client_port() == 0 ? "" : std::to_string(proxy.client_port()),
+                      proxy.username().empty() ? "" : absl::StrCat(" as ", proxy.username()));
+}
+
 }  // namespace
 
 std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::string_view vmta) {
@@ -85,9 +137,13 @@ std::vector<ExplainedSetting> ExplainVirtualMta(const Compiled& compiled, std::s
   if (content == nullptr) return {};
   const std::string shown = absl::StrCat("<virtual-mta ", content->virtual_mta().name(), ">");
   auto settings = Resolve(compiled, Target::kVirtualMta, {{&content->virtual_mta(), name, shown}});
+  AddTexts(compiled, content->virtual_mta(), name, shown, &settings);
   for (const auto& host : content->virtual_mta().source_hosts()) {
-    settings.push_back({"smtp-source-host", absl::StrCat(host.ip(), " ", host.host_name()), shown,
-                        HostWhere(compiled, vmta, host.ip()), false});
+    settings.push_back({"smtp-source-host",
+                        absl::StrCat(host.ip(), " ", host.host_name(),
+                                     host.has_proxy() ? ProxyValue(host.proxy()) : ""),
+                        shown, HostWhere(compiled, vmta, host.ip()), false,
+                        host.proxy().password().empty() ? 0 : SecretMark(host.proxy().password())});
   }
   return settings;
 }
@@ -147,7 +203,10 @@ std::vector<ExplainedSetting> ExplainGlobal(const Compiled& compiled) {
     layers.push_back({&content->global().settings(), "global settings", ""});
   }
   auto settings = Resolve(compiled, Target::kGlobalSettings, layers);
-  if (content != nullptr) AddLists(compiled, content->global().settings(), &settings);
+  if (content != nullptr) {
+    AddLists(compiled, content->global().settings(), &settings);
+    AddTexts(compiled, content->global().settings(), "global settings", "", &settings);
+  }
   return settings;
 }
 
@@ -174,6 +233,8 @@ std::vector<ExplainedSetting> ExplainSection(const Compiled& compiled, const std
   auto settings = resolve(Target::kPool, content->pool(), "virtual-mta-pool");
   settings.push_back({"virtual-mta", absl::StrJoin(content->pool().virtual_mtas(), " "),
                       absl::StrCat("<virtual-mta-pool ", rest, ">"), "", false});
+  AddTexts(compiled, content->pool(), name, absl::StrCat("<virtual-mta-pool ", rest, ">"),
+           &settings);
   return settings;
 }
 

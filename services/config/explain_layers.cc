@@ -15,11 +15,21 @@ using google::protobuf::Message;
 
 size_t MarkOf(const Directive& directive, const Message& settings) {
   if (!directive.secret) return 0;
-  // Seeded anew by each process.
-  return absl::HashOf(absl::StrJoin(PrintValues(directive, settings, /*with_secrets=*/true), "\n"));
+  return SecretMark(absl::StrJoin(PrintValues(directive, settings, /*with_secrets=*/true), "\n"));
 }
 
 }  // namespace
+
+size_t SecretMark(std::string_view secret) {
+  // Seeded anew by each process.
+  return absl::HashOf(absl::string_view(secret.data(), secret.size()));
+}
+
+uint32_t TextMark(std::string_view text) {
+  uint32_t hash = 0x811c9dc5;  // FNV-1a
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193;
+  return hash;
+}
 
 std::string WhereOf(const Compiled& compiled, const std::string& place, int field) {
   const auto fields = compiled.origins.find(place);
