@@ -6,12 +6,16 @@ import asyncio
 import collections
 import struct
 import threading
+import time
 
 from tests.harness.processes import loopback, wait_until
 
 TYPE_A, TYPE_CNAME, TYPE_MX, TYPE_AAAA = 1, 5, 15, 28
 RCODE_SERVFAIL, RCODE_NXDOMAIN = 2, 3
 TTL_S = 60
+# The receiver's thread looks at its clock so often, where the machine lets it; what it does about one arrival takes it at most so many turns.
+BEAT_S = 0.01
+TURNS_MAX = 6
 
 # Who said what, and what was answered. `content` is as the client meant it: without the dots that SMTP adds.
 Transaction = collections.namedtuple("Transaction", "peer local ehlo mail_from recipients content reply connection")
@@ -99,6 +103,10 @@ class Session(asyncio.Protocol):
     @property
     def peer(self):
         return self._peer
+
+    @property
+    def number(self):
+        return self._number
 
     def _command(self, line):
         if not line.endswith(b"\r\n"):
@@ -198,6 +206,7 @@ class Receiver:
         self.open_max = 0
         self.quits = 0
         self.held = []
+        self._beats = collections.deque([time.monotonic()], maxlen=TURNS_MAX)
         self._keep_content = keep_content
         self._transports = set()
         self._loop = asyncio.new_event_loop()
@@ -209,8 +218,17 @@ class Receiver:
         if self._failure is not None:
             raise self._failure
 
+    def no_earlier(self):
+        """For a behaviour: what it is told of left its sender after this time, however late a slow machine tells it."""
+        return self._beats[0]
+
+    def _beat(self):
+        self._beats.append(time.monotonic())
+        self._loop.call_later(BEAT_S, self._beat)
+
     def _run(self, dns_port, started):
         asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._beat)
         try:
             self._server = self._loop.run_until_complete(self._loop.create_server(self._session, self.address, self.port, backlog=1024))
             dns, _ = self._loop.run_until_complete(self._loop.create_datagram_endpoint(lambda: Dns(self), local_addr=(self.address, dns_port)))

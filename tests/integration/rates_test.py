@@ -9,35 +9,37 @@ from tests.integration.scenario import ScenarioTest
 
 ONE_SOURCE = {"v1": (loopback(13), "out1.sluice.test")}
 PERIOD_S = 2
-# What reaches the receiver's thread may be late, by so much more than what follows it.
-JITTER_S = 0.4
 
 
 class RatesTest(ScenarioTest):
     def setUp(self):
         super().setUp()
         self.lock = threading.Lock()
+        # (not before, not after, how much): a receiver on a busy machine hears late of what was sent, and now and then much later than of what
+        # came next. So each has the times between which it was sent, and only what was surely within a period counts.
         self.connects = []
         self.texts = []
+        self.begun = {}  # by connection
         keep = self.receiver.keep
 
-        def behaviour(stage, _session, _recipient=None):
-            if stage == "connect":
-                with self.lock:
-                    self.connects.append((time.monotonic(), 1))
+        def behaviour(stage, session, _recipient=None):
+            with self.lock:
+                if stage == "connect":
+                    self.connects.append((self.receiver.no_earlier(), time.monotonic(), 1))
+                elif stage == "data":
+                    self.begun[session.number] = self.receiver.no_earlier()
 
         def keep_and_count(transaction):
             with self.lock:
-                self.texts.append((time.monotonic(), len(transaction.content)))
+                self.texts.append((self.begun[transaction.connection], time.monotonic(), len(transaction.content)))
             keep(transaction)
         self.receiver.behaviour = behaviour
         self.receiver.keep = keep_and_count
 
-    def assert_no_window_over(self, amounts, most):
-        """Any window of the period, less what the measurement may be off."""
-        for first, (start, _) in enumerate(amounts):
-            total = sum(amount for when, amount in amounts[first:] if when - start < PERIOD_S - JITTER_S)
-            self.assertLessEqual(total, most, amounts)
+    def assert_no_window_over(self, amounts, most, period_s=PERIOD_S):
+        for start, _, _ in amounts:
+            surely = [amount for begin, end, amount in amounts if begin >= start and end < start + period_s]
+            self.assertLessEqual(sum(surely), most, amounts)
 
     def test_connects(self):
         node = self.node(sources=ONE_SOURCE, domain_extra=f"max-connect-rate 5/{PERIOD_S}s\nmax-msg-per-connection 1")
@@ -59,26 +61,34 @@ class RatesTest(ScenarioTest):
         self.receiver.wait_for(15)
         node.ctl.wait_empty()
         self.assert_no_window_over(self.texts, 100 * 1024)
-        self.assertGreater(sum(size for _, size in self.texts), 15 * 20_000)
+        self.assertGreater(sum(size for _, _, size in self.texts), 15 * 20_000)
 
     def test_bytes_go_on_after_a_restart_in_good_order(self):
         period_s = 12
         node = self.node(sources=ONE_SOURCE, domain_extra=f"max-data-volume-rate 400k/{period_s}s")
-        for number in range(40):
+
+        def shows_unknown():
+            return "not known" in node.ctl.run("queues", "show", "d.test/v1").stdout
+
+        def send(number):
             self.send(node, [b"u%d@d.test" % number], b"Subject: x\r\n\r\n" + (b"y" * 998 + b"\r\n") * 20)
-        # It does not know what was sent before, and says so.
-        wait_until(lambda: "not known" in node.ctl.run("queues", "show", "d.test/v1").stdout, "the reason in sluicectl queues", 10)
+        send(0)
+        # It does not know what was sent before, and says so, for as long as that holds mail back.
+        wait_until(lambda: shows_unknown() or self.receiver.taken(), "the reason in sluicectl queues", 10)
+        for number in range(1, 40):
+            send(number)
         self.receiver.wait_for(3)
         self.assertEqual(node.service.stop(), 0)
         taken = len(self.receiver.recipients())
         node.start()
-        begun = time.monotonic()
-        self.receiver.wait_for(taken + 2)
-        self.assertLess(time.monotonic() - begun, period_s / 2, "it stood still for a period")
-        self.assertNotIn("not known", node.ctl.run("queues", "show", "d.test/v1").stdout)
+
+        # It knows, from the first message on.
+        def goes_on():
+            self.assertFalse(shows_unknown())
+            return len(self.receiver.recipients()) >= min(40, taken + 2)
+        wait_until(goes_on, "mail after the restart")
         self.receiver.wait_for(40)
-        for first, (start, _) in enumerate(self.texts):
-            self.assertLessEqual(sum(size for when, size in self.texts[first:] if when - start < period_s - JITTER_S), 400 * 1024)
+        self.assert_no_window_over(self.texts, 400 * 1024, period_s)
 
 
 if __name__ == "__main__":

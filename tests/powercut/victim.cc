@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -33,8 +34,10 @@ constexpr uint64_t kGiveUpBallastBelowBytes = uint64_t{8} << 20;
 class Reporter {
  public:
   explicit Reporter(int fd) : fd_(fd) {}
-  void Say(const std::string& line) {
-    const std::string bytes = line + "\n";
+  // A status of RocksDB may have several lines: it is one report.
+  void Say(std::string bytes) {
+    std::replace(bytes.begin(), bytes.end(), '\n', ' ');
+    bytes += '\n';
     if (write(fd_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) _exit(3);
   }
 

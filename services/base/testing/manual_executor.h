@@ -51,19 +51,24 @@ class ManualExecutor final : public Executor {
       node.mapped()();
       RunPosted();
     }
-    clock_.now = end;
+    clock_.now = std::max(clock_.now, end);
   }
+  // From now on the machine is slow: each look at the clock takes so long.
+  void SlowDown(Duration look) { clock_.look = look; }
+  // Nothing runs for so long, in the middle of a task.
+  void StandStill(Duration time) { clock_.now += time; }
   // Somebody sets the machine's clock.
   void StepWallClock(Duration step) { clock_.step += step; }
   size_t timers() const { return timers_.size(); }
 
  private:
   struct ManualClock final : Clock {
-    MonotonicTime Now() const override { return now; }
+    MonotonicTime Now() const override { return now += look; }
     WallTime WallNow() const override {
       return FromUnixMicros(1'700'000'000'000'000) + now.time_since_epoch() + step;
     }
-    MonotonicTime now{std::chrono::hours(1)};
+    mutable MonotonicTime now{std::chrono::hours(1)};
+    Duration look{0};
     Duration step{0};
   };
 

@@ -261,9 +261,12 @@ class Worker {
   bool TurnIsOver(const Conn& conn) const;
 
   // worker_pace.cc
-  Limiter* SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed);
+  // A decision is of one moment, `now`: where each part of it looked at the clock again, the later
+  // part would always find the moment of the earlier one past, and wait for its own.
+  Limiter* SlowestPace(Queue& queue, Conn& conn, MonotonicTime now, MonotonicTime* allowed);
   void ChargePace(Queue& queue, Conn& conn, uint64_t recipients);
-  MonotonicTime NextOfSharedVolume(const Queue& queue, uint64_t bytes, Limiter** limiter);
+  MonotonicTime NextOfSharedVolume(const Queue& queue, MonotonicTime now, uint64_t bytes,
+                                   Limiter** limiter);
   bool BlockBySharedVolume(Queue& queue, Duration ahead);
   std::string VolumeLimit(const Limiter& limiter) const;
   void ForgetHeld(const Queue& queue);
@@ -296,7 +299,8 @@ class Worker {
   void ForgetDomainLimits();
   void HeedThrottles(Queue& queue, const common::v1::Reply& reply);
   bool AfterReplies(const Queue& queue) const;
-  MonotonicTime NextAfterReplies(const Queue& queue, const DomainLimit** limit) const;
+  MonotonicTime NextAfterReplies(const Queue& queue, MonotonicTime now,
+                                 const DomainLimit** limit) const;
   bool BlockByDomain(Queue& queue, Duration ahead);
 
   // worker_hosts.cc

@@ -165,9 +165,9 @@ bool Worker::AfterReplies(const Queue& queue) const {
                      [now](const DomainLimit* limit) { return now < limit->until; });
 }
 
-MonotonicTime Worker::NextAfterReplies(const Queue& queue, const DomainLimit** limit) const {
+MonotonicTime Worker::NextAfterReplies(const Queue& queue, MonotonicTime now,
+                                       const DomainLimit** limit) const {
   if (queue.reply_throttles.empty()) return {};
-  const MonotonicTime now = executor_.clock().Now();
   MonotonicTime next = now;
   for (const DomainLimit* each : queue.reply_throttles) {
     if (now >= each->until) continue;
@@ -184,7 +184,7 @@ bool Worker::BlockByDomain(Queue& queue, Duration ahead) {
   if (queue.throttles.empty() && queue.reply_throttles.empty()) return false;
   const MonotonicTime now = executor_.clock().Now();
   const DomainLimit* slowest = nullptr;
-  MonotonicTime next = std::max(now, NextAfterReplies(queue, &slowest));
+  MonotonicTime next = std::max(now, NextAfterReplies(queue, now, &slowest));
   for (const DomainLimit* each : queue.throttles) {
     const MonotonicTime when = each->pacer.Next(now);
     if (when <= next) continue;

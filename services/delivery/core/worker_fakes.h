@@ -101,6 +101,7 @@ class FakeSites final : public ConnectionFactory {
     }
     ~Remote() override { std::erase(sites_.open, this); }
     void Send(Transaction transaction) override {
+      if (sites_.before_sending) sites_.before_sending();
       sites_.sends.push_back(
           {sites_.executor.clock().Now(), transaction.lease->deliveries_size(), target.source_ip});
       under_way.push_back(std::move(transaction));
@@ -144,6 +145,7 @@ class FakeSites final : public ConnectionFactory {
   explicit FakeSites(Executor& executor) : executor(executor) {}
   std::unique_ptr<Connection> Connect(const ConnectTarget& target,
                                       ConnectionHandler* handler) override {
+    if (before_sending) before_sending();
     connects.push_back(executor.clock().Now());
     return std::make_unique<Remote>(*this, target, handler);
   }
@@ -154,6 +156,7 @@ class FakeSites final : public ConnectionFactory {
     std::string source_ip;
   };
   Executor& executor;
+  std::function<void()> before_sending;  // called before a message or a connect is on the wire
   std::vector<Remote*> open;
   std::vector<Sent> sends;
   std::vector<MonotonicTime> connects;

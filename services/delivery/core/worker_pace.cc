@@ -7,8 +7,8 @@
 
 namespace sluice::delivery {
 
-Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime* allowed) {
-  const MonotonicTime now = executor_.clock().Now();
+Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime now,
+                                     MonotonicTime* allowed) {
   Limiter* slowest = nullptr;
   const auto look = [&](Limiter& limiter) {
     if (!limiter.pacer.limited()) return;
@@ -27,7 +27,7 @@ Worker::Limiter* Worker::SlowestPace(Queue& queue, Conn& conn, MonotonicTime* al
   }
   for (DomainLimit* limit : queue.throttles) look(*limit);
   const DomainLimit* after_replies = nullptr;
-  if (const MonotonicTime next = NextAfterReplies(queue, &after_replies); next > *allowed) {
+  if (const MonotonicTime next = NextAfterReplies(queue, now, &after_replies); next > *allowed) {
     *allowed = next;
     slowest = nullptr;
   }
@@ -54,8 +54,8 @@ std::string Worker::VolumeLimit(const Limiter& limiter) const {
 }
 
 // When the virtual MTA and its pools have room for a message of that size of the queue.
-MonotonicTime Worker::NextOfSharedVolume(const Queue& queue, uint64_t bytes, Limiter** limiter) {
-  const MonotonicTime now = executor_.clock().Now();
+MonotonicTime Worker::NextOfSharedVolume(const Queue& queue, MonotonicTime now, uint64_t bytes,
+                                         Limiter** limiter) {
   MonotonicTime next = now;
   if (!queue.limits->has_volume) return next;
   const auto look = [&](Limiter& shared) {
@@ -76,8 +76,9 @@ MonotonicTime Worker::NextOfSharedVolume(const Queue& queue, uint64_t bytes, Lim
 bool Worker::BlockBySharedVolume(Queue& queue, Duration ahead) {
   if (!queue.limits->has_volume) return false;
   Limiter* limiter = nullptr;
-  const MonotonicTime next = NextOfSharedVolume(queue, queue.held_bytes, &limiter);
-  if (next <= executor_.clock().Now() + ahead) return false;
+  const MonotonicTime now = executor_.clock().Now();
+  const MonotonicTime next = NextOfSharedVolume(queue, now, queue.held_bytes, &limiter);
+  if (next <= now + ahead) return false;
   Block(queue, VolumeLimit(*limiter), next);
   if (next != MonotonicTime::max()) WakeAt(queue, next - ahead);
   return true;

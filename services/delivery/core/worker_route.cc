@@ -438,7 +438,6 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
           queue.route, std::move(conn.order), conn.next_target - 1, conn.tried, conn.seeks_tls});
       return Began::kLater;
     }
-    ChargeConnect(conn);
     ConnectTarget connect;
     connect.address = target.address;
     connect.port = target.port;
@@ -467,6 +466,7 @@ Worker::Began Worker::ConnectNext(Queue& queue, Conn& conn) {
     ++conn.tried;
     ++stats_.connects;
     conn.connection = connections_.Connect(connect, &conn);
+    ChargeConnect(conn);
     return Began::kYes;
   }
   return Began::kNowhere;

@@ -74,7 +74,8 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
   SendPaced(*queue);
 }
 
-// Sends what waits, each at its moment. A rate is charged here, when RCPT is about to be written.
+// Sends what waits, each at its moment. A rate is charged here, when RCPT has been written: however
+// long that took, the next one counts from there.
 void Worker::SendPaced(Queue& queue) {
   const MonotonicTime now = executor_.clock().Now();
   if (!queue.waiting.empty() && !MayUse(queue)) Halt(queue);
@@ -115,7 +116,8 @@ void Worker::SendPaced(Queue& queue) {
       queue.waiting.pop_back();
       continue;
     }
-    if (best->paced()) {
+    const bool paced = best->paced();
+    if (paced) {
       // It came before the limit: in one go they would overfill a window.
       if (next.lease->deliveries_size() > 1 && queue.counts_recipients()) {
         GiveBack(queue.waiting.front().work_id);
@@ -136,7 +138,7 @@ void Worker::SendPaced(Queue& queue) {
         return;
       }
       Limiter* full = nullptr;
-      const MonotonicTime room = NextOfSharedVolume(queue, bytes, &full);
+      const MonotonicTime room = NextOfSharedVolume(queue, now, bytes, &full);
       if (room > now + kPaceAhead) {
         if (full->held_bytes == 0 || full->held_queue == queue.name) {
           full->held_queue = queue.name;
@@ -146,7 +148,7 @@ void Worker::SendPaced(Queue& queue) {
         return;
       }
       MonotonicTime allowed = std::max({queue.pace.Next(now, bytes), from_source, room});
-      Limiter* shared = SlowestPace(queue, *best, &allowed);
+      Limiter* shared = SlowestPace(queue, *best, now, &allowed);
       if (allowed > now) {
         if (shared != nullptr) {
           AwaitPace(*shared, queue);
@@ -164,7 +166,6 @@ void Worker::SendPaced(Queue& queue) {
         }
         return;
       }
-      ChargePace(queue, *best, static_cast<uint64_t>(next.lease->deliveries_size()));
       ReserveVolume(queue, *best, bytes);
       queue.last_bytes = bytes;
       queue.held_bytes = 0;
@@ -179,8 +180,10 @@ void Worker::SendPaced(Queue& queue) {
       work->second.mode_round = queue.mode_round;
     }
     Transaction transaction = std::move(next);
+    const uint64_t recipients = static_cast<uint64_t>(transaction.lease->deliveries_size());
     queue.waiting.pop_front();
     best->connection->Send(std::move(transaction));
+    if (paced) ChargePace(queue, *best, recipients);
   }
 }
 
