@@ -1,3 +1,5 @@
+// Proves that names beyond ASCII become the names that DNS has, and that what is no name is
+// none.
 #include "services/base/idna.h"
 
 #include <gtest/gtest.h>

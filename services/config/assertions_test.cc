@@ -1,3 +1,5 @@
+// Proves that assertions beside a configuration pass where they hold, and say what is where they
+// do not.
 #include "services/config/assertions.h"
 
 #include <map>

@@ -1,3 +1,5 @@
+// Proves that pattern lists, categories, rollups and penalties compile, and that mistakes in
+// them have their place.
 #include "gtest/gtest.h"
 #include "services/config/compiler.h"
 #include "services/config/policy_view.h"

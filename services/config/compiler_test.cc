@@ -1,3 +1,4 @@
+// Proves that directive files become the settings that they say, in every spelling.
 #include "services/config/compiler.h"
 
 #include "gtest/gtest.h"

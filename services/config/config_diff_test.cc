@@ -1,3 +1,5 @@
+// Proves that the difference of two configurations is what changes in effect, and shows no
+// secret.
 #include "services/config/config_diff.h"
 
 #include "gtest/gtest.h"

@@ -1,3 +1,4 @@
+// Proves that text becomes statements, and that lines which cannot are named and left out.
 #include "services/config/lexer.h"
 
 #include "gtest/gtest.h"

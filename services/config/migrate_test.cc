@@ -1,3 +1,4 @@
+// Proves that a PowerMTA tree is rewritten with the same meaning.
 #include "services/config/migrate.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Proves that the most particular setting holds, for queues, clients and pauses.
 #include "services/config/policy_view.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Proves that a service has the newest snapshot, or its last one, and never a damaged one.
 #include "services/config/policy_watcher.h"
 
 #include <sys/stat.h>

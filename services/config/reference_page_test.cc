@@ -1,3 +1,4 @@
+// Proves that the reference page is the registry's.
 #include "services/config/reference_page.h"
 
 #include <fstream>

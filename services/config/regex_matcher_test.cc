@@ -1,3 +1,4 @@
+// Proves that expressions run on RE2 or, bounded, on PCRE2.
 #include "services/config/regex_matcher.h"
 
 #include "gtest/gtest.h"

@@ -1,3 +1,4 @@
+// Proves that expressions are read with their flags, and that likely mistakes are told.
 #include "services/config/regex.h"
 
 #include "gtest/gtest.h"

@@ -1,3 +1,4 @@
+// Proves that every directive has a field and a help, and every queue setting a directive.
 #include "services/config/registry.h"
 
 #include <set>

@@ -1,3 +1,4 @@
+// Proves that what compiles and is likely not meant is told.
 #include "services/config/semantic_checks.h"
 
 #include <map>

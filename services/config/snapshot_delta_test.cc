@@ -1,3 +1,4 @@
+// Proves that two ends agree after a delta, or notice that they do not.
 #include "services/config/snapshot_delta.h"
 
 #include "gtest/gtest.h"

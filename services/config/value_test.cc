@@ -1,3 +1,4 @@
+// Proves that each kind of value is read in all its spellings, and nothing else is.
 #include "services/config/value.h"
 
 #include "gtest/gtest.h"

@@ -1,3 +1,4 @@
+// Proves that reports say what happened (RFC 3464), and that no byte from outside breaks them.
 #include "services/mail/dsn.h"
 
 #include <gtest/gtest.h>

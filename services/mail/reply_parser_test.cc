@@ -1,3 +1,4 @@
+// Proves that replies are read however they are cut, and that what is none ends.
 #include "services/mail/reply_parser.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Proves that a client authenticates by each mechanism, and believes no server that does not
+// prove itself.
 #include "services/mail/sasl_client.h"
 
 #include <gtest/gtest.h>

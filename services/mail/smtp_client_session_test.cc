@@ -1,3 +1,5 @@
+// Proves that a session gives one verdict for each recipient, in order, however a server
+// behaves.
 #include "services/mail/smtp_client_session.h"
 
 #include <algorithm>

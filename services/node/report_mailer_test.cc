@@ -1,3 +1,4 @@
+// Proves that reports by mail are queued as ours, tried again, and never sent twice.
 #include "services/node/report_mailer.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Proves that `sluicectl config` says what it should, to people and to scripts, by its exit code
+// too.
 #include "tools/ctl/config_commands.h"
 
 #include <filesystem>

@@ -1,3 +1,5 @@
+// Proves that SOCKS5 and the PROXY protocol are spoken to the byte, and that a proxy's refusals
+// and nonsense fail.
 #include <gtest/gtest.h>
 
 #include <string>

@@ -1,3 +1,5 @@
+// Proves that the gRPC transport keeps the contract of streams, and that the server says what is
+// wrong with its addresses.
 #include "services/base/rpc/grpc_stream.h"
 
 #include "services/base/rpc/rpc_server.h"

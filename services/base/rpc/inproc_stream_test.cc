@@ -1,3 +1,4 @@
+// Proves that the transport within a process keeps the contract of streams (stream_contract.h).
 #include "services/base/rpc/inproc_stream.h"
 
 #include "services/base/rpc/stream_contract.h"

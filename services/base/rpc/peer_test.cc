@@ -1,3 +1,4 @@
+// Proves that a caller's address is read from what gRPC says of it.
 #include "services/base/rpc/peer.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Proves that folders of tests go with what is in them, also those of tests that were killed.
 #include "services/base/testing/temp_folder.h"
 
 #include <fcntl.h>

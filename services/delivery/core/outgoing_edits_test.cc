@@ -1,3 +1,4 @@
+// Proves that senders, header lines and dates are changed on the way out as configured.
 #include "services/delivery/core/outgoing_edits.h"
 
 #include <gtest/gtest.h>

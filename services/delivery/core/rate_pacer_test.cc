@@ -1,3 +1,4 @@
+// Proves that no window holds more than its count, and that full demand gets all of it.
 #include "services/delivery/core/rate_pacer.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Proves that lookups become hosts in order, are cached and shared, and fail for as long as they
+// should.
 #include "services/delivery/dns/caching_mx_resolver.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Proves that DNS answers are read within bounds, and that lies and cuts invent nothing.
 #include "services/delivery/dns/dns_answer.h"
 
 #include <gtest/gtest.h>

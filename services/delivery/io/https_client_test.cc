@@ -1,3 +1,4 @@
+// Proves that HTTPS is done with hosts that prove their name, within bounds of size and time.
 #include "services/delivery/io/https_client.h"
 
 #include <arpa/inet.h>

@@ -202,6 +202,7 @@ TEST_F(LocalConnectionsTest, RecipientsWithTheirOwnVerdictAreNamed) {
   EXPECT_EQ(handler_.results[0].recipients(0).outcome(), queue::v1::RECIPIENT_OUTCOME_DELIVERED);
 }
 
+// If it did not, this test would take ten minutes and be ended.
 TEST_F(LocalConnectionsTest, AProgramUnderWayEndsWithItsConnection) {
   settings_->set_type("pipe");
   settings_->set_smtp_data_termination_timeout_us(600'000'000);

@@ -1,3 +1,5 @@
+// Proves that certificate chains are good by an authority or by TLSA records, and by nothing
+// else.
 #include "services/delivery/tls_policy/chain_verifier.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Proves that TLSA records count where DNS vouches for them, and that nothing takes them away.
 #include "services/delivery/tls_policy/dane_lookup.h"
 
 #include <gtest/gtest.h>

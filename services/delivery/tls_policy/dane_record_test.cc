@@ -1,3 +1,4 @@
+// Proves that TLSA records are read, and match what RFC 6698 says.
 #include "services/delivery/tls_policy/dane_record.h"
 
 #include <gtest/gtest.h>

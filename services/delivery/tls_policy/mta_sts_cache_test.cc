@@ -1,3 +1,5 @@
+// Proves that MTA-STS policies are fetched once, kept as long as they say, and refreshed before
+// they end.
 #include "services/delivery/tls_policy/mta_sts_cache.h"
 
 #include <gtest/gtest.h>

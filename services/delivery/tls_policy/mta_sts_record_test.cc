@@ -1,3 +1,4 @@
+// Proves that MTA-STS records and policies are read as RFC 8461 has them.
 #include "services/delivery/tls_policy/mta_sts_record.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,5 @@
+// Proves that connections are held to what a domain publishes, and that the report says how it
+// went.
 #include "services/delivery/tls_policy/policed_connections.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Proves that reports go to each address once, are tried for a day, and are bounded.
 #include "services/delivery/tls_policy/report_poster.h"
 
 #include <gtest/gtest.h>

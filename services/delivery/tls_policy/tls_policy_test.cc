@@ -1,3 +1,4 @@
+// Proves that DANE and MTA-STS together demand what they should, never less.
 #include "services/delivery/tls_policy/tls_policy.h"
 
 #include <gtest/gtest.h>

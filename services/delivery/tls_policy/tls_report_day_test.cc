@@ -1,3 +1,4 @@
+// Proves that a day's counts become a report at midnight and outlive a restart.
 #include "services/delivery/tls_policy/tls_report_day.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Proves that a mailed report is what RFC 8460 wants.
 #include "services/delivery/tls_policy/tls_report_mail.h"
 
 #include <gtest/gtest.h>

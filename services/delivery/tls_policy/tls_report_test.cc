@@ -1,3 +1,4 @@
+// Proves that reports on TLS have what RFC 8460 wants, within bounds.
 #include "services/delivery/tls_policy/tls_report.h"
 
 #include <gtest/gtest.h>

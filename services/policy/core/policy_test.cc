@@ -1,3 +1,5 @@
+// Proves that services get the snapshot that the files say, and that a bad file or damaged state
+// changes nothing.
 #include "services/policy/core/policy.h"
 
 #include <fstream>

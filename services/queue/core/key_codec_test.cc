@@ -1,3 +1,4 @@
+// Proves that keys sort as their fields do, and are read as they were made.
 #include "services/queue/core/key_codec.h"
 
 #include <gtest/gtest.h>

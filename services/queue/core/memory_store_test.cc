@@ -1,3 +1,5 @@
+// Proves that the store of simulations keeps the contract of stores, and loses what a power cut
+// loses.
 #include "services/queue/core/memory_store.h"
 
 #include "services/queue/core/store_contract.h"

@@ -1,3 +1,4 @@
+// Proves that the space of dead bodies comes back, and living ones are not rewritten for it.
 #include "services/queue/io/blob_reclaimer.h"
 
 #include <gtest/gtest.h>
@@ -99,6 +100,7 @@ TEST_F(BlobReclaimerTest, AVolumeWithoutRoomForCopiesGetsBackWholeFilesOnly) {
   EXPECT_LE(BlobBytes(), (kValues / 4 + 20) * kValueBytes);
 }
 
+// If it waited, this test would take an hour and be ended.
 TEST_F(BlobReclaimerTest, StopsAtOnce) {
   BlobReclaimerOptions options = Options();
   options.every = std::chrono::hours(1);

@@ -1,3 +1,5 @@
+// Proves that RocksDB keeps the contract of stores, and that folders and formats are refused as
+// they should be.
 #include "services/queue/io/rocksdb_store.h"
 
 #include <rocksdb/db.h>

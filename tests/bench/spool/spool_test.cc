@@ -1,3 +1,4 @@
+// Proves that the spool that benchmarks fill is one that a shard serves.
 #include "tests/bench/spool/spool.h"
 
 #include <gtest/gtest.h>

@@ -166,7 +166,6 @@ int VolatileFs::Write(const Node& node, size_t offset, std::string_view bytes) {
   if (offset + bytes.size() > old_size) node->live.resize(offset + bytes.size());
   node->live.replace(offset, bytes.size(), bytes);
   MarkDirty(*node, std::min(offset, old_size), offset + bytes.size());
-  bytes_written_ += bytes.size();
   return static_cast<int>(bytes.size());
 }
 
@@ -290,11 +289,6 @@ void VolatileFs::PowerOn() {
 uint64_t VolatileFs::syncs() const {
   std::lock_guard lock(mutex_);
   return syncs_;
-}
-
-uint64_t VolatileFs::bytes_written() const {
-  std::lock_guard lock(mutex_);
-  return bytes_written_;
 }
 
 }  // namespace sluice::powercut

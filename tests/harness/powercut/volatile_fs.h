@@ -79,7 +79,6 @@ class VolatileFs {
   void PowerOn();
 
   uint64_t syncs() const;
-  uint64_t bytes_written() const;
 
  private:
   int Find(std::string_view path, Node* node) const;
@@ -95,7 +94,6 @@ class VolatileFs {
   bool off_ = false;
   uint64_t last_number_ = 1;
   uint64_t syncs_ = 0;
-  uint64_t bytes_written_ = 0;
 };
 
 }  // namespace sluice::powercut
