@@ -215,7 +215,7 @@ class Runner {
       return Fail(at, absl::StrCat("\"", name.substr(0, slash), "\" is no domain"));
     }
     const std::string& domain = *parsed;
-    const std::string target = name.substr(slash + 1);
+    const std::string target = PlainTargetName(name.substr(slash + 1));
     const auto check = [&](const std::string& vmta, const std::string& pool) {
       Claim(at, kDomain, Target::kQueueSettings, *view_->ForQueue(domain, vmta, pool),
             pool.empty() ? "" : absl::StrCat(" for ", vmta), claim);

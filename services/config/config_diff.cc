@@ -239,8 +239,8 @@ class Differ {
                          after_view_->ForQueue(domain, vmta, pool)->SerializeAsString());
       if (settings.first == settings.second) continue;
       if (changes_.size() >= kMaxChanges) {
-        ++dropped_;
-        continue;
+        ++dropped_;  // of this pattern at least one
+        return;
       }
       const auto [group, is_new] = known.emplace(std::move(settings), groups.size());
       if (!is_new) {

@@ -294,7 +294,7 @@ void NoteRollups(const Compiled& compiled, const std::string& domain, const std:
 
 absl::StatusOr<Explanation> Explain(const Compiled& compiled, const ExplainQuestion& question) {
   Explanation answer;
-  const std::string& name = question.vmta;
+  const std::string name = PlainTargetName(question.vmta);
   std::string domain;
   if (!question.domain.empty()) {
     const auto pattern = ParseDomainPattern(question.domain);

@@ -25,25 +25,12 @@ struct Registry {
   absl::flat_hash_set<std::string> secret_names;
 
   Registry() {
-    for (auto part : {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
-                      ListenerDirectives, AuthDirectives, TlsDirectives, LocalDirectives,
-                      EgressDirectives, BackoffDirectives, ReportDirectives}) {
+    for (auto part :
+         {GlobalDirectives, SourceDirectives, VirtualMtaDirectives, QueueDirectives,
+          ListenerDirectives, AuthDirectives, TlsDirectives, LocalDirectives, EgressDirectives,
+          BackoffDirectives, ReportDirectives, PlannedGlobalDirectives, PlannedClientDirectives,
+          PlannedQueueDirectives, SectionDirectives, AccountingDirectives}) {
       for (Directive& directive : part()) directives.push_back(std::move(directive));
-    }
-    absl::flat_hash_map<std::string, uint32_t> taken;
-    for (const Directive& directive : directives) {
-      taken[std::string(directive.name)] |= directive.scopes;
-      for (const std::string_view alias : directive.aliases) {
-        taken[std::string(alias)] |= directive.scopes;
-      }
-    }
-    for (auto part : {PlannedGlobalDirectives, PlannedClientDirectives, PlannedQueueDirectives,
-                      SectionDirectives, AccountingDirectives}) {
-      for (Directive& directive : part()) {
-        const auto found = taken.find(std::string(directive.name));
-        if (found != taken.end()) directive.scopes &= ~found->second;
-        if (directive.scopes != 0) directives.push_back(std::move(directive));
-      }
     }
     for (const Directive& directive : directives) {
       for (const Scope scope : kAllScopes) {

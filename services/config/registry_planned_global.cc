@@ -90,7 +90,6 @@ void AddProcess(std::vector<Directive>* all) {
     all->push_back(
         NoMeaning(name, Grammar::kBool, "Nothing: sluice-sink is the receiver for tests."));
   }
-  all->push_back(Global("edns-udp-length", Grammar::kCount, "Size of DNS answers over UDP."));
 }
 
 void AddHttp(std::vector<Directive>* all) {

@@ -8,7 +8,6 @@ namespace sluice::config {
 namespace {
 
 constexpr uint32_t kProcessors = kBounceProcessor | kFeedbackLoopProcessor;
-constexpr uint32_t kTlsListeners = kListener | kTransmissionsApiListener;
 
 class Table {
  public:
@@ -47,20 +46,22 @@ void AddProcessors(Table* t) {
 void AddListeners(Table* t) {
   t->Add("await-slot", kListener, Grammar::kBool,
          "Nothing: a connection over the limit is answered at once.", Status::kNoEffect);
-  t->Add("source", kListener, Grammar::kText, "The <source> whose directives hold here.");
-  Directive& certificate =
-      t->Words("tls-certificate", kTlsListeners, 1, 2, "FILE [PASSWORD]", "Certificate and key.");
+  Directive& certificate = t->Words("tls-certificate", kTransmissionsApiListener, 1, 2,
+                                    "FILE [PASSWORD]", "Certificate and key.");
   certificate.secret = true;
   for (const std::string_view name :
        {"tls-allow-tlsv1.3", "tls-allow-tlsv1.2", "tls-allow-tlsv1.1", "tls-allow-tlsv1"}) {
-    t->Add(name, kTlsListeners, Grammar::kBool, "TLS version of the listener.");
+    t->Add(name, kTransmissionsApiListener, Grammar::kBool, "TLS version of the listener.");
   }
-  t->Add("tls-allow-sslv3", kTlsListeners, Grammar::kBool, "SSL 3.", Status::kUnsupported).reason =
-      "SSL 3 is broken, and OpenSSL no longer has it";
-  t->Add("tls-ciphers", kTlsListeners, Grammar::kText, "Ciphers.");
-  t->Add("tls-tlsv1.3-ciphersuites", kTlsListeners, Grammar::kText, "TLS 1.3 cipher suites.");
-  t->Add("tls-dh-key-length", kTlsListeners, Grammar::kCount, "Bits of Diffie-Hellman keys.");
-  t->Add("tls-ca-file", kTlsListeners, Grammar::kFile, "Authorities of clients.");
+  t->Add("tls-allow-sslv3", kListener | kTransmissionsApiListener, Grammar::kBool, "SSL 3.",
+         Status::kUnsupported)
+      .reason = "SSL 3 is broken, and OpenSSL no longer has it";
+  t->Add("tls-ciphers", kTransmissionsApiListener, Grammar::kText, "Ciphers.");
+  t->Add("tls-tlsv1.3-ciphersuites", kTransmissionsApiListener, Grammar::kText,
+         "TLS 1.3 cipher suites.");
+  t->Add("tls-dh-key-length", kTransmissionsApiListener, Grammar::kCount,
+         "Bits of Diffie-Hellman keys.");
+  t->Add("tls-ca-file", kTransmissionsApiListener, Grammar::kFile, "Authorities of clients.");
   for (const std::string_view name : {"log-requests", "log-data", "log-tls"}) {
     t->Add(name, kTransmissionsApi, Grammar::kBool, "Log of the HTTP injection.");
   }
