@@ -14,7 +14,8 @@ Of every document:
   `CamelCase` must be a name of the code.
 - Metrics (`sluice_...`), also of code blocks and of alert rules, must be in the source.
 Of single documents:
-- Each metric of the source is in services/SERVICE/README.md, as such or as `NAME`; counters end in _total, and nothing else does.
+- Each metric of the source is in services/SERVICE/README.md, as such or as `NAME`, and its section on metrics names no other; counters end
+  in _total, and nothing else does.
 - services/base/log/README.md has the events that the code logs, and no other.
 - The tables of tests/integration, tests/harness and tools/fuzzing have every file of their kind.
 - Each alert of deploy/prometheus is on the operator's page.
@@ -147,7 +148,7 @@ def declared_metrics(root, files):
     metrics = {}
     for name in files:
         if name.startswith("services/") and name.endswith((".cc", ".h")) and not name.endswith("_test.cc") and (root / name).is_file():
-            for metric in re.findall(r'"(sluice_[a-z]+_[a-z_]+)"', (root / name).read_text(encoding="utf-8", errors="replace")):
+            for metric in re.findall(r'"(sluice_[a-z]+_[a-z0-9_]+)"', (root / name).read_text(encoding="utf-8", errors="replace")):
                 metrics[metric] = name
     return metrics
 
@@ -163,12 +164,22 @@ def lint_metrics(root, files, report):
         kind = re.search(rf'(Counter|Gauge)\(\s*"{metric}"', read(root / source))
         if kind and (kind.group(1) == "Gauge") == metric.endswith("_total"):
             report(source, 1, f"{metric}: counters end in _total, and gauges do not")
+    logged = set(logged_events(root, files))
+    for name in files:
+        service = re.fullmatch(r"services/(\w+)/README\.md", name)
+        in_section = False
+        for number, line in enumerate(read(root / name).splitlines() if service else (), 1):
+            if line.startswith("## "):
+                in_section = "metrics" in line.lower()
+            for short in re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", line) if in_section else ():
+                if f"sluice_{service.group(1)}_{short}" not in metrics and short not in metrics and short not in logged:
+                    report(name, number, f"there is no metric sluice_{service.group(1)}_{short}")
     for name in files:
         if not name.endswith((".md", "rules.yml")) or not (root / name).is_file():
             continue
         for number, line in enumerate(read(root / name).splitlines(), 1):
             code = line if line.startswith("    ") or name.endswith(".yml") else " ".join(re.findall(r"`[^`]+`", line))
-            for metric in re.findall(r"\b(sluice_(?:ingest|queue|delivery|policy)_[a-z_]*[a-z])\b", code):
+            for metric in re.findall(r"\b(sluice_(?:ingest|queue|delivery|policy)_[a-z0-9_]*[a-z])\b", code):
                 if metric not in metrics:
                     report(name, number, f"there is no metric {metric}")
 
@@ -177,10 +188,8 @@ LOG_CALL = re.compile(r"\b(?:Info|Warn|Error|Write)\(\s*(?:LogLevel::\w+\s*,\s*)
                       r"|\"[a-z_]+\")\s*,")
 
 
-def lint_log(root, files, report):
-    page = "services/base/log/README.md"
-    if page not in files:
-        return
+def logged_events(root, files):
+    """Events that the code logs: name -> file."""
     logged = {}
     for name in files:
         if name.startswith("services/") and name.endswith((".cc", ".h")) and not re.search(r"_(test|fuzz)\.cc$", name):
@@ -188,6 +197,14 @@ def lint_log(root, files, report):
             for call in LOG_CALL.findall(text) + re.findall(r"LogLevel::k\w+, (\"[a-z_]+\")", text):
                 for event in re.findall(r"\"([a-z_]+)\"", call):
                     logged[event] = name
+    return logged
+
+
+def lint_log(root, files, report):
+    page = "services/base/log/README.md"
+    if page not in files:
+        return
+    logged = logged_events(root, files)
     told = {}
     for number, line in enumerate(read(root / page).splitlines(), 1):
         cell = re.match(r"\| ((?:`[a-z_]+`(?:, )?)+) \|", line)

@@ -53,6 +53,8 @@ class DocsLintTest(unittest.TestCase):
         self.assertEqual(run("", readme("nothing\n")),
                          (1, ["services/queue/core/m.cc:1: services/queue/README.md does not tell of the metric sluice_queue_workers"]))
         self.assertEqual(run("see `sluice_queue_worker`\n", readme("`workers`\n")), (1, ["README.md:1: there is no metric sluice_queue_worker"]))
+        self.assertEqual(run("", readme("`workers`\n## Metrics\n`workers`, `syncs_total`\n")),
+                         (1, ["services/queue/README.md:3: there is no metric sluice_queue_syncs_total"]))
 
     def test_metrics_of_alerts_exist_and_alerts_are_told_of(self):
         rules = lambda metric: {**FILES, "services/queue/m.cc": 'page.Gauge("sluice_queue_workers", "Connected.", n);\n',
