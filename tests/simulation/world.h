@@ -42,11 +42,14 @@ class World {
  public:
   using Task = Executor::Task;
   using Key = std::pair<MonotonicTime, std::pair<uint32_t, uint64_t>>;
+  static constexpr Duration kLook{1};
 
   explicit World(uint64_t seed) : random_(seed) {}
 
   Random& random() { return random_; }
   MonotonicTime now() const { return now_; }
+  // What a process sees: work takes time, so no two looks at a clock are of one moment.
+  MonotonicTime Look() { return now_ += kLook; }
   // Events at the same moment run in an order drawn from the seed.
   Key At(MonotonicTime when, Task task) {
     const Key key{std::max(when, now_), {static_cast<uint32_t>(random_.Next()), ++last_}};
@@ -61,7 +64,7 @@ class World {
       return false;
     }
     auto node = events_.extract(events_.begin());
-    now_ = node.key().first;
+    now_ = std::max(now_, node.key().first);
     ++steps_;
     node.mapped()();
     return true;
@@ -120,9 +123,9 @@ class SimExecutor final : public Executor {
  private:
   struct SimClock final : Clock {
     explicit SimClock(World& world) : world(world) {}
-    MonotonicTime Now() const override { return world.now(); }
+    MonotonicTime Now() const override { return world.Look(); }
     WallTime WallNow() const override {
-      return FromUnixMicros(1'700'000'000'000'000) + world.now().time_since_epoch() + offset;
+      return FromUnixMicros(1'700'000'000'000'000) + world.Look().time_since_epoch() + offset;
     }
     World& world;
     Duration offset{};

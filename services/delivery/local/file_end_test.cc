@@ -128,7 +128,7 @@ TEST_F(FileEndTest, WhatAnEndCannotKeepBounces) {
     settings_->set_file_destination(folder_ + "/" + each.type + each.format);
     auto& message = *lease_->mutable_message();
     message.set_body_type(common::v1::BODY_TYPE_BINARYMIME);
-    const std::string bytes("S: s\r\n\r\na\0b\nc\r\n", 17);
+    const std::string bytes("S: s\r\n\r\na\0b\nc\r\n", 15);
     const auto binary = RunLocalJob(Job({bytes}));
     ASSERT_EQ(binary.size(), 2u);
     EXPECT_EQ(binary[1].reply.enhanced(), each.binary) << each.type << each.format;
