@@ -183,7 +183,8 @@ TEST(SmtpClientDowngrade, BinaryBouncesWhereItCannotGo) {
 
 // RFC 8689 4.2: a peer that offers it, and a session that was verified; else nothing is said.
 TEST(SmtpClientDowngrade, MessageThatRequiresTls) {
-  const auto run = [](std::string_view offers, bool encrypted, bool verified) {
+  const auto run = [](std::string_view offers, bool encrypted, bool verified,
+                      const char* sender = "s@x") {
     SmtpClientOptions options;
     options.encrypted = encrypted;
     std::string outcome;
@@ -192,6 +193,7 @@ TEST(SmtpClientDowngrade, MessageThatRequiresTls) {
           peer.Server("220 mx\r\n250-mx\r\n" + std::string(offers));
           peer.Wrote();
           ClientTransaction transaction = Simple(1);
+          transaction.mail_from = sender;
           transaction.require_tls = true;
           transaction.tls_verified = verified;
           peer.session.Begin(std::move(transaction));
@@ -205,6 +207,10 @@ TEST(SmtpClientDowngrade, MessageThatRequiresTls) {
   EXPECT_EQ(run("250 REQUIRETLS\r\n", true, false), "1:P/mail/0");
   EXPECT_EQ(run("250 REQUIRETLS\r\n", false, true), "1:P/mail/0");
   EXPECT_EQ(run("250 SIZE\r\n", true, true), "1:P/mail/0");
+  // Section 5: reports ask for it, and go all the same.
+  EXPECT_EQ(run("250 REQUIRETLS\r\n", true, true, ""), "MAIL FROM:<> REQUIRETLS");
+  EXPECT_EQ(run("250 REQUIRETLS\r\n", true, false, ""), "MAIL FROM:<>");
+  EXPECT_EQ(run("250 HELP\r\n", false, false, ""), "MAIL FROM:<>");
 }
 
 TEST(SmtpClientDowngrade, MessageThatNeedsSmtpUtf8) {

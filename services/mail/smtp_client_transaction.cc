@@ -148,7 +148,9 @@ std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view ad
     text = "the address has a control character";
     enhanced = stage == SmtpStage::kMail ? "5.1.7" : "5.1.3";
   } else if (std::string converted; !peer_.smtputf8 && !IsAscii(OnTheWire(address, &converted))) {
-    text = "the address is not ASCII, and the remote does not offer SMTPUTF8";
+    text = stage == SmtpStage::kMail
+               ? "the sender's address is not ASCII, and the remote does not offer SMTPUTF8"
+               : "the address is not ASCII, and the remote does not offer SMTPUTF8";
   } else {
     return std::nullopt;
   }
@@ -163,7 +165,11 @@ bool SmtpClientSession::Check(Transaction& transaction) const {
   // RFC 8689 section 4.2.1, with the codes that it asks for.
   if (!transaction.failed && given.require_tls) {
     const bool encrypted = (secured() || options_.encrypted) && given.tls_verified;
-    if (!encrypted || !peer_.require_tls) {
+    const bool passed_on = encrypted && peer_.require_tls;
+    // Section 5: a report asks for the same, and is not lost where it cannot have it.
+    if (!passed_on && given.mail_from.empty()) {
+      transaction.given.require_tls = false;
+    } else if (!passed_on) {
       transaction.failed =
           LocalVerdict(encrypted ? "the message requires TLS, and the remote offers no REQUIRETLS"
                                  : "the message requires TLS, and there is none that is verified",

@@ -241,6 +241,24 @@ TEST_F(SmtpServerHostileTest, QuietMergeCommandsAreNoWayAroundTheLimits) {
   EXPECT_TRUE(session.closing());
 }
 
+// Who does not hear of a refusal sends the rest of a long list, and is told at its end.
+TEST_F(SmtpServerHostileTest, ARefusedMergeWithoutRepliesIsPassedOverToItsEnd) {
+  options.max_idle_commands = 50;
+  options.max_recipients = 10;
+  Say("XACK OFF\r\n");
+  std::string list;
+  for (int i = 0; i < 1000; ++i) list += "XDFN a=1\r\nRCPT TO:<r@b>\r\n";
+  EXPECT_EQ(Say("XMRG FROM:<a@b>\r\n" + list + "XPRT 1 LAST\r\n"),
+            "452 4.5.3 Too many recipients, send the rest in another transaction\r\n");
+  EXPECT_FALSE(session.closing());
+  // But not for ever.
+  Say("XMRG FROM:<a@b>\r\n" + list);
+  std::string flood;
+  for (int i = 0; i < 1000; ++i) flood += "XDFN a=1\r\n";
+  for (uint32_t i = 0; i <= kMaxPassedOver / 1000 && !session.closing(); ++i) Say(flood);
+  EXPECT_TRUE(session.closing());
+}
+
 TEST_F(SmtpServerHostileTest, PipelinedCommandsStopAtTheReaderOfReplies) {
   options.max_idle_commands = 1'000'000;
   std::string flood;

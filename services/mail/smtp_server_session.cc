@@ -140,16 +140,19 @@ void SmtpServerSession::OnLine(MonotonicTime, std::string_view line) {
     OnAuthLine(line);
     return;
   }
-  if (++idle_commands_ > options_->max_idle_commands) {
-    Punish(ClientFault::kTooManyErrors, 421, {4, 7, 0}, "Too many commands without a message");
-    return;
-  }
   const CommandLine command = SplitCommand(line);
   if (acks_off_) {
     quiet_ = command.verb == SmtpVerb::kXmrg || command.verb == SmtpVerb::kXdfn ||
              (command.verb == SmtpVerb::kRcpt && (merge_ != nullptr || merge_error_));
-    if (quiet_ && merge_error_) return;  // XPRT will say so
   }
+  // XPRT will say so: a client that does not hear of it goes on to the end of its list.
+  const bool passed_over = quiet_ && merge_error_;
+  if (passed_over && ++passed_over_ <= kMaxPassedOver) return;
+  if (++idle_commands_ > options_->max_idle_commands) {
+    Punish(ClientFault::kTooManyErrors, 421, {4, 7, 0}, "Too many commands without a message");
+    return;
+  }
+  if (passed_over) return;
   switch (command.verb) {
     case SmtpVerb::kHelo:
     case SmtpVerb::kEhlo:

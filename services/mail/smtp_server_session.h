@@ -16,6 +16,9 @@
 
 namespace sluice::mail {
 
+// Commands of a mail merge without replies that has failed already, before they count as commands
+// without a message: two for each recipient of a long list.
+inline constexpr uint32_t kMaxPassedOver = 200'000;
 // What a message may take before its rate counts.
 inline constexpr Duration kDataRateGrace = std::chrono::seconds(30);
 // What a message may take in all, at whatever rate and in however many chunks, and a client to read
@@ -287,6 +290,7 @@ class SmtpServerSession {
   uint32_t errors_ = 0;
   uint32_t rejections_ = 0;
   uint32_t idle_commands_ = 0;
+  uint32_t passed_over_ = 0;   // commands of a mail merge that has failed, since the last message
   uint32_t idle_at_mail_ = 0;  // idle_commands_ as the transaction began
   MonotonicTime activity_;
   MonotonicTime all_read_;     // when nothing waited for the client last

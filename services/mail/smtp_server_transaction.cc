@@ -178,6 +178,7 @@ void SmtpServerSession::Answer(Question question, const ServerReply& reply) {
       stage_ = Stage::kHello;
       merge_.reset();
       idle_commands_ = 0;
+      passed_over_ = 0;
       if (accepted) errors_ = 0;
       if (shutting_down_ && !closing_) {
         Fatal(421, {4, 3, 2}, options_->host_name + " is shutting down");

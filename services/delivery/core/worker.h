@@ -390,6 +390,7 @@ class Worker {
   void Quit(Conn& conn);
   void QuitAll(Queue& queue, bool only_foreign);
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
+  void TakeBackBroken(Conn& conn, queue::v1::GroupResult* result);
   static void Replace421(Conn& conn, queue::v1::GroupResult* result);
   uint32_t Refusals(const queue::v1::GroupResult& result) const;
   uint64_t RecipientsOf(const queue::v1::GroupResult& result) const;

@@ -219,6 +219,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   common::v1::Reply cause;
   const config::ReplyActions asked = HeedReplies(conn, &result, &cause);
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
+  TakeBackBroken(conn, &result);
   Replace421(conn, &result);
   if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
     conn.answered = true;
@@ -271,6 +272,30 @@ void Worker::TakeBack421(Conn& conn, queue::v1::GroupResult* result) {
     any = true;
   }
   if (!any) return;
+  SetAside(*conn.queue, conn);
+  conn.set_aside = true;
+}
+
+// A host that greets, and hangs up or falls silent at its first envelope, has refused nobody: that
+// mail goes on by another host, where there is one (RFC 5321 section 5.1). Of the last one it is
+// said, so that a message that breaks every connection is put off by itself.
+void Worker::TakeBackBroken(Conn& conn, queue::v1::GroupResult* result) {
+  const common::v1::Reply& reply = result->reply();
+  const bool broken = reply.local() && (reply.enhanced() == "4.4.2" || reply.enhanced() == "4.5.0");
+  const bool in_envelope = reply.stage() == common::v1::STAGE_MAIL ||
+                           reply.stage() == common::v1::STAGE_RCPT ||
+                           reply.stage() == common::v1::STAGE_DATA;
+  if (conn.answered || !broken || !in_envelope || result->recipients_size() != 0 ||
+      result->outcome() != queue::v1::RECIPIENT_OUTCOME_TRANSIENT) {
+    return;
+  }
+  const auto& targets = conn.queue->targets;
+  const bool others = std::any_of(targets.begin(), targets.end(), [&](const Target& each) {
+    return each.host != conn.host && !IsAside(*conn.source, each);
+  });
+  if (!others) return;
+  result->set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+  conn.queue->last_failure = reply;
   SetAside(*conn.queue, conn);
   conn.set_aside = true;
 }

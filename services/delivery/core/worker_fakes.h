@@ -112,11 +112,16 @@ class FakeSites final : public ConnectionFactory {
     // The oldest transaction under way gets its result.
     void Answer(queue::v1::RecipientOutcome outcome, uint32_t code = 0,
                 const std::string& text = {}) {
+      common::v1::Reply reply;
+      if (code != 0) reply.set_code(code);
+      if (!text.empty()) reply.set_text(text);
+      Answer(outcome, std::move(reply));
+    }
+    void Answer(queue::v1::RecipientOutcome outcome, common::v1::Reply reply) {
       queue::v1::GroupResult result;
       result.set_lease_id(under_way.front().lease->lease_id());
       result.set_outcome(outcome);
-      if (code != 0) result.mutable_reply()->set_code(code);
-      if (!text.empty()) result.mutable_reply()->set_text(text);
+      *result.mutable_reply() = std::move(reply);
       under_way.erase(under_way.begin());
       handler->OnResult(std::move(result));
     }

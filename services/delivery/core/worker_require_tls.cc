@@ -45,7 +45,9 @@ bool Worker::AllLackTls(const TlsSearch& search, const Queue& queue) const {
 // Whether the message may be tried there: what is known to be refused is not asked again while
 // there is somebody else.
 bool Worker::Suits(const Conn& conn, const Transaction& transaction) {
-  if (!transaction.lease->message().require_tls() || conn.seeks_tls) return true;
+  const common::v1::Message& message = transaction.lease->message();
+  // A report asks for it, and goes without where it must (section 5).
+  if (!message.require_tls() || message.mail_from().empty() || conn.seeks_tls) return true;
   const TlsSearch* const search = FindTlsSearch(*conn.queue);
   return search == nullptr || executor_.clock().Now() < search->given_up_until ||
          !LacksTls(*search, conn.host) || AllLackTls(*search, *conn.queue);

@@ -38,6 +38,7 @@ class RequireTls : public ::testing::Test {
         }) {
     world_.shard().edit = [](queue::v1::Lease& lease) {
       lease.mutable_message()->set_require_tls(lease.lease_id() % 2 == 1);
+      lease.mutable_message()->set_mail_from(lease.lease_id() < 100 ? "s@x" : "");
     };
   }
   FakeSites::Remote* To(const std::string& host) {
@@ -86,6 +87,17 @@ TEST_F(RequireTls, TheNextHostIsTried) {
   // Other mail may go by the first host all the time.
   EXPECT_FALSE(first.quit);
   EXPECT_EQ(world_.sites.open.size(), 2u);
+}
+
+// RFC 8689 section 5: a report asks for it, and is not held up for it.
+TEST_F(RequireTls, AReportWaitsForNoSearch) {
+  FakeSites::Remote& first = world_.Connected(1);
+  Lease(1);
+  Refuse(first);
+  world_.Take();
+  Lease(101);
+  ASSERT_EQ(first.under_way.size(), 1u);
+  EXPECT_TRUE(first.under_way[0].lease->message().require_tls());
 }
 
 TEST_F(RequireTls, OtherMailDoesNotWaitForTheSearch) {

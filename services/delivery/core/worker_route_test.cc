@@ -275,6 +275,56 @@ TEST(WorkerRoute, Smtp421MeansMxUnavailable) {
   EXPECT_EQ(world.sites.open[0]->target.host, "mx1");
 }
 
+// RFC 5321 section 5.1: the next host, where one takes no envelope to its end; not where it has
+// said something, nor once it may have the text.
+TEST(WorkerRoute, AHostThatBreaksOffIsLeftForTheNextOne) {
+  World world;
+  const auto broken = [](common::v1::Stage stage, const char* enhanced = "4.4.2") {
+    common::v1::Reply reply;
+    reply.set_local(true);
+    reply.set_enhanced(enhanced);
+    reply.set_stage(stage);
+    reply.set_text("the remote closed the connection");
+    return reply;
+  };
+  auto& first = world.Connected();
+  world.shard().Lease(11, 1);
+  first.Answer(kTransient, broken(common::v1::STAGE_MAIL));
+  queue::v1::DispatchRequest said = world.Take();
+  ASSERT_EQ(said.results_size(), 1);
+  EXPECT_EQ(said.results(0).outcome(), kNotAttempted);
+  first.Close(true);
+  EXPECT_EQ(world.Take().failures_size(), 0);
+  world.shard().Ready(2, 1);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  auto& second = *world.sites.open[0];
+  EXPECT_EQ(second.target.host, "mx2");
+  world.GreetAll();
+  // The message breaks this one, too, and is put off by itself.
+  world.shard().Lease(12, 2);
+  second.Answer(kTransient, broken(common::v1::STAGE_RCPT, "4.5.0"));
+  said = world.Take();
+  ASSERT_EQ(said.results_size(), 1);
+  EXPECT_EQ(said.results(0).outcome(), kTransient);
+  second.Close(true);
+
+  for (const auto stage : {common::v1::STAGE_BODY, common::v1::STAGE_FINAL_DOT}) {
+    World other;
+    auto& remote = other.Connected();
+    other.shard().Lease(11, 1);
+    remote.Answer(kTransient, broken(stage));
+    EXPECT_EQ(other.Take().results(0).outcome(), kTransient) << stage;
+  }
+  World other;
+  auto& remote = other.Connected();
+  other.shard().Lease(11, 1);
+  remote.Answer(queue::v1::RECIPIENT_OUTCOME_DELIVERED, 250);
+  other.shard().Lease(12, 1);
+  remote.Answer(kTransient, broken(common::v1::STAGE_MAIL));
+  EXPECT_EQ(other.Take().results(1).outcome(), kTransient) << "it takes mail";
+}
+
 TEST(WorkerRoute, Without421MeansNothingSpecial) {
   World world;
   auto& remote = world.Connected();

@@ -29,8 +29,8 @@ std::vector<LocalVerdict> DeliverByHttp(const LocalJob& job) {
     return std::vector<LocalVerdict>(count, Transient("4.3.5", "http-delivery-url is not usable"));
   }
   const common::v1::Message& message = job.lease->message();
-  // REQUIRETLS (RFC 8689): no hop in clear, be it the last one.
-  if (message.require_tls() && !url->tls) {
+  // REQUIRETLS (RFC 8689): no hop in clear, be it the last one; a report is not lost for it.
+  if (message.require_tls() && !message.mail_from().empty() && !url->tls) {
     return std::vector<LocalVerdict>(
         count,
         Permanent("5.7.10", "the message requires TLS, and http-delivery-url is no https: URL"));

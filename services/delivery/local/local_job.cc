@@ -19,7 +19,8 @@ std::optional<LocalVerdict> RefusalOf(const LocalJob& job) {
     return Permanent("5.6.3", "the message is binary, and what takes it here keeps lines only");
   }
   // Whoever reads it there sends it on, and would not know (RFC 8689 section 4.2.1).
-  if (type == "file" && format == "newfile-pickup" && message.require_tls()) {
+  if (type == "file" && format == "newfile-pickup" && message.require_tls() &&
+      !message.mail_from().empty()) {
     return Permanent("5.7.30", "the message requires TLS, which a pickup folder cannot pass on");
   }
   return std::nullopt;

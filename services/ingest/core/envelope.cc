@@ -295,7 +295,10 @@ void AddInvalidRecipient(std::string_view text, uint32_t notify, std::string_vie
 namespace {
 
 // One more recipient; of a mail merge one for each, so that the copy is what that one got.
-void AddBlindCopies(const std::string& to, queue::v1::NewMessage& message) {
+void AddBlindCopies(const PolicyTables& tables, const std::string& to,
+                    queue::v1::NewMessage& message) {
+  // An alias is one for copies, too; one that loops is told to those who write to it.
+  const std::string rcpt = tables.has_aliases() ? tables.Resolve(to).value_or(to) : to;
   const int recipients = message.message().is_template() ? message.deliveries_size() : 1;
   for (int i = 0; i < recipients; ++i) {
     common::v1::Delivery copy;
@@ -310,7 +313,7 @@ void AddBlindCopies(const std::string& to, queue::v1::NewMessage& message) {
       copy.set_envelope_id(given.envelope_id());
     }
     copy.set_rcpt_given(to);
-    copy.set_rcpt(to);
+    copy.set_rcpt(rcpt);
     copy.set_notify(mail::kNotifyNever);
     *message.add_deliveries()->mutable_delivery() = std::move(copy);
   }
@@ -330,7 +333,9 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
       message.set_deliver_by_us(control.windows.back().end_us);
     }
   }
-  if (!profile.settings->bcc().empty()) AddBlindCopies(profile.settings->bcc(), new_message);
+  if (!profile.settings->bcc().empty()) {
+    AddBlindCopies(*profile.tables, profile.settings->bcc(), new_message);
+  }
   if (!profile.settings->source_group().empty()) {
     message.set_source_group(profile.settings->source_group());
   }

@@ -334,6 +334,17 @@ TEST_F(EnvelopeTest, AliasesBlindCopyAndGroup) {
   EXPECT_EQ(message.deliveries(2).delivery().notify(), mail::kNotifyNever);
   EXPECT_EQ(message.deliveries(2).delivery().vmta(), "default");
   EXPECT_EQ(message.message().source_group(), "g");
+  // The copy's address is resolved as any other; one that loops stays as it is.
+  for (const auto& [bcc, rcpt] :
+       {std::pair("sales@mx.test", "People@c.test"), std::pair("loop@mx.test", "loop@mx.test")}) {
+    policy_->loopback->set_bcc(bcc);
+    message.Clear();
+    EXPECT_FALSE(AddRecipient(*Profile(), "x@other.test", 0, "", message));
+    CompleteEnvelope(*Profile(), {{"default", ""}, nullptr}, {}, message);
+    ASSERT_EQ(message.deliveries_size(), 2);
+    EXPECT_EQ(message.deliveries(1).delivery().rcpt(), rcpt);
+    EXPECT_EQ(message.deliveries(1).delivery().rcpt_given(), bcc);
+  }
 }
 
 TEST_F(EnvelopeTest, EnvelopeDefaultsOfTheClient) {

@@ -126,6 +126,7 @@ mail::ServerReply SmtpConnection::OnXclient(const mail::XclientCommand& xclient)
     return *std::move(full);
   }
   peer_ = std::move(peer);
+  can_bind_ = false;  // the connection is the proxy's, and its client knows another one
   claimed_hello_ = xclient.helo.value_or("");
   BecomeUser(xclient.login.value_or(""));
   return {220, {}, ""};

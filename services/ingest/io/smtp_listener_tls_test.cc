@@ -225,6 +225,24 @@ TEST_F(SmtpListenerTlsTest, ScramBindsToTheConnection) {
   }
 }
 
+// The client that a proxy speaks for has another connection, to the proxy.
+TEST_F(SmtpListenerTlsTest, NothingBindsToTheConnectionOfAProxy) {
+  auto& user = policy_->users.emplace_back();
+  user.set_name("u");
+  user.set_password("sesame");
+  policy_->loopback->set_allow_xclient(true);
+  Start();
+  Connect(1);
+  Encrypt();
+  Reply();
+  EXPECT_NE(Say("EHLO c.test\r\n").find("SCRAM-SHA-256-PLUS"), std::string::npos);
+  EXPECT_EQ(Say("XCLIENT ADDR=127.0.0.9 HELO=d.test\r\n").substr(0, 3), "220");
+  EXPECT_NE(Say("EHLO d.test\r\n").find("AUTH SCRAM-SHA-256 "), std::string::npos);
+  EXPECT_EQ(Say("AUTH SCRAM-SHA-256 " + absl::Base64Escape("y,,n=u,r=abcdefghijkl") + "\r\n")
+                .substr(0, 3),
+            "334");
+}
+
 TEST_F(SmtpListenerTlsTest, TlsFromTheFirstByteAndResumed) {
   Start();
   for (const uint64_t resumed : {0u, 1u}) {

@@ -75,6 +75,28 @@ TEST_F(ShardReportsTest, OfBinaryMailAReportHasTheHeaderAlone) {
   }
 }
 
+// RFC 8689 section 5.
+TEST_F(ShardReportsTest, TheReportOfMailThatRequiresTlsRequiresIt) {
+  TestWorker& worker = AddWorker("w1");
+  worker.auto_credit = 20;
+  for (const bool required : {false, true}) {
+    injector().edit = [required](v1::NewMessage& message) {
+      message.mutable_message()->set_dsn_return(common::v1::DSN_RETURN_FULL);
+      message.mutable_message()->set_require_tls(required);
+    };
+    injector().Send({"a@x.example"}, "Subject: x\r\n\r\nsecret\r\n");
+    Run();
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_PERMANENT, 550,
+                  "no");
+    Run();
+    EXPECT_EQ(worker.leases.back().lease.message().require_tls(), required);
+    EXPECT_EQ(worker.leases.back().body.find("secret") == std::string::npos, required);
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250,
+                  "ok");
+    Run();
+  }
+}
+
 // postmaster, dsn-format, custom-dsn-from-header, dsn-failed-from-template,
 // dsn-failed-subject-template, dsn-failed-body-template-from.
 TEST_F(ShardReportsTest, ReportsHaveTheFormAndTheWordsThatThePolicySays) {

@@ -96,8 +96,9 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
     input.subject = global.dsn_failed_subject_template();
     input.text = global.dsn_failed_body_template();
   }
-  // RFC 3461 section 4.3; RFC 8689 section 5: a report may go in the clear; RFC 3030 section 3: it
-  // goes to hosts without BINARYMIME, and as lines, which a binary body is not.
+  // RFC 3461 section 4.3; RFC 8689 section 5: a report of such mail may have to go in the clear;
+  // RFC 3030 section 3: it goes to hosts without BINARYMIME, and as lines, which a binary body is
+  // not.
   input.full = full && message.chunks == 0 && !success && !delayed && !envelope.require_tls() &&
                envelope.body_type() != common::v1::BODY_TYPE_BINARYMIME;
 
@@ -113,6 +114,7 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   dsn->envelope.set_time_queued_us(now_us);
   dsn->envelope.set_body_size(dsn->body.size());
   dsn->envelope.set_tenant(envelope.tenant());
+  dsn->envelope.set_require_tls(envelope.require_tls());  // where the way back has it
   std::vector<common::v1::Delivery> deliveries(1);
   deliveries[0].set_rcpt(envelope.mail_from());
   deliveries[0].set_rcpt_given(envelope.mail_from());
