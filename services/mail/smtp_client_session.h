@@ -89,6 +89,7 @@ struct ClientTransaction {
   // REQUIRETLS (RFC 8689): only to a peer that offers it, over a verified TLS session.
   bool require_tls = false;
   bool tls_verified = false;  // what the owner knows of this connection
+  bool tls_failed = false;    // the remote offers TLS, and a handshake with it failed not long ago
   bool binary = false;        // goes by BDAT to a peer with BINARYMIME, or not at all
   // The message itself needs SMTPUTF8; addresses are looked at here.
   bool smtputf8 = false;

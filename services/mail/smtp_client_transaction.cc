@@ -169,6 +169,10 @@ bool SmtpClientSession::Check(Transaction& transaction) const {
     // Section 5: a report asks for the same, and is not lost where it cannot have it.
     if (!passed_on && given.mail_from.empty()) {
       transaction.given.require_tls = false;
+    } else if (!encrypted && given.tls_failed) {
+      transaction.failed =
+          LocalVerdict("the message requires TLS, and a handshake with the remote failed",
+                       SmtpStage::kMail, "4.7.10");
     } else if (!passed_on) {
       transaction.failed =
           LocalVerdict(encrypted ? "the message requires TLS, and the remote offers no REQUIRETLS"

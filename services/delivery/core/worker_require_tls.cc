@@ -17,9 +17,11 @@ constexpr size_t kMostSearches = 10'000;
 // The session said so, before it sent anything of the message.
 bool IsLackOfTls(const queue::v1::GroupResult& result) {
   const common::v1::Reply& reply = result.reply();
-  return result.outcome() == queue::v1::RECIPIENT_OUTCOME_PERMANENT && reply.local() &&
-         reply.stage() == common::v1::STAGE_MAIL &&
-         (reply.enhanced() == "5.7.30" || reply.enhanced() == "5.7.10");
+  const bool permanent = reply.enhanced() == "5.7.30" || reply.enhanced() == "5.7.10";
+  const bool failed = reply.enhanced() == "4.7.10";  // a handshake, not long ago
+  return reply.local() && reply.stage() == common::v1::STAGE_MAIL &&
+         ((result.outcome() == queue::v1::RECIPIENT_OUTCOME_PERMANENT && permanent) ||
+          (result.outcome() == queue::v1::RECIPIENT_OUTCOME_TRANSIENT && failed));
 }
 
 }  // namespace
@@ -109,7 +111,11 @@ void Worker::HeedLackOfTls(Conn& conn, queue::v1::GroupResult* result) {
   const bool known = LacksTls(search, conn.host);
   if (!known) search.lacking[conn.host] = now + kBelieved;
   std::erase_if(search.lacking, [now](const auto& each) { return each.second <= now; });
-  if (AllLackTls(search, queue)) return;
+  if (AllLackTls(search, queue)) {
+    // A handshake that failed may do better the next time, on another connection.
+    if (result->outcome() == queue::v1::RECIPIENT_OUTCOME_TRANSIENT && !conn.quitting) Quit(conn);
+    return;
+  }
   queue.last_failure = result->reply();
   if (known && (conn.seeks_tls || now < search.given_up_until)) {
     // Those that might do it were not reached.

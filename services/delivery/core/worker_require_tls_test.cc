@@ -20,7 +20,7 @@ constexpr auto kNotAttempted = queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED;
 void Refuse(FakeSites::Remote& remote, const std::string& enhanced = "5.7.30") {
   queue::v1::GroupResult result;
   result.set_lease_id(remote.under_way.front().lease->lease_id());
-  result.set_outcome(kPermanent);
+  result.set_outcome(enhanced[0] == '5' ? kPermanent : kTransient);
   result.mutable_reply()->set_local(true);
   result.mutable_reply()->set_stage(common::v1::STAGE_MAIL);
   result.mutable_reply()->set_enhanced(enhanced);
@@ -187,6 +187,24 @@ TEST_F(RequireTls, NobodyReachedIsNoEndlessSearch) {
   Refuse(first);
   EXPECT_EQ(TheResult().outcome(), kTransient);
   EXPECT_EQ(world_.sites.connects.size(), connects);
+}
+
+// A handshake that broke says little of the next one: nothing bounces for it, other hosts are
+// tried, and the connections in clear are no use.
+TEST_F(RequireTls, ItIsPutOffWhereHandshakesFailed) {
+  FakeSites::Remote& first = world_.Connected(1);
+  Lease(1);
+  world_.Take();
+  Refuse(first, "4.7.10");
+  EXPECT_EQ(TheResult().outcome(), kNotAttempted);
+  EXPECT_FALSE(first.quit);
+  Lease(3);
+  FakeSites::Remote* const second = To("mx2", true);
+  ASSERT_NE(second, nullptr);
+  world_.Take();
+  Refuse(*second, "4.7.10");
+  EXPECT_EQ(TheResult().outcome(), kTransient);
+  EXPECT_TRUE(second->quit);
 }
 
 class RequireTlsAlone : public RequireTls {

@@ -68,6 +68,12 @@ class OutboundConnection final : public Connection,
       begin.tls_verified = tls.verdict() == "dane" || tls.verdict() == "mta-sts" ||
                            (tls.verdict() == "verified" && sure_of_host);
     }
+    if (begin.require_tls && (!tcp_ || tcp_->tls() == nullptr) && session_.peer().starttls &&
+        target_.tls.use_starttls.value_or(target_.settings->use_starttls())) {
+      // In clear for a failure that may have passed: the next connection tries anew.
+      begin.tls_failed = true;
+      tls_.ForgetFailure(target_);
+    }
     work_.push_back({std::move(transaction), loop_.clock().Now(), {}, {}, {}});
     if (work_.size() == 1) work_.front().started = loop_.clock().Now();
     session_.Begin(std::move(begin));

@@ -37,6 +37,8 @@ class OutboundTls {
   void OnFailed(const ConnectTarget& target, const TlsSession* session, std::string_view why);
   // After that the target was asked in clear: the next connections do not try TLS first.
   void RememberFailure(const ConnectTarget& target, MonotonicTime now);
+  // There is mail that goes by TLS alone: the next connection tries it.
+  void ForgetFailure(const ConnectTarget& target) { failures_.erase(FailureKey(target)); }
 
   void Fill(const ConnectTarget& target, const TlsFacts& facts, common::v1::TlsInfo* info) const;
 

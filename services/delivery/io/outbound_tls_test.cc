@@ -455,6 +455,25 @@ TEST_F(OutboundTlsTest, RequireTlsWantsAHostThatIsVerified) {
   refused();
 }
 
+// One that broke says little of the next one.
+TEST_F(OutboundTlsTest, RequireTlsWaitsWhereAHandshakeFailed) {
+  settings_->set_smtp_tls_ca_file(path_);
+  target_.route.authenticated = true;
+  server_->mode = Server::Mode::kRubbish;
+  ASSERT_TRUE(Deliver());  // in clear, which is remembered
+  EXPECT_FALSE(recorder_.result->attempt().has_tls());
+  require_tls_ = true;
+  server_->mode = Server::Mode::kTls;
+  for (const bool taken : {false, true}) {
+    EXPECT_EQ(Deliver(), taken);
+    ASSERT_TRUE(recorder_.result);
+    if (taken) continue;
+    EXPECT_EQ(recorder_.result->outcome(), queue::v1::RECIPIENT_OUTCOME_TRANSIENT);
+    EXPECT_EQ(recorder_.result->reply().enhanced(), "4.7.10");
+  }
+  EXPECT_TRUE(recorder_.result->attempt().has_tls());
+}
+
 TEST_F(OutboundTlsTest, ShowsItsCertificateAndTakesOnlyItsVersions) {
   ASSERT_TRUE(Deliver());
   EXPECT_EQ(server_->subjects.back(), "");
