@@ -107,6 +107,18 @@ TEST(CompilerBoundsTest, SourceAddresses) {
             "more than 1024 source addresses");
 }
 
+// One line of many names: what is kept of the line for messages does not grow with them.
+TEST(CompilerBoundsTest, PoolsOfManyVirtualMtas) {
+  std::string text = "<virtual-mta v>\nsmtp-source-host 192.0.2.1\n</virtual-mta>\n";
+  std::string line = "virtual-mta v";
+  for (int i = 1; i < 100'000; ++i) line += ",v";
+  text += "<virtual-mta-pool p>\n";
+  EXPECT_TRUE(CompileOne(text + line + "\n</virtual-mta-pool>\n").ok());
+  for (int i = 0; i < 11; ++i) text += line + "\n";
+  EXPECT_EQ(FirstError(CompileOne(text + "</virtual-mta-pool>\n")),
+            "more than 1,000,000 virtual MTAs in pools");
+}
+
 TEST(CompilerBoundsTest, TheLastHostNameOfAnAddressHolds) {
   const Compiled compiled = CompileOne(
       "<virtual-mta v>\nsmtp-source-host 192.0.2.0/30 a.test\nsmtp-source-host 192.0.2.2 b.test\n"

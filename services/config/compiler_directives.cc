@@ -17,6 +17,7 @@
 namespace sluice::config {
 namespace {
 
+constexpr size_t kMaxPoolMembers = 1'000'000;
 constexpr char kUnsafeHint[] =
     "it restricts, and going on without it would not be safe; to do so, take the line out or give "
     "--accept-unsupported ";
@@ -218,7 +219,9 @@ void Compiler::Add(const std::optional<LineError>& error, const Statement& state
 
 void Compiler::ReadPatternLine(const Statement& statement, const Frame& frame) {
   if (frame.scope == kSmtpPatternList) {
-    return Add(AddReplyRule(statement, frame.smtp_patterns), statement);
+    return Add(
+        AddReplyRule(statement, frame.smtp_patterns, &draft_.every_reply[frame.smtp_patterns]),
+        statement);
   }
   if (frame.scope == kMxRollupList) {
     return Add(AddMxRollup(statement, &draft_.mx_rollup), statement);
@@ -428,6 +431,10 @@ void Compiler::ApplyHere(const Directive& directive, const Statement& statement,
   if (directive.name == "virtual-mta") {
     for (const Token& token : statement.arguments) {
       for (const std::string& name : SplitList(token.text)) {
+        if (++draft_.pool_members > kMaxPoolMembers) {
+          return Say(Severity::kError, statement.At(token),
+                     "more than 1,000,000 virtual MTAs in pools");
+        }
         frame.pool->members.emplace_back(PlainTargetName(name), statement.At(token));
       }
     }

@@ -74,6 +74,7 @@ ListenerDraft* EnterListener(std::string_view address, const Location& where, Dr
 }
 
 std::optional<LineError> AddListenerLine(const Statement& statement, Draft* draft) {
+  if (statement.arguments.empty()) return Wrong(statement, 0);
   ListenerDraft* listener = nullptr;
   for (size_t i = 0; i < statement.arguments.size(); ++i) {
     const std::string& text = statement.arguments[i].text;
@@ -130,11 +131,11 @@ std::optional<LineError> AddPatternRule(const Statement& statement, Draft* draft
     return LineError{"a pattern-list has at most 10000 lines", line};
   }
   draft->references.emplace_back(rule.virtual_mta(), statement.where);
+  const bool reached = !draft->full_lists.contains(list);
   // Every message has a sender and a recipient, and not every one a header field.
-  const bool reached =
-      std::none_of(list->rules().begin(), list->rules().end(), [](const auto& earlier) {
-        return earlier.subject() != Rule::SUBJECT_HEADER && MatchesEverything(earlier.regex());
-      });
+  if (rule.subject() != Rule::SUBJECT_HEADER && MatchesEverything(rule.regex())) {
+    draft->full_lists.insert(list);
+  }
   *list->add_rules() = std::move(rule);
   if (needs_pcre) return LineError{kPcreWarning, line, true};
   if (!reached) {

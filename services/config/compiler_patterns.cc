@@ -57,15 +57,12 @@ bool Unreachable(const Rules& rules) {
 
 // Of lines with replies all that match count; of two that contradict each other the first. So a
 // line does nothing where what it says was said for every reply.
-bool DoesNothing(const google::protobuf::RepeatedPtrField<policy::v1::ReplyRule>& rules,
+bool DoesNothing(const std::vector<policy::v1::ReplyRule>& every_reply,
                  const policy::v1::ReplyRule& rule) {
   const auto queue = [](const auto& r) { return r.bounce_queue() || r.defer_queue(); };
   const auto recipient = [](const auto& r) { return r.bounce_rcpt() || r.skip_mx(); };
-  bool any = false;
   policy::v1::ReplyRule left = rule;
-  for (const policy::v1::ReplyRule& earlier : rules) {
-    if (!MatchesEverything(earlier.regex())) continue;
-    any = true;
+  for (const policy::v1::ReplyRule& earlier : every_reply) {
     if (!earlier.mode().empty()) left.clear_mode();
     if (queue(earlier)) {
       left.clear_bounce_queue();
@@ -78,7 +75,7 @@ bool DoesNothing(const google::protobuf::RepeatedPtrField<policy::v1::ReplyRule>
     if (earlier.disable_source_ip()) left.clear_disable_source_ip();
     if (!earlier.bounce_category().empty()) left.clear_bounce_category();
   }
-  return any && left.mode().empty() && !queue(left) && !recipient(left) &&
+  return !every_reply.empty() && left.mode().empty() && !queue(left) && !recipient(left) &&
          !left.disable_source_ip() && left.bounce_category().empty();
 }
 
@@ -146,7 +143,8 @@ std::optional<std::string> AddAction(const std::string& action, policy::v1::Repl
 }  // namespace
 
 std::optional<LineError> AddReplyRule(const Statement& statement,
-                                      policy::v1::SmtpPatternListSection* list) {
+                                      policy::v1::SmtpPatternListSection* list,
+                                      std::vector<policy::v1::ReplyRule>* every_reply) {
   const size_t line = statement.arguments.size();
   if (line < 2 || !statement.arguments[0].regex) {
     return LineError{"it is written reply /REGEX/ ACTION [ACTION ...]", line};
@@ -161,7 +159,9 @@ std::optional<LineError> AddReplyRule(const Statement& statement,
     }
   }
   if (list->rules_size() >= kMaxRules) return LineError{"a list has at most 10000 lines", line};
-  const bool unreachable = DoesNothing(list->rules(), rule);
+  const bool unreachable = DoesNothing(*every_reply, rule);
+  // One that does nothing leaves to the next what those before it leave.
+  if (!unreachable && MatchesEverything(rule.regex())) every_reply->push_back(rule);
   *list->add_rules() = std::move(rule);
   if (unreachable) return NeverReached(statement);
   return regex->warning;

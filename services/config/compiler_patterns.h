@@ -16,9 +16,10 @@ namespace sluice::config {
 inline constexpr char kPcreWarning[] =
     "RE2 cannot do this regular expression; PCRE2 does, with bounds on its time";
 
-// `reply /REGEX/ ACTION [ACTION ...]`.
+// `reply /REGEX/ ACTION [ACTION ...]`. `every_reply`: the list's lines that match every reply.
 std::optional<LineError> AddReplyRule(const Statement& statement,
-                                      policy::v1::SmtpPatternListSection* list);
+                                      policy::v1::SmtpPatternListSection* list,
+                                      std::vector<policy::v1::ReplyRule>* every_reply);
 
 // `/REGEX/ CATEGORY`.
 std::optional<LineError> AddBounceCategory(const Statement& statement,

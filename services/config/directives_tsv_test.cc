@@ -369,6 +369,17 @@ TEST(DirectivesTsvTest, EveryEffectiveValueReachesTheSnapshot) {
   EXPECT_GE(values, 600u);
 }
 
+// A name alone says nothing, and is not taken in silence.
+TEST(DirectivesTsvTest, EveryDeclarationNeedsAValue) {
+  for (const Directive& directive : AllDirectives()) {
+    for (const Scope scope : kAllScopes) {
+      if ((directive.scopes & scope) == 0) continue;
+      EXPECT_FALSE(CompileIn(scope, std::string(directive.name)).ok())
+          << directive.name << " in " << ScopeName(scope);
+    }
+  }
+}
+
 TEST(DirectivesTsvTest, FewAreWithoutAMeaningHere) {
   std::set<std::string_view> names;
   for (const Directive& directive : AllDirectives()) {

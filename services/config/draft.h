@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "google/protobuf/message.h"
 #include "services/config/compile_cache.h"
 #include "services/config/diagnostic.h"
@@ -124,7 +125,13 @@ struct Draft {
   ProxyUse use_proxies;                                         // of virtual MTAs that say nothing
   std::map<std::string, std::vector<std::string>> macros;
   absl::flat_hash_map<std::string, int> alias_places;  // in the global settings, by source
-  size_t source_addresses = 0;                         // that lines gave to virtual MTAs
+  // Lists that have a line for everything, so that no further one is reached.
+  absl::flat_hash_set<const policy::v1::PatternListSection*> full_lists;
+  // Of each list the lines for every reply.
+  absl::flat_hash_map<const policy::v1::SmtpPatternListSection*, std::vector<policy::v1::ReplyRule>>
+      every_reply;
+  size_t pool_members = 0;      // of all pools, with repeats
+  size_t source_addresses = 0;  // that lines gave to virtual MTAs
   // Virtual MTAs or pools that something names, to be looked up when all is read.
   std::vector<std::pair<std::string, Location>> references;
   // Global domains that are as in the compilation before: their sections, in the cache.

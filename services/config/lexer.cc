@@ -61,7 +61,7 @@ class LineReader {
   }
 
   Location At(size_t column) const {
-    return {file_, line_, static_cast<int>(column), std::string(text_)};
+    return {file_, line_, static_cast<int>(column), std::string(text_.substr(0, kShownBytes))};
   }
   void Fail(size_t column, std::string message) {
     diagnostics_->push_back(

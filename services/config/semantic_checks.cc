@@ -150,6 +150,7 @@ class Checker {
   // are meant for a single domain.
   void Rollups() {
     std::set<std::string> seen;
+    CollectPatterns();
     for (const ConfigLine& line : compiled_.lines) {
       if (line.directive->scopes != kMxRollupList) continue;
       const std::string name =
@@ -160,19 +161,26 @@ class Checker {
     }
   }
 
-  bool HasDomain(std::string_view name) const {
-    const auto is_about = [name](const policy::v1::DomainSection& section) {
-      return section.pattern() != "*" && PatternMatches(section.pattern(), name);
-    };
-    return std::any_of(compiled_.snapshot.sections().begin(), compiled_.snapshot.sections().end(),
-                       [&](const auto& section) {
-                         const auto& content = section.content();
-                         return (content.has_domain() && is_about(content.domain())) ||
-                                std::any_of(content.virtual_mta().domains().begin(),
-                                            content.virtual_mta().domains().end(), is_about) ||
-                                std::any_of(content.pool().domains().begin(),
-                                            content.pool().domains().end(), is_about);
-                       });
+  void CollectPatterns(const policy::v1::DomainSection& section) {
+    if (section.pattern() == "*") return;
+    if (IsPlainDomain(section.pattern())) {
+      domains_.insert(section.pattern());
+    } else {
+      patterns_.insert(section.pattern());
+    }
+  }
+  void CollectPatterns() {
+    for (const auto& section : compiled_.snapshot.sections()) {
+      const auto& content = section.content();
+      if (content.has_domain()) CollectPatterns(content.domain());
+      for (const auto& domain : content.virtual_mta().domains()) CollectPatterns(domain);
+      for (const auto& domain : content.pool().domains()) CollectPatterns(domain);
+    }
+  }
+  bool HasDomain(const std::string& name) const {
+    return domains_.contains(name) ||
+           std::any_of(patterns_.begin(), patterns_.end(),
+                       [&](const std::string& each) { return PatternMatches(each, name); });
   }
 
   void Keys() {
@@ -278,6 +286,8 @@ class Checker {
   FileSource& files_;
   const std::optional<std::set<std::string>>& owned_ips_;
   std::map<size_t, Lines> by_section_;
+  std::set<std::string> domains_;         // that <domain> sections name
+  std::set<std::string> patterns_;        // and those with a wildcard
   std::map<std::string, int> key_types_;  // by file, as OpenSSL names them
   std::vector<Diagnostic> warnings_;
 };
