@@ -34,21 +34,24 @@ void Journal::WhenDurable(OnDurable done) {
 size_t Journal::pending_bytes() const { return pending_->bytes() + closed_bytes_; }
 
 void Journal::Seal() {
+  if (events_.events_size() >= options_.max_record_events) WriteEvents();
   if (pending_->bytes() >= max_batch_bytes_) Close();
+}
+
+void Journal::WriteEvents() {
+  if (on_events_) on_events_(events_);
+  events_.SerializeToString(&event_value_);
+  event_bytes_total_ += event_value_.size();
+  events_total_ += static_cast<uint64_t>(events_.events_size());
+  pending_->Put(Family::kEvents, U64Key(next_sequence_++), event_value_);
+  events_.Clear();
 }
 
 void Journal::Close() {
   closing_ = true;
   if (on_close_) on_close_();
   closing_ = false;
-  if (events_.events_size() > 0) {
-    if (on_events_) on_events_(events_);
-    events_.SerializeToString(&event_value_);
-    event_bytes_total_ += event_value_.size();
-    events_total_ += static_cast<uint64_t>(events_.events_size());
-    pending_->Put(Family::kEvents, U64Key(next_sequence_++), event_value_);
-    events_.Clear();
-  }
+  if (events_.events_size() > 0) WriteEvents();
   closed_bytes_ += pending_->bytes();
   closed_.push_back({std::move(pending_), std::move(waiting_)});
   waiting_.clear();

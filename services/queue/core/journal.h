@@ -24,6 +24,9 @@ struct JournalOptions {
   size_t full_bytes = size_t{64} << 10;
   // A batch this large is closed (at the next Seal) and does not wait for the gap.
   size_t max_batch_bytes = size_t{8} << 20;
+  // A record of events is written (at the next Seal) when it has so many, some hundred bytes each:
+  // who reads one holds all of it, and so does each step of RocksDB.
+  int max_record_events = 256;
 };
 
 // Thread-safety: the shard's executor. Failure: after a failed commit nothing is ever committed
@@ -36,7 +39,7 @@ class Journal {
 
   // Where changes go now. Calls NeedCommit itself: whoever takes it will change something.
   Batch& batch();
-  // Added to this batch's one record of events; the sequence of that record is the batch's.
+  // Added to this batch's records of events. To be filled before the next Seal.
   common::v1::Event& AddEvent();
   // Called when all that was put into the batch so far is durable, in the order of asking.
   void WhenDurable(OnDurable done);
@@ -44,7 +47,7 @@ class Journal {
   void Seal();
   // Called before a batch is closed, while it still takes changes.
   void set_on_close(absl::AnyInvocable<void()> on_close) { on_close_ = std::move(on_close); }
-  // Called with the events of each batch when it is closed.
+  // Called with the events of each record when it is written.
   void set_on_events(absl::AnyInvocable<void(const v1::EventBatch&)> on_events) {
     on_events_ = std::move(on_events);
   }
@@ -70,6 +73,7 @@ class Journal {
   bool IsWorthASync() const;
   void PostBegin();
   void Begin();
+  void WriteEvents();
   void Close();
   void Tell(std::vector<OnDurable>& done, const absl::Status& status);
   void Finish(const absl::Status& status, std::unique_ptr<Batch> batch,

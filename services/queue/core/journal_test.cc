@@ -4,10 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 
 #include "services/base/testing/manual_executor.h"
+#include "services/queue/core/key_codec.h"
 #include "services/queue/core/memory_store.h"
 #include "services/queue/testing/virtual_committer.h"
 
@@ -85,6 +87,39 @@ TEST_F(JournalTest, ManyBytesDoNotWait) {
   Change(1, 1000);
   executor_.Advance(Duration(0));
   EXPECT_TRUE(journal_.busy());
+}
+
+// Results of a long list come in one turn: neither a record nor a batch grows with it.
+TEST_F(JournalTest, ManyEventsAreSeveralRecordsAndBatches) {
+  CommitOne();
+  size_t most = 0;
+  int told = 0;
+  journal_.set_on_events([&](const v1::EventBatch& record) {
+    most = std::max(most, static_cast<size_t>(record.events_size()));
+    told += record.events_size();
+  });
+  journal_.set_next_sequence(7);
+  for (int i = 0; i < 1000; ++i) {
+    journal_.Seal();
+    journal_.AddEvent().set_id("event " + std::to_string(i));
+  }
+  Change(1);
+  while (durable_ < 2) executor_.Advance(kSync);
+  EXPECT_EQ(most, 256U);
+  EXPECT_EQ(told, 1000);
+  EXPECT_EQ(journal_.events_total(), 1000U);
+  EXPECT_EQ(journal_.next_sequence(), 11U);
+  EXPECT_EQ(committer_.stats().syncs, 3U) << "two records pass max_batch_bytes";
+  int next = 0;
+  auto rows = store_.Scan(Family::kEvents, U64Key(7), "", false);
+  for (; rows->Valid(); rows->Next()) {
+    v1::EventBatch record;
+    ASSERT_TRUE(record.ParseFromString(std::string(rows->value())));
+    for (const auto& event : record.events()) {
+      EXPECT_EQ(event.id(), "event " + std::to_string(next++));
+    }
+  }
+  EXPECT_EQ(next, 1000);
 }
 
 TEST_F(JournalTest, WhatComesDuringACommitIsTheNextBatch) {

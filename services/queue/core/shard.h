@@ -213,6 +213,7 @@ class Shard {
   void FlushLater();
 
   // ---- results and retry
+  void OnResults(WorkerSession& session, v1::DispatchRequest& request);
   void OnResult(WorkerSession& session, v1::GroupResult& result);
   void OnLateResult(WorkerSession& session, const v1::GroupResult& result);
   void SettleLate(const DeliveryKey& key, std::shared_ptr<const v1::GroupResult> result);

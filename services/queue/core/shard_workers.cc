@@ -16,6 +16,13 @@ constexpr Duration kRememberStream = std::chrono::hours(1);
 
 }  // namespace
 
+void Shard::OnResults(WorkerSession& session, v1::DispatchRequest& request) {
+  for (v1::GroupResult& result : *request.mutable_results()) {
+    journal_.Seal();
+    OnResult(session, result);
+  }
+}
+
 void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame) {
   v1::DispatchRequest& request = frame.header;
   if (request.has_hello()) {
@@ -28,7 +35,7 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
       return;
     }
     // A later stream of its worker has taken over. What was answered is true all the same.
-    for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
+    OnResults(session, request);
     if (request.results().empty()) {
       session.stream->Close(
           absl::FailedPreconditionError("a later stream of this worker has taken over"));
@@ -39,7 +46,7 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     const auto found = refs_.find(change.queue_ref());
     if (found != refs_.end()) OnModeChange(*found->second, change);
   }
-  for (v1::GroupResult& result : *request.mutable_results()) OnResult(session, result);
+  OnResults(session, request);
   if (request.renew_all() || request.renewals_size() > 0) RenewLeases(session, request);
   if (request.has_vouch() && owners_ != nullptr && request.vouch().epoch() == owners_->epoch()) {
     *session.out.header.mutable_vouch() = request.vouch();
