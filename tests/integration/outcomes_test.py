@@ -137,6 +137,7 @@ class OutcomesTest(ScenarioTest):
         wait_until(lambda: node.ctl.totals()["failed_total"] == 2, "two failures", 60)
         queues = {q["name"].split("/")[0]: q for q in node.ctl.json("queues", "list")["queues"]}
         self.assertEqual(set(queues), {"broken.test"}, "SERVFAIL defers, never bounces")
+        self.assertIn("SERVFAIL", queues["broken.test"]["reason"])
 
 
 if __name__ == "__main__":

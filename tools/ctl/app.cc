@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <sstream>
+#include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "services/base/version.h"
@@ -45,7 +47,14 @@ int Run(const std::vector<std::string>& arguments, Environment& env) {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
     std::ostringstream text;
-    const int code = app.exit(error, text, text);
+    const std::vector<std::string> unknown = app.remaining(true);
+    const bool no_command = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+    int code = kExitUsage;
+    if (no_command && !unknown.empty() && !unknown.front().starts_with('-')) {
+      text << "sluicectl: there is no command \"" << unknown.front() << "\"; --help lists them\n";
+    } else {
+      code = app.exit(error, text, text);
+    }
     // Arguments may come from a script's input: nothing of them may drive the terminal.
     std::istringstream lines(text.str());
     std::ostream& to = code == 0 ? env.out : env.err;

@@ -34,6 +34,10 @@ TEST_F(AppTest, ATokenIsMadeAndSentToTheAdminApi) {
   EXPECT_EQ(Run({"token", "otto", "--to", file}), kExitUsage);
   EXPECT_TRUE(Has(err_, file));
   EXPECT_EQ(Run({"token", "no/name", "--to", file + "2"}), kExitUsage);
+  EXPECT_EQ(Run({"-o", "json", "token", "otto", "--to", file + "2"}), kExitOk) << err_.str();
+  EXPECT_EQ(out_.str().rfind("{\n  \"name\": \"otto\",\n  \"role\": \"monitor\",", 0), 0u)
+      << out_.str();
+  EXPECT_TRUE(Has(out_, "\"line\": \"otto monitor sha256:"));
 
   EXPECT_EQ(Run({"status", "--token-file", file}), kExitOk) << err_.str();
   EXPECT_EQ(admin_.authorization, "Bearer " + token);
@@ -64,6 +68,9 @@ TEST_F(AppTest, HelpAndWrongArguments) {
   EXPECT_EQ(Run({}), kExitUsage);
   EXPECT_EQ(Run({"frobnicate\x1b[2J"}), kExitUsage);
   EXPECT_EQ(err_.str().find('\x1b'), std::string::npos) << err_.str();
+  EXPECT_TRUE(Has(err_, "there is no command \"frobnicate")) << err_.str();
+  EXPECT_EQ(Run({"messages", "lst"}), kExitUsage);
+  EXPECT_TRUE(Has(err_, "there is no command \"lst\"")) << err_.str();
   EXPECT_EQ(Run({"status", "-o", "yaml"}), kExitUsage);
   EXPECT_EQ(Run({"top", "--once", "--interval", "soon"}), kExitUsage);
   EXPECT_TRUE(Has(err_, "--interval soon"));

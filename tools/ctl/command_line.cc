@@ -81,7 +81,7 @@ void Commands::Tokens() {
   CLI::App* c = Command(app_, "token",
                         "Make a token of the admin API, and print its line for --admin-tokens of "
                         "the policy service",
-                        [&o](Context& context) { return MakeToken(o, context.env); });
+                        [&o](Context& context) { return MakeToken(o, context.env, context.json); });
   c->add_option("name", o.name, "who it is for; the log calls them so")->required();
   c->add_option("--role", o.role, "monitor sees, operator changes mail, admin reloads too")
       ->check(CLI::IsMember({"monitor", "operator", "admin"}))

@@ -18,6 +18,7 @@ using google::protobuf::Message;
 using google::protobuf::Reflection;
 
 constexpr size_t kMessageIdBytes = 16;
+constexpr size_t kEventIdNumbersBytes = 12;
 
 void AppendString(std::string_view text, std::string& out) {
   out.push_back('"');
@@ -82,6 +83,16 @@ std::string Base64(std::string_view bytes) {
     }
   }
   return text;
+}
+
+// An event's id (sequence u64, position u32, shard) as SHARD/SEQUENCE/POSITION.
+std::string EventIdText(std::string_view bytes) {
+  const auto number = [bytes](size_t begin, size_t end) {
+    uint64_t value = 0;
+    for (size_t i = begin; i < end; ++i) value = value << 8 | static_cast<unsigned char>(bytes[i]);
+    return std::to_string(value);
+  };
+  return std::string(bytes.substr(kEventIdNumbersBytes)) + "/" + number(0, 8) + "/" + number(8, 12);
 }
 
 class Writer {
@@ -240,6 +251,10 @@ class Writer {
   }
 
   void Bytes(const FieldDescriptor& field, const std::string& bytes) {
+    if (field.full_name() == "sluice.common.v1.Event.id" && bytes.size() > kEventIdNumbersBytes) {
+      AppendString(EventIdText(bytes), out_);
+      return;
+    }
     const bool id =
         field.name() == "id" || field.name() == "message_id" || field.name() == "parent_id";
     if (id && bytes.size() == kMessageIdBytes) {

@@ -47,6 +47,17 @@ TEST(JsonTest, MapsAreSortedEnumsLowerCaseAndListsIndented) {
   EXPECT_EQ(ToJson(request), "{\n  \"files\": [\n    \"x\"\n  ]\n}");
 }
 
+// Whatever its bytes, and also where it is as long as a message's id.
+TEST(JsonTest, AnEventsIdIsAlwaysTheSameKindOfText) {
+  common::v1::Event event;
+  event.set_id(std::string("\0\0\1\0\0\0\5\xff\0\0\1\2", 12) + "shard-0");
+  EXPECT_NE(ToJson(event, 0).find(R"({"id":"shard-0/1099511629311/258",)"), std::string::npos)
+      << ToJson(event, 0);
+  event.set_id(std::string("\0\0\1\0\0\0\5\0\0\0\0\0", 12) + "s-01");
+  EXPECT_NE(ToJson(event, 0).find(R"({"id":"s-01/1099511629056/0",)"), std::string::npos)
+      << ToJson(event, 0);
+}
+
 TEST(JsonTest, NewerServersEnumsAreNumbers) {
   common::v1::Event event;
   event.set_kind(static_cast<common::v1::EventKind>(99));

@@ -11,6 +11,7 @@
 #include <iterator>
 
 #include "absl/strings/escaping.h"
+#include "nlohmann/json.hpp"
 #include "services/policy/core/admin_tokens.h"
 #include "tools/ctl/text.h"
 
@@ -39,7 +40,7 @@ bool WriteNew(const std::string& path, const std::string& text, std::string& err
 
 }  // namespace
 
-int MakeToken(const TokenOptions& options, Environment& env) {
+int MakeToken(const TokenOptions& options, Environment& env, bool json) {
   AdminRole role = AdminRole::kMonitor;
   for (const AdminRole each : {AdminRole::kOperator, AdminRole::kAdmin}) {
     if (options.role == policy::AdminRoleName(each)) role = each;
@@ -62,7 +63,13 @@ int MakeToken(const TokenOptions& options, Environment& env) {
     env.err << "sluicectl: token: " << error << "\n";
     return kExitUsage;
   }
-  env.out << line << "\n";
+  if (json) {
+    const nlohmann::ordered_json made = {
+        {"name", options.name}, {"role", options.role}, {"line", line}, {"file", options.to}};
+    env.out << made.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
+  } else {
+    env.out << line << "\n";
+  }
   return kExitOk;
 }
 

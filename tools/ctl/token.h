@@ -14,8 +14,8 @@ struct TokenOptions {
 };
 
 // Makes a token, writes it to a file that only its owner may read, and prints the line that the
-// policy service's --admin-tokens file needs.
-int MakeToken(const TokenOptions& options, Environment& env);
+// policy service's --admin-tokens file needs (as a field of an object with `json`).
+int MakeToken(const TokenOptions& options, Environment& env, bool json);
 
 // The token of a file. False, with what to do, where it cannot be one.
 bool ReadToken(const std::string& path, std::string& token, std::string& error);

@@ -281,7 +281,8 @@ def summary(now, seconds, received, flow_seconds):
     lines = [
         ("accepted", f"{now['sluice_ingest_messages_accepted_total']:,} messages, each synced to disk before its 250"),
         ("delivered", f"{now['sluice_queue_delivered_recipients_total']:,} (bounces to the sender among them)"),
-        ("deferred, then delivered", f"{now['sluice_queue_transient_total']:,}"),
+        # The receiver puts off some twice; it refuses none of these, and none are left.
+        ("deferred, then delivered", f"{now['sluice_queue_transient_total']:,} deferrals (who is put off twice counts twice)"),
         ("bounced", f"{bounced:,}"),
         ("rate", f"{now['sluice_ingest_messages_accepted_total'] / flow_seconds:,.0f} messages/s in and out; all ends after {seconds:.1f} s"),
     ]

@@ -52,7 +52,10 @@ void OnAnswer(void* argument, int status, int /*timeouts*/, unsigned char* bytes
     answer.status = DnsStatus::kNxDomain;  // no such name can exist
     answer.ttl_s = kDefaultNegativeTtlSeconds;
   } else {
-    answer.detail = absl::StrCat("DNS: ", ares_strerror(status));
+    // c-ares passes over servers that fail or refuse, and then says that it reached none.
+    answer.detail = status == ARES_ECONNREFUSED
+                        ? "DNS: each server failed (SERVFAIL), refused, or was not reached"
+                        : absl::StrCat("DNS: ", ares_strerror(status));
   }
   question->done(std::move(answer));
 }

@@ -15,6 +15,14 @@ constexpr uint32_t kDefaultLimit = 1000;
 constexpr uint32_t kMostLimit = 10'000;
 constexpr size_t kMaxBodyShown = size_t{1} << 20;
 
+// "paused by anna: why", as far as there is a why.
+std::string By(std::string_view what, std::string_view author, std::string_view reason) {
+  std::string text(what);
+  text.append(" by ").append(author);
+  if (!reason.empty()) text.append(": ").append(reason);
+  return text;
+}
+
 uint32_t LimitOf(uint32_t asked, uint32_t otherwise = kDefaultLimit, uint32_t most = kMostLimit) {
   return asked == 0 ? otherwise : std::min(asked, most);
 }
@@ -83,12 +91,12 @@ std::string Shard::ReasonOf(Queue& queue, int64_t* next_us) {
   *next_us = 0;
   if (const auto* pause = PauseOf(queue, ""); queue.paused && pause != nullptr) {
     *next_us = pause->until_us();
-    return absl::StrCat("paused by ", pause->author(), ": ", pause->reason());
+    return By("paused", pause->author(), pause->reason());
   }
   if (queue.paused) {  // no snapshot has come yet
     const v1::QueueRow row = queues_.StoredRow(queue);
     *next_us = row.pause_until_us();
-    return absl::StrCat("paused by ", row.pause_author(), ": ", row.pause_reason());
+    return By("paused", row.pause_author(), row.pause_reason());
   }
   if (!serving_) return "the store failed: the shard must be opened again";
   if (draining_) return "the shard shuts down";
@@ -404,12 +412,12 @@ std::string Shard::ReasonOfRow(const WalkRow& row) {
   }
   if (row.busy) return "";
   if (delivery.has_hold()) {
-    return absl::StrCat("held by ", delivery.hold().author(), ": ", delivery.hold().reason());
+    return By("held", delivery.hold().author(), delivery.hold().reason());
   }
   if (row.lane_paused && !row.queue->paused) {
     const auto* pause = PauseOf(*row.queue, delivery.job_id());
     if (pause == nullptr) return "its job is paused";
-    return absl::StrCat("its job was paused by ", pause->author(), ": ", pause->reason());
+    return By("its job was paused", pause->author(), pause->reason());
   }
   const bool later = row.key.due_us > NowUs();
   if (later && !row.queue->paused && row.queue->mode != v1::QUEUE_MODE_RETRY) {

@@ -8,12 +8,18 @@
 namespace sluice::queue {
 namespace {
 
-// A stretch is closed after this many bytes or this long.
+// A stretch is closed after this many bytes, or that part of what is kept, or this long.
 constexpr uint64_t kSegmentBytes = uint64_t{16} << 20;
+constexpr uint64_t kSegmentsKept = 16;
 constexpr int64_t kSegmentUs = 60'000'000;
 // Of records read in one turn.
 constexpr size_t kBytesPerTurn = size_t{1} << 20;
 constexpr int kTurnsPerRead = 256;
+
+uint64_t KeepBytes(const config::PolicyView& policy, const ShardOptions& options) {
+  const uint64_t said = policy.global().events_keep_bytes();
+  return said > 0 ? said : options.events_keep_bytes;
+}
 
 std::string SegmentKey(uint64_t first) { return "E" + U64Key(first); }
 
@@ -66,7 +72,8 @@ void Shard::LoadOutbox() {
 
 void Shard::CloseOutboxSegment() {
   const uint64_t bytes = journal_.event_bytes_total() - open_bytes_before_;
-  if (bytes == 0 || (bytes < kSegmentBytes && NowUs() - open_since_us_ < kSegmentUs)) return;
+  const uint64_t full = std::min(kSegmentBytes, KeepBytes(*policy_, options_) / kSegmentsKept);
+  if (bytes == 0 || (bytes < full && NowUs() - open_since_us_ < kSegmentUs)) return;
   PutSegment({open_first_, journal_.next_sequence(), NowUs(), bytes,
               journal_.events_total() - open_events_before_});
   open_first_ = journal_.next_sequence();
@@ -79,8 +86,7 @@ void Shard::TrimEvents() {
   const auto& global = policy_->global();
   const int64_t keep_us =
       global.events_keep_us() > 0 ? global.events_keep_us() : options_.events_keep.count();
-  const uint64_t keep_bytes =
-      global.events_keep_bytes() > 0 ? global.events_keep_bytes() : options_.events_keep_bytes;
+  const uint64_t keep_bytes = KeepBytes(*policy_, options_);
   const int64_t oldest_us = NowUs() - keep_us;
   while (!segments_.empty() &&
          (segments_.front().last_time_us < oldest_us || outbox_bytes_ > keep_bytes)) {

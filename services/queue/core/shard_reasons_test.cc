@@ -25,7 +25,8 @@ class ShardReasonsTest : public testing::ShardFixture {
   }
   std::string Reason() { return Queue().reason(); }
   int64_t NowUs() { return ToUnixMicros(executor_.clock().WallNow()); }
-  void Pause(const std::string& pattern, const std::string& job) {
+  void Pause(const std::string& pattern, const std::string& job,
+             const std::string& reason = "complaints") {
     policy::v1::PolicySnapshot snapshot;
     snapshot.set_version(++version_);
     auto* entry = snapshot.add_sections()->mutable_content()->mutable_control();
@@ -33,7 +34,7 @@ class ShardReasonsTest : public testing::ShardFixture {
     entry->set_queue_pattern(pattern);
     entry->set_job_id(job);
     entry->set_author("olive");
-    entry->set_reason("complaints");
+    entry->set_reason(reason);
     shard_->SetPolicy(*config::PolicyView::Build(snapshot));
     Run();
   }
@@ -113,6 +114,8 @@ TEST_F(ShardReasonsTest, AnOperatorPausedItOrItsJob) {
   Run();
   EXPECT_EQ(Reason(), "paused by olive: complaints");
   EXPECT_EQ(Queue().author(), "olive");
+  Pause("x.example/*", "", "");
+  EXPECT_EQ(Reason(), "paused by olive") << "who gave no reason";
   Pause("", "newsletter");
   Run();
   EXPECT_EQ(Reason(), "its jobs are paused");

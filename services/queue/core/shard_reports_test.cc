@@ -1,4 +1,6 @@
 // What senders and operators hear of mail: reports and their words, copies, replies that are kept.
+#include <algorithm>
+
 #include "services/queue/testing/policy_shard_fixture.h"
 
 namespace sluice::queue {
@@ -49,6 +51,37 @@ TEST_F(ShardReportsTest, SuccessIsReportedWhereTheRemoteDoesNotDoIt) {
     Run();
     EXPECT_EQ(worker.leases.size(), leases) << "no report on a report";
   }
+}
+
+// Of mail that grew too old in a queue that reached nobody, sender and event hear why nobody was
+// reached.
+TEST_F(ShardReportsTest, WhatExpiresInRetryModeSaysWhatStoodInTheWay) {
+  TestWorker& worker = AddWorker("w1");
+  injector().notify = 4;
+  injector().Send({"a@x.example"});
+  Run();
+  for (int tries = 0; Status().expired_total() == 0; ++tries) {
+    ASSERT_LT(tries, 24 * 5);
+    if (const auto found = worker.ready.find("x.example"); found != worker.ready.end()) {
+      worker.Fail(found->second.queue_ref(), false, false);
+      worker.ready.erase(found);
+    }
+    Run(std::chrono::hours(1));
+  }
+  v1::ReadEventsResponse events;
+  shard_->ReadEvents({}, [&events](auto answer) { events = *answer; });
+  const auto expired =
+      std::find_if(events.events().begin(), events.events().end(),
+                   [](const auto& each) { return each.kind() == common::v1::EVENT_KIND_EXPIRED; });
+  ASSERT_NE(expired, events.events().end());
+  EXPECT_EQ(expired->reply().text(), "no MX answers");
+  EXPECT_EQ(expired->dsn_status(), "4.4.7");
+  ASSERT_TRUE(worker.ready.contains("from.example"));
+  worker.Credit(worker.ready["from.example"].queue_ref(), 1);
+  Run();
+  ASSERT_EQ(worker.leases.size(), 1u);
+  EXPECT_NE(worker.leases[0].body.find("no MX answers"), std::string::npos)
+      << worker.leases[0].body;
 }
 
 // RFC 3030 section 3: what is no text is not put in a report, which goes as lines to any host.

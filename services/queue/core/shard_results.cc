@@ -387,13 +387,20 @@ void Shard::Expire(Queue& queue, const DeliveryKey& key, const common::v1::Deliv
   if (message == nullptr) return;
   lane.busy.insert(key);
   common::v1::Reply reply = delivery.last_reply();
-  if (reply.code() == 0 && reply.text().empty()) {
-    reply.set_local(true);
-    reply.set_stage(common::v1::STAGE_QUEUE);
-    reply.set_text("message expired before it could be delivered");
-  }
   // One that came with its verdict (accept-invalid-recipients) fails for that, not for its age.
   const bool judged = delivery.attempts() == 0 && reply.local() && reply.code() >= 500;
+  if (reply.code() == 0 && reply.text().empty()) {
+    // Nothing was said of it alone; of a queue that reaches nobody the last thing said is why.
+    const Queue::History* history =
+        queue.mode == v1::QUEUE_MODE_RETRY ? queues_.HistoryOf(queue) : nullptr;
+    if (history != nullptr && !history->replies.empty()) {
+      reply = history->replies[0];
+    } else {
+      reply.set_local(true);
+      reply.set_stage(common::v1::STAGE_QUEUE);
+      reply.set_text("message expired before it could be delivered");
+    }
+  }
   Fail(queue, key, delivery, *message,
        judged ? common::v1::EVENT_KIND_FAILED : common::v1::EVENT_KIND_EXPIRED, reply, nullptr);
   RecipientsLess(key.storage_key, *message, 1);

@@ -296,5 +296,47 @@ TEST_F(ShardTimeTest, TheOutboxKeepsWhatIsConfigured) {
   EXPECT_EQ(Events(common::v1::EVENT_KIND_RECEIVED).size(), 0u) << "more than a byte";
 }
 
+// A small size keeps the latest events, and not those of the last minute or none.
+TEST_F(ShardTimeTest, ASmallOutboxKeepsTheLatest) {
+  policy::v1::GlobalSection global;
+  global.mutable_settings()->set_events_keep_bytes(64 << 10);
+  Use(global);
+  constexpr size_t kMessages = 2000;  // some 200 bytes each
+  for (size_t i = 0; i < kMessages; ++i) {
+    injector().Send({"a@d.example"});
+    Run(std::chrono::milliseconds(10));
+  }
+  Run(std::chrono::seconds(1));
+  const auto events = Events(common::v1::EVENT_KIND_RECEIVED);
+  size_t bytes = 0;
+  for (const auto& event : events) bytes += event.ByteSizeLong();
+  EXPECT_GT(bytes, size_t{32} << 10);
+  EXPECT_LT(bytes, size_t{80} << 10);
+  EXPECT_EQ(Status().events_dropped_total(), kMessages - events.size());
+}
+
+// Keys are times, and tell how old mail is: a shard that is killed again and again gives none of
+// the future, however often.
+TEST_F(ShardTimeTest, KillsDoNotMakeMailYounger) {
+  for (int kill = 0; kill < 50; ++kill) {
+    injector().Send({"a@d.example"});
+    Run(std::chrono::seconds(1));
+    Kill();
+    Open();
+  }
+  injector().Send({"b@new.example"});
+  Run(std::chrono::seconds(3));
+  v1::MessageFilter filter;
+  filter.set_queue_pattern("new.example/*");
+  filter.set_older_than_us(1'000'000);
+  v1::ListMessagesRequest request;
+  *request.mutable_filter() = filter;
+  int listed = 0;
+  shard_->ListMessages(std::move(request),
+                       [&listed](auto answer) { listed = answer->recipients_size(); });
+  Run();
+  EXPECT_EQ(listed, 1);
+}
+
 }  // namespace
 }  // namespace sluice::queue

@@ -352,11 +352,21 @@ class RocksdbStore final : public Store {
     std::string value;
     const rocksdb::Status got = db_->Get({}, meta, kFormatKey, &value);
     v1::FormatRow row;
-    if (got.ok() && !row.ParseFromString(value)) {
+    if (got.ok() && (!row.ParseFromString(value) || row.version() == 0)) {
       return absl::DataLossError(
           absl::StrCat("the format row of ", options_.folder, " is damaged"));
     }
     if (!got.ok() && !got.IsNotFound()) return ToStatus(got, "reading the format row");
+    if (got.IsNotFound()) {  // it is the first row of a new spool
+      const std::unique_ptr<rocksdb::Iterator> rows(db_->NewIterator({}, meta));
+      rows->SeekToFirst();
+      if (rows->Valid()) {
+        return absl::DataLossError(absl::StrCat(
+            "the spool ", options_.folder,
+            " has lost its format row: nobody knows which release wrote it, so it stays as it is"));
+      }
+      if (!rows->status().ok()) return ToStatus(rows->status(), "reading the format row");
+    }
     if (row.least_reader() > kSpoolFormat) {
       return absl::FailedPreconditionError(absl::StrCat(
           "the spool ", options_.folder, " was written by a newer Sluice (format ", row.version(),

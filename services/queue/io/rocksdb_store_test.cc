@@ -72,6 +72,25 @@ TEST(RocksdbStore, ANewerFormatIsRefusedClearlyAndAnOlderReaderRowIsKept) {
   EXPECT_NE(refused.status().ToString().find("newer"), std::string::npos);
 }
 
+TEST(RocksdbStore, WithoutAFormatRowThatCanBeReadOnlyANewSpoolOpens) {
+  for (const std::string_view format : {"(none)", "", "\xff\xff"}) {
+    RocksdbHarness harness;
+    auto batch = harness.store().NewBatch();
+    batch->Put(Family::kMeta, "epoch", "12345678");
+    if (format == "(none)") {
+      batch->Delete(Family::kMeta, "format");
+    } else {
+      batch->Put(Family::kMeta, "format", format);
+    }
+    ASSERT_TRUE(harness.store().Commit(*batch, true).ok());
+    batch.reset();
+    harness.opened.reset();
+    const auto refused = OpenRocksdbStore({.folder = harness.folder, .ballast_bytes = 0});
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kDataLoss) << refused.status();
+    EXPECT_NE(refused.status().ToString().find(harness.folder), std::string::npos);
+  }
+}
+
 TEST(RocksdbStore, AFamilyOfANewerReleaseIsLeftAlone) {
   RocksdbHarness harness;
   harness.opened.reset();
