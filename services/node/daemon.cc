@@ -12,7 +12,6 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/rpc/grpc_stream.h"
 #include "services/base/rpc/inproc_stream.h"
-#include "services/base/rpc/peer.h"
 #include "services/base/version.h"
 #include "services/config/policy_watcher.h"
 #include "services/node/admin_part.h"
@@ -363,9 +362,8 @@ absl::Status Daemon::StartServer() {
         "/sluice.ingest.v1.IngestService/Inject", ingest_->loop(),
         [this](const std::string& peer, ingest::v1::InjectRequest request,
                Done<ingest::v1::InjectResponse> done) {
-          ingest::InjectOrigin origin;
-          origin.client_ip = PeerIp(peer);
-          ingest_->inject().InjectFrom(std::move(origin), std::move(request), std::move(done));
+          ingest_->inject().InjectFrom(ingest_->inject().OriginOf(peer), std::move(request),
+                                       std::move(done));
         });
   }
   if (delivery_ != nullptr) {

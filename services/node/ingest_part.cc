@@ -38,7 +38,8 @@ absl::Status IngestPart::Start(std::shared_ptr<const config::PolicyView> policy)
         std::make_unique<ingest::Ingest>(threads_.back()->loop(), ingest_options, shards_, policy));
     on_loops.push_back({&threads_.back()->loop(), ingests_.back().get()});
   }
-  inject_ = std::make_unique<ingest::InjectService>(*ingests_[0]);
+  // With a CA the server takes nobody without a certificate of it.
+  inject_ = std::make_unique<ingest::InjectService>(*ingests_[0], !options_.tls_ca.empty());
 
   std::vector<std::string> addresses = options_.smtp_listen;
   if (addresses.empty()) {

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/base/latest_time.h"
+#include "services/base/net/ip_address.h"
 #include "services/base/rpc/peer.h"
 #include "services/ingest/core/envelope.h"
 #include "services/ingest/core/submission.h"
@@ -98,10 +101,11 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
 
  private:
   absl::Status Prepare() {
-    const std::shared_ptr<const ClientProfile> profile =
-        ingest_.ProfileFor("127.0.0.1", "", origin_.sources);
+    const std::shared_ptr<const ClientProfile> profile = ingest_.ProfileFor(
+        origin_.by_network ? origin_.client_ip : "127.0.0.1", "", origin_.sources);
     if (auto full = ingest_.Admit(request_.content().size())) return StatusFor(*full);
     if (absl::Status status = CheckRequest(*profile); !status.ok()) return status;
+    if (absl::Status status = CheckRights(*profile); !status.ok()) return status;
     common::v1::Message& message = *message_.mutable_message();
     if (absl::Status status = ReadAddresses(*profile); !status.ok()) return status;
 
@@ -235,6 +239,24 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     return absl::OkStatus();
   }
 
+  // What a client by SMTP may say in X-Virtual-MTA and its like, or only after AUTH.
+  absl::Status CheckRights(const ClientProfile& profile) {
+    if (!origin_.by_network) return absl::OkStatus();
+    if (const auto refusal = profile.RefuseSender(false)) {
+      return absl::PermissionDeniedError(absl::string_view(refusal->text));
+    }
+    const policy::v1::ClientSettings& client = *profile.settings;
+    for (const auto& [field, value, may] :
+         {std::tuple{"virtual_mta", &request_.virtual_mta(), client.process_x_virtual_mta()},
+          std::tuple{"job_id", &request_.job_id(), client.process_x_job()},
+          std::tuple{"envid", &request_.envid(), client.process_x_envid()}}) {
+      if (value->empty() || may) continue;
+      return absl::PermissionDeniedError(
+          absl::StrCat(field, ": clients of ", origin_.client_ip, " may not choose it"));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status ReadAddresses(const ClientProfile& profile) {
     common::v1::Message& message = *message_.mutable_message();
     mail::MailboxView mailbox;
@@ -337,9 +359,8 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
 class InjectService::StreamSession final : public ServerStream::Handler, private Drainable {
  public:
   StreamSession(InjectService& service, std::shared_ptr<ServerStream> stream)
-      : service_(service), stream_(std::move(stream)) {
+      : service_(service), stream_(std::move(stream)), origin_(service.OriginOf(stream_->peer())) {
     service_.ingest_.Add(this);
-    origin_.client_ip = PeerIp(stream_->peer());
     stream_->Start(this);
     if (service_.ingest_.draining()) OnDrain();
   }
@@ -390,16 +411,27 @@ class InjectService::StreamSession final : public ServerStream::Handler, private
 
   InjectService& service_;
   std::shared_ptr<ServerStream> stream_;
-  InjectOrigin origin_;
+  const InjectOrigin origin_;
   uint64_t unanswered_ = 0;
   bool client_done_ = false;
   bool draining_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
-InjectService::InjectService(Ingest& ingest) : ingest_(ingest) {}
+InjectService::InjectService(Ingest& ingest, bool authenticated)
+    : ingest_(ingest), authenticated_(authenticated) {}
 
 InjectService::~InjectService() { *alive_ = false; }
+
+InjectOrigin InjectService::OriginOf(std::string_view peer) const {
+  InjectOrigin origin;
+  origin.client_ip = PeerIp(peer);
+  // Without an address it is in this process, or came by a Unix socket.
+  if (authenticated_ || origin.client_ip.empty()) return origin;
+  const auto ip = IpAddress::Parse(origin.client_ip);
+  origin.by_network = !ip || !ip->IsLoopback();
+  return origin;
+}
 
 void InjectService::InjectFrom(InjectOrigin origin, v1::InjectRequest request,
                                Done<v1::InjectResponse> done) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -23,16 +24,20 @@ struct InjectOrigin {
   std::string protocol = "gRPC";     // in Received
   std::vector<std::string> sources;  // named sources that hold over the network's settings
   std::string client_ip = {};        // where it is known
+  // Nobody has vouched for the caller: what its network may do by SMTP it may do here, and no more.
+  bool by_network = false;
 };
 
-// The settings of the client network 127.0.0.1 hold for every caller (the transport has
-// authenticated it); what the request says itself wins over control fields in the header.
+// The settings of the client network 127.0.0.1 hold for callers of this machine and for those that
+// the transport has authenticated, those of its own network for everybody else; what the request
+// says itself wins over control fields in the header.
 // Thread-safety: none; everything on the ingest's executor. Lifetime: the ingest outlives it, and
 // it outlives its streams.
 class InjectService final
     : public StreamService<v1::InjectStreamRequest, v1::InjectStreamResponse> {
  public:
-  explicit InjectService(Ingest& ingest);
+  // `authenticated`: nobody calls from another machine without a certificate that was verified.
+  explicit InjectService(Ingest& ingest, bool authenticated = false);
   ~InjectService() override;
 
   // Takes one message; `done` runs on the executor, never from within this call. A call whose
@@ -40,6 +45,8 @@ class InjectService final
   void Inject(v1::InjectRequest request, Done<v1::InjectResponse> done) {
     InjectFrom(InjectOrigin(), std::move(request), std::move(done));
   }
+  // Of a caller by gRPC, as gRPC calls it (peer.h).
+  InjectOrigin OriginOf(std::string_view peer) const;
   void InjectFrom(InjectOrigin origin, v1::InjectRequest request, Done<v1::InjectResponse> done);
 
   // InjectStream.
@@ -54,6 +61,7 @@ class InjectService final
   void Remove(StreamSession* session);
 
   Ingest& ingest_;
+  const bool authenticated_;
   absl::flat_hash_map<Call*, std::unique_ptr<Call>> calls_;
   absl::flat_hash_map<StreamSession*, std::unique_ptr<StreamSession>> sessions_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -330,6 +330,49 @@ class ClientEnd final : public Stream<v1::InjectStreamRequest, v1::InjectStreamR
   std::optional<absl::Status> closed;
 };
 
+// No open relay by gRPC either: without a certificate a caller has the rights of its network.
+TEST_F(InjectTest, ACallerFromElsewhereMayDoWhatItsNetworkMayBySmtp) {
+  policy_->AddVirtualMta("v1");
+  Start();
+  const auto from = [this](InjectService& service, std::string_view peer,
+                           const v1::InjectRequest& request) {
+    absl::Status status = absl::DeadlineExceededError("no answer yet");
+    service.InjectFrom(service.OriginOf(peer), request,
+                       [&status](const auto& result) { status = result.status(); });
+    executor_.RunPosted();
+    return status;
+  };
+  constexpr std::string_view kElsewhere = "ipv4:192.0.2.7:4711";
+  EXPECT_EQ(from(*service_, kElsewhere, Request()),
+            absl::PermissionDeniedError("recipients[0].address: Relaying denied"));
+  for (const std::string_view here :
+       {"ipv4:127.0.0.9:1", "ipv6:[::1]:1", "unix:/run/x", "inproc"}) {
+    EXPECT_TRUE(from(*service_, here, Request()).ok()) << here;
+  }
+  InjectService authenticated(*ingest_, true);
+  EXPECT_TRUE(from(authenticated, kElsewhere, Request()).ok());
+  EXPECT_EQ(shard().taken.size(), 5u);
+  EXPECT_EQ(shard().taken[0].message.message().client_ip(), "127.0.0.9");
+
+  const auto others = [this](bool require_auth, bool process_x_virtual_mta) {
+    policy_->others = std::make_shared<policy::v1::ClientSettings>();
+    policy_->others->set_allow_relay(true);
+    policy_->others->set_require_auth(require_auth);
+    policy_->others->set_process_x_virtual_mta(process_x_virtual_mta);
+  };
+  others(true, true);
+  EXPECT_EQ(from(*service_, kElsewhere, Request()),
+            absl::PermissionDeniedError("Authentication is required"));
+  others(false, false);
+  v1::InjectRequest request = Request();
+  request.set_virtual_mta("v1");
+  EXPECT_EQ(from(*service_, kElsewhere, request),
+            absl::PermissionDeniedError("virtual_mta: clients of 192.0.2.7 may not choose it"));
+  others(false, true);
+  EXPECT_TRUE(from(*service_, kElsewhere, request).ok());
+  EXPECT_EQ(shard().taken.back().message.deliveries(0).delivery().vmta(), "v1");
+}
+
 TEST_F(InjectTest, OverAnInProcessStream) {
   Start();
   InprocStreamClient<v1::InjectStreamRequest, v1::InjectStreamResponse> client(*service_);
