@@ -114,6 +114,23 @@ TEST_F(AdminTest, WhatWasDoneInPartSaysSo) {
   EXPECT_EQ(done.status().message(), "no answer from s1; 2 queues changed elsewhere");
 }
 
+// A name that nobody knows is no reroute of no mail.
+TEST_F(AdminTest, ARerouteToWhatNoShardKnowsIsNotFound) {
+  admin::v1::RerouteMessagesRequest request;
+  request.mutable_request()->mutable_filter()->set_all(true);
+  request.mutable_request()->set_target("v1");
+  EXPECT_TRUE(Call(&Admin::RerouteMessages, request).ok());
+  request.mutable_request()->set_target("v2");
+  const auto status = Call(&Admin::RerouteMessages, request).status();
+  EXPECT_TRUE(absl::IsNotFound(status)) << status;
+  EXPECT_EQ(status.message(), "there is no virtual MTA or pool named v2");
+  // One that has a newer configuration knows it.
+  s1_->target = "v2";
+  EXPECT_TRUE(Call(&Admin::RerouteMessages, request).ok());
+  s1_->mode = FakeShard::Mode::kDown;
+  EXPECT_TRUE(absl::IsUnavailable(Call(&Admin::RerouteMessages, request).status()));
+}
+
 TEST_F(AdminTest, PauseAndResume) {
   admin::v1::PauseRequest pause;
   EXPECT_TRUE(absl::IsInvalidArgument(Call(&Admin::Pause, pause).status()));

@@ -160,8 +160,12 @@ class FakeShard final : public QueueControlClient {
   std::set<std::string> backoff;
   std::vector<std::string> named;  // of requests
   std::string source;
-  void RerouteMessages(queue::v1::RerouteMessagesRequest,
+  std::string target = "v1";  // that it knows
+  void RerouteMessages(queue::v1::RerouteMessagesRequest request,
                        Done<queue::v1::RerouteMessagesResponse> done) override {
+    if (mode == Mode::kUp && request.target() != target) {
+      return done(absl::NotFoundError("there is no virtual MTA or pool named " + request.target()));
+    }
     Answer(std::move(done), [] { return queue::v1::RerouteMessagesResponse(); });
   }
   void ReleaseMessages(queue::v1::ReleaseMessagesRequest,

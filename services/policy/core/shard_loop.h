@@ -25,7 +25,8 @@ class ShardLoop : public std::enable_shared_from_this<ShardLoop<Response>> {
  public:
   using Ask = absl::AnyInvocable<void(QueueControlClient&, Done<Response>)>;
   using Take = absl::AnyInvocable<LoopStep(const std::string& shard, Response)>;
-  // OK, or the request error; and the shards that did not answer.
+  // OK, the request error, or NOT_FOUND where each shard said that; and the shards that did not
+  // answer.
   using Finish = absl::AnyInvocable<void(absl::Status, std::vector<std::string> unreachable)>;
 
   ShardLoop(Executor& executor, Duration timeout, AdminPeers::Shards shards)
@@ -41,7 +42,10 @@ class ShardLoop : public std::enable_shared_from_this<ShardLoop<Response>> {
 
  private:
   void Step() {
-    if (next_ >= shards_.size()) return finish_(absl::OkStatus(), std::move(unreachable_));
+    if (next_ >= shards_.size()) {
+      const bool nowhere = !taken_ && unreachable_.empty();
+      return finish_(nowhere ? not_found_ : absl::OkStatus(), std::move(unreachable_));
+    }
     FanOut<Response, QueueControlClient>(
         executor_, timeout_, {shards_[next_]},
         [this](QueueControlClient& shard, Done<Response> done) { ask_(shard, std::move(done)); },
@@ -56,10 +60,13 @@ class ShardLoop : public std::enable_shared_from_this<ShardLoop<Response>> {
   void OnAnswer(Answer<Response> answer) {
     LoopStep step = LoopStep::kNextShard;
     if (answer.response.ok()) {
+      taken_ = true;
       step = take_(answer.name, *std::move(answer.response));
     } else if (IsRequestError(answer.response.status())) {
       return finish_(answer.response.status(), std::move(unreachable_));
-    } else if (!absl::IsNotFound(answer.response.status())) {
+    } else if (absl::IsNotFound(answer.response.status())) {
+      not_found_ = answer.response.status();
+    } else {
       unreachable_.push_back(answer.name);
     }
     if (step == LoopStep::kStop) return finish_(absl::OkStatus(), std::move(unreachable_));
@@ -75,6 +82,8 @@ class ShardLoop : public std::enable_shared_from_this<ShardLoop<Response>> {
   Take take_;
   Finish finish_;
   std::vector<std::string> unreachable_;
+  bool taken_ = false;  // an answer
+  absl::Status not_found_;
 };
 
 }  // namespace sluice::policy
