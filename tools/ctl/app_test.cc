@@ -190,6 +190,9 @@ TEST_F(AppTest, ConfigErrorsNameFileAndLine) {
   EXPECT_EQ(Run({"reload"}), kExitRefused);
   EXPECT_TRUE(Has(err_, "\nmain.cfg:7:1: error: no such directive: foo\n  foo ")) << err_.str();
   EXPECT_FALSE(Has(err_, "\x1b"));
+  // A script that reads the answer gets one that it can read.
+  EXPECT_EQ(Run({"-o", "json", "reload"}), kExitRefused);
+  EXPECT_TRUE(Has(out_, "{\n  \"loaded\": false,\n  \"error\": \"main.cfg:7:1: error: "));
   EXPECT_EQ(Run({"config", "check", "--on-server", "main.cfg"}), 2);
   EXPECT_TRUE(Has(out_, "does not load"));
   EXPECT_EQ(Run({"config", "check", "no-such-file"}), 2);

@@ -1,4 +1,5 @@
 // What the policy service says of the configuration, and loading it anew.
+#include "nlohmann/json.hpp"
 #include "tools/ctl/command_parts.h"
 #include "tools/ctl/render.h"
 
@@ -61,7 +62,14 @@ int Reload(Context& context, uint32_t wait_ms) {
   request.set_wait_ms(wait_ms);
   admin::v1::ReloadConfigResponse response;
   const grpc::Status status = context.client.Call(request, &response);
-  if (!status.ok()) return Failed(context, status, "reload");
+  if (!status.ok()) {
+    if (context.json) {
+      const nlohmann::ordered_json error = {{"loaded", false}, {"error", status.error_message()}};
+      context.env.out << error.dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
+                      << "\n";
+    }
+    return Failed(context, status, "reload");
+  }
   Print(context, response, RenderReload(response));
   const bool all =
       std::all_of(response.watchers().begin(), response.watchers().end(),
