@@ -2,9 +2,7 @@
 // actor on one executor; every durable change goes through one journal (group commit), and nothing
 // is promised to anybody before its batch is durable.
 //
-// The code lies in
-// shard_{enqueue,upload,dispatch,lease,results,retry,index,outbox,walk,control,change,mode}.cc,
-// shard_mode_control.cc, shard_reroute.cc.
+// The code lies in the shard_*.cc beside this file; services/queue/README.md says which has what.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +56,8 @@ class Shard {
   Shard(const Shard&) = delete;
   Shard& operator=(const Shard&) = delete;
 
-  // Reads queue rows and leases; then it serves. DATA_LOSS where a row cannot be read.
+  // Reads queue rows and leases; then it serves. A row that cannot be read is told and passed over
+  // (shard_damage.cc); an error is the store's.
   absl::Status Start();
   void SetPolicy(std::shared_ptr<const config::PolicyView> policy);
   // To which worker each queue goes from now on; queues that belong to another one change hands.

@@ -227,7 +227,7 @@ void Shard::RerouteMessages(v1::RerouteMessagesRequest request,
   const bool is_pool = policy_->FindPool(request.target()) != nullptr;
   if (!is_pool && policy_->FindVirtualMta(request.target()) == nullptr) {
     done(absl::NotFoundError(absl::StrCat("there is no virtual MTA or pool named ",
-                                          request.target(), ": see `sluicectl config`")));
+                                          request.target(), ": see `sluicectl config show`")));
     return;
   }
   auto walk = std::make_shared<Walk>();

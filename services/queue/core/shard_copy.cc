@@ -1,12 +1,8 @@
 // Copies of what was delivered (bcc-upon-delivery).
+#include "services/mail/smtp_command.h"
 #include "services/queue/core/shard.h"
 
 namespace sluice::queue {
-namespace {
-
-constexpr uint32_t kNotifyNever = 1;
-
-}  // namespace
 
 std::string Shard::NewMessageId(int64_t now_us, uint64_t storage_key) const {
   // Milliseconds, then what no other message has: the epoch and key of this shard, and its name.
@@ -45,7 +41,7 @@ void Shard::CopyUponDelivery(Queue& queue, const StoredMessage& message,
   std::vector<common::v1::Delivery> deliveries(1);
   deliveries[0].set_rcpt(to);
   deliveries[0].set_rcpt_given(to);
-  deliveries[0].set_notify(kNotifyNever);
+  deliveries[0].set_notify(mail::kNotifyNever);
   deliveries[0].set_vmta(std::string(queue.vmta()));
   // Of a mail merge: the text as that recipient got it.
   *deliveries[0].mutable_merge_variables() = delivered.merge_variables();

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int64_t kIndexAfterUs = 60'000'000;
 constexpr int kMessagesPerTurn = 200;
-constexpr size_t kPositionBytes = 24;
 constexpr uint32_t kWholeMessage = UINT32_MAX;
 
 std::string Key(IndexKind kind, std::string_view field, uint64_t storage_key, uint32_t recipient) {

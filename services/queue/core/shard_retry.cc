@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/mail/dsn.h"
 #include "services/mail/merge_body.h"
+#include "services/mail/smtp_command.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -14,18 +15,14 @@ namespace {
 constexpr Duration kTickEvery = std::chrono::milliseconds(500);
 // Rows that one turn looks at, so that the loop goes on.
 constexpr int kRowsPerTurn = 2000;
-constexpr uint32_t kNotifyNever = 1;
-constexpr uint32_t kNotifySuccess = 2;
-constexpr uint32_t kNotifyFailure = 4;
-constexpr uint32_t kNotifyDelay = 8;
 
 // Whether the sender wants to be told.
 bool Asked(const common::v1::Delivery& delivery, common::v1::EventKind kind) {
   if (delivery.notify() == 0) return kind != common::v1::EVENT_KIND_DELIVERED;
-  const uint32_t bit = kind == common::v1::EVENT_KIND_DELIVERED ? kNotifySuccess
-                       : kind == common::v1::EVENT_KIND_DELAYED ? kNotifyDelay
-                                                                : kNotifyFailure;
-  return (delivery.notify() & kNotifyNever) == 0 && (delivery.notify() & bit) != 0;
+  const uint32_t bit = kind == common::v1::EVENT_KIND_DELIVERED ? mail::kNotifySuccess
+                       : kind == common::v1::EVENT_KIND_DELAYED ? mail::kNotifyDelay
+                                                                : mail::kNotifyFailure;
+  return (delivery.notify() & mail::kNotifyNever) == 0 && (delivery.notify() & bit) != 0;
 }
 
 }  // namespace

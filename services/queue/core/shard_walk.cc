@@ -9,7 +9,6 @@ constexpr int kRowsPerTurn = 1000;
 // Of the messages behind the watermark that one turn looks at: storage keys are microseconds, and
 // mail that went straight through leaves deleted rows there.
 constexpr uint64_t kRecentKeysPerTurn = 1'000'000;
-constexpr size_t kPositionBytes = 24;
 // Of a walk's position before the key: phase, watermark, recipient, two times and a count.
 constexpr size_t kPositionHead = 37;
 // How often the place of a recipient is read anew that moves while it is looked for.

@@ -1,6 +1,7 @@
 // A look through queued recipients, a bounded number a turn. Private to the shard.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 
@@ -8,6 +9,9 @@
 #include "services/queue/core/shard.h"
 
 namespace sluice::queue {
+
+// Of one recipient in Message.shard_positions: queue id, lane, due.
+inline constexpr size_t kPositionBytes = 24;
 
 struct WalkRow {
   Queue* queue = nullptr;
