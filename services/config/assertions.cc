@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "services/base/net/ip_address.h"
@@ -197,14 +198,44 @@ class Runner {
     if (kind == "vmta") {
       const auto* const vmta = view_->FindVirtualMta(name);
       if (vmta == nullptr) return Fail(at, absl::StrCat("there is no virtual MTA \"", name, "\""));
+      std::vector<std::string> hosts;
+      for (const auto& host : vmta->source_hosts()) {
+        hosts.push_back(host.ip());
+        hosts.push_back(absl::StrCat(host.ip(), " ", host.host_name()));
+      }
+      if (ClaimsMember(at, {"smtp-source-host", "source"}, hosts, claim)) return;
       return Claim(at, kVirtualMta, Target::kVirtualMta, *vmta, "", claim);
     }
     if (kind == "pool") {
       const auto* const pool = view_->FindPool(name);
       if (pool == nullptr) return Fail(at, absl::StrCat("there is no pool \"", name, "\""));
+      const std::vector<std::string> members(pool->virtual_mtas().begin(),
+                                             pool->virtual_mtas().end());
+      if (ClaimsMember(at, {"virtual-mta"}, members, claim)) return;
       return Claim(at, kPool, Target::kPool, *pool, "", claim);
     }
     Fail(at, absl::StrCat("\"", kind, "\" is none of queue, client, source, vmta, pool, global"));
+  }
+
+  // Of what may be said several times: one of them is the value. False: it is about another name.
+  bool ClaimsMember(int at, const std::vector<std::string>& names,
+                    const std::vector<std::string>& members, const ClaimText& claim) {
+    const std::string name = absl::AsciiStrToLower(claim.name);
+    if (std::find(names.begin(), names.end(), name) == names.end()) return false;
+    std::string want;
+    for (const Token& token : claim.value) {
+      const auto ip = IpAddress::Parse(token.text);
+      absl::StrAppend(&want, want.empty() ? "" : " ", ip ? ip->ToString() : token.text);
+    }
+    const bool has = std::any_of(members.begin(), members.end(), [&](const std::string& each) {
+      return absl::EqualsIgnoreCase(each, want);
+    });
+    if (claim.op != "==" && claim.op != "!=") {
+      Fail(at, absl::StrCat("\"", claim.op, "\" does not compare ", claim.name));
+    } else if (has != (claim.op == "==")) {
+      Fail(at, absl::StrCat(want, has ? " is" : " is not", " one of its"));
+    }
+    return true;
   }
 
   void Queue(int at, const std::string& name, const ClaimText& claim) {
@@ -231,7 +262,10 @@ class Runner {
   void Claim(int at, Scope scope, Target target, const Message& effective,
              const std::string& for_whom, const ClaimText& claim) {
     const Directive* const directive = FindDirective(scope, absl::AsciiStrToLower(claim.name));
-    if (directive == nullptr || directive->target != target) {
+    if (directive != nullptr && directive->target != target) {
+      return Fail(at, absl::StrCat("\"", claim.name, "\" cannot be asked for here"));
+    }
+    if (directive == nullptr) {
       const auto closest = ClosestName(claim.name, NamesIn(scope));
       return Fail(at,
                   absl::StrCat("\"", claim.name, "\" is no setting of it",

@@ -63,12 +63,15 @@ TEST(AssertionsTest, WhatHoldsPasses) {
       "vmta m2: max-smtp-out == 7\n"
       "vmta m1: max-smtp-out == unlimited\n"
       "pool marketing: max-smtp-msg-rate == unlimited\n"
+      "pool marketing: virtual-mta == M2\n"
+      "pool marketing: virtual-mta != m3\n"
+      "vmta m1: smtp-source-host != 192.0.2.99\n"
       "global: max-message-size == 20480k\n"
       "global: smtp-greeting == \"one # two\"   # with a comment\n"
       "global: smtp-greeting != \"one\"\n"
       "global: host-name == a.test\n");
   EXPECT_TRUE(result.ok()) << result.failures[0].line << result.failures[0].message;
-  EXPECT_EQ(result.passed, 19);
+  EXPECT_EQ(result.passed, 22);
 }
 
 TEST(AssertionsTest, WhatDoesNotHoldSaysWhatIs) {
@@ -77,6 +80,10 @@ TEST(AssertionsTest, WhatDoesNotHoldSaysWhatIs) {
             "2: max-smtp-out is 5 for m2");
   EXPECT_EQ(Failure("vmta m1: max-smtp-out == 7"), "2: max-smtp-out is 0");
   EXPECT_EQ(Failure("refused"), "2: the configuration loads");
+  EXPECT_EQ(Failure("vmta m1: smtp-source-host == 192.0.2.99 x.test"),
+            "2: 192.0.2.99 x.test is not one of its");
+  EXPECT_EQ(Failure("pool marketing: virtual-mta < m1"), "2: \"<\" does not compare virtual-mta");
+  EXPECT_EQ(Failure("global: alias == x"), "2: \"alias\" cannot be asked for here");
 }
 
 TEST(AssertionsTest, MistakesAreFailures) {

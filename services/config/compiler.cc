@@ -334,7 +334,14 @@ void Compiler::DefineMacro(const Statement& statement) {
     return Say(Severity::kError, statement.where,
                "it is written domain-macro NAME DOMAIN,DOMAIN,...");
   }
-  draft_.macros[absl::AsciiStrToLower(statement.arguments[0].text)] = std::move(domains);
+  const bool fresh =
+      draft_.macros
+          .insert_or_assign(absl::AsciiStrToLower(statement.arguments[0].text), std::move(domains))
+          .second;
+  if (fresh) return;
+  Say(Severity::kWarning, statement.At(statement.arguments[0]),
+      absl::StrCat("domain-macro ", statement.arguments[0].text,
+                   " is written again: from here on only these are its domains"));
 }
 
 void Compiler::Include(const Statement& statement) {

@@ -1,12 +1,10 @@
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
-#include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/compiler_patterns.h"
 #include "services/config/setter.h"
@@ -487,34 +485,6 @@ void Compiler::KeepHostLine(const std::string& vmta, const std::string& network,
                             const Statement& statement) {
   if (!options_.keep_origins) return;
   compiled_.host_lines.push_back({absl::AsciiStrToLower(vmta), network, statement.where});
-}
-
-void Compiler::ReadAuthFile(const Statement& statement, const Frame& frame) {
-  if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) return;
-  const Location where = statement.At(statement.arguments[0]);
-  std::filesystem::path path(statement.arguments[0].text);
-  if (path.is_relative()) {
-    path = std::filesystem::path(*statement.where.file).parent_path() / path;
-  }
-  const std::string name = path.lexically_normal().string();
-  for (auto* settings : frame.clients) settings->set_auth_plain(name);
-  if (draft_.auth_files.contains(name)) return;
-  if (!NoteBytes(0, where)) return;
-  const auto text = files_.Read(name);
-  if (!text.ok()) {
-    NoteUnread(text.status(), where);
-    // Doing without it is safe, where somebody has said so: nobody gets in.
-    return Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
-               absl::StrCat("\"", name, "\": ", std::string(text.status().message())));
-  }
-  if (!NoteBytes(text->size(), where)) return;
-  policy::v1::AuthFileSection section;
-  section.set_name(name);
-  if (const auto error = ParseAuthFile(*text, &section)) {
-    return Say(Severity::kError, where,
-               absl::StrCat("\"", name, "\" line ", error->line, ": ", error->message));
-  }
-  draft_.auth_files.emplace(name, std::move(section));
 }
 
 }  // namespace sluice::config

@@ -55,12 +55,28 @@ std::optional<std::string> ParseSourceName(std::string_view text) {
   return Lower(text);
 }
 
+namespace {
+
+// NETWORK:PORT, as "0/0:25", "[::/0]:25" and "::/0:25": every address of that family. One of
+// another length cannot be listened on, but for that of a whole address.
+std::string WithoutLength(std::string_view text) {
+  const size_t slash = text.find('/');
+  const size_t colon = text.rfind(':');
+  if (slash == text.npos || colon == text.npos || colon < slash) return std::string(text);
+  std::string network(text.substr(0, colon));
+  std::erase_if(network, [](char c) { return c == '[' || c == ']'; });
+  const auto parsed = ParseNetwork(network);
+  if (!parsed) return std::string(text);
+  const bool v6 = parsed->find(':') != parsed->npos;
+  const std::string ip = parsed->substr(0, parsed->find('/'));
+  if (!parsed->ends_with("/0") && !parsed->ends_with(v6 ? "/128" : "/32")) return std::string(text);
+  return absl::StrCat(v6 ? "[" : "", ip, v6 ? "]" : "", std::string(text.substr(colon)));
+}
+
+}  // namespace
+
 ListenerDraft* EnterListener(std::string_view address, const Location& where, Draft* draft) {
-  std::string text(address);
-  // 0/0:25 is every IPv4 address; with another length a network, which cannot be listened on.
-  if (text.starts_with("0/0:")) text = absl::StrCat("0.0.0.0", text.substr(3));
-  if (text.starts_with("0.0.0.0/0:")) text = absl::StrCat("0.0.0.0", text.substr(9));
-  const auto parsed = ParseIpPort(text, 25);
+  const auto parsed = ParseIpPort(WithoutLength(address), 25);
   if (!parsed) return nullptr;
   if (draft->listeners.size() >= kMaxListeners && !draft->listeners.contains(*parsed)) {
     return nullptr;
@@ -80,6 +96,11 @@ std::optional<LineError> AddListenerLine(const Statement& statement, Draft* draf
     const std::string& text = statement.arguments[i].text;
     if (!text.starts_with("source=")) {
       listener = EnterListener(text, statement.where, draft);
+      if (listener == nullptr && text.find('/') != text.npos &&
+          ParseNetwork(text.substr(0, text.rfind(':')))) {
+        return LineError{"every address, as in 0/0:25, or one can be listened on, not a network",
+                         i};
+      }
       if (listener == nullptr) return Wrong(statement, i);
       continue;
     }

@@ -101,7 +101,7 @@ TEST(CompilerIngressTest, WhatIsWrongIsSaid) {
            {"<source {auth}>\nmax-msg-rate 5/s\n</source>", "one outbound address"},
            {"smtp-listener 127.0.0.1:25 source={x}", "there is no <source {x}>"},
            {"smtp-listener source={auth}", "it is written"},
-           {"smtp-listener 10/8:25", "it is written"},
+           {"smtp-listener 10/8:25", "not a network"},
            {"<smtp-listener nowhere>\n</smtp-listener>", "is no address"},
            {"<source 10/8>\npattern-list x\n</source>", "there is no <pattern-list x>"},
            {"<source 10/8>\nsource-group x\n</source>", "there is no <source-group x>"},

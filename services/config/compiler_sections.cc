@@ -3,6 +3,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "services/base/net/ip_address.h"
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/setter.h"
@@ -218,8 +219,11 @@ bool Compiler::GoodArguments(const SectionKind& kind, const Statement& statement
 }
 
 void Compiler::BadNetwork(const std::string& text, const Location& where) {
+  const auto around = Cidr::Parse(text);
   Say(Severity::kError, where,
-      absl::StrCat("\"", text, "\" is no network; it is written 192.0.2.0/24 or 192.0.2.1"));
+      absl::StrCat("\"", text, "\" is no network; ",
+                   around ? absl::StrCat("its network is ", around->ToString())
+                          : "it is written 192.0.2.0/24 or 192.0.2.1"));
 }
 
 void Compiler::EnterSource(const std::string& text, const Location& where, Frame* frame) {
@@ -389,6 +393,15 @@ void Compiler::EnterDomain(const Statement& statement, Frame* frame) {
   frame->span = outer.vmta != nullptr   ? Span::kBinding
                 : outer.pool != nullptr ? Span::kPool
                                         : Span::kDomain;
+  if (absl::AsciiStrToLower(text) == "{bounce}") {
+    // Of the mail that a <bounce-processor> takes.
+    frame->skip = false;
+    frame->quiet = true;
+    Say(Severity::kWarning, where,
+        absl::StrCat("<domain {bounce}> has no effect in this version (planned, with ",
+                     std::string(kBounces), ")"));
+    return;
+  }
   if (text.starts_with('$')) {
     const auto macro = draft_.macros.find(absl::AsciiStrToLower(text.substr(1)));
     if (macro == draft_.macros.end()) {

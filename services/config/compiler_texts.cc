@@ -1,10 +1,11 @@
 // Directives that are texts or name files of text: templates of delivery reports, header lines for
-// every message, domains that are resolved ahead.
+// every message, domains that are resolved ahead, users.
 #include <algorithm>
 #include <filesystem>
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/setter.h"
 #include "services/config/text_grammar.h"
@@ -80,6 +81,34 @@ std::optional<std::string> Compiler::ReadTextFile(const Statement& statement, si
                    text.ok() ? absl::StrCat("larger than ", max_bytes / 1024, " KiB")
                              : std::string(text.status().message())));
   return std::nullopt;
+}
+
+void Compiler::ReadAuthFile(const Statement& statement, const Frame& frame) {
+  if (statement.arguments.size() != 1 || statement.arguments[0].text.empty()) return;
+  const Location where = statement.At(statement.arguments[0]);
+  std::filesystem::path path(statement.arguments[0].text);
+  if (path.is_relative()) {
+    path = std::filesystem::path(*statement.where.file).parent_path() / path;
+  }
+  const std::string name = path.lexically_normal().string();
+  for (auto* settings : frame.clients) settings->set_auth_plain(name);
+  if (draft_.auth_files.contains(name)) return;
+  if (!NoteBytes(0, where)) return;
+  const auto text = files_.Read(name);
+  if (!text.ok()) {
+    NoteUnread(text.status(), where);
+    // Doing without it is safe, where somebody has said so: nobody gets in.
+    return Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
+               absl::StrCat("\"", name, "\": ", std::string(text.status().message())));
+  }
+  if (!NoteBytes(text->size(), where)) return;
+  policy::v1::AuthFileSection section;
+  section.set_name(name);
+  if (const auto error = ParseAuthFile(*text, &section)) {
+    return Say(Severity::kError, where,
+               absl::StrCat("\"", name, "\" line ", error->line, ": ", error->message));
+  }
+  draft_.auth_files.emplace(name, std::move(section));
 }
 
 void Compiler::ReadDsnTemplate(const Directive& directive, const Statement& statement) {

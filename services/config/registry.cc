@@ -253,6 +253,7 @@ std::string ValueSyntax(const Directive& directive) {
     case Grammar::kPatternLine:
       return "/REGEX/ RESULT";
   }
+  if (directive.zero_is_unlimited) syntax += " | 0";
   if (directive.unlimited) {
     absl::StrAppend(&syntax, directive.grammar == Grammar::kDuration ? " | never" : " | unlimited");
   }

@@ -180,6 +180,7 @@ struct Directive {
   uint64_t max = UINT32_MAX;
   // What `unlimited` or `never` stands for; without, they are errors.
   std::optional<uint64_t> unlimited = std::nullopt;
+  bool zero_is_unlimited = false;  // though it is less than `min`
   // "headers,full"; with another grammar than kChoice, kWords and kSectionName what may be written
   // in place of a value.
   std::string_view choices = {};

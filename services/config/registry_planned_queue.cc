@@ -74,14 +74,24 @@ void AddTls(QueueTable* t) {
 
 void AddReplies(QueueTable* t) {
   t->Bool("pix-bug-workaround", "Nothing: the PIX bug is of 2000.", Status::kNoEffect);
-  t->Bool("allow-priority-interruption-during-transfer", "Also in the middle of a transfer.");
-  t->Bool("allow-cancel-during-transfer", "A deletion stops a transfer.");
+  for (const std::string_view name :
+       {"allow-priority-interruption-during-transfer", "allow-cancel-during-transfer"}) {
+    t->Bool(name,
+            "Nothing: a message that is being sent is never broken off, for nobody would know "
+            "whether the remote host has it.",
+            Status::kNoEffect);
+  }
 }
 
 void AddReports(QueueTable* t) {
   t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kUnsupported, kDomain).reason =
       "the text of a message never stands in a log; log-transfer-failures and events say what "
       "happened to it";
+  // At global level and in <source> they are about clients.
+  t->Add("log-connections", Grammar::kBool, "Log the connections of the queue.", Status::kNotYet,
+         kDomain);
+  t->Add("log-commands", Grammar::kBool, "Log the commands that the queue's mail goes by.",
+         Status::kNotYet, kDomain);
   t->Add("disable-acct-records", Grammar::kWords,
          "Accounting records that the queue does not make.")
       .choices = kAccountingRecords;
@@ -110,7 +120,7 @@ std::vector<Directive> PlannedQueueDirectives() {
   add(AddBackoff, "rerouting by rule");
   add(AddDkim, kDkim);
   add(AddTls, "TLS");
-  add(AddReplies, "priorities within a connection");
+  add(AddReplies, "replies");
   add(AddReports, kAccounting);
   add(AddOtherWays, "local delivery");
   return std::move(table.all);

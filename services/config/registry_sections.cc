@@ -146,8 +146,9 @@ void AddSpoolAndDns(Table* t) {
       "Shards take no new mail, which is put off, and deliver what they have.", Status::kActive);
   deliver_only.target = Target::kGlobalSettings;
   deliver_only.field = "spool_deliver_only";
-  t->Add("priority", kSpool, Grammar::kCount, "Order in which spools are filled.").reason =
-      "several spools of a shard";
+  t->Add("priority", kSpool, Grammar::kCount,
+         "Nothing: a shard has one spool, and mail goes to the less loaded of two shards.",
+         Status::kNoEffect);
   t->Add("min-free-space", kSpool, Grammar::kSize,
          "As spool-min-free-space: free space below which new mail is put off.", Status::kActive)
       .target = Target::kCompiler;

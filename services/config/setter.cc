@@ -326,7 +326,8 @@ class Setter {
   std::optional<ValueError> SetNumber(std::string_view text) {
     std::optional<uint64_t> value;
     const std::string word = absl::AsciiStrToLower(absl::string_view(text.data(), text.size()));
-    const bool unlimited = word == "unlimited" || word == "never";
+    const bool unlimited = word == "unlimited" || word == "never" ||
+                           (directive_.zero_is_unlimited && ParseCount(text) == uint64_t{0});
     if (unlimited) {
       value = directive_.unlimited;
     } else if (directive_.grammar == Grammar::kCount) {

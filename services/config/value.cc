@@ -85,6 +85,7 @@ std::optional<int64_t> ParseDurationUs(std::string_view text) {
   const std::string lower = Lower(Strip(text));
   std::string_view rest = lower;
   int64_t total = 0;
+  int64_t last_unit = std::numeric_limits<int64_t>::max();
   if (rest.empty()) return std::nullopt;
   while (!rest.empty()) {
     const auto number = TakeNumber(&rest);
@@ -94,6 +95,8 @@ std::optional<int64_t> ParseDurationUs(std::string_view text) {
     while (letters < rest.size() && absl::ascii_isalpha(rest[letters])) ++letters;
     const bool bare = letters == 0 && rest.empty() && total == 0;
     const int64_t unit = bare ? 1'000'000 : UnitUs(rest.substr(0, letters));
+    // "10m 30m 1h" is no time, but a list without its commas.
+    if (unit >= std::exchange(last_unit, unit)) return std::nullopt;
     if (unit == 0 || *number > static_cast<uint64_t>((kMaxDurationUs - total) / unit)) {
       return std::nullopt;
     }
@@ -107,8 +110,12 @@ std::optional<std::vector<int64_t>> ParseDurationListUs(std::string_view text) {
   std::vector<int64_t> list;
   while (true) {
     const size_t comma = text.find(',');
-    const auto duration = ParseDurationUs(text.substr(0, comma));
-    if (!duration) return std::nullopt;
+    const std::string_view item = Strip(text.substr(0, comma));
+    const auto duration = ParseDurationUs(item);
+    // One number, or no blank: "1h 30m" may as well be two of them.
+    const size_t unit = std::min(item.find_first_not_of("0123456789 \t"), item.size());
+    const bool one = item.find_first_of("0123456789", unit) == item.npos;
+    if (!duration || (!one && item.find_first_of(" \t") != item.npos)) return std::nullopt;
     list.push_back(*duration);
     if (comma == text.npos) return list;
     text.remove_prefix(comma + 1);
@@ -237,9 +244,15 @@ std::optional<std::string> ParseHostPort(std::string_view text) {
     return endpoint->port == 0 ? std::nullopt : std::optional(endpoint->ToString());
   }
   if (const auto ip = IpAddress::Parse(text)) return ip->ToString();
-  if (text.starts_with('[') && text.ends_with(']')) {
-    const auto ip = IpAddress::Parse(text.substr(1, text.size() - 2));
-    return ip ? std::optional(ip->ToString()) : std::nullopt;
+  if (text.starts_with('[')) {
+    const size_t end = text.find(']');
+    const auto ip = IpAddress::Parse(text.substr(1, std::min(end, text.size()) - 1));
+    if (!ip || end == text.npos) return std::nullopt;
+    if (end + 1 == text.size()) return ip->ToString();
+    // [192.0.2.1]:25, as other programs have it.
+    const auto port = text[end + 1] == ':' ? ParseCount(text.substr(end + 2)) : std::nullopt;
+    if (!port || *port == 0 || *port > 65535) return std::nullopt;
+    return (Endpoint{*ip, static_cast<uint16_t>(*port)}).ToString();
   }
   const size_t colon = text.find(':');
   const auto host = ParseHostName(text.substr(0, colon));
@@ -309,7 +322,9 @@ std::optional<std::string> ParseDomainPattern(std::string_view text) {
     }
   }
   if (prefix.empty() && domain.starts_with('[') && domain.ends_with(']')) {
-    const auto network = ParseNetwork(domain.substr(1, domain.size() - 2));
+    std::string_view literal = domain.substr(1, domain.size() - 2);
+    if (Lower(literal.substr(0, 5)) == "ipv6:") literal.remove_prefix(5);  // as SMTP has it
+    const auto network = ParseNetwork(literal);
     if (!network) return std::nullopt;
     const std::string_view whole = network->find(':') == network->npos ? "/32" : "/128";
     return absl::StrCat(

@@ -22,8 +22,8 @@ TEST(ValueTest, Duration) {
   EXPECT_EQ(ParseDurationUs("90 seconds"), 90 * kSecond);
   EXPECT_EQ(ParseDurationUs("250ms"), 250'000);
   EXPECT_EQ(ParseDurationUs("0"), 0);
-  for (const char* bad :
-       {"", "s", "5x", "5m30", "-5s", "1.5h", "99999999999999999999s", "200000w"}) {
+  for (const char* bad : {"", "s", "5x", "5m30", "-5s", "1.5h", "99999999999999999999s", "200000w",
+                          "10m 30m 1h", "30m1h", "5m5m"}) {
     EXPECT_EQ(ParseDurationUs(bad), std::nullopt) << bad;
   }
 }
@@ -33,6 +33,12 @@ TEST(ValueTest, DurationList) {
             (std::vector<int64_t>{600 * kSecond, 1800 * kSecond, 3600 * kSecond}));
   EXPECT_EQ(ParseDurationListUs("10m,,1h"), std::nullopt);
   EXPECT_EQ(ParseDurationListUs("10m,"), std::nullopt);
+  EXPECT_EQ(ParseDurationListUs("10 minutes, 2h30m"),
+            (std::vector<int64_t>{600 * kSecond, 9000 * kSecond}));
+  // A list whose commas were forgotten, or not.
+  for (const char* bad : {"10m 30m 1h", "1h 30m", "10m, 1h 30m", "10 30"}) {
+    EXPECT_EQ(ParseDurationListUs(bad), std::nullopt) << bad;
+  }
 }
 
 TEST(ValueTest, Rate) {
@@ -64,6 +70,11 @@ TEST(ValueTest, Addresses) {
   EXPECT_EQ(ParseIpPort("127.0.0.1", 0), std::nullopt);
   EXPECT_EQ(ParseHostPort("Relay.Example.:2525"), "relay.example:2525");
   EXPECT_EQ(ParseHostPort("[::1]"), "::1");
+  EXPECT_EQ(ParseHostPort("[192.0.2.5]:26"), "192.0.2.5:26");
+  for (const char* bad :
+       {"[192.0.2.5", "[192.0.2.5]26", "[192.0.2.5]:", "[192.0.2.5]:0", "[]:25", "[a.test]:25"}) {
+    EXPECT_EQ(ParseHostPort(bad), std::nullopt) << bad;
+  }
   EXPECT_EQ(ParseHostPort("relay:0"), std::nullopt);
   EXPECT_EQ(ParseHostPort("a b"), std::nullopt);
 }

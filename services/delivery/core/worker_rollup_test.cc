@@ -158,6 +158,67 @@ TEST_F(RollupTest, TheRateIsOfAllOfThemTogether) {
   EXPECT_GT(delivered_["198.51.100.2"], 20);
 }
 
+void Limit(policy::v1::ClusterRate* said, uint64_t count, Duration period) {
+  said->mutable_rate()->set_count(count);
+  said->mutable_rate()->set_period_us(static_cast<uint64_t>(period.count()));
+}
+
+// <limits> of the rollup's name is about all of its domains together, and a domain's own holds
+// beside it.
+TEST_F(RollupTest, LimitsOfTheRollupAndOfADomainHoldBesideEachOther) {
+  Begin(Snapshot(
+      [](Settings& settings) { Limit(settings.mutable_domain_throttle(), 4, seconds(2)); },
+      "a.test",
+      [](Settings& settings) { Limit(settings.mutable_domain_throttle(), 3, seconds(6)); }));
+  Ready(1, "a.test", 10'000);
+  Ready(2, "b.test", 10'000);
+  Ready(3, "c.test", 10'000);
+  Deliver(seconds(60));
+  EXPECT_EQ(rollups_[1], "big.rollup");
+  const int a = delivered_["198.51.100.1"];
+  const int b = delivered_["198.51.100.2"];
+  // 30 s of each limit: what the domain may, and together what the rollup may.
+  EXPECT_LE(a, 30 + 1);
+  EXPECT_GE(a, 20) << "its own limit lets it";
+  EXPECT_LE(a + b, 120 + 1);
+  EXPECT_GE(a + b, 100) << "what the one may not is the other's";
+  EXPECT_GT(delivered_["198.51.100.3"], 200) << "no domain of the rollup";
+}
+
+// error-throttle of the rollup: a reply to one domain's mail slows all of them down, and a reply
+// without such a code nobody.
+TEST_F(RollupTest, ARepliesThrottleOfTheRollupIsOfAllOfThem) {
+  Begin([](Settings& settings) {
+    Limit(settings.mutable_domain_error_throttle(), 1, seconds(10));
+    settings.mutable_domain_error_throttle()->add_codes("5xx");
+    settings.set_max_smtp_out(1);
+  });
+  const auto refuse = [this](uint32_t code) {
+    Ready(1, "a.test", 1);
+    world_->GreetAll();
+    Read();
+    world_->shard().Lease(++lease_, 1);
+    if (credits_[1] > 0) --credits_[1];
+    world_->executor.RunPosted();
+    for (auto* remote : world_->sites.open) {
+      if (remote->under_way.empty()) continue;
+      remote->Answer(kTransient, code, "no");
+      break;
+    }
+    Read();
+  };
+  refuse(450);
+  Ready(2, "b.test", 10'000);
+  Deliver(seconds(2));
+  const int before = delivered_["198.51.100.2"];
+  EXPECT_GT(before, 20) << "450 is none of its codes";
+  refuse(550);
+  Deliver(seconds(9));
+  EXPECT_LE(delivered_["198.51.100.2"] - before, 3) << "with what was under way";
+  Deliver(seconds(3));
+  EXPECT_GT(delivered_["198.51.100.2"] - before, 20) << "its time has passed";
+}
+
 TEST_F(RollupTest, BackoffModeIsOfAllOfThem) {
   Begin([](Settings& settings) {
     settings.mutable_backoff_trigger_patterns()->add_values("/slow down/");
