@@ -298,29 +298,6 @@ absl::StatusOr<std::vector<ConfigChange>> DiffConfigs(const Compiled& before,
   return Differ(before, after).Diff();
 }
 
-std::vector<std::string> NeedRestart(const policy::v1::PolicySnapshot& before,
-                                     const policy::v1::PolicySnapshot& after) {
-  const auto settings = [](const policy::v1::PolicySnapshot& snapshot) {
-    for (const Section& section : snapshot.sections()) {
-      if (section.content().has_global()) return section.content().global().settings();
-    }
-    return policy::v1::GlobalSettings();
-  };
-  const policy::v1::GlobalSettings one = settings(before);
-  const policy::v1::GlobalSettings other = settings(after);
-  std::vector<std::string> names;
-  for (const Directive& directive : AllDirectives()) {
-    // smtp-port is a listener in the end.
-    if (!directive.needs_restart || directive.target != Target::kGlobalSettings ||
-        directive.field == "smtp_port") {
-      continue;
-    }
-    if (PrintValues(directive, one, true) == PrintValues(directive, other, true)) continue;
-    names.emplace_back(directive.name);
-  }
-  return names;
-}
-
 std::string RenderChanges(const std::vector<ConfigChange>& changes) {
   if (changes.empty()) return "nothing changes\n";
   std::string text;

@@ -31,10 +31,6 @@ struct ConfigChange {
 absl::StatusOr<std::vector<ConfigChange>> DiffConfigs(const Compiled& before,
                                                       const Compiled& after);
 
-// Directives that say another thing now, and that a reload does not bring into force. Pure.
-std::vector<std::string> NeedRestart(const policy::v1::PolicySnapshot& before,
-                                     const policy::v1::PolicySnapshot& after);
-
 std::string RenderChanges(const std::vector<ConfigChange>& changes);
 
 }  // namespace sluice::config

@@ -110,14 +110,6 @@ TEST(ConfigDiffTest, WhatTakesARestartSaysSo) {
   EXPECT_EQ(Diff(kBefore, std::string(kBefore) + "smtp-listener 192.0.2.9:25\n"),
             "outside of sections\n  smtp-listener  (none) -> 192.0.2.9:25  new:18  (takes a "
             "restart)\n");
-  MemoryFiles files;
-  const auto snapshot = [&](const std::string& text) {
-    return CompileText("f", text, files, {}).snapshot;
-  };
-  EXPECT_EQ(NeedRestart(snapshot("smtp-port 25\nhost-name a.test\n"),
-                        snapshot("smtp-port 26\nhost-name b.test\nname-server 192.0.2.1\n")),
-            (std::vector<std::string>{"smtp-listener", "name-server"}));
-  EXPECT_TRUE(NeedRestart(snapshot(kBefore), snapshot(kBefore)).empty());
 }
 
 TEST(ConfigDiffTest, ARenamedVirtualMtaGoesAndComes) {

@@ -13,6 +13,7 @@
 #include "services/base/rpc/grpc_stream.h"
 #include "services/base/rpc/inproc_stream.h"
 #include "services/base/version.h"
+#include "services/config/fixed_settings.h"
 #include "services/config/policy_watcher.h"
 #include "services/node/admin_part.h"
 #include "services/node/process.h"
@@ -88,6 +89,7 @@ absl::Status Daemon::Start() {
   const std::shared_ptr<const config::PolicyView> view =
       policy_ != nullptr ? policy_->first_view() : FirstView();
   UseLogFile(*view);
+  started_with_ = config::FixedSettings(view->global());
   if (Has(Role::kQueue)) {
     const std::string directive = policy_ != nullptr ? view->global().disk_queue() : "";
     auto spool = SpoolFolder(options_.data_dir, options_.spool_dir, directive);
@@ -295,6 +297,11 @@ void Daemon::Follow(const std::string& service, LoopThread& thread,
     options.hello.set_service(service);
     options.hello.set_instance(options_.instance);
     options.hello.set_keeps_owners(std::string_view(service) == "queue");
+    *options.hello.mutable_started_with() = started_with_;
+    if (!options_.smtp_listen.empty()) options.hello.add_flags_decide("smtp-listener");
+    if (policy_ == nullptr || !options_.spool_dir.empty()) {
+      options.hello.add_flags_decide("disk-queue");
+    }
     options.log = options_.log;
     if (policy_ == nullptr) options.snapshot_file = options_.data_dir + "/" + service + ".snapshot";
     if (service == "delivery" || service == "queue") options.report_every = kReportEvery;

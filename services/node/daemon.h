@@ -64,6 +64,7 @@ class Daemon {
   absl::Status WriteReady();
 
   const Options options_;
+  policy::v1::GlobalSettings started_with_;  // of those that a reload does not change
   std::unique_ptr<PolicyPart> policy_;
   std::unique_ptr<QueuePart> queue_;
   std::vector<std::unique_ptr<ShardLink>> shards_;

@@ -7,8 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/base/latest_time.h"
-#include "services/config/config_diff.h"
 #include "services/config/durable_file.h"
+#include "services/config/fixed_settings.h"
 #include "services/config/policy_view.h"
 #include "services/config/semantic_checks.h"
 #include "services/config/snapshot_delta.h"
@@ -99,19 +99,37 @@ LoadResult Policy::Load() {
 }
 
 LoadResult Policy::Reload() {
-  v1::PolicySnapshot before;
-  for (const v1::Section& section : snapshot_.sections()) {
-    if (section.content().has_global()) *before.add_sections() = section;
-  }
   LoadResult result = Compile();
-  if (!result.changed) return result;
-  for (const std::string& name : config::NeedRestart(before, snapshot_)) {
-    result.diagnostics.push_back({config::Diagnostic::Severity::kWarning,
-                                  {},
-                                  name + " has changed: that takes a restart of the services",
-                                  ""});
+  if (!result.ok) return result;
+  for (const auto& [name, instances] : NeedRestart()) {
+    result.diagnostics.push_back(
+        {config::Diagnostic::Severity::kWarning,
+         {},
+         absl::StrCat(name, " is not what holds: that takes a restart of ", instances),
+         ""});
   }
   return result;
+}
+
+// By directive the services that started with another value of it: "ingest mx-1, ingest mx-2".
+std::map<std::string, std::string> Policy::NeedRestart() const {
+  v1::GlobalSettings now;
+  for (const v1::Section& section : snapshot_.sections()) {
+    if (section.content().has_global()) now = section.content().global().settings();
+  }
+  std::map<std::string, std::string> needed;
+  for (const WatcherState& state : watchers_.states()) {
+    if (!state.connected || !state.hello.has_started_with()) continue;
+    const auto& decided = state.hello.flags_decide();
+    for (const std::string& name :
+         config::NeedRestart(state.service, state.hello.started_with(), now)) {
+      if (std::find(decided.begin(), decided.end(), name) != decided.end()) continue;
+      std::string& instances = needed[name];
+      absl::StrAppend(&instances, instances.empty() ? "" : ", ", state.service, " ",
+                      state.instance);
+    }
+  }
+  return needed;
 }
 
 config::Compiled Policy::CompileWith(const std::vector<std::string>& files,

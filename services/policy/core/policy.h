@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,6 +55,7 @@ class Policy {
   // served.
   LoadResult Load();
   // Reads the files again. A bad file changes nothing.
+  // The warnings say, too, which services hold on to what they started with.
   LoadResult Reload();
   // Whether a file may be read for somebody who names it, as diagnostics show its lines: one in the
   // folder of our files, or below, with the ending of one of them, wherever links lead.
@@ -89,6 +91,7 @@ class Policy {
   config::Compiled CompileWith(const std::vector<std::string>& files,
                                config::CompileOptions options) const;
   LoadResult Compile();
+  std::map<std::string, std::string> NeedRestart() const;
   // Gives `sections` the next version, makes it durable and sends it. No change: no new version.
   absl::StatusOr<uint32_t> Publish(std::vector<v1::Section> sections);
   std::vector<v1::Section> SectionsWhere(bool control) const;

@@ -69,12 +69,15 @@ class PolicyTest : public ::testing::Test {
     executor_.RunPosted();
     return result;
   }
-  void Watch(const std::string& instance = "q0") {
+  // `started_with`: what the service says that it started with.
+  void Watch(const std::string& instance = "q0", const std::string& service = "queue",
+             const v1::GlobalSettings* started_with = nullptr) {
     counting_.emplace(policy_->watch(), &sent_bytes_);
     client_.emplace(*counting_);
     config::PolicyWatcherOptions options;
-    options.hello.set_service("queue");
+    options.hello.set_service(service);
     options.hello.set_instance(instance);
+    if (started_with != nullptr) *options.hello.mutable_started_with() = *started_with;
     options.snapshot_file = folder_ + "/watcher";
     watcher_.emplace(executor_, *client_, options,
                      [this](auto view) { views_.push_back(std::move(view)); });
@@ -101,18 +104,38 @@ class PolicyTest : public ::testing::Test {
   std::vector<std::shared_ptr<const config::PolicyView>> views_;
 };
 
-// Listeners are opened once: who reloads is told that a new one is not there yet.
+// Listeners are opened once: who reloads is told that a new one is not there yet, again and again,
+// and no more when the files say again what is open.
 TEST_F(PolicyTest, AReloadSaysWhatTakesARestart) {
-  Write("host-name one.test\nsmtp-listener 192.0.2.1:25\n");
+  const std::string files = "host-name one.test\nsmtp-listener 192.0.2.1:25\n";
+  Write(files);
   ASSERT_TRUE(Start().ok);
+  v1::GlobalSettings started_with;
+  started_with.mutable_smtp_listeners()->add_values("192.0.2.1:25");
+  Watch("mx-1", "ingest", &started_with);
   Write("host-name two.test\nsmtp-listener 192.0.2.1:25\n");
   EXPECT_TRUE(policy_->Reload().diagnostics.empty());
+  Write("host-name two.test\nsmtp-listener 192.0.2.1:26\nname-server 192.0.2.53\n");
+  for (const bool changed : {true, false}) {
+    const LoadResult result = policy_->Reload();
+    EXPECT_TRUE(result.ok);
+    EXPECT_EQ(result.changed, changed);
+    ASSERT_EQ(result.diagnostics.size(), 1u) << "name servers are another service's";
+    EXPECT_EQ(result.diagnostics[0].message,
+              "smtp-listener is not what holds: that takes a restart of ingest mx-1");
+    executor_.RunPosted();
+  }
+  Write(files);
+  EXPECT_TRUE(policy_->Reload().diagnostics.empty());
+  // After a restart it is what the files said.
   Write("host-name two.test\nsmtp-listener 192.0.2.1:26\n");
-  const LoadResult result = policy_->Reload();
-  EXPECT_TRUE(result.ok);
-  ASSERT_EQ(result.diagnostics.size(), 1u);
-  EXPECT_EQ(result.diagnostics[0].message,
-            "smtp-listener has changed: that takes a restart of the services");
+  ASSERT_TRUE(policy_->Reload().ok);
+  watcher_.reset();
+  executor_.RunPosted();
+  EXPECT_TRUE(policy_->Reload().diagnostics.empty()) << "what is gone holds on to nothing";
+  started_with.mutable_smtp_listeners()->set_values(0, "192.0.2.1:26");
+  Watch("mx-1", "ingest", &started_with);
+  EXPECT_TRUE(policy_->Reload().diagnostics.empty());
 }
 
 TEST_F(PolicyTest, AServiceGetsTheSnapshotAndItsChanges) {

@@ -73,6 +73,7 @@ class Watchers::Session final : public ServerStream::Handler {
     state.service = hello.service();
     state.instance = hello.instance();
     state.address = hello.address();
+    state.hello = hello;
     state.connected = true;
     state.error.clear();
     state.acked_version = hello.have_version();

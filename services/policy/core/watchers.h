@@ -24,6 +24,7 @@ struct WatcherState {
   uint64_t acked_version = 0;
   std::string error;  // why it could not use the last version it was sent
   bool connected = false;
+  v1::WatcherHello hello;  // the last one
   v1::ServiceReport report;
 };
 
