@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/base/net/ip_address.h"
 #include "services/config/domain_pattern.h"
+#include "services/config/queue_mark.h"
 #include "services/config/settings_defaults.h"
 
 namespace sluice::config {
@@ -199,6 +200,7 @@ class SnapshotView final : public PolicyView {
 
   std::shared_ptr<const QueueSettings> ForQueue(std::string_view domain, std::string_view vmta,
                                                 std::string_view pool) const override {
+    domain = WithoutMark(domain);
     const std::string name = absl::StrCat(absl::string_view(domain.data(), domain.size()), "/",
                                           absl::string_view(vmta.data(), vmta.size()), "/",
                                           absl::string_view(pool.data(), pool.size()));

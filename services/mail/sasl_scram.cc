@@ -10,9 +10,10 @@ namespace {
 
 using Kind = SaslStep::Kind;
 
-// Of users whose password is known in clear, and of those that do not exist.
+// Of users whose password is known in clear, and of nobody where nobody can do SCRAM.
 constexpr uint32_t kIterations = kMinScramIterations;
 constexpr size_t kSaltBytes = 16;
+constexpr size_t kKeyBytes = 32;
 constexpr size_t kMaxNonceBytes = 256;
 
 std::string ToBase64(std::string_view bytes) {
@@ -110,27 +111,34 @@ class ScramServer final : public SaslServer {
       return {Kind::kFailure, "", nullptr};
     }
     nonce_ = std::string(*nonce) + context_.nonce;
-    const std::shared_ptr<const SaslCredential> credential = context_.users->Find(user_);
-    if (credential != nullptr && credential->scram) {
-      known_ = true;
-      verifier_ = *credential->scram;
+    const SaslFound found = FindSaslUser(context_, SaslUsers::Use::kScram, user_);
+    known_ = found.known;
+    if (found.credential == nullptr || found.credential->scram) {
+      const ScramVerifier own =
+          found.credential != nullptr ? *found.credential->scram : ScramVerifier();
+      const ScramVerifier nobodys = Nobodys(own);  // made for everybody: it costs the same
+      verifier_ = known_ ? own : nobodys;
       return Challenge();
     }
-    const std::string salt = HmacSha256(context_.secret, user_).substr(0, kSaltBytes);
-    if (credential == nullptr || !credential->serves_scram()) {
-      verifier_.iterations = kIterations;
-      verifier_.salt = salt;
-      return Challenge();
-    }
-    known_ = true;
+    // A password in clear: the same is done with somebody else's, and leads nowhere (known_).
     made_ = std::make_shared<ScramVerifier>();
     SaslStep step;
     step.kind = Kind::kWork;
-    step.work = [made = made_, credential, salt] {
+    step.work = [made = made_, credential = found.credential,
+                 salt = SaslSecretBytes(context_, "salt", user_, kSaltBytes)] {
       *made = MakeScramVerifier(credential->password, salt, kIterations);
       return true;
     };
     return step;
+  }
+
+  // What a name that nobody has is shown: of the shape of `like`, and nothing else of it.
+  ScramVerifier Nobodys(const ScramVerifier& like) const {
+    const size_t salt = like.salt.empty() ? kSaltBytes : like.salt.size();
+    const uint32_t iterations = like.iterations == 0 ? kIterations : like.iterations;
+    return {iterations, SaslSecretBytes(context_, "salt", user_, salt),
+            SaslSecretBytes(context_, "stored", user_, kKeyBytes),
+            SaslSecretBytes(context_, "server", user_, kKeyBytes)};
   }
 
   // Reads the gs2-cbind-flag (RFC 5802 6). kSuccess: the exchange may go on, bound as it says.
@@ -170,7 +178,7 @@ class ScramServer final : public SaslServer {
         !absl::Base64Unescape(absl::string_view(encoded.data(), encoded.size()), &proof)) {
       return {};
     }
-    if (!known_ || *nonce != nonce_ || *binding != ToBase64(gs2_header_ + binding_) ||
+    if (*nonce != nonce_ || *binding != ToBase64(gs2_header_ + binding_) ||
         proof.size() != verifier_.stored_key.size()) {
       return {Kind::kFailure, "", nullptr};
     }
@@ -181,9 +189,8 @@ class ScramServer final : public SaslServer {
     for (size_t i = 0; i < proof.size(); ++i) {
       client_key[i] = static_cast<char>(proof[i] ^ signature[i]);
     }
-    if (!SecretsEqual(Sha256(client_key), verifier_.stored_key)) {
-      return {Kind::kFailure, "", nullptr};
-    }
+    const bool proved = SecretsEqual(Sha256(client_key), verifier_.stored_key);
+    if (!proved || !known_) return {Kind::kFailure, "", nullptr};
     stage_ = Stage::kConfirm;
     return {Kind::kChallenge, "v=" + ToBase64(HmacSha256(verifier_.server_key, auth_message)),
             nullptr};

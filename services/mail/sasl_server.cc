@@ -15,17 +15,21 @@ namespace {
 
 using Kind = SaslStep::Kind;
 
-// The slow part of PLAIN and LOGIN. A user that is not there costs as much as a wrong password: a
-// crypt hash of no password is checked in its place.
-SaslStep CheckPassword(const SaslUsers& users, std::string_view user, std::string_view password) {
+// The slow part of PLAIN and LOGIN. A user that is not there costs as much as a wrong password: the
+// credential of somebody who is there is checked in its place, and what comes out is not heeded.
+SaslStep CheckPassword(const SaslContext& context, const std::string& user,
+                       std::string_view password) {
   static constexpr std::string_view kNobody =
       "$6$rounds=5000$nobodynobody$"
       "0000000000000000000000000000000000000000000000000000000000000000000000000000000000000/";
-  std::shared_ptr<const SaslCredential> credential = users.Find(user);
   SaslStep step;
   step.kind = Kind::kWork;
-  step.work = [credential = std::move(credential), text = std::string(password)] {
-    if (credential != nullptr) return PasswordMatches(*credential, text);
+  step.work = [found = FindSaslUser(context, SaslUsers::Use::kPassword, user),
+               text = std::string(password)] {
+    if (found.credential != nullptr) {
+      const bool matches = PasswordMatches(*found.credential, text);
+      return matches && found.known;
+    }
     SaslCredential nobody;
     nobody.crypt_hash = kNobody;
     PasswordMatches(nobody, text);
@@ -36,7 +40,7 @@ SaslStep CheckPassword(const SaslUsers& users, std::string_view user, std::strin
 
 class PlainServer final : public SaslServer {
  public:
-  explicit PlainServer(SaslContext context) : users_(*context.users) {}
+  explicit PlainServer(SaslContext context) : context_(std::move(context)) {}
 
   SaslStep Start(std::optional<std::string_view> initial) override {
     if (initial) return OnResponse(*initial);
@@ -55,7 +59,7 @@ class PlainServer final : public SaslServer {
     user_ = *user;
     // Nobody may act as another user.
     if (!acts_as.empty() && SaslPrep(acts_as) != user) return {Kind::kFailure, "", nullptr};
-    return CheckPassword(users_, user_, password);
+    return CheckPassword(context_, user_, password);
   }
 
   SaslStep OnWorkDone(bool ok) override {
@@ -63,13 +67,13 @@ class PlainServer final : public SaslServer {
   }
 
  private:
-  const SaslUsers& users_;
+  const SaslContext context_;
 };
 
 // Never a standard (draft-murchison-sasl-login), and what old clients speak.
 class LoginServer final : public SaslServer {
  public:
-  explicit LoginServer(SaslContext context) : users_(*context.users) {}
+  explicit LoginServer(SaslContext context) : context_(std::move(context)) {}
 
   SaslStep Start(std::optional<std::string_view> initial) override {
     if (initial && !initial->empty()) return OnResponse(*initial);
@@ -84,7 +88,7 @@ class LoginServer final : public SaslServer {
       return {Kind::kChallenge, "Password:", nullptr};
     }
     if (response.empty() || response.size() > kMaxPasswordBytes) return {};
-    return CheckPassword(users_, user_, response);
+    return CheckPassword(context_, user_, response);
   }
 
   SaslStep OnWorkDone(bool ok) override {
@@ -92,13 +96,14 @@ class LoginServer final : public SaslServer {
   }
 
  private:
-  const SaslUsers& users_;
+  const SaslContext context_;
 };
 
 class CramMd5Server final : public SaslServer {
  public:
   explicit CramMd5Server(SaslContext context)
-      : users_(*context.users), challenge_("<" + context.nonce + "@" + context.host_name + ">") {}
+      : context_(std::move(context)),
+        challenge_("<" + context_.nonce + "@" + context_.host_name + ">") {}
 
   SaslStep Start(std::optional<std::string_view> initial) override {
     if (initial) return {};
@@ -111,11 +116,10 @@ class CramMd5Server final : public SaslServer {
     std::optional<std::string> user = AcceptableSaslUser(response.substr(0, blank));
     if (!user) return {};
     user_ = *std::move(user);
-    const std::shared_ptr<const SaslCredential> credential = users_.Find(user_);
-    if (credential == nullptr || !credential->serves_cram_md5()) {
-      return {Kind::kFailure, "", nullptr};
-    }
-    const std::string& key = credential->password;
+    const SaslFound found = FindSaslUser(context_, SaslUsers::Use::kCramMd5, user_);
+    const std::string key = found.credential != nullptr
+                                ? found.credential->password
+                                : SaslSecretBytes(context_, "password", user_, 16);
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned int size = 0;
     if (HMAC(EVP_md5(), key.data(), static_cast<int>(key.size()),
@@ -126,13 +130,13 @@ class CramMd5Server final : public SaslServer {
     const std::string expected =
         absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), size));
     const bool equal = SecretsEqual(expected, response.substr(blank + 1));
-    return {equal ? Kind::kSuccess : Kind::kFailure, "", nullptr};
+    return {equal && found.known ? Kind::kSuccess : Kind::kFailure, "", nullptr};
   }
 
   SaslStep OnWorkDone(bool) override { return {}; }
 
  private:
-  const SaslUsers& users_;
+  const SaslContext context_;
   const std::string challenge_;
 };
 
@@ -141,6 +145,30 @@ class CramMd5Server final : public SaslServer {
 std::optional<std::string> AcceptableSaslUser(std::string_view name) {
   if (name.size() > 256) return std::nullopt;
   return SaslPrep(name);
+}
+
+std::string SaslSecretBytes(const SaslContext& context, std::string_view what,
+                            const std::string& user, size_t size) {
+  std::string bytes;
+  std::string label(what);
+  label.push_back('\0');
+  label += user;
+  while (bytes.size() < size) bytes += HmacSha256(context.secret, label + '\0' + bytes);
+  bytes.resize(size);
+  return bytes;
+}
+
+SaslFound FindSaslUser(const SaslContext& context, SaslUsers::Use use, const std::string& user) {
+  // Both are looked up, so that this costs the same whoever is asked for.
+  const std::string number = SaslSecretBytes(context, "like", user, sizeof(uint64_t));
+  uint64_t like = 0;
+  for (char c : number) like = like << 8 | static_cast<unsigned char>(c);
+  std::shared_ptr<const SaslCredential> other = context.users->AnyLike(use, like);
+  std::shared_ptr<const SaslCredential> own = context.users->Find(user);
+  const bool serves = own != nullptr && (use == SaslUsers::Use::kScram     ? own->serves_scram()
+                                         : use == SaslUsers::Use::kCramMd5 ? own->serves_cram_md5()
+                                                                           : true);
+  return serves ? SaslFound{std::move(own), true} : SaslFound{std::move(other), false};
 }
 
 std::unique_ptr<SaslServer> SaslServer::Make(std::string_view mechanism, SaslContext context) {

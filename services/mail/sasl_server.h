@@ -4,6 +4,8 @@
 // compared.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -18,9 +20,16 @@ namespace sluice::mail {
 // Thread-safety: as its owner says. A result is immutable and shared.
 class SaslUsers {
  public:
+  // What a credential is to serve.
+  enum class Use : uint8_t { kPassword, kScram, kCramMd5 };
+
   virtual ~SaslUsers() = default;
   // nullptr: there is no such user.
   virtual std::shared_ptr<const SaslCredential> Find(std::string_view name) const = 0;
+  // One of the users that `use` is possible with, always the same for one `number`; nullptr where
+  // there is none. A name that is no user's passes for this one: what is done, and what the client
+  // is shown of it, has then the shape that it has for somebody who is there.
+  virtual std::shared_ptr<const SaslCredential> AnyLike(Use, uint64_t) const { return nullptr; }
 };
 
 // What an exchange needs from outside.
@@ -28,7 +37,8 @@ struct SaslContext {
   const SaslUsers* users = nullptr;
   std::string host_name;  // for CRAM-MD5's challenge
   std::string nonce;      // printable, at least 18 characters that nobody can guess; never twice
-  // Makes salts of users that do not exist, so that a client cannot tell; the same for a process.
+  // Makes salts of users that do not exist, and says whom they are like, so that a client cannot
+  // tell; the same for a process.
   std::string secret;
   // With any of them SCRAM-SHA-256-PLUS was offered: a client that says it could bind and saw no
   // offer has talked to somebody else (RFC 5802 6), and fails.
@@ -71,5 +81,17 @@ class SaslServer {
 
 // The prepared form of a user name of 1 to 256 bytes; nothing where it has none.
 std::optional<std::string> AcceptableSaslUser(std::string_view name);
+
+// Whom an exchange is held with: the user of that name, or somebody it is to look like.
+struct SaslFound {
+  std::shared_ptr<const SaslCredential> credential;  // nullptr: nobody is there to look like
+  bool known = false;                                // it is the user's own, and serves
+};
+SaslFound FindSaslUser(const SaslContext& context, SaslUsers::Use use, const std::string& user);
+
+// What nobody can guess who does not know the context's secret: `size` bytes that depend on the
+// user's name and on what they are for.
+std::string SaslSecretBytes(const SaslContext& context, std::string_view what,
+                            const std::string& user, size_t size);
 
 }  // namespace sluice::mail

@@ -93,6 +93,11 @@ struct ClientTransaction {
   bool binary = false;        // goes by BDAT to a peer with BINARYMIME, or not at all
   // The message itself needs SMTPUTF8; addresses are looked at here.
   bool smtputf8 = false;
+  // Refusals that the connection may have had when this is over, those of before it included; 0: no
+  // limit. Never passed: no more recipients are under way than may be refused, and those without
+  // room are not attempted. A refusal: of MAIL, of each RCPT, of DATA, of the message (LMTP: for
+  // each recipient).
+  uint32_t most_errors = 0;
 };
 
 enum class Verdict : uint8_t { kDelivered, kTransient, kPermanent, kNotAttempted };
@@ -216,6 +221,8 @@ class SmtpClientSession {
     std::vector<RecipientVerdict> recipients;
     std::optional<RecipientVerdict> failed;  // MAIL or DATA was refused: holds for all
     size_t next_rcpt = 0;                    // to be answered; those refused here are passed over
+    size_t next_sent = 0;                    // of pipelined RCPTs, to be sent
+    std::optional<size_t> cut_at;            // from here on there was no room for errors
     size_t next_final = 0;  // LMTP: the recipient that the next reply is about, or one behind it
     size_t accepted = 0;
     bool chunking = false;  // by BDAT
@@ -260,6 +267,14 @@ class SmtpClientSession {
   bool Check(Transaction& transaction) const;
   static void PassRefused(Transaction& transaction);
   void SendCommands(Transaction& transaction);
+  // RCPTs as far as they may be sent, and DATA behind the last one.
+  void AppendEnvelope(Transaction& transaction, std::string* commands);
+  // After a reply, where not all RCPTs could be sent at once.
+  void ContinueEnvelope(Transaction& transaction);
+  // Refusals that may still come of what was sent of it.
+  size_t ErrorsAhead(const Transaction& transaction) const;
+  // How many more RCPTs of it may be sent.
+  size_t RoomForErrors(const Transaction& transaction) const;
   void SendNextStep(Transaction& transaction);
   void StartWaiting();
   void Finish(Transaction& transaction);
@@ -299,6 +314,7 @@ class SmtpClientSession {
   bool quit_sent_ = false;
   bool ready_ = false;
   uint64_t replies_ = 0;
+  uint64_t errors_ = 0;  // as ClientTransaction::most_errors counts them
   RemoteFault fault_ = RemoteFault::kNone;
   bool ended_ = false;
 };

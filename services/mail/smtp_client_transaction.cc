@@ -19,6 +19,13 @@ bool IsAscii(std::string_view text) {
                      [](char c) { return static_cast<unsigned char>(c) < 0x80; });
 }
 
+RecipientVerdict NoRoomForErrors(SmtpStage stage) {
+  RecipientVerdict verdict =
+      LocalVerdict("the connection has had as many errors as it may", stage, "4.4.2");
+  verdict.verdict = Verdict::kNotAttempted;
+  return verdict;
+}
+
 }  // namespace
 
 // As it is sent: a peer without SMTPUTF8 may still be told a domain beyond ASCII, by its A-labels
@@ -92,7 +99,7 @@ void SmtpClientSession::AppendRcpt(const ClientTransaction& given, size_t recipi
 }
 
 void SmtpClientSession::Begin(ClientTransaction transaction) {
-  if (ended_) {
+  if (ended_ || quit_sent_) {
     RecipientVerdict verdict = LocalVerdict("the connection had ended", SmtpStage::kMail, "4.4.2");
     verdict.verdict = Verdict::kNotAttempted;
     handler_.OnResult(transaction.id, std::vector<RecipientVerdict>(transaction.recipients.size(),
@@ -117,6 +124,13 @@ void SmtpClientSession::StartWaiting() {
     }
     // Nothing follows a RSET that is not answered yet; its reply comes back here.
     if (!pipelining() && !waiting_.empty()) return;
+    if (RoomForErrors(each) == 0) {
+      if (i > 0) return;  // until it is known how the one before ends
+      each.failed = NoRoomForErrors(SmtpStage::kMail);
+      quit_asked_ = true;
+      Finish(each);
+      return;
+    }
     // RFC 3030 section 2: what a refused last chunk leaves behind is not certain.
     if (need_rset_ || (i > 0 && transactions_[i - 1].chunking)) {
       need_rset_ = false;
@@ -212,18 +226,67 @@ void SmtpClientSession::SendCommands(Transaction& transaction) {
   const uint64_t id = transaction.given.id;
   std::string commands = MailCommand(transaction.given);
   waiting_.push_back({Expect::kMail, id});
-  if (pipelining()) {
-    for (size_t i = 0; i < transaction.recipients.size(); ++i) {
-      if (transaction.recipients[i].verdict == Verdict::kPermanent) continue;
-      AppendRcpt(transaction.given, i, &commands);
-      waiting_.push_back({Expect::kRcpt, id});
-    }
-    if (!transaction.chunking) {
-      commands += "DATA\r\n";
-      waiting_.push_back({Expect::kData, id});
-    }
-  }
+  if (pipelining()) AppendEnvelope(transaction, &commands);
   Write(commands);
+}
+
+void SmtpClientSession::AppendEnvelope(Transaction& transaction, std::string* commands) {
+  const uint64_t id = transaction.given.id;
+  size_t room = RoomForErrors(transaction);
+  for (size_t& i = transaction.next_sent; i < transaction.recipients.size(); ++i) {
+    if (transaction.recipients[i].verdict == Verdict::kPermanent) continue;
+    if (room == 0) return;
+    --room;
+    AppendRcpt(transaction.given, i, commands);
+    waiting_.push_back({Expect::kRcpt, id});
+  }
+  if (transaction.chunking) return;
+  *commands += "DATA\r\n";
+  waiting_.push_back({Expect::kData, id});
+}
+
+void SmtpClientSession::ContinueEnvelope(Transaction& transaction) {
+  const size_t all = transaction.recipients.size();
+  if (transaction.next_sent == all) return;
+  std::string commands;
+  if (!transaction.failed) AppendEnvelope(transaction, &commands);
+  if (!commands.empty()) {
+    Write(commands);
+    return;
+  }
+  PassRefused(transaction);
+  if (transaction.next_rcpt < transaction.next_sent) return;  // replies are to come
+  if (!transaction.failed) transaction.cut_at = transaction.next_sent;
+  transaction.next_sent = transaction.next_rcpt = all;
+  if (transaction.chunking) return;  // AfterEnvelope follows
+  if (transaction.failed || transaction.accepted == 0) {
+    need_rset_ = true;
+    Finish(transaction);
+    return;
+  }
+  waiting_.push_back({Expect::kData, transaction.given.id});
+  Write("DATA\r\n");
+}
+
+size_t SmtpClientSession::ErrorsAhead(const Transaction& transaction) const {
+  // A refused MAIL was counted; what RCPT then says is its echo.
+  if (!transaction.commands_sent || transaction.empty_body || transaction.failed) return 0;
+  const auto awaited = [&](Expect what) {
+    return static_cast<size_t>(std::count_if(
+        waiting_.begin(), waiting_.end(),
+        [&](const Waiting& each) { return each.what == what && each.id == transaction.given.id; }));
+  };
+  if (options_.lmtp && transaction.body_sent) return awaited(Expect::kFinal);
+  const size_t of_text = options_.lmtp ? transaction.accepted : (transaction.accepted > 0 ? 1 : 0);
+  return awaited(Expect::kRcpt) + of_text;
+}
+
+size_t SmtpClientSession::RoomForErrors(const Transaction& transaction) const {
+  const uint64_t most = transaction.given.most_errors;
+  if (most == 0) return transaction.recipients.size() + 1;
+  uint64_t taken = errors_;
+  for (const Transaction& each : transactions_) taken += ErrorsAhead(each);
+  return most > taken ? static_cast<size_t>(most - taken) : 0;
 }
 
 void SmtpClientSession::PassRefused(Transaction& transaction) {
@@ -236,11 +299,19 @@ void SmtpClientSession::PassRefused(Transaction& transaction) {
 // Without pipelining: the next command, or what follows the last one.
 void SmtpClientSession::SendNextStep(Transaction& transaction) {
   if (pipelining()) {
-    if (transaction.chunking) AfterEnvelope(transaction);
+    // May end it, but for one that is sent in chunks.
+    const bool in_chunks = transaction.chunking;
+    ContinueEnvelope(transaction);
+    if (in_chunks) AfterEnvelope(transaction);
     return;
   }
   const uint64_t id = transaction.given.id;
   PassRefused(transaction);
+  if (!transaction.failed && transaction.next_rcpt < transaction.recipients.size() &&
+      RoomForErrors(transaction) == 0) {
+    transaction.cut_at = transaction.next_rcpt;
+    transaction.next_rcpt = transaction.recipients.size();
+  }
   if (!transaction.failed && transaction.next_rcpt < transaction.recipients.size()) {
     waiting_.push_back({Expect::kRcpt, id});
     std::string command;
@@ -277,7 +348,10 @@ void SmtpClientSession::WantBody(Transaction& transaction) {
 }
 
 void SmtpClientSession::OnMailReply(Transaction& transaction, SmtpReply reply) {
-  if (!reply.positive()) transaction.failed = VerdictOf(std::move(reply), SmtpStage::kMail);
+  if (!reply.positive()) {
+    transaction.failed = VerdictOf(std::move(reply), SmtpStage::kMail);
+    ++errors_;
+  }
   SendNextStep(transaction);
 }
 
@@ -285,7 +359,11 @@ void SmtpClientSession::OnRcptReply(Transaction& transaction, SmtpReply reply) {
   PassRefused(transaction);
   RecipientVerdict& recipient = transaction.recipients[transaction.next_rcpt++];
   recipient = VerdictOf(std::move(reply), SmtpStage::kRcpt);
-  if (recipient.verdict == Verdict::kDelivered) ++transaction.accepted;
+  if (recipient.verdict == Verdict::kDelivered) {
+    ++transaction.accepted;
+  } else if (!transaction.failed) {
+    ++errors_;
+  }
   SendNextStep(transaction);
 }
 
@@ -305,6 +383,7 @@ void SmtpClientSession::OnDataReply(Transaction& transaction, SmtpReply reply) {
     return;
   }
   if (wanted) {
+    ++errors_;
     // A 2xx here would be nonsense: nothing was sent yet.
     transaction.failed = VerdictOf(std::move(reply), SmtpStage::kData);
     if (transaction.failed->verdict == Verdict::kDelivered) {
@@ -385,8 +464,9 @@ void SmtpClientSession::OnFinalReply(SmtpReply reply) {
     const RecipientVerdict verdict = VerdictOf(std::move(reply), SmtpStage::kFinalDot);
     if (verdict.verdict == Verdict::kDelivered) {
       delivered_ = true;
-    } else if (transaction.chunking && transactions_.size() == 1) {
-      need_rset_ = true;
+    } else {
+      ++errors_;
+      need_rset_ |= transaction.chunking && transactions_.size() == 1;
     }
     size_t& next = transaction.next_final;
     for (; next < transaction.recipients.size(); ++next) {
@@ -410,8 +490,14 @@ void SmtpClientSession::Finish(Transaction& transaction) {
   SLUICE_CHECK(&transaction == &transactions_.front());
   Transaction done = std::move(transaction);
   transactions_.pop_front();
+  const size_t attempted = done.cut_at.value_or(done.recipients.size());
+  for (size_t i = attempted; i < done.recipients.size(); ++i) {
+    RecipientVerdict& recipient = done.recipients[i];
+    if (recipient.verdict != Verdict::kPermanent) recipient = NoRoomForErrors(SmtpStage::kRcpt);
+  }
   if (done.failed) {
-    for (RecipientVerdict& recipient : done.recipients) {
+    for (size_t i = 0; i < attempted; ++i) {
+      RecipientVerdict& recipient = done.recipients[i];
       // One that was refused by itself keeps its own reply, unless it only echoes MAIL's failure.
       if (recipient.verdict == Verdict::kDelivered || done.failed->stage == SmtpStage::kMail) {
         recipient = *done.failed;

@@ -112,12 +112,14 @@ size_t Suspended(const delivery::v1::GetWorkerStatusResponse& status) {
 }
 
 void AddDelivery(DeliveryPart& delivery, MetricsText& page) {
-  const auto [status, policed, sts, posts, tls, faults, dns] = delivery.thread().Call([&delivery] {
-    return std::tuple(delivery.Status({}), delivery.receiver_tls().policed_stats(),
-                      delivery.receiver_tls().mta_sts_stats(),
-                      delivery.receiver_tls().report_stats(), delivery.tls_stats(),
-                      delivery.fault_stats(), delivery.dns_stats());
-  });
+  const auto [status, policed, sts, posts, tls, faults, dns, waived] =
+      delivery.thread().Call([&delivery] {
+        return std::tuple(delivery.Status({}), delivery.receiver_tls().policed_stats(),
+                          delivery.receiver_tls().mta_sts_stats(),
+                          delivery.receiver_tls().report_stats(), delivery.tls_stats(),
+                          delivery.fault_stats(), delivery.dns_stats(),
+                          delivery.worker().stats().tls_waived);
+      });
   page.Gauge("sluice_delivery_connections", "Outbound connections.", status.connections_open());
   page.Gauge("sluice_delivery_leases", "Groups in work.", status.leases_held());
   page.Gauge("sluice_delivery_sources_suspended",
@@ -169,6 +171,8 @@ void AddDelivery(DeliveryPart& delivery, MetricsText& page) {
                policed.refused);
   page.Counter("sluice_delivery_tls_policy_failed_total",
                "Connections that failed their TLS policy.", policed.failed);
+  page.Counter("sluice_delivery_tls_policies_waived_total",
+               "Times that a queue went on without them, for mail with TLS-Required: No.", waived);
   page.Gauge("sluice_delivery_mta_sts_policies", "Domains whose MTA-STS policy is known.",
              sts.policies);
   page.Counter("sluice_delivery_mta_sts_fetches_total", "MTA-STS policies asked for.", sts.fetches);

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "services/delivery/core/worker.h"
+#include "services/config/queue_mark.h"
 #include "services/ingest/core/route.h"
 
 namespace sluice::node {
@@ -99,7 +99,7 @@ void ReportMailer::Try(Waiting& each) {
     delivery.set_pool(route.pool);
     // The address may be anybody's: the queue is that of its own domain.
     const std::string_view domain = std::string_view(address).substr(address.rfind('@') + 1);
-    delivery.set_queue_domain(absl::StrCat(delivery::kTlsReportQueue.data(), std::string(domain)));
+    delivery.set_queue_domain(absl::StrCat(config::kTlsReportMark.data(), std::string(domain)));
   }
   each.submitted = true;
   shard->Submit(std::move(made), Body(each.mail.content), &each);

@@ -1,5 +1,5 @@
 // Sends the daily reports on TLS as messages of our own: into a shard, as ingest does, from the
-// null sender, in queues that no TLS policy holds for (delivery::kTlsReportQueue).
+// null sender, in queues that no TLS policy holds for (config::kTlsReportMark).
 #pragma once
 
 #include <list>

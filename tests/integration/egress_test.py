@@ -1,10 +1,14 @@
 """Proves that mail leaves through the proxies of its virtual MTA, haproxy by both versions of the PROXY protocol, microsocks and Dante by
 SOCKS5, and by no other way where the proxy is gone."""
 import os
+import re
 import shutil
+import socket
 import subprocess
+import threading
 import unittest
 
+from tests.harness import sluice
 from tests.harness.processes import loopback, wait_until
 from tests.harness.sluice import wait_port
 from tests.integration.scenario import ScenarioTest
@@ -109,6 +113,43 @@ class EgressTest(ScenarioTest):
             self.send(node, [f"u@{domain}".encode()], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
             # A source that is suspended stays so for a minute.
             wait_until(done, f"the outcome of {domain}", 20)
+
+    def silent(self, *answers):
+        """A proxy that takes connections, says `answers`, one for each thing it hears, and no more."""
+        listener = socket.create_server((PROXY, PROXY_PORT))
+        self.addCleanup(listener.close)
+        self.addCleanup(listener.shutdown, socket.SHUT_RDWR)  # wakes who waits for a client
+        kept = []
+
+        def serve():
+            while True:
+                try:
+                    client, _ = listener.accept()
+                    kept.append(client)
+                    for answer in answers:
+                        client.recv(512)
+                        client.sendall(answer)
+                except OSError:
+                    return
+        threading.Thread(target=serve, daemon=True).start()
+        node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT}\nclient {PUBLIC} out.proxy.test\ntype socks5\n</proxy>\n"
+                               "<virtual-mta proxied>\nuse-proxy p\n</virtual-mta>\n", domain_extra="connect-timeout 2s")
+        self.send(node, [b"u@d.test"], b"X-Virtual-MTA: proxied\r\nSubject: x\r\n\r\nbody\r\n")
+        return node
+
+    def suspended(self, node):
+        return float(re.search(r"^sluice_delivery_sources_suspended(?:{[^}]*})? (\S+)$", sluice.metrics(node.address), re.M)[1])
+
+    def test_a_proxy_that_hangs_is_told_from_a_remote_that_does(self):
+        node = self.silent()
+        wait_until(lambda: "the proxy does not answer" in str(node.ctl.status()), "the reason in the status")
+        self.assertEqual(self.suspended(node), 1)
+        wait_until(lambda: "every source of the virtual MTA is suspended: " in str(node.ctl.json("queues", "list")), "the reason of the queue")
+
+    def test_a_remote_that_the_proxy_does_not_reach_suspends_nothing(self):
+        node = self.silent(b"\5\0")
+        wait_until(lambda: "the proxy has not reached the remote in time" in str(node.ctl.json("queues", "list")), "the reason of the queue")
+        self.assertEqual(self.suspended(node), 0)
 
     def test_without_the_proxy_nothing_leaves(self):
         node = self.node(extra=f"<proxy p>\nserver {PROXY}:{PROXY_PORT + 1}\nclient {PUBLIC} out.proxy.test\n</proxy>\n"

@@ -1,8 +1,13 @@
 """Proves that no remote host holds mail of others, memory or connections of ours, or gets mail called delivered that was not: replies without an
 end, of 2^16 lines, that nobody asked for, clear text behind STARTTLS, a byte now and then, hosts that do not read, and that close their half. Each
 is counted, and honest mail goes on beside them all."""
+import os
 import re
+import shutil
 import socket
+import ssl
+import subprocess
+import tempfile
 import threading
 import unittest
 
@@ -120,10 +125,48 @@ def half_closed(remote, client):
     remote.until(client, b"\0")
 
 
+def chain(remote, client):
+    """Ten megabytes of certificates."""
+    remote.say(client, b"220 mx\r\n")
+    remote.until(client, b"EHLO")
+    remote.say(client, b"250-mx\r\n250 STARTTLS\r\n")
+    remote.until(client, b"STARTTLS")
+    remote.say(client, b"220 go\r\n")
+    with LARGE_CHAIN.get().wrap_socket(client, server_side=True) as encrypted:
+        encrypted.recv(1)
+
+
+class LargeChain:
+    """Made once, when it is first wanted."""
+
+    def __init__(self):
+        self.context = None
+
+    def get(self):
+        if self.context is None:
+            with tempfile.TemporaryDirectory() as folder:
+                both = os.path.join(folder, "both.pem")
+                with open(os.path.join(folder, "conf"), "w", encoding="ascii") as file:
+                    file.write("[req]\ndistinguished_name=dn\nx509_extensions=ext\n[dn]\n[ext]\nsubjectAltName=@names\n[names]\n")
+                    file.writelines(f"DNS.{n}=host{n:06}.{'x' * 40}.chain.test\n" for n in range(15_000))
+                subprocess.run([shutil.which("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj",
+                                "/CN=chain.test", "-days", "2", "-config", file.name, "-keyout", both, "-out", both + ".crt"], check=True,
+                               capture_output=True)
+                with open(both + ".crt", encoding="ascii") as file:
+                    certificate = file.read()
+                with open(both, "a", encoding="ascii") as file:
+                    file.write(certificate * 10)
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(both)
+            self.context = context
+        return self.context
+
+
+LARGE_CHAIN = LargeChain()
 # Who, and the metric that shows it.
 REMOTES = {"gigabyte": (gigabyte, "remote_no_smtp"), "lines": (lines, "remote_no_smtp"), "unasked": (unasked, "remote_unasked_replies"),
            "injects": (injects, "remote_starttls_injections"), "drips": (drips, "remote_timeouts"), "deaf": (deaf, "remote_timeouts"),
-           "half": (half_closed, "remote_hang_ups")}
+           "half": (half_closed, "remote_hang_ups"), "chain": (chain, "tls_failures")}
 
 
 class HostileRemoteTest(ScenarioTest):
@@ -135,15 +178,17 @@ class HostileRemoteTest(ScenarioTest):
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) >> 10
 
     def test_all_of_them_beside_honest_mail(self):
+        LARGE_CHAIN.get()
         address = loopback(8)
         remotes, extra = {}, ""
         for number, (name, (behave, _)) in enumerate(REMOTES.items()):
+            encrypted = "  require-starttls yes\n" if name == "chain" else ""
             remotes[name] = Remote(address, PORT + number, behave)
             self.addCleanup(remotes[name].close)
             # One try within the test.
             extra += (f"<domain {name}.test>\n  smtp-hosts {address}:{PORT + number}\n  retry-after 1h\n  retry-recipients-after 1h\n"
                       "  max-smtp-out 1\n  use-starttls yes\n  smtp-greeting-timeout 2s\n  data-send-timeout 2s\n"
-                      "  smtp-data-termination-timeout 2s\n</domain>\n")
+                      f"  smtp-data-termination-timeout 2s\n{encrypted}</domain>\n")
         self.under_test = self.node(extra=extra)
         self.send(self.under_test, [b"first@example.test"], CONTENT)
         self.receiver.wait_for(1)

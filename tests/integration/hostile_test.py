@@ -1,11 +1,13 @@
 """Proves that nobody who can reach a port brings the process down or makes it hold much memory: noise and broken dialogues on the SMTP, gRPC
 and HTTP ports, clients that never finish, never read, or open far too many connections; and that honest mail goes through meanwhile."""
+import base64
 import os
 import random
 import re
 import resource
 import socket
 import ssl
+import threading
 import unittest
 
 from tests.harness import sluice
@@ -170,6 +172,94 @@ class HostileTest(HostileCase):
         self.assertGreater(len(clients), 50)
         self.still_well()
         self.assertNotIn("never@example.test", self.receiver.recipients())
+
+
+class HostileSlowTest(HostileCase):
+    """What takes time is bounded, and what is refused for its reason is counted by it."""
+
+    def start(self):
+        self.under_test = self.node(extra=f"{ROOM}smtp-command-timeout 3s\nsmtp-data-timeout 3s\nmax-message-hops 2\n"
+                                          "<smtp-user ann>\npassword sesame\n</smtp-user>\n<smtp-user bob>\npassword open\n</smtp-user>\n",
+                                    start=False)
+        ours = "  always-allow-relaying yes\n  allow-mailmerge yes\n  allow-unencrypted-plain-auth yes\n  max-message-size 100k\n" \
+               "  smtp-max-auth-failure-rate 5/h"
+        config = self.under_test.config
+        config.write_text(config.read_text().replace("  always-allow-relaying yes", ours))
+        self.under_test.start()
+
+    def counts(self, name):
+        return self.metric(f"sluice_ingest_{name}_total")
+
+    def test_the_slow_are_cut_off(self):
+        slow, noisy = self.counts("too_slow"), self.counts("too_many_errors")
+        address = (self.under_test.address, sluice.SMTP_PORT)
+        deaf, idle, writer = (socket.create_connection(address, timeout=30) for _ in range(3))
+        for client in (deaf, idle, writer):
+            self.addCleanup(client.close)
+        # Reads nothing of all that it asks for: it has asked for too much before the buffers are full.
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.setblocking(False)
+        try:
+            for _ in range(4000):
+                deaf.send(b"HELP\r\n" * 1000)
+        except OSError:
+            pass
+        writer.sendall(b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<never@example.test>\r\nDATA\r\nSubject: x\r\n")
+        wait_until(lambda: (self.counts("too_slow"), self.counts("too_many_errors")) == (slow + 2, noisy + 1), "all three in the metrics")
+        for client in (idle, writer):
+            heard = b""
+            while more := client.recv(65536):
+                heard += more
+            self.assertIn(b"\r\n421 4.4.2", b"\r\n" + heard)
+        wait_until(lambda: self.metric("sluice_ingest_connections") == 0, "their end")
+        self.still_well()
+
+    def test_half_closed(self):
+        """Who has said all that it will is heard out, and not kept."""
+        with socket.create_connection((self.under_test.address, sluice.SMTP_PORT), timeout=30) as client:
+            client.sendall(b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<honest0@example.test>\r\nDATA\r\nSubject: x\r\n\r\nx\r\n.\r\n")
+            client.shutdown(socket.SHUT_WR)
+            heard = b""
+            while more := client.recv(65536):
+                heard += more
+        self.assertRegex(heard.decode(), r"\r\n250 2\.\S+ ")
+        self.honest += 1
+        self.still_well()
+
+    def test_guessed_passwords(self):
+        """Each failure waits longer; then the network waits, other networks' users do not, and all of it is counted."""
+        def attempt(user, password, source="127.0.0.1"):
+            token = base64.b64encode(f"\0{user}\0{password}".encode())
+            with socket.create_connection((self.under_test.address, sluice.SMTP_PORT), timeout=60, source_address=(source, 0)) as client:
+                client.sendall(b"EHLO x\r\nAUTH PLAIN " + token + b"\r\nQUIT\r\n")
+                heard = b""
+                while more := client.recv(65536):
+                    heard += more
+            return heard.decode().rstrip().split("\r\n")[-2][:3]
+        guessers = [threading.Thread(target=lambda n=n: answers.append(attempt("ann" if n % 2 else "nobody", f"guess{n}"))) for n in range(8)]
+        answers = []
+        for thread in guessers:
+            thread.start()
+        self.send_honest()
+        for thread in guessers:
+            thread.join()
+        self.assertEqual(sorted(answers), 3 * ["454"] + 5 * ["535"])
+        self.assertEqual((self.counts("auth_failed"), self.counts("auth_throttled")), (5, 3))
+        self.assertEqual(attempt("ann", "sesame"), "454")
+        self.assertEqual(attempt("bob", "open", "127.0.77.1"), "235")
+        self.assertEqual(self.counts("auth_succeeded"), 1)
+        self.still_well()
+
+    def test_what_was_refused_is_counted(self):
+        letter = b"EHLO x\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<u@example.test>\r\nDATA\r\n"
+        for name, data in {"header_injections_refused": b"EHLO x\r\nXMRG FROM:<a@b.test>\r\nXDFN name=\"x\x01Bcc: y\"\r\n",
+                           "xclient_refused": b"EHLO x\r\nXCLIENT ADDR=192.0.2.1\r\n",
+                           "too_large_refused": letter + b"x" * 200_000 + b"\r\n.\r\n",
+                           "mail_loops_refused": letter + b"Received: x\r\n" * 3 + b"\r\n.\r\n"}.items():
+            before = self.counts(name)
+            self.throw(sluice.SMTP_PORT, data)
+            wait_until(lambda name=name, before=before: self.counts(name) == before + 1, f"{name} in the metrics")
+        self.still_well()
 
 
 class HostileTlsTest(HostileCase):

@@ -191,6 +191,37 @@ class ReceiverTlsTest(ScenarioTest):
         self.assertEqual(self.taken(), good)
         self.assertEqual(node.ctl.totals()["failed_total"], 0)
 
+    def test_tls_required_no(self):
+        """RFC 8689 4.2.2: who does not insist on TLS gets through; what an operator demands stays, and so does all other mail."""
+        node = self.start("use-dane yes\nuse-mta-sts yes\nuse-starttls yes", extra="<domain demanded.test>\nrequire-starttls yes\nsmtp-hosts {}:{}\n</domain>\n".format(MX, CLEAR_PORT))
+
+        ids = {}
+
+        def post(recipient, header=b"TLS-Required: No\r\n"):
+            ids[recipient] = self.send(node, [recipient.encode()], header + b"Subject: x\r\n\r\nbody\r\n")
+        for domain in ("wrong.test", "clear.test", "strict.test", "signed.test"):
+            post(f"optional@{domain}")
+            post(f"insists@{domain}", b"")
+        post("optional@demanded.test")
+        good = ["insists@signed.test", *(f"optional@{d}" for d in ("clear.test", "signed.test", "strict.test", "wrong.test"))]
+        wait_until(lambda: self.taken() == good, f"delivery to who does not insist; {self.taken()}")
+
+        def delivered(recipient):
+            return next((event for event in node.ctl.events(ids[recipient]) if event["kind"] == "delivered"), None)
+        wait_until(lambda: all(delivered(to) for to in good), "the events")
+        encrypted = {to: "tls" in delivered(to)["attempt"] for to in good}
+        # Encrypted where the host can, though not with what its records say.
+        self.assertEqual(encrypted, {to: to != "optional@clear.test" for to in good})
+        queues = {queue["name"]: queue for queue in node.ctl.json("queues", "list")["queues"]}
+        waiting = {name for name, queue in queues.items() if int(queue.get("recipients", 0))}
+        self.assertEqual({name.split("/")[0] for name in waiting},
+                         {"wrong.test", "clear.test", "strict.test", "{tls-optional}demanded.test"}, queues)
+        demanded = next(queue for name, queue in queues.items() if name.startswith("{tls-optional}demanded.test/"))
+        self.assertIn("TLS is required", demanded["reason"])
+        waived = re.search(r"^sluice_delivery_tls_policies_waived_total(?:{[^}]*})? (\S+)$", sluice.metrics(node.address), re.M)
+        self.assertGreaterEqual(float(waived[1]), 3)
+        self.assertEqual(node.ctl.totals()["failed_total"], 0)
+
     def post_requiring_tls(self, node, recipient):
         """RFC 8689: only over TLS."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -276,6 +307,7 @@ class ReceiverTlsTest(ScenarioTest):
         mail = email.message_from_bytes(taken.content)
         self.assertEqual((mail.get_content_type(), mail.get_param("report-type")), ("multipart/report", "tlsrpt"))
         self.assertEqual((mail["TLS-Report-Domain"], mail["TLS-Report-Submitter"]), ("mailed.test", "mx.sluice.test"))
+        self.assertEqual(mail["TLS-Required"], "No")
         self.assertEqual((mail["From"], mail["To"]), ("<postmaster@mx.sluice.test>", "<tls@reports.test>"))
         self.assertEqual(mail.defects, [])
         text, attached = mail.get_payload()

@@ -42,11 +42,7 @@ EgressConnector::EgressConnector(EventLoop& loop, const EgressProxy& proxy,
       proxy_(proxy),
       remote_(options.remote),
       on_done_(std::move(on_done)),
-      deadline_(loop.wheel(), [this] {
-        Finish(absl::DeadlineExceededError(absl::StrCat("connect to ", remote_.ToString(),
-                                                        " through proxy ", proxy_.server.ToString(),
-                                                        ": no answer in time")));
-      }) {
+      deadline_(loop.wheel(), [this] { OnDeadline(); }) {
   ConnectOptions to_proxy = options;
   to_proxy.remote = proxy.server;
   deadline_.SetAfter(options.timeout);
@@ -56,6 +52,22 @@ EgressConnector::EgressConnector(EventLoop& loop, const EgressProxy& proxy,
 
 EgressConnector::~EgressConnector() {
   if (watched_) loop_.Unwatch(fd_.get(), this);
+}
+
+absl::StatusCode EgressConnector::SilenceMeans() const {
+  return handshake_ != nullptr && handshake_->asked() ? absl::StatusCode::kUnavailable
+                                                      : absl::StatusCode::kFailedPrecondition;
+}
+
+void EgressConnector::OnDeadline() {
+  const absl::StatusCode code = SilenceMeans();
+  if (code == absl::StatusCode::kFailedPrecondition) {
+    Finish(ProxyError(code, handshake_ == nullptr ? "the proxy could not be connected to in time"
+                                                  : "the proxy does not answer"));
+    return;
+  }
+  Finish(ProxyError(absl::StatusCode::kDeadlineExceeded,
+                    "the proxy has not reached the remote in time"));
 }
 
 absl::Status EgressConnector::ProxyError(absl::StatusCode code, const std::string& what) const {
@@ -112,8 +124,9 @@ bool EgressConnector::Read() {
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return true;
     if (got <= 0) {
-      Finish(ProxyError(absl::StatusCode::kFailedPrecondition,
-                        got == 0 ? "it closed the connection" : std::strerror(errno)));
+      Finish(ProxyError(SilenceMeans(), got == 0
+                                            ? "the proxy closed the connection"
+                                            : absl::StrCat("the proxy: ", std::strerror(errno))));
       return false;
     }
     const auto used = handshake_->OnBytes(std::string_view(bytes, static_cast<size_t>(got)), &out_);

@@ -16,8 +16,10 @@ namespace sluice {
 // cancels the attempt, and no callback follows.
 class EgressConnector final : private FdWatcher {
  public:
-  // As Connector's. kFailedPrecondition: the proxy cannot be reached, or refuses us whatever the
-  // remote: nothing is said against the remote. kUnavailable: the proxy could not reach the remote.
+  // As Connector's. kFailedPrecondition: the proxy cannot be reached, does not answer, or refuses
+  // us whatever the remote: nothing is said against the remote. kUnavailable: the proxy could not
+  // reach the remote, or ended the connection when it was asked to. kDeadlineExceeded: it had not
+  // reached the remote in time.
   using OnDone = Connector::OnDone;
 
   // `options.source`: where we connect to the proxy from; `options.timeout`: of all of it.
@@ -33,6 +35,9 @@ class EgressConnector final : private FdWatcher {
   // Sends what waits; false where that ended the attempt.
   bool Write();
   bool Read();
+  void OnDeadline();
+  // Of what a proxy does that says nothing: its own fault until it was asked for the remote.
+  absl::StatusCode SilenceMeans() const;
   void Finish(absl::Status status);
   absl::Status ProxyError(absl::StatusCode code, const std::string& what) const;
 

@@ -132,12 +132,29 @@ TEST_F(EgressConnectorTest, WhoseFaultItIs) {
   EXPECT_NE(status_.message().find("through proxy 127.0.0.1:"), absl::string_view::npos);
 }
 
-TEST_F(EgressConnectorTest, ASilentProxyCostsTheTimeout) {
+// Silence and hanging up are the proxy's fault until it was asked for the remote; then they may be
+// the remote's, and must not have all mail of the source wait.
+TEST_F(EgressConnectorTest, SilenceIsTheProxysUntilItWasAsked) {
   spec_.protocol = EgressProxy::Protocol::kSocks5;
   options_.timeout = std::chrono::milliseconds(100);
   Connect();
   ASSERT_TRUE(Called());
-  EXPECT_EQ(status_.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(status_.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(status_.message().find("the proxy does not answer"), absl::string_view::npos);
+
+  options_.timeout = std::chrono::seconds(1);
+  for (const bool hangs_up : {false, true}) {
+    calls_ = 0;
+    at_proxy_.received.clear();
+    Connect();
+    ASSERT_TRUE(ProxyGot(3));
+    proxy_->Write(std::string_view("\5\0", 2));
+    ASSERT_TRUE(ProxyGot(13));
+    if (hangs_up) proxy_->Close();
+    ASSERT_TRUE(Called());
+    EXPECT_EQ(status_.code(),
+              hangs_up ? absl::StatusCode::kUnavailable : absl::StatusCode::kDeadlineExceeded);
+  }
 }
 
 TEST_F(EgressConnectorTest, DestroyedItCallsNobody) {

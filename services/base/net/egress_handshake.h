@@ -21,6 +21,9 @@ class EgressHandshake {
   // kInvalidArgument: it is no such proxy.
   virtual absl::StatusOr<size_t> OnBytes(std::string_view bytes, std::string* out) = 0;
   virtual bool done() const = 0;
+  // The proxy knows of the remote: where it says nothing from here on, that may be the remote's
+  // doing; before, it is its own.
+  virtual bool asked() const = 0;
   // How many bytes can be read without taking any of the remote's; 0 once it is done.
   virtual size_t wanted() const = 0;
 };

@@ -26,6 +26,7 @@ class ProxyPreamble final : public EgressHandshake {
   std::string Begin() override { return text_; }
   absl::StatusOr<size_t> OnBytes(std::string_view, std::string*) override { return size_t{0}; }
   bool done() const override { return true; }
+  bool asked() const override { return true; }
   size_t wanted() const override { return 0; }
 
  private:

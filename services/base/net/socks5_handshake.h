@@ -23,6 +23,7 @@ class Socks5Handshake final : public EgressHandshake {
   std::string Begin() override;
   absl::StatusOr<size_t> OnBytes(std::string_view bytes, std::string* out) override;
   bool done() const override { return state_ == State::kDone; }
+  bool asked() const override { return state_ == State::kReply || done(); }
   size_t wanted() const override { return done() ? 0 : Wanted() - message_.size(); }
 
  private:

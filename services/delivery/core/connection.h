@@ -42,6 +42,8 @@ struct Transaction {
   std::shared_ptr<const queue::v1::Lease> lease;
   Body body;                            // where there are no chunks
   std::unique_ptr<ChunkSource> chunks;  // lease->chunk_count() of them
+  // Refusals that the connection may have had by its end (ClientTransaction::most_errors); 0: any.
+  uint32_t most_errors = 0;
 };
 
 // How the host was found, for policies on the receiver's TLS.

@@ -239,7 +239,9 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections,
       const auto found = sources_.find(host.ip());
       shown->set_owned(found != sources_.end());
       if (found == sources_.end()) continue;
-      shown->set_suspended_reason(found->second->suspended);
+      if (found->second->suspended_until > executor_.clock().Now()) {
+        shown->set_suspended_reason(found->second->suspended);
+      }
       shown->set_connections(found->second->connections);
       shown->set_delivered_total(found->second->delivered);
     }

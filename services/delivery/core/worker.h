@@ -195,6 +195,7 @@ class Worker {
   std::string EhloName(const policy::v1::SourceHost& host) const;
   std::string EhloNameWithoutSource(const policy::v1::VirtualMtaSection* vmta) const;
   Source* SourceToAwait(Queue& queue);
+  std::string WhySuspended(const Queue& queue, MonotonicTime* until) const;
   void OrderTargets(Queue& queue, Conn& conn);
   enum class Began : uint8_t { kYes, kNowhere, kLater };
   Began ConnectNext(Queue& queue, Conn& conn);
@@ -204,6 +205,11 @@ class Worker {
   static std::string AsideKey(const Source& source, const std::string& address);
   void SetAside(const Queue& queue, const Conn& conn);
   bool IsAside(const Source& source, const Target& target) const;
+
+  // worker_tls_optional.cc
+  bool WaiveTlsPolicy(Queue& queue, const common::v1::Reply& reply);
+  void RestoreTlsPolicy(Queue& queue);
+  static void DropTlsPolicy(Queue& queue);
 
   // worker_require_tls.cc
   TlsSearch* FindTlsSearch(const Queue& queue);
@@ -383,6 +389,7 @@ class Worker {
   void OnConnectionReady(Conn& conn);
   void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
   void OnConnectionClosed(Conn& conn, ConnectionEnd end);
+  void TellFailure(const Ref& ref, const queue::v1::QueueFailure& failure);
   void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
                  int64_t permanent_after_us = 0, const config::ReplyActions* asked = nullptr);
   void SetIdleTimer(Conn& conn);
@@ -392,7 +399,8 @@ class Worker {
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
   void TakeBackBroken(Conn& conn, queue::v1::GroupResult* result);
   static void Replace421(Conn& conn, queue::v1::GroupResult* result);
-  uint32_t Refusals(const queue::v1::GroupResult& result) const;
+  static void NoteNoRoom(Conn& conn, const queue::v1::GroupResult& result);
+  uint32_t Refusals(const Queue& queue, const queue::v1::GroupResult& result) const;
   uint64_t RecipientsOf(const queue::v1::GroupResult& result) const;
   void RemoveConn(Conn& conn, bool freed = true);
   void CheckDrained();

@@ -93,7 +93,9 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     }
     if (!choice && BlockByParts(queue)) break;
     if (!choice) {
-      Block(queue, "every source of the virtual MTA is suspended", {});
+      MonotonicTime until = MonotonicTime::max();
+      const std::string why = WhySuspended(queue, &until);
+      Block(queue, absl::StrCat("every source of the virtual MTA is suspended", why), until);
       WakeAt(queue, now + std::chrono::milliseconds(200));
       break;
     }
@@ -221,10 +223,12 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
   TakeBackBroken(conn, &result);
   Replace421(conn, &result);
-  if (result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
+  const uint32_t refusals = Refusals(queue, result);
+  conn.errors += refusals;
+  NoteNoRoom(conn, result);
+  if (refusals > 0 || result.outcome() != queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) {
     conn.answered = true;
     queue.useless = 0;
-    conn.errors += Refusals(result);
   }
   Report(queue, std::move(result));
   if ((asked.bounce_queue || asked.defer_queue) && !draining_) {
@@ -328,9 +332,26 @@ uint64_t Worker::RecipientsOf(const queue::v1::GroupResult& result) const {
   return held == work->second.link->held.end() ? 0 : held->second.recipients;
 }
 
+// max-errors-per-connection: with room left for a refusal of the text alone the connection would go
+// on with single recipients; the others do better on a new one.
+void Worker::NoteNoRoom(Conn& conn, const queue::v1::GroupResult& result) {
+  if (conn.errors == 0 || conn.errors + 1 < conn.queue->settings->max_errors_per_connection()) {
+    return;
+  }
+  const auto no_room = [](queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply) {
+    return outcome == queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED && reply.local() &&
+           reply.stage() == common::v1::STAGE_RCPT;
+  };
+  conn.no_room |=
+      no_room(result.outcome(), result.reply()) ||
+      std::any_of(result.recipients().begin(), result.recipients().end(),
+                  [&](const auto& each) { return no_room(each.outcome(), each.reply()); });
+}
+
 // Replies that count against max-errors-per-connection and max-errors-per-domain: each RCPT has its
-// own, be they alike.
-uint32_t Worker::Refusals(const queue::v1::GroupResult& result) const {
+// own, be they alike, and by LMTP each recipient of the text.
+uint32_t Worker::Refusals(const Queue& queue, const queue::v1::GroupResult& result) const {
+  const bool lmtp = queue.settings->type() == "lmtp";
   const auto refused = [](queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply) {
     if (outcome == queue::v1::RECIPIENT_OUTCOME_TRANSIENT) return true;
     if (outcome != queue::v1::RECIPIENT_OUTCOME_PERMANENT) return false;
@@ -342,7 +363,9 @@ uint32_t Worker::Refusals(const queue::v1::GroupResult& result) const {
   if (refused(result.outcome(), result.reply())) {
     const auto named = static_cast<uint64_t>(result.recipients_size());
     const uint64_t all = RecipientsOf(result);
-    const bool each = !result.reply().local() && result.reply().stage() == common::v1::STAGE_RCPT;
+    const bool each = !result.reply().local() &&
+                      (result.reply().stage() == common::v1::STAGE_RCPT ||
+                       (lmtp && result.reply().stage() == common::v1::STAGE_FINAL_DOT));
     count = each && all > named ? all - named : 1;
   }
   for (const auto& recipient : result.recipients()) {
@@ -368,6 +391,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   }
   if (!end.ready) {
     ++stats_.connect_failures;
+    queue.tls_refused |= end.reply.stage() == common::v1::STAGE_STARTTLS;
     const bool greeted = end.reply.stage() == common::v1::STAGE_GREETING && !end.reply.local();
     if (!greeted || end.reply.code() < 500) queue.only_5xx_greetings = false;
     if (greeted && end.reply.code() == 421 && queue.settings->smtp_421_means_mx_unavailable()) {
@@ -443,27 +467,32 @@ void Worker::RemoveConn(Conn& conn, bool freed) {
   ReleasedWhenClosed();
 }
 
+void Worker::TellFailure(const Ref& ref, const queue::v1::QueueFailure& failure) {
+  queue::v1::QueueFailure* told = ref.link->out.header.add_failures();
+  *told = failure;
+  told->set_queue_ref(ref.ref);
+  told->mutable_attempt()->set_worker(options_.name);
+  ref.link->dirty = true;
+  ref.link->refs.erase(ref.ref);
+  FlushLater();
+}
+
 // The queue reached nobody: its shards put it, not its recipients, in retry mode.
 void Worker::FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
                        int64_t permanent_after_us, const config::ReplyActions* asked) {
-  for (const Ref& ref : queue.refs) {
-    queue::v1::QueueFailure* failure = ref.link->out.header.add_failures();
-    failure->set_queue_ref(ref.ref);
-    *failure->mutable_reply() = reply;
-    failure->set_dns(dns);
-    failure->set_permanent(permanent);
-    failure->set_permanent_after_us(permanent_after_us);
-    if (asked != nullptr) {
-      failure->set_penalty_us(asked->penalty_us);
-      failure->set_penalty_most_us(asked->penalty_most_us);
-    }
-    failure->mutable_attempt()->set_worker(options_.name);
-    ref.link->dirty = true;
-    ref.link->refs.erase(ref.ref);
+  if (!dns && !permanent && asked == nullptr && WaiveTlsPolicy(queue, reply)) return;
+  queue::v1::QueueFailure failure;
+  *failure.mutable_reply() = reply;
+  failure.set_dns(dns);
+  failure.set_permanent(permanent);
+  failure.set_permanent_after_us(permanent_after_us);
+  if (asked != nullptr) {
+    failure.set_penalty_us(asked->penalty_us);
+    failure.set_penalty_most_us(asked->penalty_most_us);
   }
+  for (const Ref& ref : queue.refs) TellFailure(ref, failure);
   queue.refs.clear();
   queue.route.reset();
-  FlushLater();
   LetGo(queue);
 }
 

@@ -237,10 +237,11 @@ struct Worker::Ref {
   uint64_t ref = 0;
   int64_t oldest_due_us = 0;
   uint32_t due_estimate = 0;
-  uint32_t credits = 0;   // granted, and neither used nor revoked
-  std::string rollup{};   // of the queue, as the shard says it
-  std::string told{};     // and as it was told
-  bool answered = false;  // the announcement
+  uint32_t credits = 0;       // granted, and neither used nor revoked
+  std::string rollup{};       // of the queue, as the shard says it
+  std::string told{};         // and as it was told
+  bool answered = false;      // the announcement
+  bool tls_optional = false;  // of config::kTlsOptionalMark
 
   // Has mail that nobody has promised to take.
   bool wants() const { return due_estimate > credits; }
@@ -249,7 +250,10 @@ struct Worker::Ref {
 struct Worker::Queue {
   std::string name;
   std::string domain;
-  bool tls_reports = false;  // kTlsReportQueue
+  bool tls_reports = false;  // of config::kTlsReportMark
+  // worker_tls_optional.cc: a host failed a policy of TLS; none holds, for mail that said so.
+  bool tls_refused = false;
+  bool tls_waived = false;
   std::string vmta;
   std::string pool;
   VmtaLimits* limits = nullptr;
@@ -361,7 +365,7 @@ struct Worker::Conn final : ConnectionHandler {
   }
   bool too_many_errors() const {
     const uint32_t most = queue->settings->max_errors_per_connection();
-    return most > 0 && errors >= most;
+    return most > 0 && (errors >= most || no_room);
   }
 
   bool paced() const {
@@ -394,7 +398,8 @@ struct Worker::Conn final : ConnectionHandler {
   uint64_t sent = 0;
   uint64_t delivered = 0;
   uint32_t errors = 0;
-  uint32_t tried = 0;  // addresses
+  bool no_room = false;  // for more of them, with others of a group still to be sent
+  uint32_t tried = 0;    // addresses
   bool tls_logged = false;
   bool set_aside = false;  // its host was, for what it said here
   bool seeks_tls = false;  // is for mail that requires TLS: worker_require_tls.cc

@@ -316,7 +316,8 @@ config::ReplyActions Worker::HeedReplies(Conn& conn, queue::v1::GroupResult* res
   }
   Heed(queue, conn, all, *cause);
   if (!delivered && refusal != nullptr) {
-    if (const uint32_t errors = Refusals(*result); errors > 0) CountErrors(queue, errors, *refusal);
+    const uint32_t errors = Refusals(queue, *result);
+    if (errors > 0) CountErrors(queue, errors, *refusal);
   }
   return all;
 }

@@ -35,11 +35,6 @@ struct WorkerOptions {
   bool follows_owners = false;
 };
 
-// A queue whose domain begins with this has reports on the TLS of the domain behind it: what they
-// are about must not keep them back, so neither DANE nor MTA-STS nor require-starttls holds for
-// them, and their sessions are in no report (RFC 8460 section 3).
-inline constexpr std::string_view kTlsReportQueue = "{tls-report}";
-
 struct ShardAddress {
   std::string name;
   DispatchClient* dispatch = nullptr;
@@ -55,6 +50,7 @@ struct WorkerStats {
   uint64_t reused = 0;  // connections that went from one queue to another
   uint64_t returned = 0;
   uint64_t private_refused = 0;  // addresses
+  uint64_t tls_waived = 0;       // times that queues went on without a receiver's TLS policy
 };
 
 }  // namespace sluice::delivery

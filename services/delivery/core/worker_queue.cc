@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "services/config/queue_mark.h"
 #include "services/delivery/core/worker_internal.h"
 
 namespace sluice::delivery {
@@ -12,13 +13,7 @@ void Worker::RefreshQueue(Queue& queue) {
   if (queue.settings != nullptr && queue.policy_version == policy_->version()) return;
   const bool was_local = queue.settings != nullptr && IsLocalEnd(*queue.settings);
   queue.settings = SettingsFor(queue);
-  if (queue.tls_reports) {
-    auto settings = std::make_shared<policy::v1::QueueSettings>(*queue.settings);
-    settings->set_use_dane(false);
-    settings->set_use_mta_sts(false);
-    settings->set_require_starttls(false);
-    queue.settings = std::move(settings);
-  }
+  if (queue.tls_reports || queue.tls_waived) DropTlsPolicy(queue);
   // What was looked up for the one way says nothing of the other.
   if (was_local != IsLocalEnd(*queue.settings) ||
       (queue.route != nullptr && queue.route->from_dns &&
@@ -35,14 +30,18 @@ void Worker::RefreshQueue(Queue& queue) {
 
 void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   if (draining_) return;
-  const std::string name = absl::StrCat(ready.domain(), "/", ready.vmta());
+  // Mail that does not insist on TLS is of the same queue here, so that all limits hold for both.
+  const bool tls_optional = config::IsTlsOptional(ready.domain());
+  std::string domain = ready.domain();
+  if (tls_optional) domain.erase(0, config::kTlsOptionalMark.size());
+  const std::string name = absl::StrCat(domain, "/", ready.vmta());
   std::unique_ptr<Queue>& slot = queues_[name];
   if (slot == nullptr) {
     slot = std::make_unique<Queue>();
     slot->name = name;
-    slot->domain = ready.domain();
-    if (slot->domain.starts_with(kTlsReportQueue)) {
-      slot->domain.erase(0, kTlsReportQueue.size());
+    slot->domain = std::move(domain);
+    if (slot->domain.starts_with(config::kTlsReportMark)) {
+      slot->domain.erase(0, config::kTlsReportMark.size());
       slot->tls_reports = true;
     }
     slot->vmta = ready.vmta();
@@ -60,6 +59,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     queue.refs.push_back({&link, ready.queue_ref(), 0, 0, 0});
     known = std::prev(queue.refs.end());
     known->told = ready.rollup();
+    known->tls_optional = tls_optional;
     link.refs[ready.queue_ref()] = &queue;
     if (queue.in_line && !queue.blocked.empty()) {
       TellBlocked(queue, *known);
@@ -70,6 +70,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
   const bool moved = std::exchange(known->rollup, ready.rollup()) != ready.rollup();
   const bool is_new = queue.settings == nullptr;
   if (is_new) Recall(queue);
+  if (!tls_optional && queue.tls_waived) RestoreTlsPolicy(queue);
   if ((moved || is_heard_first) && !is_new) FollowRollup(queue);  // this shard is told, too
   RefreshQueue(queue);
   LearnMode(queue, *known, ready.mode(), ready.sources());
@@ -228,6 +229,11 @@ void Worker::Grant(Queue& queue) {
   if (BlockByDomain(queue, kGrantAhead)) return;
   // The same where only a source is limited: its pacer holds each group until its moment.
   if (queue.counts_recipients()) recipients = 1;
+  // What a transaction may have at most where no refusal may be one too many.
+  const uint32_t most_errors = queue.settings->max_errors_per_connection();
+  if (recipients == 0 && (most_errors == 1 || queue.settings->type() == "lmtp")) {
+    recipients = most_errors;
+  }
   queue.blocked.clear();
   while (free > 0) {
     // Those that have mail before those that may get some; of these the oldest, across shards.

@@ -242,6 +242,23 @@ Worker::Source* Worker::SourceToAwait(Queue& queue) {
   return nullptr;
 }
 
+// ": ADDRESS: why", of the one that is used again first.
+std::string Worker::WhySuspended(const Queue& queue, MonotonicTime* until) const {
+  const auto* vmta = policy_->FindVirtualMta(queue.vmta);
+  if (vmta == nullptr) return "";
+  std::string why;
+  for (const auto& host : vmta->source_hosts()) {
+    const auto found = sources_.find(host.ip());
+    if (found == sources_.end() || found->second->suspended.empty() ||
+        found->second->suspended_until >= *until) {
+      continue;
+    }
+    *until = found->second->suspended_until;
+    why = absl::StrCat(": ", found->second->ip, ": ", found->second->suspended);
+  }
+  return why;
+}
+
 // SplitMix64. Repeatable: a simulation must be.
 size_t Worker::Random() {
   uint64_t z = random_ += 0x9e3779b97f4a7c15;

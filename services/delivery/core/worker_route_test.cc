@@ -1,4 +1,5 @@
 // Where a queue's mail goes: directives about hosts, addresses, their order and their failures.
+#include "services/config/queue_mark.h"
 #include "services/delivery/core/worker_world.h"
 
 namespace sluice::delivery {
@@ -127,7 +128,7 @@ TEST(WorkerRoute, ReportsOnTlsAreHeldToNoPolicyOfTls) {
   world.resolver.answers["strict.test"] = world.resolver.answer;
   world.resolver.answers["strict.test"].hosts = {{"mx.strict", 10, {"192.0.2.9"}}};
   world.shard().Ready(1, 1, 0, "strict.test");
-  world.shard().Ready(2, 1, 0, std::string(kTlsReportQueue) + "strict.test");
+  world.shard().Ready(2, 1, 0, std::string(config::kTlsReportMark) + "strict.test");
   world.Take();
   ASSERT_EQ(world.sites.open.size(), 2u);
   for (const bool report : {false, true}) {
@@ -361,6 +362,7 @@ TEST(WorkerRoute, MaxErrorsPerConnection) {
   auto& remote = world.Connected();
   world.shard().Lease(11, 1);
   world.Take();
+  EXPECT_EQ(remote.under_way.front().most_errors, 2u);  // the session holds it within a group
   remote.Answer(kPermanent);
   EXPECT_FALSE(remote.quit);
   EXPECT_EQ(Groups(world.Take()), 1u);
@@ -368,6 +370,45 @@ TEST(WorkerRoute, MaxErrorsPerConnection) {
   remote.Answer(kTransient, 450);
   EXPECT_TRUE(remote.quit);
   EXPECT_EQ(Groups(world.Take()), 0u);
+}
+
+// A group that was cut because one more refusal was the last that there was room for: the others go
+// by a new connection. By LMTP, and where there is room for one alone, groups are made to fit.
+TEST(WorkerRoute, AGroupThatFoundNoRoomForErrorsEndsItsConnection) {
+  for (const bool refused : {true, false}) {
+    World world([](auto& vmta) { Queues(vmta).set_max_errors_per_connection(2); });
+    auto& remote = world.Connected(3);
+    world.shard().Lease(11, 1, 3);
+    world.Take();
+    queue::v1::GroupResult result;
+    result.set_lease_id(remote.under_way.front().lease->lease_id());
+    result.set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+    result.mutable_reply()->set_stage(common::v1::STAGE_RCPT);
+    result.mutable_reply()->set_local(true);
+    if (refused) {
+      auto* own = result.add_recipients();
+      own->set_outcome(kPermanent);
+      own->mutable_reply()->set_code(550);
+      own->mutable_reply()->set_stage(common::v1::STAGE_RCPT);
+    }
+    remote.under_way.clear();
+    remote.handler->OnResult(std::move(result));
+    EXPECT_EQ(remote.quit, refused);
+  }
+  for (const bool lmtp : {true, false}) {
+    for (const uint32_t most : {0u, 1u, 7u}) {
+      World world([&](auto& vmta) {
+        Queues(vmta).set_max_errors_per_connection(most);
+        if (lmtp) Queues(vmta).set_type("lmtp");
+      });
+      world.shard().Ready(1, 3);
+      world.Take();
+      world.sites.open[0]->handler->OnReady();
+      const queue::v1::DispatchRequest said = world.Take();
+      ASSERT_EQ(said.credits_size(), 1);
+      EXPECT_EQ(said.credits(0).max_recipients(), lmtp || most == 1 ? most : 0u);
+    }
+  }
 }
 
 // Each recipient's own refusal is an error, however alike they are; one of MAIL or of the text is
@@ -479,7 +520,11 @@ TEST(WorkerRoute, ASourceThatDoesNotWorkIsSuspended) {
       for (const auto* each : world.sites.open) EXPECT_EQ(each->target.source_ip, "127.0.0.6");
       continue;
     }
-    EXPECT_EQ(world.Take().blocked(0).limit(), "every source of the virtual MTA is suspended");
+    const queue::v1::DispatchRequest said = world.Take();
+    EXPECT_EQ(said.blocked(0).limit(),
+              "every source of the virtual MTA is suspended: 127.0.0.5: this machine lacks "
+              "127.0.0.5");
+    EXPECT_GT(said.blocked(0).until_unix_us(), 0);
     world.executor.Advance(seconds(11));
     ASSERT_EQ(world.sites.open.size(), 2u);
     EXPECT_EQ(world.sites.open[0]->target.source_ip, "127.0.0.5");

@@ -182,6 +182,7 @@ void Worker::SendPaced(Queue& queue) {
     Transaction transaction = std::move(next);
     const uint64_t recipients = static_cast<uint64_t>(transaction.lease->deliveries_size());
     queue.waiting.pop_front();
+    transaction.most_errors = queue.settings->max_errors_per_connection();
     best->connection->Send(std::move(transaction));
     if (paced) ChargePace(queue, *best, recipients);
   }

@@ -395,6 +395,11 @@ class OutboundConnection final : public Connection,
       ConnectionEnd end;
       end.ready = ready_;
       end.reply = ToReply(*end_, target_);
+      if (target_.proxy != nullptr && end_->local && session_.replies() == 0) {
+        // A proxy that says nothing of its own looks like a remote that does not.
+        absl::StrAppend(end.reply.mutable_text(), " (through proxy ",
+                        target_.proxy->server.ToString(), ")");
+      }
       tcp_->CloseAfterFlush();
       handler_->OnClosed(std::move(end));
       if (!destroyed) destroyed_ = outer;

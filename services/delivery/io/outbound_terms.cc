@@ -146,6 +146,7 @@ mail::ClientTransaction SessionTransaction(const Transaction& transaction,
   begin.eight_bit = message.body_type() == common::v1::BODY_TYPE_8BITMIME;
   begin.binary = message.body_type() == common::v1::BODY_TYPE_BINARYMIME;
   begin.require_tls = message.require_tls();
+  begin.most_errors = transaction.most_errors;
   begin.smtputf8 = message.smtputf8() && (peer.smtputf8 || HeaderNeedsUtf8(transaction));
   FillDsn(lease, &begin);
   return begin;

@@ -80,7 +80,10 @@ std::optional<TlsReportMail> MakeTlsReportMail(const TlsReport& report, WallTime
                   ">\r\nSubject: Report Domain: ", report.domain, "\r\n\tSubmitter: ", submitter,
                   "\r\n\tReport-ID: <", head.report_id, ">\r\nTLS-Report-Domain: ", report.domain,
                   "\r\nTLS-Report-Submitter: ", submitter,
-                  "\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n"
+                  "\r\nAuto-Submitted: auto-generated\r\n"
+                  // RFC 8460 section 3: delivered despite any trouble with TLS; this asks the
+                  // relays behind us for the same (RFC 8689).
+                  "TLS-Required: No\r\nMIME-Version: 1.0\r\n"
                   "Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n\tboundary=\"",
                   boundary, "\"\r\n\r\n");
   absl::StrAppend(&out, "--", boundary, "\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n",

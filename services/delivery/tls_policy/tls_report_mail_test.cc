@@ -39,7 +39,7 @@ TEST(TlsReportMail, IsWhatTheRfcWants) {
         "Date: Sat, 02 Apr 2016 00:01:40 +0000\r\n",
         "Subject: Report Domain: wants.example\r\n\tSubmitter: out.example\r\n\tReport-ID: "
         "<1459468800.w-1.wants.example@out.example>\r\n",
-        "Message-ID: <tlsrpt.1459468800.w-1.wants.example@out.example>\r\n",
+        "Message-ID: <tlsrpt.1459468800.w-1.wants.example@out.example>\r\n", "TLS-Required: No\r\n",
         "TLS-Report-Domain: wants.example\r\n", "TLS-Report-Submitter: out.example\r\n",
         "Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n",
         "Content-Type: application/tlsrpt+gzip\r\nContent-Transfer-Encoding: base64\r\n",

@@ -23,33 +23,40 @@ std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::P
                                                  std::string_view auth_file) {
   std::shared_ptr<AuthUsers> users(new AuthUsers);
   users->policy_ = std::move(policy);
-  bool any = false;
-  const auto add = [&](const std::string& name,
-                       const std::optional<mail::SaslCredential>& credential) {
-    if (!credential) return;
-    any = true;
+  const auto add = [&](const std::string& name) {
+    const auto credential = users->OfName(name);
+    if (credential == nullptr) return;
+    users->all_.emplace_back(name);
     std::optional<std::string> prepared = mail::SaslPrep(name);
     if (prepared && *prepared != name) users->written_.emplace(*std::move(prepared), name);
-    users->any_scram_ |= credential->serves_scram();
-    users->any_cram_ |= credential->serves_cram_md5();
+    if (credential->serves_scram()) users->with_scram_.emplace_back(name);
+    if (credential->serves_cram_md5()) users->with_cram_md5_.emplace_back(name);
   };
   if (!auth_file.empty()) {
     users->file_ = users->policy_->FindAuthFile(auth_file);
     if (users->file_ != nullptr) {
-      for (const auto& [name, hash] : users->file_->hashes()) {
-        add(name, mail::SaslCredential::FromHash(hash));
-      }
+      for (const auto& [name, hash] : users->file_->hashes()) add(name);
     }
   }
   for (const policy::v1::SmtpUserSection* user : users->policy_->smtp_users()) {
-    add(user->name(), CredentialOf(*user));
+    add(user->name());
   }
-  if (!any) return nullptr;
+  if (users->all_.empty()) return nullptr;
   return users;
 }
 
+std::shared_ptr<const mail::SaslCredential> AuthUsers::AnyLike(Use use, uint64_t number) const {
+  const auto& able = use == Use::kScram     ? with_scram_
+                     : use == Use::kCramMd5 ? with_cram_md5_
+                                            : all_;
+  return able.empty() ? nullptr : OfName(std::string(able[number % able.size()]));
+}
+
 std::shared_ptr<const mail::SaslCredential> AuthUsers::Find(std::string_view prepared) const {
-  const std::string name = ConfiguredName(std::string(prepared));
+  return OfName(ConfiguredName(std::string(prepared)));
+}
+
+std::shared_ptr<const mail::SaslCredential> AuthUsers::OfName(const std::string& name) const {
   std::optional<mail::SaslCredential> credential;
   if (file_ != nullptr) {
     const auto found = file_->hashes().find(name);
@@ -76,9 +83,9 @@ std::string AuthUsers::Mechanisms(bool with_plain, bool can_bind) const {
     if (!names.empty()) names += ' ';
     names += name;
   };
-  if (any_scram_ && can_bind) add("SCRAM-SHA-256-PLUS");
-  if (any_scram_) add("SCRAM-SHA-256");
-  if (any_cram_) add("CRAM-MD5");
+  if (!with_scram_.empty() && can_bind) add("SCRAM-SHA-256-PLUS");
+  if (!with_scram_.empty()) add("SCRAM-SHA-256");
+  if (!with_cram_md5_.empty()) add("CRAM-MD5");
   if (with_plain) {
     add("PLAIN");
     add("LOGIN");

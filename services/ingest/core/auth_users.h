@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "services/config/policy_view.h"
@@ -20,6 +21,7 @@ class AuthUsers final : public mail::SaslUsers {
 
   // `name` is prepared (mail/sasl_prep.h).
   std::shared_ptr<const mail::SaslCredential> Find(std::string_view name) const override;
+  std::shared_ptr<const mail::SaslCredential> AnyLike(Use use, uint64_t number) const override;
   // The name of a user as it was written, which Find's prepared form may not be.
   std::string ConfiguredName(const std::string& prepared) const;
 
@@ -30,13 +32,16 @@ class AuthUsers final : public mail::SaslUsers {
 
  private:
   AuthUsers() = default;
+  std::shared_ptr<const mail::SaslCredential> OfName(const std::string& name) const;
 
   std::shared_ptr<const config::PolicyView> policy_;
   const policy::v1::AuthFileSection* file_ = nullptr;
   // By prepared name, where the written one is another.
   absl::flat_hash_map<std::string, std::string> written_;
-  bool any_scram_ = false;
-  bool any_cram_ = false;
+  // As they are written, in the policy.
+  std::vector<std::string_view> all_;
+  std::vector<std::string_view> with_scram_;
+  std::vector<std::string_view> with_cram_md5_;
 };
 
 }  // namespace sluice::ingest

@@ -9,6 +9,7 @@
 
 #include "services/base/idna.h"
 #include "services/base/utf8.h"
+#include "services/config/queue_mark.h"
 #include "services/mail/header_fields.h"
 
 namespace sluice::ingest {
@@ -43,6 +44,10 @@ void Capture(std::string_view name, std::string value, common::v1::Message& mess
 bool Contains(const policy::v1::StringList& names, std::string_view name) {
   return std::any_of(names.values().begin(), names.values().end(),
                      [&](const std::string& n) { return mail::HeaderNameEquals(n, name); });
+}
+
+bool IsNo(std::string_view value) {
+  return value.size() == 2 && (value[0] | 0x20) == 'n' && (value[1] | 0x20) == 'o';
 }
 
 bool IsAscii(std::string_view text) {
@@ -114,6 +119,8 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
   std::array<bool, kCaptured.size()> captured{};
   const bool matches_header = profile.patterns != nullptr && profile.patterns->has_headers();
   std::vector<std::pair<size_t, size_t>> cuts;  // in `header`
+  size_t tls_required = 0;
+  bool tls_optional = false;
   mail::HeaderFieldReader reader(header);
   for (mail::HeaderField field; reader.Next(field);) {
     if (field.name.empty()) continue;
@@ -128,6 +135,10 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
     if (matches_header && profile.patterns->WantsHeader(field.name)) {
       control.header_line = profile.patterns->MatchHeader(
           field.name, mail::UnfoldHeaderValue(field.value, kMaxCapturedBytes), control.header_line);
+    }
+    if (is("TLS-Required") && !Contains(client.remove_header(), field.name)) {
+      // With two of them it is not clear what the sender wants.
+      tls_optional = ++tls_required == 1 && IsNo(mail::UnfoldHeaderValue(field.value, 3));
     }
     const bool date = profile.adds_header && is("Date");
     if (!profile.edits_header) {
@@ -165,6 +176,7 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
     }
     if (cut) cuts.emplace_back(field.begin, field.end);
   }
+  control.tls_optional = tls_optional && !message.require_tls();
   // Message-ID, unless it is one of those that are taken out.
   control.has_message_id = captured[3] && !Contains(client.remove_header(), kCaptured[3]);
   if (cuts.empty()) return 0;
@@ -394,11 +406,15 @@ void CompleteEnvelope(const ClientProfile& profile, const RouteChoice& choice,
     // From a header or a mail merge it may be anything.
     if (!IsUtf8(delivery.job_id())) delivery.set_job_id(ToUtf8(delivery.job_id()));
     const std::string& queue_to = settings->queue_to();
-    if (queue_to.empty()) continue;
     // "domain" or "domain/vmta".
     const size_t slash = queue_to.find('/');
-    delivery.set_queue_domain(queue_to.substr(0, slash));
-    if (slash == std::string::npos) continue;
+    if (!queue_to.empty()) delivery.set_queue_domain(queue_to.substr(0, slash));
+    if (control.tls_optional && delivery.queue_domain() != kInvalidRecipients) {
+      std::string marked(config::kTlsOptionalMark);
+      marked += queue_to.empty() ? domain : std::string_view(queue_to).substr(0, slash);
+      delivery.set_queue_domain(std::move(marked));
+    }
+    if (queue_to.empty() || slash == std::string::npos) continue;
     const auto other = LookupRoute(*profile.policy, queue_to.substr(slash + 1));
     if (!other) continue;
     delivery.clear_pool();

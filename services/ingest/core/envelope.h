@@ -52,6 +52,7 @@ struct ControlFields {
   std::vector<DeliveryWindow> windows;
   std::string problem;                      // why the message cannot be taken as its fields ask
   size_t header_line = PatternList::kNone;  // first line of the pattern list that matched a field
+  bool tls_optional = false;  // "TLS-Required: No", and no REQUIRETLS (RFC 8689 section 4.1)
   bool has_message_id = false;
   bool has_date = false;
 };

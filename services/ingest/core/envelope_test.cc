@@ -87,6 +87,58 @@ TEST_F(EnvelopeTest, CapturedValuesAreBoundedAndFirst) {
   EXPECT_EQ(o.message.header_from(), "me@b.test");
 }
 
+// RFC 8689 section 3: a field of its own kind, and nothing where the envelope says REQUIRETLS.
+TEST_F(EnvelopeTest, TlsRequiredNo) {
+  const std::pair<const char*, bool> kCases[] = {
+      {"TLS-Required: No\r\n\r\n", true},
+      {"Subject: x\r\ntls-required:no \r\n\r\n", true},
+      {"TLS-Required:\r\n\tNO\r\n\r\n", true},
+      {"TLS-Required: Yes\r\n\r\n", false},
+      {"TLS-Required: No, really\r\n\r\n", false},
+      {"TLS-Required: N\r\n\r\n", false},
+      {"TLS-Required:\r\n\r\n", false},
+      {"X-TLS-Required: No\r\n\r\n", false},
+      {"TLS-Required: No\r\nTLS-Required: No\r\n\r\n", false},
+      {"TLS-Required: Yes\r\nTLS-Required: No\r\n\r\n", false},
+      {"\r\nTLS-Required: No\r\n", false}};
+  for (const auto& [header, optional] : kCases) {
+    const Outcome o = Read(header);
+    EXPECT_EQ(o.control.tls_optional, optional) << header;
+    EXPECT_EQ(o.buffer, header);  // it stays, for those behind us
+  }
+  std::string buffer = "TLS-Required: No\r\n\r\n";
+  common::v1::Message message;
+  message.set_require_tls(true);
+  ControlFields control;
+  ReadHeader(*Profile(), 0, buffer.size(), buffer, message, control);
+  EXPECT_FALSE(control.tls_optional);
+  // Who has it taken out does not want it heeded.
+  policy_->loopback->mutable_remove_header()->add_values("TLS-Required");
+  EXPECT_FALSE(Read("TLS-Required: No\r\n\r\n").control.tls_optional);
+}
+
+TEST_F(EnvelopeTest, MailThatDoesNotInsistOnTlsHasAQueueOfItsOwn) {
+  const auto queue_of = [this](bool optional, const std::string& queue_to) {
+    policy_->queue_to_domain = "books.test";
+    policy_->queue_to = queue_to;
+    queue::v1::NewMessage message;
+    AddRecipient(*Profile(), "u@books.test", 0, "", message);
+    AddInvalidRecipient("nobody at all", 0, "", WallTime(), message);
+    RouteChoice choice;
+    choice.route = Route{"default", ""};
+    ControlFields control;
+    control.tls_optional = optional;
+    CompleteEnvelope(*Profile(), choice, control, message);
+    EXPECT_EQ(message.deliveries(1).delivery().queue_domain(), "invalid-recipients.invalid");
+    return message.deliveries(0).delivery().queue_domain();
+  };
+  EXPECT_EQ(queue_of(false, ""), "");
+  EXPECT_EQ(queue_of(true, ""), "{tls-optional}books.test");
+  EXPECT_EQ(queue_of(true, "all.rollup"), "{tls-optional}all.rollup");
+  EXPECT_EQ(queue_of(true, "all.rollup/nowhere"), "{tls-optional}all.rollup");
+  EXPECT_EQ(queue_of(false, "all.rollup"), "all.rollup");
+}
+
 TEST_F(EnvelopeTest, ReceivedWithAndWithoutItsParts) {
   ReceivedWriter writer;
   std::string out;

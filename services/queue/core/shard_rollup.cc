@@ -3,6 +3,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/domain_pattern.h"
+#include "services/config/queue_mark.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -12,6 +13,12 @@ namespace {
 // A queue comes to a rollup at once, and does not leave it sooner: workers whose resolvers disagree
 // would pass it to and fro, and what they agree on is that it may be one of the rollup's.
 constexpr int64_t kLeastUs = 60 * int64_t{1'000'000};
+
+// Of the queue whose limits and owner it has: its own, or the one beside which it stands.
+std::string_view NameOfLimits(const Queue& queue) {
+  return config::IsTlsOptional(queue.name) ? config::WithoutMark(queue.name)
+                                           : std::string_view(queue.name);
+}
 
 }  // namespace
 
@@ -23,18 +30,23 @@ bool Shard::IsRollup(std::string_view name) const {
 }
 
 std::string Shard::OwnerKey(const Queue& queue) {
-  if (queue.rollup == nullptr) return queue.name;
+  if (queue.rollup == nullptr) return std::string(NameOfLimits(queue));
   return absl::StrCat(*queue.rollup, "/", std::string(queue.vmta()));
 }
 
 bool Shard::IsNamed(const Queue& queue, std::string_view pattern) {
   if (pattern.empty()) return false;
   return config::WildcardMatches(pattern, queue.name) ||
+         (config::IsTlsOptional(queue.name) &&
+          config::WildcardMatches(pattern, NameOfLimits(queue))) ||
          (queue.rollup != nullptr && config::WildcardMatches(pattern, OwnerKey(queue)));
 }
 
 const policy::v1::ControlEntry* Shard::PauseOf(const Queue& queue, std::string_view job_id) const {
   const auto* pause = policy_->FindPause(queue.name, job_id);
+  if (pause == nullptr && config::IsTlsOptional(queue.name)) {
+    pause = policy_->FindPause(NameOfLimits(queue), job_id);
+  }
   if (pause == nullptr && queue.rollup != nullptr) {
     pause = policy_->FindPause(OwnerKey(queue), job_id);
   }

@@ -150,5 +150,59 @@ TEST_F(ShardRollupTest, TheOwnerIsTheRollups) {
   EXPECT_EQ(other.gone.size(), theirs.size());
 }
 
+// Mail with "TLS-Required: No" has a queue beside its domain's: its settings, its owner and its
+// pauses are those of the domain's queue.
+TEST_F(ShardRollupTest, AQueueBesideItsDomainsIsUnderTheSameRules) {
+  injector().edit = [](v1::NewMessage& message) {
+    message.mutable_deliveries(0)->mutable_delivery()->set_queue_domain("{tls-optional}Big.Rollup");
+  };
+  const std::string name = "{tls-optional}big.rollup/default";
+  TestWorker& worker = AddWorker();
+  injector().Send({"a@x.example"});
+  Run();
+  ASSERT_TRUE(worker.ready.contains("{tls-optional}big.rollup"));
+  worker.Fail(worker.ready["{tls-optional}big.rollup"].queue_ref(), false, false);
+  Run();
+  EXPECT_GT(Queue(name).next_time_us(), NowUs() + int64_t{7000} * 1'000'000) << "the domain's";
+  Pause("big.rollup/default", "");
+  EXPECT_TRUE(Queue(name).paused());
+  Kill();
+  Open();
+  SetPolicy();
+  EXPECT_TRUE(Queue(name).paused());
+  EXPECT_EQ(Queue(name).recipients(), 1u);
+}
+
+TEST_F(ShardRollupTest, AQueueBesideItsDomainsHasItsOwner) {
+  policy::v1::OwnersTable table;
+  table.set_epoch(1);
+  table.add_workers("w1");
+  table.add_workers("w2");
+  auto* vmta = table.add_vmtas();
+  vmta->set_vmta("default");
+  for (uint32_t i = 0; i < 2; ++i) {
+    auto* host = vmta->add_hosts();
+    host->set_ip("192.0.2." + std::to_string(i + 1));
+    host->set_worker(i);
+  }
+  shard_->SetOwners(config::Owners::Build(table));
+  TestWorker& first = AddWorker("w1");
+  TestWorker& second = AddWorker("w2");
+  for (int i = 0; i < 16; ++i) {
+    const std::string domain = "x" + std::to_string(i) + ".example";
+    for (const std::string mark : {"", "{tls-optional}"}) {
+      injector().edit = [&](v1::NewMessage& message) {
+        message.mutable_deliveries(0)->mutable_delivery()->set_queue_domain(mark + domain);
+      };
+      injector().Send({"a@" + domain});
+    }
+    Run();
+    EXPECT_EQ(first.ready.contains(domain), first.ready.contains("{tls-optional}" + domain));
+    EXPECT_EQ(second.ready.contains(domain), second.ready.contains("{tls-optional}" + domain));
+  }
+  EXPECT_FALSE(first.ready.empty());
+  EXPECT_FALSE(second.ready.empty());
+}
+
 }  // namespace
 }  // namespace sluice::queue
