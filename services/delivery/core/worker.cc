@@ -163,10 +163,7 @@ void Worker::SetPolicy(std::shared_ptr<const config::PolicyView> policy) {
     // The hello names them: said again on a new stream, with every lease that is held.
     for (const auto& link : links_) {
       if (link->stream == nullptr) continue;
-      auto refs = std::exchange(link->refs, {});
-      for (const auto& [ref, queue] : refs) {
-        std::erase_if(queue->refs, [&link](const Ref& each) { return each.link == link.get(); });
-      }
+      DropRefs(*link);
       link->stream.reset();
       link->greeted = false;
       OpenLink(*link);
@@ -239,8 +236,8 @@ v1::GetWorkerStatusResponse Worker::Status(bool with_connections,
       const auto found = sources_.find(host.ip());
       shown->set_owned(found != sources_.end());
       if (found == sources_.end()) continue;
-      if (found->second->suspended_until > executor_.clock().Now()) {
-        shown->set_suspended_reason(found->second->suspended);
+      if (found->second->closed_until > executor_.clock().Now()) {
+        shown->set_suspended_reason(found->second->closed);
       }
       shown->set_connections(found->second->connections);
       shown->set_delivered_total(found->second->delivered);

@@ -111,6 +111,7 @@ class Worker {
   void OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame);
   void NoteLinkClosed(Link& link, const absl::Status& status) const;
   void OnLinkClosed(Link& link);
+  void DropRefs(Link& link);
   void SendHello(Link& link);
   void Renew();
   void FlushLater();
@@ -126,13 +127,14 @@ class Worker {
   void DropRef(Queue& queue, Link& link, uint64_t ref);
   void LetGo(Queue& queue);
   void TrimCredits(Queue& queue);
-  void RememberPace(Queue& queue);
+  void RememberPace(std::string key, Pace pace);
   void FirstPace(Queue& queue);
   // `in_line`: for a limit that none of its virtual MTA can pass.
   void Block(Queue& queue, const std::string& limit, MonotonicTime until, bool in_line = false);
   void TellBlocked(const Queue& queue, Ref& ref);
   void RefreshQueue(Queue& queue);
   void WakeAt(Queue& queue, MonotonicTime when);
+  void PumpByName(std::string name);
 
   // worker_send.cc
   void OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bodies);
@@ -260,10 +262,11 @@ class Worker {
   static std::string FullName(const Limiter& limiter);
   bool HoldsAll(const Limiter& limiter, const Queue& queue) const;
   void Await(Limiter& limiter, Queue& queue);
-  void LeftLine(Queue& queue);
+  static void LeaveLine(Queue& queue);
   bool IsBehindMany(Queue& queue);
   void FreedSlot();
   void ServeLines();
+  void WakeLine(Limiter& limiter);
   bool TurnIsOver(const Conn& conn) const;
 
   // worker_pace.cc
@@ -315,6 +318,7 @@ class Worker {
   std::vector<Limiter*> HostLimitsOf(const std::string& host, const std::string& address);
   void EnterHosts(Conn& conn, const std::string& host, const std::string& address);
   void LeaveHosts(Conn& conn);
+  void ForgetHostLimits();
   Limiter* FullHost(const Target& target);
   Limiter* PassFullHost(const Queue& queue, Conn& conn);
 
@@ -466,6 +470,7 @@ class Worker {
   size_t first_turn_ = 0;
   // Of queues that were let go and that a new one of the same name must not forget.
   absl::flat_hash_map<std::string, Pace> resting_;
+  MonotonicTime resting_forgotten_{};
   MonotonicTime started_{};
   // Of an earlier life, what no limit has taken over yet.
   absl::flat_hash_map<std::string, VolumeWindow::Record> past_volumes_;

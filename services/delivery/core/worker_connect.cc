@@ -38,7 +38,7 @@ bool Worker::Conn::MayFinish(uint64_t work_id) {
 }
 
 void Worker::OpenConnections(Queue& queue, size_t wanted) {
-  if (queue.resolving || (queue.in_line && serving_ != &queue)) return;
+  if (queue.resolving || (queue.line != nullptr && serving_ != &queue)) return;
   if (queue.useless >= kMostUselessConnections && !queue.conns.empty()) return;
   const MonotonicTime now = executor_.clock().Now();
   if (queue.route == nullptr || queue.route->expires <= now) {
@@ -93,10 +93,8 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
     }
     if (!choice && BlockByParts(queue)) break;
     if (!choice) {
-      MonotonicTime until = MonotonicTime::max();
-      const std::string why = WhySuspended(queue, &until);
-      Block(queue, absl::StrCat("every source of the virtual MTA is suspended", why), until);
-      WakeAt(queue, now + std::chrono::milliseconds(200));
+      Block(queue, "no source of the virtual MTA can be used now", {});
+      WakeAt(queue, now + std::chrono::seconds(1));
       break;
     }
     queue.conns.push_back(std::make_unique<Conn>(*this, queue));
@@ -401,14 +399,13 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     if (queue.last_failure.host().empty()) queue.last_failure.set_host(conn.host);
     if (queue.last_failure.ip().empty()) queue.last_failure.set_ip(conn.address);
     if (end.source_missing) {
-      conn.source->suspended = conn.source->proxy != nullptr
-                                   ? std::string(end.reply.text())
-                                   : absl::StrCat("this machine lacks ", conn.source->ip);
+      conn.source->closed = conn.source->proxy != nullptr
+                                ? std::string(end.reply.text())
+                                : absl::StrCat("this machine lacks ", conn.source->ip);
       if (options_.log != nullptr) {
-        options_.log->Warn("source_suspended", conn.source->suspended,
-                           {{"source", conn.source->ip}});
+        options_.log->Warn("source_suspended", conn.source->closed, {{"source", conn.source->ip}});
       }
-      conn.source->suspended_until = executor_.clock().Now() + kSuspendSource;
+      conn.source->closed_until = executor_.clock().Now() + kSuspendSource;
     } else if (!draining_ && !IsDisabled(queue, conn.source->ip)) {
       const Began began = ConnectNext(queue, conn);
       if (began == Began::kYes) return;
@@ -420,8 +417,9 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   } else if (!conn.answered && !conn.quitting) {
     queue.last_failure = end.reply;
   }
-  const bool useless =
-      !conn.answered && !conn.quitting && !conn.set_aside && !IsDisabled(queue, conn.source->ip);
+  // What this machine lacks is nothing that its hosts have done.
+  const bool useless = !conn.answered && !conn.quitting && !conn.set_aside && !end.source_missing &&
+                       !IsDisabled(queue, conn.source->ip);
   // Given to it when it had ended already: the result of the one before told us of a free place.
   for (uint64_t id : conn.work) GiveBack(id);
   SettleVolume(conn, false);

@@ -136,8 +136,7 @@ void Worker::ForgetDomainLimits() {
   const MonotonicTime now = executor_.clock().Now();
   absl::erase_if(domain_limits_, [&](const auto& each) {
     DomainLimit& limit = *each.second;
-    if (limit.queues > 0 || !limit.waiters.empty() || !limit.pacer.Rested(now) ||
-        now < limit.until) {
+    if (limit.queues > 0 || limit.crowded || !limit.pacer.Rested(now) || now < limit.until) {
       return false;
     }
     for (const TimerId timer : {limit.timer, limit.raise}) {

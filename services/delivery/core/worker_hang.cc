@@ -202,7 +202,7 @@ void Worker::GiveUp(Conn& conn, Limiter& limiter) {
     return;
   }
   TrimCredits(queue);
-  if (!queue.in_line) Await(limiter, queue);
+  if (queue.line == nullptr) Await(limiter, queue);
 }
 
 }  // namespace sluice::delivery

@@ -155,5 +155,25 @@ TEST(WorkerHang, TurnsOfAQueueThatAreGivenUpHaveAnEnd) {
   EXPECT_GT(failures, 0);
 }
 
+// Of a shard that is gone for good, or that has given its mail to another worker.
+TEST(WorkerHang, WhatNoShardNamesAnyMoreIsForgottenAfterAMinute) {
+  World world([](auto& vmta) { Connections(vmta, 1); });
+  Announce(world, 1, 3);
+  world.GreetAll();
+  ASSERT_EQ(world.worker->Status(false).blocked_size(), 2);
+  world.shard().Break();
+  world.executor.Advance(seconds(50));
+  world.shard().Hello(60);
+  EXPECT_EQ(world.worker->Status(false).blocked_size(), 2) << "they keep their places in line";
+  Announce(world, 2, 2);
+  world.executor.Advance(seconds(15));
+  ASSERT_EQ(world.worker->Status(false).blocked_size(), 1);
+  EXPECT_EQ(world.worker->Status(false).blocked(0).queue(), "d2.test/v");
+  world.sites.open[0]->Close(true);
+  world.executor.RunPosted();
+  ASSERT_EQ(world.sites.open.size(), 1u);
+  EXPECT_EQ(world.sites.open[0]->target.route.domain, "d2.test");
+}
+
 }  // namespace
 }  // namespace sluice::delivery

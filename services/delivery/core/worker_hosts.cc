@@ -81,6 +81,17 @@ std::vector<Worker::Limiter*> Worker::HostLimitsOf(const std::string& host,
   return limits;
 }
 
+// Those of which a new one would not differ: the names are the world's. From a timer alone: lines
+// are being served otherwise.
+void Worker::ForgetHostLimits() {
+  std::erase_if(host_limits_, [this](const auto& each) {
+    const HostLimit& limit = *each.second;
+    return limit.connections == 0 && !limit.crowded && limit.timer == 0 &&
+           std::none_of(networks_.begin(), networks_.end(),
+                        [&](const auto& network) { return network.second == &limit; });
+  });
+}
+
 void Worker::EnterHosts(Conn& conn, const std::string& host, const std::string& address) {
   conn.hosts = HostLimitsOf(host, address);
   for (Limiter* limit : conn.hosts) ++limit->connections;

@@ -55,14 +55,18 @@ struct Worker::Limiter {
   // A message that has no room yet: what is smaller does not take the room that comes free.
   std::string held_queue;
   uint64_t held_bytes = 0;
-  std::deque<std::string> waiters;    // queues that want a connection
+  std::list<std::string> waiters;     // queues that want a connection
+  bool crowded = false;               // in crowded_, which may be a while longer than it has any
   std::deque<std::string> pace_line;  // queues that have a group, and wait for its token
   TimerId timer = 0;
   MonotonicTime timer_at{};
+  MonotonicTime closed_until{};  // nothing goes by it
+  std::string closed;            // why, or empty
 
   bool has_volume() const { return volume != nullptr && volume->limited(); }
   bool HasRoom(MonotonicTime now) const {
-    return connections < std::min(most, busy) && pacer.Next(now) <= now + kPaceAhead;
+    return now >= closed_until && connections < std::min(most, busy) &&
+           pacer.Next(now) <= now + kPaceAhead;
   }
 };
 
@@ -154,8 +158,6 @@ struct Worker::Source : Limiter {
   std::optional<bool> use_starttls;
   std::string ip_preference;  // its own; empty: the queue's
   uint64_t delivered = 0;
-  std::string suspended;  // why it is not used, or empty
-  MonotonicTime suspended_until{};
 };
 
 // Connections that were made alike: any queue that would make such a one may take one over.
@@ -258,8 +260,10 @@ struct Worker::Queue {
   std::string pool;
   VmtaLimits* limits = nullptr;
   Rollup* rollup = nullptr;
-  bool in_line = false;                       // of some limiter's waiters
+  Limiter* line = nullptr;  // whose waiters it is one of
+  std::list<std::string>::iterator place_in_line;
   bool told_in_line = false;                  // to the shards, with `blocked`
+  bool stays_in_line = false;                 // as Block has said since PumpByName began
   bool in_pace_line = false;                  // of some limiter's pace_line
   std::vector<DomainLimit*> throttles;        // that hold always
   std::vector<DomainLimit*> reply_throttles;  // and after some replies

@@ -279,6 +279,7 @@ TEST(WorkerLimits, VolumeOfAVirtualMtaHoldsOverItsQueues) {
   EXPECT_EQ(said.blocked(0).limit(),
             "max-smtp-data-volume-rate 100000/10s (virtual MTA), counted as used up: what was sent "
             "before this worker began is not known");
+  EXPECT_TRUE(said.blocked(0).in_line()) << "none of its queues passes";
   const size_t sent = RunVolume(world, seconds(110), 1000, 100'000, seconds(10));
   EXPECT_GE(sent, 900u) << "of 1,000 after the first period";
 }
@@ -321,6 +322,7 @@ TEST(WorkerLimits, MxConnectionLimitHoldsOverAllQueues) {
   const queue::v1::DispatchRequest said = world.Take();
   ASSERT_GT(said.blocked_size(), 0);
   EXPECT_EQ(said.blocked(0).limit(), "mx-connection-limit 3 (mx1)");
+  EXPECT_FALSE(said.blocked(0).in_line()) << "others may go elsewhere";
   // Each place that comes free goes to a queue that waits.
   for (int i = 0; i < 2; ++i) {
     world.sites.open.front()->Close(true);

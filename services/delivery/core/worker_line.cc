@@ -90,7 +90,13 @@ void Worker::Await(Limiter& limiter, Queue& queue) {
   const std::string rate = limiter.rate.empty()
                                ? absl::StrCat("rate of ", limiter.what)
                                : absl::StrCat(limiter.rate, " (", limiter.what, ")");
-  if (next == MonotonicTime::max()) {
+  if (limiter.closed_until > now) {
+    MonotonicTime until = MonotonicTime::max();
+    const std::string why = WhySuspended(queue, &until);
+    Block(queue, absl::StrCat("every source of the virtual MTA is suspended", why),
+          limiter.closed_until, in_line);
+    PaceLater(limiter, limiter.closed_until);
+  } else if (next == MonotonicTime::max()) {
     Block(queue, limiter.rate.empty() ? absl::StrCat("rate 0 of ", limiter.what) : rate, next,
           in_line);
   } else if (next > now + kPaceAhead) {
@@ -101,17 +107,18 @@ void Worker::Await(Limiter& limiter, Queue& queue) {
   } else {
     Block(queue, FullName(limiter), {}, in_line);
   }
-  if (!std::exchange(queue.in_line, true)) {
-    if (limiter.waiters.empty()) crowded_.push_back(&limiter);
-    limiter.waiters.push_back(queue.name);
+  if (queue.line == nullptr) {
+    if (!std::exchange(limiter.crowded, true)) crowded_.push_back(&limiter);
+    queue.line = &limiter;
+    queue.place_in_line = limiter.waiters.insert(limiter.waiters.end(), queue.name);
   }
-  MakeRoom(limiter, queue);
+  if (limiter.closed_until <= now) MakeRoom(limiter, queue);
 }
 
-// Its shards may announce another one in its place.
-void Worker::LeftLine(Queue& queue) {
-  if (!queue.told_in_line || queue.in_line || queue.resolving) return;
-  Block(queue, {}, {});
+void Worker::LeaveLine(Queue& queue) {
+  if (Limiter* const line = std::exchange(queue.line, nullptr)) {
+    line->waiters.erase(queue.place_in_line);
+  }
 }
 
 // Whether the queue has had its turn, and so many stand before it for the next one that its shards
@@ -134,31 +141,40 @@ void Worker::ServeLines() {
   serve_posted_ = false;
   const std::vector<Limiter*> crowded = std::exchange(crowded_, {});
   for (Limiter* limiter : crowded) {
+    limiter->crowded = false;
     // One more than there are places: it may take over a connection that has nothing to do.
     bool spare = !idle_.empty();
     for (size_t left = limiter->waiters.size(); left > 0; --left) {
       const bool place = limiter->HasRoom(executor_.clock().Now());
       if (!place && !std::exchange(spare, false)) break;
-      const std::string name = std::move(limiter->waiters.front());
-      limiter->waiters.pop_front();
-      const auto found = queues_.find(name);
-      if (found == queues_.end()) continue;
-      Queue& queue = *found->second;
-      queue.in_line = false;
+      if (limiter->waiters.empty()) break;  // others left it meanwhile
+      const std::string name = limiter->waiters.front();
+      Queue& queue = *queues_.at(name);
+      LeaveLine(queue);
       serving_ = &queue;
-      Pump(queue);
+      PumpByName(name);
       serving_ = nullptr;
-      if (const auto still = queues_.find(name); still != queues_.end()) LeftLine(*still->second);
+      if (place) continue;
+      // There was none for it: it stays the first.
+      const auto still = queues_.find(name);
+      if (still == queues_.end() || still->second->line != limiter) continue;
+      limiter->waiters.splice(limiter->waiters.begin(), limiter->waiters,
+                              still->second->place_in_line);
     }
     if (limiter->waiters.empty()) continue;
-    if (std::find(crowded_.begin(), crowded_.end(), limiter) == crowded_.end()) {
-      crowded_.push_back(limiter);
-    }
-    // A place alone does not help where no token is near: nothing else would wake the line.
-    const MonotonicTime now = executor_.clock().Now();
-    const MonotonicTime next = limiter->pacer.Next(now);
-    if (next > now + kPaceAhead) PaceLater(*limiter, next - kPaceAhead);
+    if (!std::exchange(limiter->crowded, true)) crowded_.push_back(limiter);
+    WakeLine(*limiter);
   }
+}
+
+// A place alone does not help where the limit is closed, or no token is near: nothing else would
+// wake the line.
+void Worker::WakeLine(Limiter& limiter) {
+  const MonotonicTime now = executor_.clock().Now();
+  const MonotonicTime next = limiter.pacer.Next(now);
+  if (next == MonotonicTime::max()) return;  // until it has changed
+  const MonotonicTime when = std::max(limiter.closed_until, next - kPaceAhead);
+  if (when > now) PaceLater(limiter, when);
 }
 
 // Whether the connection's place should go to the next in line.

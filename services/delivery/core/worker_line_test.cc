@@ -62,6 +62,26 @@ TEST(WorkerLine, AnotherShardOfAQueueInLineHearsOfItToo) {
   EXPECT_TRUE(said.blocked(0).in_line());
 }
 
+// Whatever goes on meanwhile: what has waited for the longest has the next place.
+TEST(WorkerLine, AMomentWithoutWorkDoesNotPutTheFirstBehindTheOthers) {
+  World world(OneConnection);
+  Announce(world, 1, 100);
+  for (uint64_t ref : {2, 3, 4}) Announce(world, ref, 1);
+  world.GreetAll();
+  for (uint64_t id : {1, 2, 3, 4}) {
+    world.shard().Lease(id, 1);
+    world.executor.RunPosted();
+    world.sites.open[0]->Answer(kDelivered);
+    world.executor.RunPosted();
+  }
+  for (uint64_t ref : {2, 3, 4}) {
+    world.sites.open[0]->Close(true);
+    world.executor.RunPosted();
+    ASSERT_EQ(world.sites.open.size(), 1u);
+    EXPECT_EQ(world.sites.open[0]->target.route.domain, "d" + std::to_string(ref) + ".test");
+  }
+}
+
 // There may be others at the shard that had none: the line's end is kept there.
 TEST(WorkerLine, BehindALongLineAQueueGoesBackToItsShardAfterItsTurn) {
   for (const uint64_t others : {10, 1100}) {

@@ -59,10 +59,7 @@ void Worker::OnLinkClosed(Link& link) {
   link.greeted = false;
   link.out = {};
   link.dirty = false;
-  auto refs = std::exchange(link.refs, {});
-  for (const auto& [ref, queue] : refs) {
-    std::erase_if(queue->refs, [&link](const Ref& each) { return each.link == &link; });
-  }
+  DropRefs(link);
   if (draining_ && link.held.empty() && link.unacknowledged.empty()) {
     CheckDrained();
     return;
@@ -70,6 +67,25 @@ void Worker::OnLinkClosed(Link& link) {
   link.backoff = link.backoff.count() == 0 ? options_.reconnect_min
                                            : std::min(link.backoff * 2, options_.reconnect_max);
   link.reconnect = executor_.After(link.backoff, [this, &link] { OpenLink(link); });
+}
+
+// The stream is over. What the shard does not name again on the next one is forgotten: it may have
+// gone to another worker meanwhile, or have no mail any more.
+void Worker::DropRefs(Link& link) {
+  constexpr Duration kForget = std::chrono::minutes(1);
+  std::vector<std::string> left;
+  for (const auto& [ref, queue] : std::exchange(link.refs, {})) {
+    std::erase_if(queue->refs, [&link](const Ref& each) { return each.link == &link; });
+    if (queue->refs.empty()) left.push_back(queue->name);
+  }
+  if (left.empty()) return;
+  executor_.After(kForget, [this, alive = std::weak_ptr<bool>(alive_), left = std::move(left)] {
+    if (alive.expired()) return;
+    for (const std::string& name : left) {
+      const auto found = queues_.find(name);
+      if (found != queues_.end() && found->second->refs.empty()) LetGo(*found->second);
+    }
+  });
 }
 
 void Worker::OnShardFrame(Link& link, Frame<queue::v1::DispatchResponse> frame) {
@@ -141,6 +157,7 @@ void Worker::Renew() {
     FlushLater();
   }
   ForgetDomainLimits();
+  ForgetHostLimits();
   renew_timer_ = executor_.After(next, [this] { Renew(); });
 }
 

@@ -155,7 +155,7 @@ void Worker::ApplyOwners() {
     Queue& queue = *found->second;
     QuitAll(queue, true);
     TrimCredits(queue);
-    Pump(queue);
+    PumpByName(name);
   }
   ReleasedWhenClosed();
 }
@@ -180,7 +180,7 @@ void Worker::Halt(Queue& queue) {
     Block(queue,
           "the policy service is away, and too few shards can stand in for it: no lease for a "
           "virtual MTA that several workers have",
-          {});
+          {}, true);
     return;
   }
   const std::string_view owner =
@@ -193,7 +193,7 @@ void Worker::Halt(Queue& queue) {
       : owner.empty()
           ? std::string("the policy service has not given it to a worker yet")
           : absl::StrCat("it belongs to worker ", absl::string_view(owner.data(), owner.size())),
-      {});
+      {}, owners_ == nullptr);
 }
 
 void Worker::SetLease(MonotonicTime until, Duration grace) {

@@ -102,7 +102,9 @@ TEST_F(WorkerOwners, NothingIsUsedBeforeThePolicyServiceHasSpoken) {
   shard_.Ready(1, 1);
   executor_.RunPosted();
   EXPECT_TRUE(sites_.open.empty());
-  EXPECT_EQ(shard_.Take().blocked_size(), 1) << "the operator sees why";
+  const queue::v1::DispatchRequest said = shard_.Take();
+  ASSERT_EQ(said.blocked_size(), 1) << "the operator sees why";
+  EXPECT_TRUE(said.blocked(0).in_line()) << "so many are announced, and not all there are";
   Table(1, "w1", "", false);
   EXPECT_EQ(released_, 1u);
   ASSERT_NE(Connected(), nullptr);
@@ -226,6 +228,27 @@ TEST_F(WorkerOwners, ShardsDoNotStandInBeforeTheTableIsKeptTo) {
     executor_.Advance(seconds(1));
   }
   EXPECT_TRUE(remote->aborted);
+}
+
+// Or a shard would announce all queues of the virtual MTA, however many they are.
+TEST_F(WorkerOwners, WithoutALeaseTheQueuesOfAVirtualMtaStandInLine) {
+  Table(1, "w1", "w1", true);
+  shard_.Ready(1, 1);
+  executor_.RunPosted();
+  queue::v1::DispatchRequest said = shard_.Take();
+  ASSERT_EQ(said.blocked_size(), 1);
+  EXPECT_TRUE(said.blocked(0).in_line());
+  EXPECT_TRUE(said.blocked(0).limit().starts_with("the policy service is away"));
+  executor_.Advance(seconds(30));
+  EXPECT_EQ(shard_.Take().blocked_size(), 0);
+  RenewLease();
+  executor_.RunPosted();
+  executor_.RunPosted();
+  said = shard_.Take();
+  ASSERT_GT(said.blocked_size(), 0);
+  EXPECT_FALSE(said.blocked(said.blocked_size() - 1).in_line()) << "it has left the line";
+  ASSERT_NE(Connected(), nullptr);
+  EXPECT_EQ(shard_.Take().credits_size(), 1);
 }
 
 TEST_F(WorkerOwners, WithoutLeaseWhatIsNotSharedGoesOn) {

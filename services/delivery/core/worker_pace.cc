@@ -79,7 +79,7 @@ bool Worker::BlockBySharedVolume(Queue& queue, Duration ahead) {
   const MonotonicTime now = executor_.clock().Now();
   const MonotonicTime next = NextOfSharedVolume(queue, now, queue.held_bytes, &limiter);
   if (next <= now + ahead) return false;
-  Block(queue, VolumeLimit(*limiter), next);
+  Block(queue, VolumeLimit(*limiter), next, HoldsAll(*limiter, queue));
   if (next != MonotonicTime::max()) WakeAt(queue, next - ahead);
   return true;
 }
@@ -159,10 +159,7 @@ void Worker::ServePace(Limiter& limiter) {
   }
   RearmPace(limiter);
   FreedSlot();
-  if (!limiter.waiters.empty() && limiter.timer == 0) {
-    const MonotonicTime next = limiter.pacer.Next(executor_.clock().Now());
-    if (next > executor_.clock().Now() + kPaceAhead) PaceLater(limiter, next - kPaceAhead);
-  }
+  if (!limiter.waiters.empty()) WakeLine(limiter);
 }
 
 }  // namespace sluice::delivery

@@ -64,10 +64,8 @@ void Worker::RefreshParts(Queue& queue) {
 }
 
 void Worker::RememberParts(Queue& queue) {
-  const MonotonicTime now = executor_.clock().Now();
   for (const auto& part : queue.parts) {  // a rollup's stay
-    if (part->pace.Rested(now)) continue;
-    resting_[RestingKey(queue.name, part->source->ip)] = std::move(part->pace);
+    RememberPace(RestingKey(queue.name, part->source->ip), std::move(part->pace));
   }
 }
 
@@ -93,7 +91,7 @@ bool Worker::BlockByParts(Queue& queue) {
   MonotonicTime soonest = MonotonicTime::max();
   std::string limit;
   for (const auto& part : PartsOf(queue)) {
-    if (!MayUse(*part->source) || !part->source->suspended.empty()) continue;
+    if (!MayUse(*part->source) || part->source->closed_until > now) continue;
     if (PartHasRoom(queue, *part->source, true)) return false;
     MonotonicTime until = part->pace.connects.Next(now);
     const RateCap* cap = &part->caps.connects;

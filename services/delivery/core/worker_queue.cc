@@ -61,7 +61,7 @@ void Worker::OnReadyQueue(Link& link, const queue::v1::ReadyQueue& ready) {
     known->told = ready.rollup();
     known->tls_optional = tls_optional;
     link.refs[ready.queue_ref()] = &queue;
-    if (queue.in_line && !queue.blocked.empty()) {
+    if ((queue.line != nullptr || queue.told_in_line) && !queue.blocked.empty()) {
       TellBlocked(queue, *known);
     } else {
       queue.blocked.clear();  // so that this shard hears of it, too
@@ -108,10 +108,17 @@ void Worker::FirstPace(Queue& queue) {
   }
 }
 
-void Worker::RememberPace(Queue& queue) {
+// For a new queue of that name. Those that have rested are forgotten, now and then: there may be as
+// many as there are queues, and each queue that goes comes by here.
+void Worker::RememberPace(std::string key, Pace pace) {
+  constexpr size_t kFew = 1000;
+  constexpr Duration kForgetEvery = std::chrono::minutes(1);
   const MonotonicTime now = executor_.clock().Now();
-  absl::erase_if(resting_, [now](const auto& each) { return each.second.Rested(now); });
-  if (!queue.pace.Rested(now)) resting_[queue.name] = std::move(queue.pace);
+  if (resting_.size() < kFew || now >= resting_forgotten_ + kForgetEvery) {
+    absl::erase_if(resting_, [now](const auto& each) { return each.second.Rested(now); });
+    resting_forgotten_ = now;
+  }
+  if (!pace.Rested(now)) resting_[std::move(key)] = std::move(pace);
 }
 
 void Worker::DropRef(Queue& queue, Link& link, uint64_t ref) {
@@ -260,6 +267,7 @@ void Worker::Grant(Queue& queue) {
 }
 
 void Worker::Block(Queue& queue, const std::string& limit, MonotonicTime until, bool in_line) {
+  queue.stays_in_line = in_line;
   if (queue.blocked == limit && queue.blocked_until == until && queue.told_in_line == in_line) {
     return;
   }
@@ -296,8 +304,23 @@ void Worker::WakeAt(Queue& queue, MonotonicTime when) {
     if (found == queues_.end()) return;
     found->second->timer = 0;
     SendPaced(*found->second);
-    Pump(*found->second);
+    PumpByName(name);
   });
+}
+
+// Looks at it anew. Where it need not stand in line any more, its shards may announce another one
+// in its place.
+void Worker::PumpByName(std::string name) {  // its own would go with it
+  const auto found = queues_.find(name);
+  if (found == queues_.end()) return;
+  found->second->stays_in_line = false;
+  Pump(*found->second);
+  const auto still = queues_.find(name);
+  if (still == queues_.end()) return;
+  Queue& queue = *still->second;
+  if (queue.told_in_line && !queue.stays_in_line && queue.line == nullptr && !queue.resolving) {
+    Block(queue, {}, {});
+  }
 }
 
 // Nothing is left of it here: the shards may give it to others.
@@ -315,7 +338,8 @@ void Worker::LetGo(Queue& queue) {
   if (queue.timer != 0) executor_.Cancel(queue.timer);
   if (queue.dns_timer != 0) executor_.Cancel(queue.dns_timer);
   if (queue.held_bytes > 0) ForgetHeld(queue);
-  RememberPace(queue);
+  LeaveLine(queue);
+  RememberPace(queue.name, std::move(queue.pace));
   RememberParts(queue);
   RememberMode(queue);
   LeaveDomainLimits(queue);

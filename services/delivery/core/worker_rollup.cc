@@ -206,7 +206,7 @@ std::vector<std::unique_ptr<Worker::SourcePart>>& Worker::PartsOf(Queue& queue) 
 // Those of its rollup's limits, of which it is no matter any more.
 void Worker::LeaveLines(Queue& queue) {
   for (Limiter* limiter : queue.rollup->limiters()) {
-    if (std::erase(limiter->waiters, queue.name) > 0) queue.in_line = false;
+    if (queue.line == limiter) LeaveLine(queue);
     if (std::erase(limiter->pace_line, queue.name) > 0) queue.in_pace_line = false;
   }
 }

@@ -216,7 +216,11 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
     return;
   }
   if (draining_) return;
-  Pump(queue);
+  if (queue.refs.empty()) {  // its shards have gone meanwhile
+    LetGo(queue);
+    return;
+  }
+  PumpByName(queue.name);
 }
 
 std::string Worker::EhloName(const policy::v1::SourceHost& host) const {
@@ -228,18 +232,23 @@ std::string Worker::EhloNameWithoutSource(const policy::v1::VirtualMtaSection* v
                                                        : policy_->global().host_name();
 }
 
-// The first that would do, if it had room.
+// The first that would do, if it had room; where all are closed, the one that opens first.
 Worker::Source* Worker::SourceToAwait(Queue& queue) {
   const auto* vmta = policy_->FindVirtualMta(queue.vmta);
   if (vmta == nullptr) return nullptr;
+  const MonotonicTime now = executor_.clock().Now();
+  Source* first = nullptr;
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());
-    if (found != sources_.end() && found->second->suspended.empty() && MayUse(*found->second) &&
-        PartHasRoom(queue, *found->second, true) && !IsDisabled(queue, host.ip())) {
-      return found->second.get();
+    if (found == sources_.end() || !MayUse(*found->second) ||
+        !PartHasRoom(queue, *found->second, true) || IsDisabled(queue, host.ip())) {
+      continue;
     }
+    Source* const source = found->second.get();
+    if (source->closed_until <= now) return source;
+    if (first == nullptr || source->closed_until < first->closed_until) first = source;
   }
-  return nullptr;
+  return first;
 }
 
 // ": ADDRESS: why", of the one that is used again first.
@@ -249,12 +258,12 @@ std::string Worker::WhySuspended(const Queue& queue, MonotonicTime* until) const
   std::string why;
   for (const auto& host : vmta->source_hosts()) {
     const auto found = sources_.find(host.ip());
-    if (found == sources_.end() || found->second->suspended.empty() ||
-        found->second->suspended_until >= *until) {
+    if (found == sources_.end() || found->second->closed.empty() ||
+        found->second->closed_until >= *until) {
       continue;
     }
-    *until = found->second->suspended_until;
-    why = absl::StrCat(": ", found->second->ip, ": ", found->second->suspended);
+    *until = found->second->closed_until;
+    why = absl::StrCat(": ", found->second->ip, ": ", found->second->closed);
   }
   return why;
 }
@@ -295,8 +304,8 @@ std::optional<Worker::SourceChoice> Worker::ChooseSource(Queue& queue, std::opti
     if (found == sources_.end()) continue;
     Source& source = *found->second;
     if (IsDisabled(queue, host.ip())) continue;
-    if (!MayUse(source) || (!source.suspended.empty() && source.suspended_until > now)) continue;
-    source.suspended.clear();
+    if (!MayUse(source) || source.closed_until > now) continue;
+    source.closed.clear();
     if (!source.HasRoom(now) || (!source.waiters.empty() && serving_ != &queue)) continue;
     if (!PartHasRoom(queue, source, true)) continue;
     SourceChoice choice{&source, EhloName(host)};

@@ -92,7 +92,10 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
 const std::shared_ptr<const std::string>& Worker::SettingsKey(Queue& queue) {
   if (queue.site_settings == queue.settings) return queue.site_settings_key;
   queue.site_settings = queue.settings;
-  if (queue.tls_reports || queue.tls_waived) {  // its own
+  // Its own: they are made anew each time.
+  if (queue.tls_reports || queue.tls_waived ||
+      (queue.rollup != nullptr &&
+       queue.settings != policy_->ForQueue(queue.rollup->name, queue.vmta, queue.pool))) {
     queue.site_settings_key =
         std::make_shared<const std::string>(ConnectionSettings(*queue.settings));
     return queue.site_settings_key;

@@ -56,6 +56,8 @@ struct CachingMxResolver::Entry {
   MonotonicTime until{};                   // of Refresh
   std::vector<Done> waiting;
   std::list<Entry*>::iterator place;
+  MonotonicTime started{};  // of a domain under way
+  bool slow = false;
 };
 
 // Hosts of one domain whose addresses are being asked for.
@@ -76,7 +78,9 @@ CachingMxResolver::CachingMxResolver(Executor& executor, DnsClient& client,
                                      MxResolverOptions options, uint64_t seed)
     : executor_(executor), client_(client), options_(options), random_(seed) {}
 
-CachingMxResolver::~CachingMxResolver() = default;
+CachingMxResolver::~CachingMxResolver() {
+  if (slow_timer_ != 0) executor_.Cancel(slow_timer_);
+}
 
 MxResolverStats CachingMxResolver::stats() const {
   MxResolverStats stats = stats_;
@@ -86,6 +90,7 @@ MxResolverStats CachingMxResolver::stats() const {
 
 void CachingMxResolver::SetMaxLookups(size_t names) {
   max_lookups_ = names == 0 ? options_.max_lookups_under_way : names;
+  counts_slow_ = names != 0;
   StartNext();
 }
 
@@ -159,7 +164,46 @@ void CachingMxResolver::StartNext() {
     const Key key = std::move(waiting_.front());
     waiting_.pop_front();
     ++under_way_;
+    const MonotonicTime now = executor_.clock().Now();
+    entries_.at(key)->started = now;
+    started_.emplace_back(now, key);
+    if (slow_timer_ == 0) {
+      slow_timer_ = executor_.At(now + options_.slow_after, [this] { SetSlowAside(); });
+    }
     StartMx(key);
+  }
+}
+
+// Lookups that take long give their places to others.
+void CachingMxResolver::SetSlowAside() {
+  constexpr Duration kLookAgain = std::chrono::milliseconds(50);
+  const MonotonicTime now = executor_.clock().Now();
+  while (!started_.empty() && started_.front().first + options_.slow_after <= now) {
+    const auto& [when, key] = started_.front();
+    const auto found = entries_.find(key);
+    if (found != entries_.end() && found->second->result == nullptr &&
+        found->second->started == when && !found->second->slow) {
+      if (counts_slow_ || slow_ >= options_.max_slow_lookups) break;  // until one has ended
+      found->second->slow = true;
+      ++slow_;
+      --under_way_;
+    }
+    started_.pop_front();
+  }
+  slow_timer_ = 0;
+  if (!started_.empty()) {
+    const MonotonicTime next =
+        std::max(now + kLookAgain, started_.front().first + options_.slow_after);
+    slow_timer_ = executor_.At(next, [this] { SetSlowAside(); });
+  }
+  StartNext();
+}
+
+void CachingMxResolver::EndLookup(Entry& entry) {
+  if (std::exchange(entry.slow, false)) {
+    --slow_;
+  } else {
+    --under_way_;
   }
 }
 
@@ -364,6 +408,7 @@ void CachingMxResolver::Finish(const Key& key, MxResult result, uint32_t ttl_s) 
   std::vector<Done> waiting = std::move(entry.waiting);
   entry.waiting.clear();
   const bool is_domain = key[0] == 'M';
+  if (is_domain) EndLookup(entry);
   while (recent_.size() > options_.max_cached_names) EvictOne();
 
   const std::weak_ptr<bool> alive = alive_;
@@ -371,10 +416,7 @@ void CachingMxResolver::Finish(const Key& key, MxResult result, uint32_t ttl_s) 
     done(shared);
     if (alive.expired()) return;
   }
-  if (is_domain) {
-    --under_way_;
-    StartNext();
-  }
+  if (is_domain) StartNext();
 }
 
 void CachingMxResolver::Touch(Entry& entry) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -20,7 +21,11 @@ namespace sluice::delivery {
 struct MxResolverOptions {
   size_t max_cached_names = 65'536;
   size_t max_lookups_under_way = 256;  // names; the rest wait their turn
-  size_t max_mx_hosts = 20;            // tried of one domain, the most preferred
+  // Beside these, those that take longer than that: name servers that hang are left to it, and keep
+  // no others back.
+  size_t max_slow_lookups = 16'384;
+  Duration slow_after = std::chrono::seconds(1);
+  size_t max_mx_hosts = 20;  // tried of one domain, the most preferred
   size_t max_addresses_per_host = 16;
   Duration min_ttl = std::chrono::seconds(5);
   Duration max_ttl = std::chrono::hours(24);
@@ -49,7 +54,7 @@ class CachingMxResolver final : public MxResolver {
   // As Resolve, but looks up anew what does not hold until `until`. What is known is given to
   // others meanwhile, and stays where the lookup fails.
   void Refresh(std::string_view domain, MonotonicTime until, Done done);
-  // Instead of what the options say; 0: as they say.
+  // Instead of what the options say, and slow ones count among them; 0: as the options say.
   void SetMaxLookups(size_t names);
 
   MxResolverStats stats() const;
@@ -61,6 +66,8 @@ class CachingMxResolver final : public MxResolver {
 
   void Lookup(Key key, Done done, MonotonicTime until = {});
   void StartNext();
+  void SetSlowAside();
+  void EndLookup(Entry& entry);
   void StartMx(const Key& key);
   void StartHost(const Key& key);
   void OnMx(const Key& key, DnsAnswer answer);
@@ -74,6 +81,7 @@ class CachingMxResolver final : public MxResolver {
   DnsClient& client_;
   const MxResolverOptions options_;
   size_t max_lookups_ = options_.max_lookups_under_way;
+  bool counts_slow_ = false;  // among these
   std::mt19937_64 random_;
   // Answers to a destroyed resolver find this expired.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
@@ -81,6 +89,9 @@ class CachingMxResolver final : public MxResolver {
   std::list<Entry*> recent_;  // finished entries, the most recent first
   std::deque<Key> waiting_;
   size_t under_way_ = 0;
+  size_t slow_ = 0;
+  std::deque<std::pair<MonotonicTime, Key>> started_;  // some have ended, or are slow
+  TimerId slow_timer_ = 0;
   MxResolverStats stats_;
 };
 

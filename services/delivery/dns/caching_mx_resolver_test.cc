@@ -7,27 +7,10 @@
 #include <map>
 #include <utility>
 
-#include "services/base/check.h"
+#include "services/base/testing/manual_executor.h"
 
 namespace sluice::delivery {
 namespace {
-
-class ManualClock final : public Clock {
- public:
-  MonotonicTime Now() const override { return now; }
-  WallTime WallNow() const override { return WallTime(now.time_since_epoch()); }
-  MonotonicTime now{std::chrono::hours(1)};
-};
-
-// The resolver asks its executor for the time only.
-class ClockOnlyExecutor final : public Executor {
- public:
-  void Post(Task) override { SLUICE_CHECK(false); }
-  TimerId At(MonotonicTime, Task) override { SLUICE_CHECK(false); }
-  bool Cancel(TimerId) override { return false; }
-  const Clock& clock() const override { return time; }
-  ManualClock time;
-};
 
 // Answers from a table, at once or when told.
 class FakeDns final : public DnsClient {
@@ -83,7 +66,7 @@ class FakeDns final : public DnsClient {
   std::vector<std::pair<std::pair<std::string, DnsType>, Done>> held;
 };
 
-class CachingMxResolverTest : public testing::Test {
+class CachingMxResolverTest : public ::testing::Test {
  protected:
   std::shared_ptr<const MxResult> Resolve(const std::string& domain) {
     std::shared_ptr<const MxResult> result;
@@ -91,7 +74,7 @@ class CachingMxResolverTest : public testing::Test {
     return result;
   }
 
-  ClockOnlyExecutor executor_;
+  sluice::testing::ManualExecutor executor_;
   FakeDns dns_;
   CachingMxResolver resolver_{executor_, dns_, {}, 7};
 };
@@ -127,18 +110,18 @@ TEST_F(CachingMxResolverTest, OneQuestionServesAllWhoAskUntilItsTtlEnds) {
   EXPECT_EQ(dns_.queries, 1);
   dns_.Release();
   EXPECT_EQ(answers, 5);
-  EXPECT_EQ(dns_.queries, 3);                      // MX, A, AAAA
-  executor_.time.now += std::chrono::seconds(58);  // the AAAA's absence is believed for 60 s
+  EXPECT_EQ(dns_.queries, 3);                   // MX, A, AAAA
+  executor_.Advance(std::chrono::seconds(58));  // the AAAA's absence is believed for 60 s
   Resolve("example.com");
   EXPECT_EQ(dns_.queries, 3);
-  executor_.time.now += std::chrono::seconds(5);
+  executor_.Advance(std::chrono::seconds(5));
   Resolve("example.com");
   EXPECT_GT(dns_.queries, 3);
 }
 
 TEST_F(CachingMxResolverTest, ARefreshAsksAheadAndOthersHaveWhatIsKnownMeanwhile) {
   const auto refresh = [&](Duration ahead) {
-    resolver_.Refresh("example.com", executor_.time.now + ahead, [](auto) {});
+    resolver_.Refresh("example.com", executor_.clock().Now() + ahead, [](auto) {});
   };
   dns_.Mx("example.com", 300, {{10, "a.example.com"}});
   dns_.A("a.example.com", "192.0.2.1");
@@ -146,7 +129,7 @@ TEST_F(CachingMxResolverTest, ARefreshAsksAheadAndOthersHaveWhatIsKnownMeanwhile
   EXPECT_EQ(dns_.queries, 3);
   refresh(std::chrono::seconds(50));
   EXPECT_EQ(dns_.queries, 3) << "it holds as long as that";
-  executor_.time.now += std::chrono::seconds(30);
+  executor_.Advance(std::chrono::seconds(30));
   dns_.hold = true;
   dns_.Mx("example.com", 300, {{10, "b.example.com"}});
   dns_.A("b.example.com", "192.0.2.2");
@@ -157,7 +140,7 @@ TEST_F(CachingMxResolverTest, ARefreshAsksAheadAndOthersHaveWhatIsKnownMeanwhile
   dns_.Release();
   EXPECT_EQ(Resolve("example.com")->hosts[0].name, "b.example.com");
   const int queries = dns_.queries;
-  executor_.time.now += std::chrono::seconds(40);
+  executor_.Advance(std::chrono::seconds(40));
   Resolve("example.com");
   EXPECT_EQ(dns_.queries, queries) << "the hosts' addresses, too, were asked for anew";
 }
@@ -167,10 +150,10 @@ TEST_F(CachingMxResolverTest, ARefreshThatFailsTakesNothingAway) {
   dns_.A("a.example.com", "192.0.2.1");
   Resolve("example.com");
   dns_.Set("example.com", DnsType::kMx, DnsStatus::kFailed);
-  executor_.time.now += std::chrono::seconds(50);
-  resolver_.Refresh("example.com", executor_.time.now + std::chrono::minutes(5), [](auto) {});
+  executor_.Advance(std::chrono::seconds(50));
+  resolver_.Refresh("example.com", executor_.clock().Now() + std::chrono::minutes(5), [](auto) {});
   EXPECT_EQ(Resolve("example.com")->outcome, MxOutcome::kFound);
-  executor_.time.now += std::chrono::seconds(11);
+  executor_.Advance(std::chrono::seconds(11));
   EXPECT_EQ(Resolve("example.com")->outcome, MxOutcome::kTemporary) << "its time is over";
 }
 
@@ -178,7 +161,7 @@ TEST_F(CachingMxResolverTest, FailuresOfTheServerAreTemporaryAndAskedAgainSoon) 
   dns_.Set("broken.example", DnsType::kMx, DnsStatus::kFailed);
   EXPECT_EQ(Resolve("broken.example")->outcome, MxOutcome::kTemporary);
   EXPECT_NE(Resolve("broken.example")->detail.find("SERVFAIL"), std::string::npos);
-  executor_.time.now += std::chrono::seconds(2);
+  executor_.Advance(std::chrono::seconds(2));
   dns_.Mx("broken.example", 300, {{10, "a.example.com"}});
   dns_.A("a.example.com", "192.0.2.1");
   EXPECT_EQ(Resolve("broken.example")->outcome, MxOutcome::kFound);
@@ -282,6 +265,39 @@ TEST_F(CachingMxResolverTest, QuestionsUnderWayAreBoundedAndAllAreAnswered) {
   EXPECT_EQ(answers, 50);
 }
 
+// Name servers that hang keep the lookups of others back for a second, and not until their time is
+// over; they are so many at the most, and where dns-workers says how many, all of them count.
+TEST_F(CachingMxResolverTest, SlowLookupsGiveTheirPlacesToOthers) {
+  for (const size_t dns_workers : {0, 4}) {
+    MxResolverOptions options;
+    options.max_lookups_under_way = 4;
+    options.max_slow_lookups = 6;
+    CachingMxResolver small(executor_, dns_, options, 1);
+    small.SetMaxLookups(dns_workers);
+    dns_.held.clear();
+    dns_.hold = true;
+    int answers = 0;
+    for (int i = 0; i < 50; ++i) {
+      small.Resolve("d" + std::to_string(i) + ".example", [&answers](auto) { ++answers; });
+    }
+    executor_.Advance(std::chrono::milliseconds(900));
+    EXPECT_EQ(dns_.held.size(), 4U);
+    executor_.Advance(std::chrono::milliseconds(200));
+    EXPECT_EQ(dns_.held.size(), dns_workers == 0 ? 8U : 4U);
+    executor_.Advance(std::chrono::seconds(5));
+    EXPECT_EQ(dns_.held.size(), dns_workers == 0 ? 10U : 4U);
+    dns_.Release();
+    EXPECT_EQ(answers, 50);
+    dns_.hold = true;
+    for (int i = 0; i < 50; ++i) {
+      small.Resolve("e" + std::to_string(i) + ".example", [&answers](auto) { ++answers; });
+    }
+    EXPECT_EQ(dns_.held.size(), 4U) << "all places are there again";
+    dns_.Release();
+    EXPECT_EQ(answers, 100);
+  }
+}
+
 // dns-workers, as a reload changes it.
 TEST_F(CachingMxResolverTest, MoreMayBeUnderWayAtOnceFromNowOn) {
   CachingMxResolver resolver(executor_, dns_, {}, 1);
@@ -301,7 +317,7 @@ TEST_F(CachingMxResolverTest, MoreMayBeUnderWayAtOnceFromNowOn) {
 }
 
 TEST(CachingMxResolver, AnswersToADestroyedResolverAreDropped) {
-  ClockOnlyExecutor executor;
+  sluice::testing::ManualExecutor executor;
   FakeDns dns;
   dns.hold = true;
   bool called = false;

@@ -465,7 +465,7 @@ void Shard::KeepFresh(uint64_t storage_key, std::shared_ptr<const StoredMessage>
   if (fresh_.contains(storage_key)) return;
   const size_t bytes = message->body.size() + 512;
   fresh_order_.push_front(storage_key);
-  fresh_.emplace(storage_key, Fresh{std::move(message), fresh_order_.begin(), bytes});
+  fresh_.emplace(storage_key, FreshMessage{std::move(message), fresh_order_.begin(), bytes});
   fresh_bytes_ += bytes;
   while (fresh_bytes_ > options_.fresh_window_bytes) {
     const auto oldest = fresh_.find(fresh_order_.back());

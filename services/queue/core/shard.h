@@ -378,12 +378,7 @@ class Shard {
   // The lane's rows cannot be read now: not before some seconds again.
   void PutOff(Queue& queue, Lane& lane, const absl::Status& status);
   void RemoveDamaged(const v1::DeleteMessagesRequest& request, const WalkRow& row);
-  struct Damaged {
-    std::string what;
-    std::string queue;
-    int64_t seen_us = 0;
-  };
-  std::map<std::pair<Family, std::string>, Damaged> damaged_;
+  std::map<std::pair<Family, std::string>, DamagedRow> damaged_;
 
   // ---- control
   struct QueueListing;
@@ -446,12 +441,7 @@ class Shard {
   std::list<std::unique_ptr<UploadSession>> upload_sessions_;
   std::list<std::unique_ptr<FetchSession>> fetch_sessions_;
   std::list<std::unique_ptr<WorkerSession>> workers_;
-  // Of each worker the latest stream, as long as an earlier one may still be heard of.
-  struct LastStream {
-    uint64_t incarnation = 0;
-    uint64_t stream = 0;
-    MonotonicTime lost{};  // when it was last seen to end
-  };
+  // Of each worker, as long as an earlier one may still be heard of.
   absl::flat_hash_map<std::string, LastStream> last_streams_;
   absl::flat_hash_map<uint64_t, std::unique_ptr<Lease>> leases_;
   absl::flat_hash_map<uint64_t, Queue*> refs_;
@@ -474,12 +464,7 @@ class Shard {
   absl::flat_hash_map<uint64_t, Count> counts_;
 
   // Messages that workers will probably ask for soon.
-  struct Fresh {
-    std::shared_ptr<const StoredMessage> message;
-    std::list<uint64_t>::iterator place;
-    size_t bytes;
-  };
-  absl::flat_hash_map<uint64_t, Fresh> fresh_;
+  absl::flat_hash_map<uint64_t, FreshMessage> fresh_;
   std::list<uint64_t> fresh_order_;
   size_t fresh_bytes_ = 0;
   void KeepFresh(uint64_t storage_key, std::shared_ptr<const StoredMessage> message);

@@ -53,7 +53,7 @@ void Shard::NoteDamage(Family family, std::string_view key, std::string_view wha
   if (damaged_.contains(place)) return;
   ++stats_.damaged;
   if (damaged_.size() < kMostRemembered) {
-    damaged_.emplace(place, Damaged{std::string(what), std::string(queue), NowUs()});
+    damaged_.emplace(place, DamagedRow{std::string(what), std::string(queue), NowUs()});
   }
   if (options_.log == nullptr) return;
   options_.log->Error("row_damaged", what,

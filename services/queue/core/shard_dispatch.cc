@@ -246,12 +246,15 @@ void Shard::PumpWaiting() {
   int budget = kWaitingPerTurn;
   bool more = false;
   for (auto& [name, line] : waiting_) {
-    const bool for_last = name.find(kForLast) != std::string::npos;
+    const size_t at = name.find(kForLast);
+    const bool for_last = at != std::string::npos;
+    const std::string_view last = for_last ? std::string_view(name).substr(at + 1) : "";
     for (size_t left = line.size(); left > 0; --left) {
       Queue* const queue = queues_.FindById(line.front());
-      const bool stands_here =
-          queue != nullptr && queue->waiting && queue->waits_for_last == for_last;
-      const bool changed = stands_here && LineOf(*queue) != name;
+      const bool stands_here = queue != nullptr && queue->waiting &&
+                               queue->waits_for_last == for_last &&
+                               (!for_last || *queue->last_worker == last);
+      const bool changed = stands_here && WaitsForLast(*queue) != for_last;
       // All that stand here wait for the same workers: where there is none for the first, there is
       // none for the others.
       if (stands_here && !changed && ChooseWorker(*queue) == nullptr) break;

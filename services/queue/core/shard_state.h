@@ -2,7 +2,9 @@
 // counters.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <set>
 #include <string>
@@ -79,6 +81,27 @@ struct AddedRow {
 struct OutstandingCount {
   uint32_t left = 0;
   uint32_t pending = 0;
+};
+
+// A message in memory for the workers to come.
+struct FreshMessage {
+  std::shared_ptr<const StoredMessage> message;
+  std::list<uint64_t>::iterator place;  // among those of its kind
+  size_t bytes = 0;
+};
+
+// A worker's latest stream.
+struct LastStream {
+  uint64_t incarnation = 0;
+  uint64_t stream = 0;
+  MonotonicTime lost{};  // when it was last seen to end
+};
+
+// A row that could not be read.
+struct DamagedRow {
+  std::string what;
+  std::string queue;
+  int64_t seen_us = 0;
 };
 
 // Where the sweep is: the queue's name, and the last row of it that was looked at.
