@@ -278,11 +278,18 @@ void Worker::OnLeaseEnd() {
 // Somebody else may begin now.
 void Worker::CutWhatIsLeft() {
   lease_timer_ = 0;
+  std::vector<Conn*> connecting;
   for (const auto& [name, queue] : queues_) {
     for (const auto& conn : queue->conns) {
-      if (conn->ready && (conn->foreign || !MayUse(*queue))) conn->connection->Abort();
+      if (!conn->foreign && MayUse(*queue)) continue;
+      if (conn->ready) {
+        conn->connection->Abort();
+      } else {
+        connecting.push_back(conn.get());
+      }
     }
   }
+  for (Conn* conn : connecting) RemoveConn(*conn);
 }
 
 }  // namespace sluice::delivery

@@ -230,6 +230,20 @@ TEST_F(WorkerOwners, ShardsDoNotStandInBeforeTheTableIsKeptTo) {
   EXPECT_TRUE(remote->aborted);
 }
 
+// Of mail that no shard has asked for any more: nobody else would end it.
+TEST_F(WorkerOwners, WhatIsStillBeingConnectedEndsWithTheLeaseThoughItsShardIsAway) {
+  Table(1, "w1", "w1", true);
+  RenewLease();
+  shard_.Ready(1, 1);
+  executor_.RunPosted();
+  ASSERT_EQ(sites_.open.size(), 1u);
+  shard_.Break();
+  executor_.Advance(seconds(19));
+  EXPECT_EQ(sites_.open.size(), 1u);
+  executor_.Advance(seconds(2));
+  EXPECT_TRUE(sites_.open.empty());
+}
+
 // Or a shard would announce all queues of the virtual MTA, however many they are.
 TEST_F(WorkerOwners, WithoutALeaseTheQueuesOfAVirtualMtaStandInLine) {
   Table(1, "w1", "w1", true);

@@ -129,11 +129,13 @@ void Worker::DropRef(Queue& queue, Link& link, uint64_t ref) {
 // Grants what there is room for, and opens connections where there is more mail than room.
 void Worker::Pump(Queue& queue) {
   RefreshQueue(queue);
-  if (queue.refs.empty() || draining_) return;
+  if (draining_) return;
   if (!MayUse(queue)) {
     Halt(queue);
+    if (queue.refs.empty()) LetGo(queue);
     return;
   }
+  if (queue.refs.empty()) return;
   if (InBackoff(queue) && queue.mode.until_us() != 0) {
     WakeAt(queue, executor_.clock().Now() + Duration(queue.mode.until_us() - WallUs()));
   }
