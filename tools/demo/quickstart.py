@@ -217,7 +217,8 @@ def metrics():
     """{name: value} of sluiced."""
     with urllib.request.urlopen(f"http://{at(METRICS)}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    return {name: int(value) for name, _, value in (line.partition(" ") for line in lines if not line.startswith("#"))}
+    samples = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+    return {name: int(value) if value.isdigit() else float(value) for name, _, value in samples}
 
 
 def counters():
