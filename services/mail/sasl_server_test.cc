@@ -12,30 +12,15 @@
 
 #include "absl/strings/escaping.h"
 #include "gtest/gtest.h"
+#include "services/mail/testing/sasl_users.h"
 
 namespace sluice::mail {
 namespace {
 
 using Kind = SaslStep::Kind;
+using testing::kSesame;
 
-// crypt(5), sha512crypt with the least rounds, of "sesame".
-constexpr char kSesame[] =
-    "$6$rounds=1000$abcdefgh$"
-    "1WhD5NSPfUW3vvjZt0oAl77wZvqZB/nJcOoNyFB4UHH98F.JCFg5bmMLyU4dXf5WU9tCX9pTKt8vIYOpqoRCm0";
-
-class Users final : public SaslUsers {
- public:
-  std::shared_ptr<const SaslCredential> Find(std::string_view name) const override {
-    const auto found = users.find(std::string(name));
-    return found == users.end() ? nullptr : found->second;
-  }
-  void Add(const std::string& name, SaslCredential credential) {
-    users[name] = std::make_shared<SaslCredential>(std::move(credential));
-  }
-  std::map<std::string, std::shared_ptr<const SaslCredential>> users;
-};
-
-class SaslServerTest : public testing::Test {
+class SaslServerTest : public ::testing::Test {
  protected:
   SaslServerTest() {
     users_.Add("hash", SaslCredential::FromHash(kSesame).value());
@@ -56,7 +41,7 @@ class SaslServerTest : public testing::Test {
     return Finish(server_->Start(response)).kind;
   }
 
-  Users users_;
+  testing::TestSaslUsers users_;
   std::unique_ptr<SaslServer> server_;
 };
 
@@ -295,7 +280,7 @@ TEST(SaslCredentialTest, WhatIsAHash) {
 }
 
 TEST(SaslServer, UnknownMechanism) {
-  Users users;
+  testing::TestSaslUsers users;
   EXPECT_EQ(SaslServer::Make("GSSAPI", {&users, "h", "n", "s"}), nullptr);
   EXPECT_EQ(SaslServer::Make("", {&users, "h", "n", "s"}), nullptr);
 }

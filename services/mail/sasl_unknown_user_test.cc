@@ -17,6 +17,7 @@
 #include "absl/strings/escaping.h"
 #include "gtest/gtest.h"
 #include "services/mail/sasl_server.h"
+#include "services/mail/testing/sasl_users.h"
 
 namespace {
 
@@ -63,18 +64,10 @@ namespace sluice::mail {
 namespace {
 
 using Kind = SaslStep::Kind;
+using testing::kSesame;
 
-// crypt(5), sha512crypt of "sesame".
-constexpr char kSesame[] =
-    "$6$rounds=1000$abcdefgh$"
-    "1WhD5NSPfUW3vvjZt0oAl77wZvqZB/nJcOoNyFB4UHH98F.JCFg5bmMLyU4dXf5WU9tCX9pTKt8vIYOpqoRCm0";
-
-class Users final : public SaslUsers {
+class Users final : public testing::TestSaslUsers {
  public:
-  std::shared_ptr<const SaslCredential> Find(std::string_view name) const override {
-    const auto found = users.find(std::string(name));
-    return found == users.end() ? nullptr : found->second;
-  }
   std::shared_ptr<const SaslCredential> AnyLike(Use use, uint64_t number) const override {
     std::vector<std::shared_ptr<const SaslCredential>> able;
     for (const auto& [name, user] : users) {
@@ -85,10 +78,6 @@ class Users final : public SaslUsers {
     }
     return able.empty() ? nullptr : able[number % able.size()];
   }
-  void Add(const std::string& name, SaslCredential credential) {
-    users[name] = std::make_shared<SaslCredential>(std::move(credential));
-  }
-  std::map<std::string, std::shared_ptr<const SaslCredential>> users;
 };
 
 SaslCredential Verifier(uint32_t iterations, size_t salt_bytes) {
@@ -105,7 +94,7 @@ struct Seen {
   friend bool operator<(const Seen& a, const Seen& b) { return a.shape < b.shape; }
 };
 
-class SaslUnknownUserTest : public testing::Test {
+class SaslUnknownUserTest : public ::testing::Test {
  protected:
   std::unique_ptr<SaslServer> Make(std::string_view mechanism) const {
     SaslContext context;

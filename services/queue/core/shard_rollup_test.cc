@@ -21,6 +21,21 @@ class ShardRollupTest : public testing::PolicyShardFixture {
     entry->set_queue("big.rollup");
     SetPolicy();
   }
+  // w1 and w2 have an address each of the default virtual MTA.
+  static std::shared_ptr<const config::Owners> TwoWorkers() {
+    policy::v1::OwnersTable table;
+    table.set_epoch(1);
+    table.add_workers("w1");
+    table.add_workers("w2");
+    auto* vmta = table.add_vmtas();
+    vmta->set_vmta("default");
+    for (uint32_t i = 0; i < 2; ++i) {
+      auto* host = vmta->add_hosts();
+      host->set_ip("192.0.2." + std::to_string(i + 1));
+      host->set_worker(i);
+    }
+    return config::Owners::Build(table);
+  }
   static void Say(TestWorker& worker, const std::string& domain, const std::string& rollup) {
     Frame<v1::DispatchRequest> frame;
     auto* said = frame.header.add_rollups();
@@ -119,18 +134,7 @@ TEST_F(ShardRollupTest, AListThatIsGoneHoldsNobody) {
 
 // All domains of a rollup have one owner, so that no two workers have its limits.
 TEST_F(ShardRollupTest, TheOwnerIsTheRollups) {
-  policy::v1::OwnersTable table;
-  table.set_epoch(1);
-  table.add_workers("w1");
-  table.add_workers("w2");
-  auto* vmta = table.add_vmtas();
-  vmta->set_vmta("default");
-  for (uint32_t i = 0; i < 2; ++i) {
-    auto* host = vmta->add_hosts();
-    host->set_ip("192.0.2." + std::to_string(i + 1));
-    host->set_worker(i);
-  }
-  const auto owners = config::Owners::Build(table);
+  const auto owners = TwoWorkers();
   shard_->SetOwners(owners);
   TestWorker& first = AddWorker("w1");
   TestWorker& second = AddWorker("w2");
@@ -174,18 +178,7 @@ TEST_F(ShardRollupTest, AQueueBesideItsDomainsIsUnderTheSameRules) {
 }
 
 TEST_F(ShardRollupTest, AQueueBesideItsDomainsHasItsOwner) {
-  policy::v1::OwnersTable table;
-  table.set_epoch(1);
-  table.add_workers("w1");
-  table.add_workers("w2");
-  auto* vmta = table.add_vmtas();
-  vmta->set_vmta("default");
-  for (uint32_t i = 0; i < 2; ++i) {
-    auto* host = vmta->add_hosts();
-    host->set_ip("192.0.2." + std::to_string(i + 1));
-    host->set_worker(i);
-  }
-  shard_->SetOwners(config::Owners::Build(table));
+  shard_->SetOwners(TwoWorkers());
   TestWorker& first = AddWorker("w1");
   TestWorker& second = AddWorker("w2");
   for (int i = 0; i < 16; ++i) {
