@@ -30,10 +30,7 @@ Worker::Limiter* Worker::FullFor(const Queue& queue, const Conn* instead) {
   if (instead != nullptr && instead->queue->limits == queue.limits) return nullptr;
   if (full(queue.limits->own)) return &queue.limits->own;
   for (Limiter* pool : queue.limits->pools) {
-    const bool same = instead != nullptr && std::find(instead->queue->limits->pools.begin(),
-                                                      instead->queue->limits->pools.end(),
-                                                      pool) != instead->queue->limits->pools.end();
-    if (!same && full(*pool)) return pool;
+    if ((instead == nullptr || !CountsAgainst(*instead, *pool)) && full(*pool)) return pool;
   }
   return nullptr;
 }
