@@ -28,20 +28,21 @@ class HoursTest(unittest.TestCase):
 
     def test_minutes_add_up_over_processes(self):
         first, second = hours.Hours({"a": "1", "b": "2"}), hours.Hours({"a": "1", "b": "2"})
-        first.add("a", 90, 1000)
-        second.add("a", 30, 5)
-        second.add("b", 60, 7)
-        self.assertEqual(second.minutes("a"), 2)
+        first.add("a", 90, 600, 1000)
+        second.add("a", 30, 60, 5)
+        second.add("b", 60, 60, 7)
+        self.assertEqual((second.minutes("a"), second.minutes("a", "clock")), (2, 11))
         again = hours.Hours({"a": "1", "b": "2"})
         self.assertEqual((again.minutes("a"), again.minutes("b")), (2, 1))
         self.assertEqual([line.split("\t")[0] for line in hours.LEDGER.read_text().splitlines()], ["fuzzer", "a", "b"])
 
     def test_changed_code_begins_anew(self):
-        hours.Hours({"a": "1"}).add("a", 60, 1000)
+        hours.Hours({"a": "1"}).add("a", 60, 60, 1000)
         changed = hours.Hours({"a": "2"})
         self.assertEqual(changed.minutes("a"), 0)
-        changed.add("a", 120, 10)
+        changed.add("a", 120, 240, 10)
         self.assertEqual(hours.Hours({"a": "2"}).minutes("a"), 2)
+        self.assertEqual(hours.Hours({"a": "2"}).minutes("a", "clock"), 4)
         self.assertEqual(hours.Hours({"a": "1"}).minutes("a"), 0)
         row = dict(zip(hours.COLUMNS, hours.LEDGER.read_text().splitlines()[1].split("\t")))
         self.assertEqual((row["minutes_ever"], row["executions_ever"]), ("3.0", "1010"))
