@@ -195,7 +195,8 @@ void Worker::CloseExcess(Queue& queue) {
     }
   }
   if (open.size() <= most) return;
-  CloseSome(std::move(open), open.size() - most);
+  const size_t above = open.size() - most;  // an argument could come after the move
+  CloseSome(std::move(open), above);
 }
 
 void Worker::CloseSome(std::vector<Conn*> open, size_t count) {
