@@ -178,6 +178,9 @@ class SnapshotView final : public PolicyView {
         case policy::v1::SectionContent::kAuthFile:
           auth_files_[content.auth_file().name()] = &content.auth_file();
           break;
+        case policy::v1::SectionContent::kAuthSecret:
+          auth_secret_ = &content.auth_secret().secret();
+          break;
         case policy::v1::SectionContent::CONTENT_NOT_SET:
           return absl::InvalidArgumentError(
               absl::StrCat("section ", section.name(), " has no content that this version knows"));
@@ -313,6 +316,7 @@ class SnapshotView final : public PolicyView {
     const auto found = auth_files_.find(std::string(name));
     return found == auth_files_.end() ? nullptr : found->second;
   }
+  const std::string& auth_secret() const override { return *auth_secret_; }
 
   const ControlEntry* FindPause(std::string_view queue, std::string_view job) const override {
     const ControlEntry* longest = nullptr;
@@ -375,6 +379,7 @@ class SnapshotView final : public PolicyView {
   std::vector<const ControlEntry*> controls_;
   absl::flat_hash_map<std::string, const policy::v1::SmtpUserSection*> smtp_users_;
   absl::flat_hash_map<std::string, const policy::v1::AuthFileSection*> auth_files_;
+  const std::string* auth_secret_ = &policy::v1::AuthSecretSection::default_instance().secret();
   mutable Cache<std::string, QueueSettings> queues_;
   mutable Cache<std::string, ClientSettings> client_cache_;
   mutable Cache<std::string, SourceSettings> source_cache_;

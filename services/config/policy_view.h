@@ -77,6 +77,12 @@ class PolicyView {
     return nullptr;
   }
 
+  // Of the cluster, the same for good, where a policy service has given it one; else empty.
+  virtual const std::string& auth_secret() const {
+    static const std::string none;
+    return none;
+  }
+
   // nullptr where there is none. Names are case-insensitive.
   virtual const policy::v1::SmtpPatternListSection* FindSmtpPatternList(std::string_view) const {
     return nullptr;

@@ -38,7 +38,7 @@ struct SaslContext {
   std::string host_name;  // for CRAM-MD5's challenge
   std::string nonce;      // printable, at least 18 characters that nobody can guess; never twice
   // Makes salts of users that do not exist, and says whom they are like, so that a client cannot
-  // tell; the same for a process.
+  // tell; the same wherever and whenever it asks.
   std::string secret;
   // With any of them SCRAM-SHA-256-PLUS was offered: a client that says it could bind and saw no
   // offer has talked to somebody else (RFC 5802 6), and fails.

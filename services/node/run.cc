@@ -1,5 +1,6 @@
 #include "services/node/run.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -43,6 +44,8 @@ int Run(Role role, int argc, char** argv) {
     std::fprintf(help ? stdout : stderr, "%s\n", std::string(options.status().message()).c_str());
     return help ? 0 : 2;
   }
+  // Mail and passwords are in what we write: for nobody but the owner and its group.
+  umask(umask(0) | 0027);
   Signals signals;
   // What goes wrong with a connection or an address is told by us; GRPC_VERBOSITY asks for more.
   setenv("GRPC_VERBOSITY", "NONE", 0);

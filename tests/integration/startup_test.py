@@ -1,5 +1,7 @@
 """Proves that what cannot start says why in one line and ends: bad configuration, folder in use, port in use, wrong flags; and that a bad
 file changes nothing when it is read again."""
+import os
+import pathlib
 import re
 import signal
 import socket
@@ -141,6 +143,20 @@ class StartupTest(ScenarioTest):
         node.service.stop()
         node.config.write_text(node.config.read_text() + f"\ndisk-queue {self.scenario.path('big')}\n")
         self.ends(node, "--spool-dir", str(node.service.data / "spool"))
+
+    def test_mail_and_passwords_are_nobody_elses(self):
+        """The spool has mail, the snapshot the passwords of users: others can read neither, nor the folders that they are in."""
+        node = self.node(extra="<smtp-user ann>\npassword sesame\n</smtp-user>\n")
+        self.send(node, [b"u@example.test"], CONTENT)
+        node.ctl.wait_empty()
+        node.service.stop()
+        snapshots = []
+        for folder, folders, files in os.walk(node.service.data):
+            for path in [folder] + [os.path.join(folder, name) for name in folders + files]:
+                self.assertEqual(os.stat(path).st_mode & 0o007, 0, path)
+                if not os.path.isdir(path) and b"sesame" in pathlib.Path(path).read_bytes():
+                    snapshots.append(path)
+        self.assertTrue(snapshots, "the password was looked for where it is")
 
     def test_only_loopback_may_relay(self):
         config = sluice.configuration(sluice.default_sources(), self.receiver.port)

@@ -83,6 +83,32 @@ class SubmissionTest(ScenarioTest):
             if transaction.recipients[0].startswith(("m2", "m3", "m4")):
                 self.assertEqual(transaction.peer, loopback(14))
 
+    def test_a_user_that_is_not_there_looks_the_same_after_a_restart(self):
+        salt, rounds = b"0123456789abcdef", 5000
+        salted = hashlib.pbkdf2_hmac("sha256", b"sesame", salt, rounds)
+        stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+        encoded = [base64.b64encode(each).decode() for each in (salt, stored, hmac.digest(salted, b"Server Key", "sha256"))]
+        node = self.node(f'<smtp-user ann>\n  password "SCRAM-SHA-256${rounds}:{encoded[0]}${encoded[1]}:{encoded[2]}"\n</smtp-user>\n',
+                         flags=["--ingest-threads", "4"])
+
+        def shown(user):
+            code, first = self.client(node).docmd("AUTH", "SCRAM-SHA-256 " + base64.b64encode(f"n,,n={user},r=nonce".encode()).decode())
+            self.assertEqual(code, 334)
+            nonce, salt_and_rounds = base64.b64decode(first).decode().split(",s=")
+            nonces.append(nonce)
+            return salt_and_rounds
+
+        nonces = []
+        # More connections than loops: whichever answers.
+        before = {shown("nobody") for _ in range(12)}
+        self.assertEqual(len(before), 1)
+        self.assertEqual(shown("ann"), f"{encoded[0]},i={rounds}")
+        node.service.kill()
+        node.start()
+        self.assertEqual({shown("nobody") for _ in range(4)}, before)
+        self.assertEqual(shown("ann"), f"{encoded[0]},i={rounds}")
+        self.assertEqual(len(set(nonces)), len(nonces))
+
     def test_who_guesses_waits_and_runs_into_the_limit(self):
         users = self.scenario.path("users")
         with open(users, "w", encoding="ascii") as file:

@@ -1,8 +1,10 @@
 #include "services/ingest/core/auth_users.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
+#include "services/mail/sasl_credential.h"
 #include "services/mail/sasl_prep.h"
 
 namespace sluice::ingest {
@@ -17,6 +19,14 @@ std::optional<mail::SaslCredential> CredentialOf(const policy::v1::SmtpUserSecti
   return mail::SaslCredential::FromPassword(user.password());
 }
 
+uint64_t PlaceOf(const std::string& name) {
+  uint64_t place = 0;
+  for (const char c : mail::Sha256(name).substr(0, sizeof(place))) {
+    place = place << 8 | static_cast<unsigned char>(c);
+  }
+  return place;
+}
+
 }  // namespace
 
 std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::PolicyView> policy,
@@ -26,11 +36,12 @@ std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::P
   const auto add = [&](const std::string& name) {
     const auto credential = users->OfName(name);
     if (credential == nullptr) return;
-    users->all_.emplace_back(name);
+    const uint64_t place = PlaceOf(name);
+    users->all_.emplace_back(place, name);
     std::optional<std::string> prepared = mail::SaslPrep(name);
     if (prepared && *prepared != name) users->written_.emplace(*std::move(prepared), name);
-    if (credential->serves_scram()) users->with_scram_.emplace_back(name);
-    if (credential->serves_cram_md5()) users->with_cram_md5_.emplace_back(name);
+    if (credential->serves_scram()) users->with_scram_.emplace_back(place, name);
+    if (credential->serves_cram_md5()) users->with_cram_md5_.emplace_back(place, name);
   };
   if (!auth_file.empty()) {
     users->file_ = users->policy_->FindAuthFile(auth_file);
@@ -42,14 +53,20 @@ std::shared_ptr<const AuthUsers> AuthUsers::Make(std::shared_ptr<const config::P
     add(user->name());
   }
   if (users->all_.empty()) return nullptr;
+  for (Ring* ring : {&users->all_, &users->with_scram_, &users->with_cram_md5_}) {
+    std::sort(ring->begin(), ring->end());
+  }
   return users;
 }
 
 std::shared_ptr<const mail::SaslCredential> AuthUsers::AnyLike(Use use, uint64_t number) const {
-  const auto& able = use == Use::kScram     ? with_scram_
+  const Ring& able = use == Use::kScram     ? with_scram_
                      : use == Use::kCramMd5 ? with_cram_md5_
                                             : all_;
-  return able.empty() ? nullptr : OfName(std::string(able[number % able.size()]));
+  if (able.empty()) return nullptr;
+  auto next = std::lower_bound(able.begin(), able.end(), std::pair(number, std::string_view()));
+  if (next == able.end()) next = able.begin();
+  return OfName(std::string(next->second));
 }
 
 std::shared_ptr<const mail::SaslCredential> AuthUsers::Find(std::string_view prepared) const {

@@ -1,9 +1,11 @@
 // The users that a client may authenticate as: those of its auth-plain file, then all <smtp-user>.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -38,10 +40,12 @@ class AuthUsers final : public mail::SaslUsers {
   const policy::v1::AuthFileSection* file_ = nullptr;
   // By prepared name, where the written one is another.
   absl::flat_hash_map<std::string, std::string> written_;
-  // As they are written, in the policy.
-  std::vector<std::string_view> all_;
-  std::vector<std::string_view> with_scram_;
-  std::vector<std::string_view> with_cram_md5_;
+  // Names as they are written, in the policy, each at a place that depends on nothing else: what
+  // AnyLike answers for a number stays while other users come and go.
+  using Ring = std::vector<std::pair<uint64_t, std::string_view>>;
+  Ring all_;
+  Ring with_scram_;
+  Ring with_cram_md5_;
 };
 
 }  // namespace sluice::ingest

@@ -176,8 +176,11 @@ class Ingest {
   }
   // Printable, unguessable, never the same again.
   std::string NextNonce();
-  // Of this process, for what must look the same to a client each time.
-  const std::string& secret() const { return secret_; }
+  // For what must look the same to a client each time: of the cluster, or of this ingest where the
+  // policy has none.
+  const std::string& lasting_secret() const {
+    return policy_->auth_secret().empty() ? secret_ : policy_->auth_secret();
+  }
   void Count(const SubmitResult& result, size_t recipients, uint64_t bytes);
   IngestCounters& mutable_counters() { return counters_; }
   bool draining() const { return draining_; }

@@ -63,7 +63,7 @@ std::optional<mail::ServerReply> SmtpAuth::Start(std::string_view mechanism,
   open_ = true;
   server_ = mail::SaslServer::Make(
       mechanism, {profile_->users.get(), profile_->smtp.host_name, ingest_.NextNonce(),
-                  ingest_.secret(), std::move(bindings_)});
+                  ingest_.lasting_secret(), std::move(bindings_)});
   return Take(server_->Start(initial));
 }
 

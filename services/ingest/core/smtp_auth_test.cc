@@ -3,6 +3,7 @@
 // into their limit; and what becomes of a client that is in.
 #include "services/ingest/core/smtp_auth.h"
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <string>
@@ -15,6 +16,7 @@
 #include "services/ingest/core/smtp_connection.h"
 #include "services/ingest/testing/fake_policy.h"
 #include "services/ingest/testing/fake_shard.h"
+#include "services/mail/sasl_credential.h"
 
 namespace sluice::ingest {
 namespace {
@@ -102,7 +104,7 @@ class SmtpAuthTest : public ::testing::Test {
   }
   std::unique_ptr<Client> Connect(std::string ip = "127.0.0.1") {
     if (ingest_ == nullptr) {
-      options_.random = 42;
+      if (options_.random == 0) options_.random = 42;
       ingest_ = std::make_unique<Ingest>(
           executor_, options_,
           std::vector<ShardEndpoint>{{"shard", &shard_.enqueue(), &shard_.upload()}}, policy_);
@@ -301,6 +303,63 @@ TEST_F(SmtpAuthTest, SlowWorkRunsBesideTheLoop) {
   late->Say("EHLO c.test");
   EXPECT_EQ(late->Say(Plain("hash", "sesame")), "");
   EXPECT_TRUE(late->Wait().starts_with("454 4.7.0 "));
+}
+
+// As it stands in a file.
+std::string Verifier(std::string_view password, uint32_t iterations) {
+  const auto made = mail::MakeScramVerifier(password, "salt of sixteen.", iterations);
+  return "SCRAM-SHA-256$" + std::to_string(iterations) + ":" + absl::Base64Escape(made.salt) + "$" +
+         absl::Base64Escape(made.stored_key) + ":" + absl::Base64Escape(made.server_key);
+}
+
+// What a client is shown of a name: salt and rounds.
+std::string Shown(Client& client, const std::string& name) {
+  client.Say("EHLO c.test");
+  const std::string said =
+      client.Say("AUTH SCRAM-SHA-256 " + absl::Base64Escape("n,,n=" + name + ",r=abcdefghij"));
+  EXPECT_TRUE(said.starts_with("334 ")) << said;
+  std::string text;
+  absl::Base64Unescape(said.substr(4, said.size() - 6), &text);
+  return text.substr(text.find(",s="));
+}
+
+// Whoever asks for a name twice, or twenty years later, on another loop or machine, with the users
+// read in another order, is shown the same, whether it is a user's or nobody's.
+TEST_F(SmtpAuthTest, NobodyLooksTheSameOnEveryIngest) {
+  for (int i = 0; i < 8; ++i) {
+    AddUser("user" + std::to_string(i), Verifier("sesame", 4096u + static_cast<uint32_t>(i)));
+  }
+  policy_->lasting_secret = "of the cluster";
+  const auto shown = [&](uint64_t random) {
+    options_.random = random;
+    ingest_.reset();
+    std::vector<std::string> all;
+    for (int i = 0; i < 40; ++i) {
+      const std::string name = "nobody" + std::to_string(i);
+      all.push_back(Shown(*Connect("127.0." + std::to_string(i) + ".1"), name));
+    }
+    all.push_back(Shown(*Connect("127.1.0.1"), "user3"));
+    return all;
+  };
+  const auto first = shown(1);
+  std::reverse(policy_->users.begin(), policy_->users.end());
+  EXPECT_EQ(shown(2), first);
+  // One user more takes over some of the names, and leaves the others what they were.
+  AddUser("new", Verifier("sesame", 9999));
+  const auto more = shown(3);
+  int others = 0;
+  for (size_t i = 0; i < first.size(); ++i) {
+    if (more[i] == first[i]) continue;
+    ++others;
+    EXPECT_TRUE(more[i].ends_with(",i=9999")) << more[i] << " was " << first[i];
+  }
+  EXPECT_LT(others, 20);
+  EXPECT_EQ(more.back(), first.back());
+  // And it does depend on the secret.
+  policy_->lasting_secret = "of another one";
+  const auto elsewhere = shown(3);
+  for (size_t i = 0; i + 1 < first.size(); ++i) EXPECT_NE(elsewhere[i], more[i]);
+  EXPECT_EQ(elsewhere.back(), first.back());
 }
 
 TEST(AuthFailures, RemembersSoManyNetworksAndNoMore) {

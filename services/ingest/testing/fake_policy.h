@@ -40,6 +40,7 @@ class FakePolicy final : public config::PolicyView {
   std::vector<const policy::v1::SourceGroupSection*> groups;
   std::vector<policy::v1::SmtpUserSection> users;
   policy::v1::AuthFileSection auth_file;
+  std::string lasting_secret;
   int64_t bounce_after_us = 0;
   std::string queue_to_domain;  // the domain that has a queue-to
   std::string queue_to;
@@ -109,6 +110,7 @@ class FakePolicy final : public config::PolicyView {
   const policy::v1::AuthFileSection* FindAuthFile(std::string_view name) const override {
     return !name.empty() && name == auth_file.name() ? &auth_file : nullptr;
   }
+  const std::string& auth_secret() const override { return lasting_secret; }
   const policy::v1::ControlEntry* FindPause(std::string_view, std::string_view) const override {
     return nullptr;
   }

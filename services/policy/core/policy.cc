@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <random>
 #include <set>
 #include <string_view>
 
@@ -18,6 +19,8 @@ namespace sluice::policy {
 namespace {
 
 constexpr std::string_view kControlPrefix = "control/";
+constexpr std::string_view kAuthSecret = "auth-secret";
+constexpr int kAuthSecretBytes = 32;
 // Versions beyond this are taken for nonsense, not for ours.
 constexpr uint64_t kMaxVersion = uint64_t{1} << 60;
 constexpr size_t kMaxControls = 10'000;
@@ -25,6 +28,10 @@ constexpr size_t kMaxTextBytes = 1'000;
 
 config::Diagnostic ErrorOf(std::string message) {
   return {config::Diagnostic::Severity::kError, {}, std::move(message), ""};
+}
+
+bool IsOfFiles(const v1::Section& section) {
+  return section.name() != kAuthSecret && !section.name().starts_with(kControlPrefix);
 }
 
 uint32_t CountChanges(const v1::PolicySnapshot& before, const v1::PolicySnapshot& after) {
@@ -190,7 +197,7 @@ InForce Policy::ReadInForce() const {
   } else {
     v1::PolicySnapshot files = std::move(compiled.snapshot);
     std::set<std::string> changed;
-    for (const auto& section : SectionsWhere(/*control=*/true)) *files.add_sections() = section;
+    for (const auto& section : SectionsOfFiles(false)) *files.add_sections() = section;
     config::SortSections(&files);
     const auto delta = config::MakeDelta(snapshot_, files);
     for (const v1::Section& section : delta.changed()) changed.insert(section.name());
@@ -220,7 +227,11 @@ LoadResult Policy::Compile() {
   const bool good = compiled.ok();
   result.diagnostics = std::move(compiled.diagnostics);
   if (!good) return result;
-  std::vector<v1::Section> sections = SectionsWhere(/*control=*/true);
+  std::vector<v1::Section> sections = SectionsOfFiles(false);
+  if (std::none_of(sections.begin(), sections.end(),
+                   [](const v1::Section& each) { return each.name() == kAuthSecret; })) {
+    sections.push_back(AuthSecret());
+  }
   for (auto& section : *compiled.snapshot.mutable_sections()) {
     sections.push_back(std::move(section));
   }
@@ -236,12 +247,24 @@ LoadResult Policy::Compile() {
   return result;
 }
 
-std::vector<v1::Section> Policy::SectionsWhere(bool control) const {
+std::vector<v1::Section> Policy::SectionsOfFiles(bool of_files) const {
   std::vector<v1::Section> sections;
   for (const v1::Section& section : snapshot_.sections()) {
-    if (section.name().starts_with(kControlPrefix) == control) sections.push_back(section);
+    if (IsOfFiles(section) == of_files) sections.push_back(section);
   }
   return sections;
+}
+
+v1::Section Policy::AuthSecret() const {
+  std::string secret = options_.auth_secret;
+  std::random_device system;  // bytes of the kernel's
+  while (secret.size() < kAuthSecretBytes) {
+    const uint32_t four = system();
+    secret.append(reinterpret_cast<const char*>(&four), sizeof(four));
+  }
+  v1::SectionContent content;
+  content.mutable_auth_secret()->set_secret(secret);
+  return config::MakeSection(std::string(kAuthSecret), std::move(content));
 }
 
 absl::StatusOr<uint32_t> Policy::Publish(std::vector<v1::Section> sections) {

@@ -27,6 +27,8 @@ struct PolicyOptions {
   // Directives and sections that restrict and are not effective, and may be gone without.
   std::vector<std::string> accept_unsupported = {};
   SourceOwnersOptions owners = {};
+  // What the snapshot's auth-secret becomes where it has none yet. Empty: drawn from the system.
+  std::string auth_secret = {};
 };
 
 struct LoadResult {
@@ -94,7 +96,9 @@ class Policy {
   std::map<std::string, std::string> NeedRestart() const;
   // Gives `sections` the next version, makes it durable and sends it. No change: no new version.
   absl::StatusOr<uint32_t> Publish(std::vector<v1::Section> sections);
-  std::vector<v1::Section> SectionsWhere(bool control) const;
+  // What the files say, or what they do not.
+  std::vector<v1::Section> SectionsOfFiles(bool of_files) const;
+  v1::Section AuthSecret() const;
   void ScheduleExpiry();
   absl::Status PublishOwners(const v1::OwnersTable& table);
   void TellOwners();

@@ -104,6 +104,38 @@ class PolicyTest : public ::testing::Test {
   std::vector<std::shared_ptr<const config::PolicyView>> views_;
 };
 
+// Drawn once: the same for every service, through reloads, pauses and restarts, and another where
+// another cluster begins.
+TEST_F(PolicyTest, TheAuthSecretIsForGood) {
+  ASSERT_TRUE(Start().ok);
+  Watch("mx-1", "ingest");
+  ASSERT_FALSE(views_.empty());
+  const std::string secret = views_.back()->auth_secret();
+  EXPECT_EQ(secret.size(), 32u);
+  ASSERT_TRUE(policy_->AddControl(Pause("*/*")).ok());
+  Write("host-name two.test\n");
+  EXPECT_TRUE(policy_->Reload().changed);
+  EXPECT_FALSE(policy_->Reload().changed);
+  EXPECT_EQ(policy_->RemoveControls([](const auto&) { return true; }).value(), 1u);
+  executor_.RunPosted();
+  EXPECT_EQ(views_.back()->global().host_name(), "two.test");
+  EXPECT_EQ(views_.back()->auth_secret(), secret);
+  watcher_.reset();
+  policy_.reset();
+  executor_.RunPosted();
+  ASSERT_TRUE(Start().ok);
+  Watch("mx-2", "ingest");
+  EXPECT_EQ(views_.back()->auth_secret(), secret);
+  const sluice::testing::TempFolder another{"policy2"};
+  Policy other(executor_, PolicyOptions{another.path(), {folder_ + "/a.conf"}}, files_);
+  ASSERT_TRUE(other.Load().ok);
+  const auto view = config::PolicyView::Build(other.snapshot());
+  ASSERT_TRUE(view.ok());
+  EXPECT_EQ((*view)->auth_secret().size(), 32u);
+  EXPECT_NE((*view)->auth_secret(), secret);
+  executor_.RunPosted();
+}
+
 // Listeners are opened once: who reloads is told that a new one is not there yet, again and again,
 // and no more when the files say again what is open.
 TEST_F(PolicyTest, AReloadSaysWhatTakesARestart) {
