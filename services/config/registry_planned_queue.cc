@@ -87,11 +87,6 @@ void AddReports(QueueTable* t) {
   t->Add("log-data", Grammar::kBool, "Log what is sent.", Status::kUnsupported, kDomain).reason =
       "the text of a message never stands in a log; log-transfer-failures and events say what "
       "happened to it";
-  // At global level and in <source> they are about clients.
-  t->Add("log-connections", Grammar::kBool, "Log the connections of the queue.", Status::kNotYet,
-         kDomain);
-  t->Add("log-commands", Grammar::kBool, "Log the commands that the queue's mail goes by.",
-         Status::kNotYet, kDomain);
   t->Add("disable-acct-records", Grammar::kWords,
          "Accounting records that the queue does not make.")
       .choices = kAccountingRecords;

@@ -86,6 +86,14 @@ void AddLogs(std::vector<Directive>* all) {
                        "Log version, cipher and verdict of each connection of the queue, and TLS "
                        "handshakes that fail."));
   all->back().scopes = kDomain;
+  // At global level and in <source> they are about clients.
+  all->push_back(Queue("log-connections", "log_connections", Grammar::kBool,
+                       "Log the beginning and the end of each connection of the queue."));
+  all->back().scopes = kDomain;
+  all->push_back(Queue("log-commands", "log_commands", Grammar::kBool,
+                       "Log the commands of each connection that is made for the queue, and the "
+                       "replies; what AUTH says and texts of messages are left out."));
+  all->back().scopes = kDomain;
 }
 
 void AddRewriting(std::vector<Directive>* all) {

@@ -90,6 +90,8 @@ const policy::v1::QueueSettings& DefaultQueueSettings() {
     s->set_log_resolution(false);
     s->set_log_transfer_failures(false);
     s->set_log_tls(false);
+    s->set_log_connections(false);
+    s->set_log_commands(false);
     s->set_dsn_format("standard");
     s->set_max_events_recorded(10);
     return s;

@@ -103,6 +103,7 @@ void SmtpClientSession::OnBytes(std::string_view bytes) {
 
 void SmtpClientSession::OnReply(SmtpReply reply) {
   ++replies_;
+  TraceReply(reply);
   if (waiting_.empty()) {
     // Unasked: most often 421 before the remote closes an idle connection, or within the body.
     if (reply.code != 421) fault_ = RemoteFault::kUnasked;
@@ -131,7 +132,7 @@ void SmtpClientSession::OnReply(SmtpReply reply) {
         BecomeReady();
       } else if (reply.permanent() && !options_.lmtp) {
         waiting_.push_back({Expect::kHelo, 0});
-        Write(absl::StrCat("HELO ", options_.ehlo_name, "\r\n"));
+        Say(absl::StrCat("HELO ", options_.ehlo_name, "\r\n"));
       } else {
         End(VerdictOf(std::move(reply), SmtpStage::kEhlo));
       }
@@ -233,14 +234,14 @@ void SmtpClientSession::Ready() {
   }
   auth_.emplace(std::move(sasl));
   waiting_.push_back({Expect::kAuth, 0});
-  Write(auth_->Command());
+  SayAuth(true, auth_->Command());
 }
 
 void SmtpClientSession::OnAuthReply(SmtpReply reply) {
   switch (auth_->OnReply(reply)) {
     case SmtpAuthExchange::Step::kSend:
       waiting_.push_back({Expect::kAuth, 0});
-      Write(auth_->TakeOutput());
+      SayAuth(false, auth_->TakeOutput());
       return;
     case SmtpAuthExchange::Step::kDone:
       Ready();

@@ -55,6 +55,7 @@ struct SmtpClientOptions {
   // The bytes of the session travel in TLS from the start.
   bool encrypted = false;
   std::string auth_nonce;  // sasl_client.h
+  bool trace = false;      // calls SmtpClientHandler::OnTrace
 };
 
 enum class SmtpStage : uint8_t {
@@ -152,6 +153,10 @@ class SmtpClientHandler {
   virtual void OnResult(uint64_t id, std::vector<RecipientVerdict> recipients) = 0;
   // No command can follow: close the connection. `last` is what the remote, or we, said.
   virtual void OnEnd(const RecipientVerdict& last) = 0;
+  // A command, or a whole reply, without its line end: what a log may show. Neither what AUTH says
+  // nor the text of a message comes here. A reply is as the remote sent it, control characters
+  // included, and at most kMaxReplyTextBytes of it.
+  virtual void OnTrace(bool /*reply*/, std::string_view /*text*/) {}
 };
 
 // Thread-safety: none. Memory: two transactions, one reply.
@@ -261,8 +266,6 @@ class SmtpClientSession {
   bool SendChunk(Transaction& transaction, std::string_view piece, bool last,
                  absl::FunctionRef<void(std::string_view)> slice);
   void BodySent(Transaction& transaction);
-  // What an address can be refused for before it is sent.
-  std::optional<RecipientVerdict> RefusalOf(std::string_view address, SmtpStage stage) const;
   // Judges the addresses. False where nothing of the transaction can be sent.
   bool Check(Transaction& transaction) const;
   static void PassRefused(Transaction& transaction);
@@ -283,12 +286,21 @@ class SmtpClientSession {
   // `broke`: without a word from either side.
   void End(RecipientVerdict last, bool remote_left = false, bool broke = false);
   void Write(std::string_view text) { handler_.OnOutput(text); }
+
+  // smtp_client_commands.cc
+  // Whole commands, each with its line end.
+  void Say(std::string_view commands);
+  void SayAuth(bool first, std::string_view line);
+  void TraceReply(const SmtpReply& reply);
+  // What an address can be refused for before it is sent.
+  std::optional<RecipientVerdict> RefusalOf(std::string_view address, SmtpStage stage) const;
   std::string MailCommand(const ClientTransaction& transaction) const;
   void AppendRcpt(const ClientTransaction& transaction, size_t recipient,
                   std::string* command) const;
   bool MustBeUtf8(const ClientTransaction& transaction) const;
   // `converted` holds the text where it is another one.
   std::string_view OnTheWire(std::string_view address, std::string* converted) const;
+
   bool chunking() const { return peer_.chunking && options_.use_chunking; }
   Transaction* Find(uint64_t id);
   bool pipelining() const { return peer_.pipelining && options_.use_pipelining; }

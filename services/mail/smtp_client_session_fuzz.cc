@@ -1,6 +1,7 @@
 // Any bytes of a server: every transaction gets one verdict for each recipient, in order; mail
 // counts as delivered only by a 2xx to its final dot; nothing is written after the end; and none of
-// it depends on how the bytes are cut or on when the body comes.
+// it depends on how the bytes are cut, on when the body comes or on whether it is traced; and no
+// command that is traced has a line end or what AUTH says.
 #include <algorithm>
 #include <cstdint>
 #include <string>
@@ -24,6 +25,14 @@ class Handler : public SmtpClientHandler {
     SLUICE_CHECK(text.find('\x01') == text.npos);
     SLUICE_CHECK(!tls_required || secured || !text.starts_with("MAIL"));
     wrote += text;
+  }
+  void OnTrace(bool reply, std::string_view text) override {
+    SLUICE_CHECK(!ended);
+    if (reply) return;
+    SLUICE_CHECK(!text.empty() && text.find_first_of("\r\n") == text.npos);
+    for (const std::string_view secret : {"cGVuY2ls", "dXNlc", "AHVzZXI", "bj11c2Vy", "biws"}) {
+      SLUICE_CHECK(text.find(secret) == text.npos);
+    }
   }
   void OnReady() override { SLUICE_CHECK(!std::exchange(ready, true)); }
   void OnStartTls() override { SLUICE_CHECK(!std::exchange(handshake, true) && !ready); }
@@ -67,8 +76,10 @@ class Handler : public SmtpClientHandler {
   uint64_t next_result = 1;
 };
 
-std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, size_t chunk) {
+std::pair<std::string, std::string> Run(std::string_view wire, uint8_t flags, size_t chunk,
+                                        bool trace) {
   SmtpClientOptions options;
+  options.trace = trace;
   options.use_pipelining = (flags & 1) != 0;
   if ((flags & 64) != 0) {
     options.auth = SaslCredentials{"user", "pencil"};
@@ -138,7 +149,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0 || size > 8000) return 0;
   const uint8_t flags = data[0];
   const std::string_view wire(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const auto by_line = Run(wire, flags, wire.size() + 1);
-  SLUICE_CHECK(by_line == Run(wire, flags, size % 4 == 0 ? 1 : flags % 29 + 2));
+  const auto by_line = Run(wire, flags, wire.size() + 1, false);
+  SLUICE_CHECK(by_line == Run(wire, flags, size % 4 == 0 ? 1 : flags % 29 + 2, true));
   return 0;
 }

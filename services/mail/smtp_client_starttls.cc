@@ -10,7 +10,7 @@ namespace sluice::mail {
 
 void SmtpClientSession::SayEhlo() {
   waiting_.push_back({Expect::kEhlo, 0});
-  Write(absl::StrCat(options_.lmtp ? "LHLO " : "EHLO ", options_.ehlo_name, "\r\n"));
+  Say(absl::StrCat(options_.lmtp ? "LHLO " : "EHLO ", options_.ehlo_name, "\r\n"));
 }
 
 void SmtpClientSession::BecomeReady() {
@@ -23,7 +23,7 @@ bool SmtpClientSession::AskForTls() {
   if (peer_.starttls) {
     tls_ = Tls::kAsked;
     waiting_.push_back({Expect::kStartTls, 0});
-    Write("STARTTLS\r\n");
+    Say("STARTTLS\r\n");
     return true;
   }
   if (options_.starttls == StartTls::kOpportunistic) return false;

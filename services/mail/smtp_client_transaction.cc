@@ -3,21 +3,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
-#include "services/base/idna.h"
 #include "services/mail/smtp_client_session.h"
 #include "services/mail/smtp_client_verdict.h"
-#include "services/mail/xtext.h"
 
 namespace sluice::mail {
 namespace {
-
-bool IsAscii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x80; });
-}
 
 RecipientVerdict NoRoomForErrors(SmtpStage stage) {
   RecipientVerdict verdict =
@@ -27,76 +19,6 @@ RecipientVerdict NoRoomForErrors(SmtpStage stage) {
 }
 
 }  // namespace
-
-// As it is sent: a peer without SMTPUTF8 may still be told a domain beyond ASCII, by its A-labels
-// (RFC 6531 section 3.2 leaves that to the client); of a local part there is no other form.
-std::string_view SmtpClientSession::OnTheWire(std::string_view address,
-                                              std::string* converted) const {
-  if (peer_.smtputf8 || IsAscii(address)) return address;
-  const size_t at = address.rfind('@');
-  if (at == std::string_view::npos || !IsAscii(address.substr(0, at))) return address;
-  const auto domain = HostNameToAscii(address.substr(at + 1));
-  if (!domain) return address;
-  *converted = absl::StrCat(absl::string_view(address.data(), at + 1), *domain);
-  return *converted;
-}
-
-bool SmtpClientSession::MustBeUtf8(const ClientTransaction& given) const {
-  return given.smtputf8 || !IsAscii(given.mail_from) ||
-         !std::all_of(given.recipients.begin(), given.recipients.end(), IsAscii);
-}
-
-std::string SmtpClientSession::MailCommand(const ClientTransaction& given) const {
-  std::string converted;
-  const std::string_view sender = OnTheWire(given.mail_from, &converted);
-  std::string command =
-      absl::StrCat("MAIL FROM:<", absl::string_view(sender.data(), sender.size()), ">");
-  if (peer_.size && given.size > 0) absl::StrAppend(&command, " SIZE=", given.size);
-  if (given.binary) {
-    command += " BODY=BINARYMIME";
-  } else if (peer_.eight_bit_mime && given.eight_bit && options_.use_8bitmime) {
-    command += " BODY=8BITMIME";
-  }
-  if (peer_.smtputf8 && MustBeUtf8(given)) command += " SMTPUTF8";
-  if (given.require_tls) command += " REQUIRETLS";
-  if (peer_.dsn && options_.use_dsn) {
-    if (given.ret == ClientTransaction::Ret::kFull) command += " RET=FULL";
-    if (given.ret == ClientTransaction::Ret::kHeaders) command += " RET=HDRS";
-    // One that is too long would make the remote refuse the mail for it.
-    const std::string envid = EncodeXtext(given.envid);
-    if (!envid.empty() && envid.size() <= kMaxEnvidBytes) {
-      absl::StrAppend(&command, " ENVID=", envid);
-    }
-  }
-  command += "\r\n";
-  return command;
-}
-
-void SmtpClientSession::AppendRcpt(const ClientTransaction& given, size_t recipient,
-                                   std::string* command) const {
-  std::string converted;
-  const std::string_view address = OnTheWire(given.recipients[recipient], &converted);
-  absl::StrAppend(command, "RCPT TO:<", absl::string_view(address.data(), address.size()), ">");
-  if (recipient < given.dsn.size() && peer_.dsn && options_.use_dsn) {
-    const RecipientDsn& dsn = given.dsn[recipient];
-    if ((dsn.notify & 1) != 0) {
-      *command += " NOTIFY=NEVER";
-    } else if (dsn.notify != 0) {
-      static constexpr std::pair<uint32_t, const char*> kNames[] = {
-          {2, "SUCCESS"}, {4, "FAILURE"}, {8, "DELAY"}};
-      const char* before = " NOTIFY=";
-      for (const auto& [bit, name] : kNames) {
-        if ((dsn.notify & bit) != 0) absl::StrAppend(command, std::exchange(before, ","), name);
-      }
-    }
-    // xtext has no form for an address that is not ASCII.
-    if (!dsn.orcpt.empty() && IsAscii(dsn.orcpt)) {
-      const std::string orcpt = EncodeXtext(dsn.orcpt);
-      if (orcpt.size() <= kMaxOrcptBytes) absl::StrAppend(command, " ORCPT=", orcpt);
-    }
-  }
-  *command += "\r\n";
-}
 
 void SmtpClientSession::Begin(ClientTransaction transaction) {
   if (ended_ || quit_sent_) {
@@ -135,7 +57,7 @@ void SmtpClientSession::StartWaiting() {
     if (need_rset_ || (i > 0 && transactions_[i - 1].chunking)) {
       need_rset_ = false;
       waiting_.push_back({Expect::kRset, 0});
-      Write("RSET\r\n");
+      Say("RSET\r\n");
       if (!pipelining()) return;
     }
     if (!Check(each)) {
@@ -149,28 +71,8 @@ void SmtpClientSession::StartWaiting() {
   if (quit_asked_ && transactions_.empty() && !quit_sent_ && !ended_) {
     quit_sent_ = true;
     waiting_.push_back({Expect::kQuit, 0});
-    Write("QUIT\r\n");
+    Say("QUIT\r\n");
   }
-}
-
-std::optional<RecipientVerdict> SmtpClientSession::RefusalOf(std::string_view address,
-                                                             SmtpStage stage) const {
-  std::string_view text;
-  std::string_view enhanced = "5.6.7";
-  if (std::any_of(address.begin(), address.end(),
-                  [](char c) { return absl::ascii_iscntrl(static_cast<unsigned char>(c)); })) {
-    text = "the address has a control character";
-    enhanced = stage == SmtpStage::kMail ? "5.1.7" : "5.1.3";
-  } else if (std::string converted; !peer_.smtputf8 && !IsAscii(OnTheWire(address, &converted))) {
-    text = stage == SmtpStage::kMail
-               ? "the sender's address is not ASCII, and the remote does not offer SMTPUTF8"
-               : "the address is not ASCII, and the remote does not offer SMTPUTF8";
-  } else {
-    return std::nullopt;
-  }
-  RecipientVerdict verdict = LocalVerdict(text, stage, enhanced);
-  verdict.verdict = Verdict::kPermanent;
-  return verdict;
 }
 
 bool SmtpClientSession::Check(Transaction& transaction) const {
@@ -227,7 +129,7 @@ void SmtpClientSession::SendCommands(Transaction& transaction) {
   std::string commands = MailCommand(transaction.given);
   waiting_.push_back({Expect::kMail, id});
   if (pipelining()) AppendEnvelope(transaction, &commands);
-  Write(commands);
+  Say(commands);
 }
 
 void SmtpClientSession::AppendEnvelope(Transaction& transaction, std::string* commands) {
@@ -251,7 +153,7 @@ void SmtpClientSession::ContinueEnvelope(Transaction& transaction) {
   std::string commands;
   if (!transaction.failed) AppendEnvelope(transaction, &commands);
   if (!commands.empty()) {
-    Write(commands);
+    Say(commands);
     return;
   }
   PassRefused(transaction);
@@ -265,7 +167,7 @@ void SmtpClientSession::ContinueEnvelope(Transaction& transaction) {
     return;
   }
   waiting_.push_back({Expect::kData, transaction.given.id});
-  Write("DATA\r\n");
+  Say("DATA\r\n");
 }
 
 size_t SmtpClientSession::ErrorsAhead(const Transaction& transaction) const {
@@ -316,7 +218,7 @@ void SmtpClientSession::SendNextStep(Transaction& transaction) {
     waiting_.push_back({Expect::kRcpt, id});
     std::string command;
     AppendRcpt(transaction.given, transaction.next_rcpt, &command);
-    Write(command);
+    Say(command);
     return;
   }
   if (transaction.failed || transaction.accepted == 0 || transaction.chunking) {
@@ -325,7 +227,7 @@ void SmtpClientSession::SendNextStep(Transaction& transaction) {
     return;
   }
   waiting_.push_back({Expect::kData, id});
-  Write("DATA\r\n");
+  Say("DATA\r\n");
 }
 
 void SmtpClientSession::AfterEnvelope(Transaction& transaction) {
@@ -378,7 +280,7 @@ void SmtpClientSession::OnDataReply(Transaction& transaction, SmtpReply reply) {
     transaction.empty_body = true;
     transaction.body_sent = true;
     waiting_.push_back({Expect::kFinal, transaction.given.id});
-    Write(".\r\n");
+    Say(".\r\n");
     StartWaiting();
     return;
   }
@@ -405,6 +307,7 @@ bool SmtpClientSession::SendBody(std::string_view piece, bool last,
     AbortBody("the lease of the message ran out before its final dot");
     return false;
   }
+  if (options_.trace) handler_.OnTrace(false, ".");
   Write(stuffer_.Finish());
   BodySent(transaction);
   return true;
@@ -425,7 +328,7 @@ bool SmtpClientSession::SendChunk(Transaction& transaction, std::string_view pie
   // Text ends with a line's end, as it would by DATA.
   const bool end_line = last && !crlf_sent_ && !transaction.given.binary;
   const size_t size = piece.size() + (end_line ? 2 : 0);
-  if (size > 0 || last) Write(absl::StrCat("BDAT ", size, last ? " LAST\r\n" : "\r\n"));
+  if (size > 0 || last) Say(absl::StrCat("BDAT ", size, last ? " LAST\r\n" : "\r\n"));
   if (!piece.empty()) slice(piece);
   if (end_line) Write("\r\n");
   if (last) {

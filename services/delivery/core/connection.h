@@ -121,9 +121,13 @@ class ConnectionHandler {
   // The last call; what had been sent and not answered was reported by OnResult before. What was
   // given to it when it had ended, within the last of these calls, was not.
   virtual void OnClosed(ConnectionEnd end) = 0;
+  // Where the settings say log-commands: a command, or a reply as the remote sent it, for the log.
+  // May come within a call of the connection's, and must not lead to another.
+  virtual void OnTrace(bool /*reply*/, std::string_view /*text*/) {}
 };
 
-// Thread-safety: one executor; the handler is never called from within a call of this.
+// Thread-safety: one executor; the handler is never called from within a call of this, but by
+// OnTrace.
 // Lifetime: destroying it closes at once, without callbacks; the handler may do so within any of
 // its own.
 class Connection {

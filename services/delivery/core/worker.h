@@ -390,6 +390,9 @@ class Worker {
   void LogTransfer(const Conn& conn, const queue::v1::GroupResult& result) const;
   void LogTls(Conn& conn, const common::v1::Attempt& attempt) const;
   void LogTlsFailure(const Conn& conn, const ConnectionEnd& end) const;
+  void LogConnected(const Conn& conn) const;
+  void LogClosed(const Conn& conn, const ConnectionEnd& end) const;
+  void LogTrace(const Conn& conn, bool reply, std::string_view text) const;
   void OnConnectionReady(Conn& conn);
   void OnConnectionResult(Conn& conn, queue::v1::GroupResult result);
   void OnConnectionClosed(Conn& conn, ConnectionEnd end);

@@ -134,6 +134,7 @@ void Worker::OpenConnections(Queue& queue, size_t wanted) {
 void Worker::OnConnectionReady(Conn& conn) {
   conn.ready = true;
   EndAttempt(conn);
+  LogConnected(conn);
   conn.queue->given_up = 0;
   conn.queue->only_5xx_greetings = false;
   if (draining_ || IsOutdated(conn)) {
@@ -375,6 +376,7 @@ uint32_t Worker::Refusals(const Queue& queue, const queue::v1::GroupResult& resu
 void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
   Queue& queue = *conn.queue;
   LogTlsFailure(conn, end);
+  LogClosed(conn, end);
   const config::ReplyActions asked = HeedEnd(conn, end);
   if (!asked.bounce_category.empty()) end.reply.set_bounce_category(asked.bounce_category);
   if (asked.bounce_queue || asked.defer_queue) {

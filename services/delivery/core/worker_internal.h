@@ -346,6 +346,7 @@ struct Worker::Conn final : ConnectionHandler {
   }
   bool MayFinish(uint64_t work_id) override;
   void OnClosed(ConnectionEnd end) override { worker.OnConnectionClosed(*this, std::move(end)); }
+  void OnTrace(bool reply, std::string_view text) override { worker.LogTrace(*this, reply, text); }
 
   // Places for groups, where it may take any.
   size_t free_places() const {

@@ -1,4 +1,5 @@
-// What a queue's settings want in the log: lookups, broken transfers, TLS.
+// What a queue's settings want in the log: lookups, broken transfers, TLS, connections, what is
+// said on them.
 #include "absl/strings/str_cat.h"
 #include "services/delivery/core/worker_internal.h"
 
@@ -6,6 +7,7 @@ namespace sluice::delivery {
 namespace {
 
 constexpr size_t kMostHostsShown = 10;
+constexpr size_t kMostTextBytes = 1024;  // of what a remote says
 
 const char* OutcomeName(MxOutcome outcome) {
   switch (outcome) {
@@ -100,6 +102,45 @@ void Worker::LogTlsFailure(const Conn& conn, const ConnectionEnd& end) const {
                       {"address", conn.address},
                       {"connection", conn.id},
                       {"code", end.reply.code()}});
+}
+
+void Worker::LogConnected(const Conn& conn) const {
+  if (options_.log == nullptr || !conn.queue->settings->log_connections()) return;
+  options_.log->Info("remote_connected", "",
+                     {{"queue", conn.queue->name},
+                      {"host", conn.host},
+                      {"address", conn.address},
+                      {"source", conn.source->ip},
+                      {"connection", conn.id}});
+}
+
+// Of each host that was tried, where several were.
+void Worker::LogClosed(const Conn& conn, const ConnectionEnd& end) const {
+  if (options_.log == nullptr || !conn.queue->settings->log_connections()) return;
+  const common::v1::Reply& reply = end.reply;
+  std::string why;
+  // A refusal of AUTH may repeat what it did not understand.
+  const bool of_auth = reply.stage() == common::v1::STAGE_AUTH && !reply.local();
+  if (!of_auth && !(end.ready && conn.quitting)) why = reply.text().substr(0, kMostTextBytes);
+  options_.log->Write(end.ready ? LogLevel::kInfo : LogLevel::kWarn,
+                      end.ready ? "remote_gone" : "remote_failed", why,
+                      {{"queue", conn.queue->name},
+                       {"host", conn.host},
+                       {"address", conn.address},
+                       {"source", conn.source->ip},
+                       {"connection", conn.id},
+                       {"code", reply.code()},
+                       {"messages", conn.sent}});
+}
+
+// Of a connection that was made when the settings were others, nothing more.
+void Worker::LogTrace(const Conn& conn, bool reply, std::string_view text) const {
+  if (options_.log == nullptr || !conn.queue->settings->log_commands()) return;
+  options_.log->Info(reply ? "remote_reply" : "remote_command", "",
+                     {{"queue", conn.queue->name},
+                      {"host", conn.host},
+                      {"connection", conn.id},
+                      {"text", text.substr(0, kMostTextBytes)}});
 }
 
 }  // namespace sluice::delivery

@@ -73,6 +73,7 @@ std::string ConnectionSettings(const policy::v1::QueueSettings& settings) {
   own.clear_log_resolution();
   own.clear_log_transfer_failures();
   own.clear_log_tls();
+  own.clear_log_connections();
   own.clear_dsn_format();
   own.clear_max_events_recorded();
   own.clear_reroute_to_virtual_mta();

@@ -224,6 +224,7 @@ class OutboundConnection final : public Connection,
 
   // ---- mail::SmtpClientHandler
   void OnOutput(std::string_view text) override { tcp_->Write(text); }
+  void OnTrace(bool reply, std::string_view text) override { handler_->OnTrace(reply, text); }
   void OnReady() override {
     ready_ = true;
     events_.push_back({true, {}});

@@ -113,8 +113,12 @@ class Recorder final : public ConnectionHandler {
     end = std::move(given);
     if (on_closed) on_closed();
   }
+  void OnTrace(bool reply, std::string_view text) override {
+    trace.append(reply ? "S: " : "C: ").append(text).append("\n");
+  }
 
   bool ready = false;
+  std::string trace;
   uint64_t denied = 0;
   std::function<void()> on_ready;
   std::function<void()> on_closed;

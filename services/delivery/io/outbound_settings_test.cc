@@ -74,6 +74,23 @@ TEST_F(OutboundSettingsTest, ChunkingCanBeIgnored) {
   EXPECT_FALSE(Said("BDAT"));
 }
 
+// log-commands: what the session shows of itself comes to the owner, of whom the log is.
+TEST_F(OutboundSettingsTest, CommandsAndRepliesAreTraced) {
+  Deliver();
+  EXPECT_EQ(recorder_.trace, "");
+  settings_->set_log_commands(true);
+  settings_->set_auth_username("tim");
+  settings_->set_auth_password("hunter2");
+  settings_->set_use_unencrypted_plain_auth(true);
+  server_.answers["EHLO"] = "250-mx.example\r\n250-AUTH PLAIN\r\n250 PIPELINING\r\n";
+  Deliver();
+  EXPECT_EQ(recorder_.trace,
+            "S: 220 mx.example\nC: EHLO out.example\nS: 250 mx.example\nAUTH PLAIN\nPIPELINING\n"
+            "C: AUTH PLAIN (response hidden)\nS: 250 2.0.0 (text hidden)\n"
+            "C: MAIL FROM:<from@example.org>\nC: RCPT TO:<a@e.net>\nC: DATA\n"
+            "S: 250 2.0.0 ok\nS: 250 2.0.0 ok\nS: 354 go ahead\nC: .\nS: 250 2.0.0 ok\n");
+}
+
 // RFC 5321 section 4.5.3.2: each wait has a directive of its own. The others would outlast the
 // test.
 TEST_F(OutboundSettingsTest, EachReplyHasItsTimeout) {

@@ -104,6 +104,7 @@ mail::SmtpClientOptions SessionOptions(const ConnectTarget& target, mail::StartT
   const auto& settings = *target.settings;
   mail::SmtpClientOptions options;
   options.ehlo_name = target.ehlo_name.empty() ? "localhost" : target.ehlo_name;
+  options.trace = settings.log_commands();
   options.use_pipelining = !settings.ignore_pipelining();
   options.use_8bitmime = !settings.ignore_8bitmime();
   options.use_chunking = !settings.ignore_chunking();

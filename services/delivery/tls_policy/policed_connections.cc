@@ -192,6 +192,7 @@ class PolicedConnections::Policed final : public Connection, private ConnectionH
   }
   void OnResult(queue::v1::GroupResult result) override { handler_->OnResult(std::move(result)); }
   bool MayFinish(uint64_t lease_id) override { return handler_->MayFinish(lease_id); }
+  void OnTrace(bool reply, std::string_view text) override { handler_->OnTrace(reply, text); }
   void OnClosed(ConnectionEnd end) override {
     if (!end.ready && end.reply.stage() == common::v1::STAGE_STARTTLS) {
       const auto& result = check_->result();

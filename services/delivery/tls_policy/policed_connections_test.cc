@@ -93,7 +93,11 @@ struct Owner final : ConnectionHandler {
     end = std::move(given);
     connection.reset();
   }
+  void OnTrace(bool reply, std::string_view text) override {
+    trace.append(reply ? "S: " : "C: ").append(text);
+  }
   int ready = 0;
+  std::string trace;
   std::optional<ConnectionEnd> end;
   std::unique_ptr<Connection> connection;
 };
@@ -163,6 +167,13 @@ TEST_F(PolicedConnectionsTest, UnpolicedTargetsGoStraightOn) {
   EXPECT_EQ(inner.connects, 1);
   EXPECT_EQ(inner.last.tls.check, nullptr);
   EXPECT_EQ(policed->stats().checks, 0u);
+}
+
+TEST_F(PolicedConnectionsTest, WhatIsSaidOnTheInnerOneIsTheOwnersToLog) {
+  auto owner = Connect();
+  executor.RunPosted();
+  inner.to->OnTrace(true, "250 ok");
+  EXPECT_EQ(owner->trace, "S: 250 ok");
 }
 
 TEST_F(PolicedConnectionsTest, AnEndIsTheInnerConnectionsEnd) {
