@@ -15,6 +15,10 @@ namespace {
 constexpr size_t kHeaderBytes = 12;
 // Records looked at in one message, of any section: an answer of 64 KiB holds about 4,000.
 constexpr int kMaxRecordsRead = 8192;
+// A name in the message, all labels with their lengths and the root's (RFC 1035 section 3.1).
+constexpr size_t kMaxNameBytes = 255;
+// Of one name; without loops, a name of that length has fewer.
+constexpr int kMaxPointers = 128;
 
 DnsAnswer Failed(std::string detail) {
   DnsAnswer answer;
@@ -47,7 +51,7 @@ class Reader {
 
   // A possibly compressed name, in lower case without its final dot.
   bool Name(std::string* name) {
-    if (offset_ >= message_.size()) return false;
+    if (!NameIsBounded()) return false;
     const auto* base = reinterpret_cast<const unsigned char*>(message_.data());
     char* expanded = nullptr;
     long encoded_bytes = 0;  // NOLINT(runtime/int): c-ares' type
@@ -70,6 +74,26 @@ class Reader {
   }
 
  private:
+  // c-ares expands names of any length: with thousands of pointers to one that fills the message,
+  // an answer of 64 KiB would become hundreds of MiB.
+  bool NameIsBounded() const {
+    size_t at = offset_;
+    size_t bytes = 1;
+    for (int pointers = 0; at < message_.size();) {
+      const auto length = static_cast<unsigned char>(message_[at]);
+      if (length == 0) return true;
+      if (length >= 0xc0) {
+        if (++pointers > kMaxPointers || at + 1 >= message_.size()) return false;
+        at = (length & 0x3fU) << 8 | static_cast<unsigned char>(message_[at + 1]);
+        continue;
+      }
+      at += 1 + length;
+      bytes += 1 + length;
+      if (bytes > kMaxNameBytes) return false;
+    }
+    return false;
+  }
+
   unsigned Byte(size_t i) const { return static_cast<unsigned char>(message_[offset_ + i]); }
 
   std::string_view message_;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <string>
 
 namespace sluice::delivery {
@@ -171,6 +172,48 @@ TEST(DnsAnswer, CountsThatLie) {
   for (int i = 0; i < 3000; ++i) full.Mx("m.example", 60, i, "x");
   const DnsAnswer answer = ParseDnsAnswer(full.text().substr(0, 65535), "m.example", DnsType::kMx);
   EXPECT_LE(answer.records.size(), static_cast<size_t>(kMaxDnsRecords));
+}
+
+std::string Labels(std::initializer_list<size_t> lengths) {
+  std::string name;
+  for (size_t length : lengths) {
+    if (!name.empty()) name += '.';
+    name.append(length, 'x');
+  }
+  return name;
+}
+
+// RFC 1035 section 3.1: 255 octets with the lengths of the labels and the root.
+TEST(DnsAnswer, NamesAreAsLongAsDnsAllows) {
+  for (size_t last : {61U, 62U}) {
+    const std::string host = Labels({63, 63, 63, last});
+    MessageWriter message(0, 1, 0);
+    message.Question("m.example", DnsType::kMx).Mx("m.example", 60, 0, host);
+    const DnsAnswer answer = ParseDnsAnswer(message.text(), "m.example", DnsType::kMx);
+    EXPECT_EQ(answer.status == DnsStatus::kAnswer, last == 61) << answer.detail;
+    EXPECT_EQ(answer.records.empty() ? "" : answer.records[0].data, last == 61 ? host : "");
+  }
+}
+
+// Thousands of pointers to one name that fills half of the message would be hundreds of MiB.
+TEST(DnsAnswer, APointerDoesNotMakeANameLonger) {
+  constexpr int kRecords = 2000;
+  MessageWriter message(0, kRecords, 0);
+  message.Question("m.example", DnsType::kMx);
+  const std::string start = message.text();
+  for (size_t lengths : {3U, 4U, 500U}) {
+    std::string text = start;
+    const size_t name_at = text.size();
+    for (size_t i = 0; i < lengths; ++i) text += MessageWriter::Encode(Labels({63})).substr(0, 64);
+    text.push_back('\0');
+    const std::string pointer{static_cast<char>(0xc0 | name_at >> 8), static_cast<char>(name_at)};
+    text += std::string{0, 15, 0, 1, 0, 0, 0, 60, 0, 4, 0, 0} + pointer;
+    for (int i = 1; i < kRecords; ++i) {
+      text += pointer + std::string{0, 15, 0, 1, 0, 0, 0, 60, 0, 4, 0, 0} + pointer;
+    }
+    const DnsAnswer answer = ParseDnsAnswer(text, Labels({63, 63, 63}), DnsType::kMx);
+    EXPECT_EQ(answer.status, lengths == 3 ? DnsStatus::kAnswer : DnsStatus::kFailed) << lengths;
+  }
 }
 
 // Records of other names, whatever they claim.
