@@ -57,7 +57,7 @@ class OutcomesTest(ScenarioTest):
         dsn = [t for t in self.receiver.wait_for(2) if t.mail_from == ""][0]
         self.assertEqual(dsn.recipients, ("sender@client.test",))
         for part in (b"multipart/report", b"report-type=delivery-status", b"Final-Recipient: rfc822;", b"never@example.test",
-                     b"Status: 5.1.1", b"550", b"Subject: outcome"):
+                     b"Status: 5.1.1", b"Diagnostic-Code: smtp; 550 5.1.1 no such user", b"Subject: outcome"):
             self.assertIn(part.lower(), dsn.content.lower().replace(b"rfc822; ", b"rfc822;"))
         self.assertNotIn(b"\r\nbody\r\n", dsn.content, "headers only")
         self.assertIn(("failed", "never@example.test"), self.kinds(node, message))

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <string>
 
+#include "services/config/policy_view.h"
 #include "services/delivery/io/outbound_fixture.h"
+#include "services/delivery/io/outbound_terms.h"
 
 namespace sluice::delivery {
 namespace {
@@ -124,6 +126,44 @@ TEST_F(OutboundSettingsTest, EachReplyHasItsTimeout) {
     EXPECT_EQ(result.reply().stage(), each.stage);
     EXPECT_TRUE(result.reply().local());
   }
+}
+
+TEST_F(OutboundSettingsTest, TheGreetingAndEhloHaveTheirs) {
+  constexpr int64_t kShortUs = 100'000;
+  constexpr int64_t kLongUs = 3'600'000'000;
+  for (const bool greets : {false, true}) {
+    SCOPED_TRACE(greets);
+    settings_->set_smtp_greeting_timeout_us(greets ? kLongUs : kShortUs);
+    settings_->set_smtp_command_reply_timeout_us(greets ? kShortUs : kLongUs);
+    server_.greeting = greets ? "220 mx.example\r\n" : "220-";
+    server_.answers["EHLO"] = "-";
+    recorder_.end.reset();
+    Connect();
+    ASSERT_TRUE(UntilClosed());
+    EXPECT_FALSE(recorder_.ready);
+    EXPECT_EQ(recorder_.end->reply.stage(),
+              greets ? common::v1::STAGE_EHLO : common::v1::STAGE_GREETING);
+    EXPECT_TRUE(recorder_.end->reply.local());
+    connection_.reset();
+  }
+}
+
+// What is said where nothing is: no less than RFC 5321 sections 4.5.3.2.1 to 4.5.3.2.6 ask for.
+TEST_F(OutboundSettingsTest, TheDefaultsAreThoseOfTheRfc) {
+  ConnectTarget target;
+  target.settings = config::PolicyView::Defaults()->ForQueue("example.com", "default", "");
+  const mail::SmtpClientOptions defaults = SessionOptions(target, mail::StartTls::kNever);
+  const auto or_command = [&](Duration own) {
+    return own.count() > 0 ? own : defaults.command_timeout;
+  };
+  using std::chrono::minutes;
+  EXPECT_GE(defaults.greeting_timeout, minutes(5));
+  EXPECT_GE(defaults.command_timeout, minutes(5));
+  EXPECT_GE(or_command(defaults.mail_timeout), minutes(5));
+  EXPECT_GE(or_command(defaults.rcpt_timeout), minutes(5));
+  EXPECT_GE(or_command(defaults.data_initiation_timeout), minutes(2));
+  EXPECT_GE(defaults.data_timeout, minutes(3));
+  EXPECT_GE(defaults.final_timeout, minutes(10));
 }
 
 TEST_F(OutboundSettingsTest, ATransferThatBreaksOff) {

@@ -108,6 +108,35 @@ TEST_F(ShardReportsTest, OfBinaryMailAReportHasTheHeaderAlone) {
   }
 }
 
+// Diagnostic-Code has the remote's reply with the status that it had; one of ours has none.
+TEST_F(ShardReportsTest, TheRemotesWordsAreThereInFull) {
+  TestWorker& worker = AddWorker("w1");
+  worker.auto_credit = 20;
+  for (const bool local : {false, true}) {
+    injector().Send({"a@x.example"}, "Subject: x\r\n\r\nx\r\n");
+    Run();
+    Frame<v1::DispatchRequest> frame;
+    auto* result = frame.header.add_results();
+    result->set_lease_id(worker.leases.back().lease.lease_id());
+    result->set_outcome(v1::RECIPIENT_OUTCOME_PERMANENT);
+    result->mutable_reply()->set_code(local ? 0 : 550);
+    result->mutable_reply()->set_enhanced("5.1.1");
+    result->mutable_reply()->set_text("no such user");
+    result->mutable_reply()->set_local(local);
+    worker.Say(std::move(frame));
+    Run();
+    const std::string& report = worker.leases.back().body;
+    EXPECT_NE(report.find("\r\nStatus: 5.1.1\r\n"), std::string::npos) << report;
+    EXPECT_NE(report.find(local ? "\r\nDiagnostic-Code: x-sluice; no such user\r\n"
+                                : "\r\nDiagnostic-Code: smtp; 550 5.1.1 no such user\r\n"),
+              std::string::npos)
+        << report;
+    worker.Answer(worker.leases.back().lease.lease_id(), v1::RECIPIENT_OUTCOME_DELIVERED, 250,
+                  "ok");
+    Run();
+  }
+}
+
 // RFC 8689 section 5.
 TEST_F(ShardReportsTest, TheReportOfMailThatRequiresTlsRequiresIt) {
   TestWorker& worker = AddWorker("w1");

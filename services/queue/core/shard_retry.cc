@@ -71,7 +71,12 @@ void Shard::SendDsn(Queue& queue, const common::v1::Delivery& delivery,
   }
   if (success) input.kind = relayed ? mail::DsnKind::kRelayed : mail::DsnKind::kDelivered;
   input.status = status;
-  input.diagnostic = reply.text();
+  // As the remote said it: the status of a report is ours where nobody said one, and programs read
+  // this.
+  const std::string said = reply.code() != 0 && !reply.local() && !reply.enhanced().empty()
+                               ? absl::StrCat(reply.enhanced(), " ", reply.text())
+                               : reply.text();
+  input.diagnostic = said;
   input.diagnostic_code = reply.code();
   input.remote_mta = reply.host();
   input.arrived_unix_us = envelope.time_queued_us();
