@@ -22,7 +22,7 @@ ROUNDS = 150
 GROWTH_MIB_MAX = 150
 # Connections that wait, beside honest mail, and what one of them may cost the process beyond the kernel's buffers.
 IDLE = int(os.environ.get("SLUICE_IDLE_CONNECTIONS", "10000"))
-IDLE_TLS = int(os.environ.get("SLUICE_IDLE_TLS_CONNECTIONS", "2000"))
+IDLE_TLS = int(os.environ.get("SLUICE_IDLE_TLS_CONNECTIONS", "2000" if os.environ.get("SLUICE_SANITIZER") else "10000"))
 IDLE_KIB_MAX, IDLE_TLS_KIB_MAX = 8, 48
 ROOM = "total-max-smtp-in 20000\n"
 # What a session is made of, to be cut, doubled and mixed.

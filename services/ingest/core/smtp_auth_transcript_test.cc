@@ -35,7 +35,13 @@ class SmtpAuthTranscriptTest : public IngestFixture {
     auto& user = policy_->users.emplace_back();
     user.set_name("user");
     user.set_password("pencil");
-    return Connect();
+    auto client = Connect();
+    if (bindings_.any()) {
+      client->session().ExpectTls(executor_.clock().Now());
+      client->bindings = bindings_;
+      client->connection().OnTlsReady({.version = "TLSv1.3", .cipher = "TLS_X"}, "", true);
+    }
+    return client;
   }
 
   // To the answer that is held back, as one to a failure is.
@@ -58,7 +64,8 @@ class SmtpAuthTranscriptTest : public IngestFixture {
       return heard;
     };
     say("EHLO c.test");
-    const auto sasl = mail::MakeSaslClient(mechanism, {"user", password}, "rOprNGfwEbeRWgbNEkqO");
+    const auto sasl =
+        mail::MakeSaslClient(mechanism, {"user", password}, "rOprNGfwEbeRWgbNEkqO", bindings_);
     const auto first = sasl->InitialResponse();
     std::string line = "AUTH " + std::string(mechanism);
     if (first && initial) line += " " + absl::Base64Escape(*first);
@@ -106,6 +113,8 @@ class SmtpAuthTranscriptTest : public IngestFixture {
     }
     EXPECT_EQ(Replay(bytes), dialogue.server);
   }
+
+  mail::SaslChannelBindings bindings_;  // of a TLS connection; none: in the clear
 };
 
 TEST_F(SmtpAuthTranscriptTest, Login) {
@@ -138,6 +147,22 @@ TEST_F(SmtpAuthTranscriptTest, Scram) {
     const Dialogue dialogue = Speak("SCRAM-SHA-256", initial, "pencil");
     EXPECT_NE(dialogue.server.find("235 2.7.0 "), std::string::npos);
     CheckCuts(dialogue);
+  }
+}
+
+TEST_F(SmtpAuthTranscriptTest, ScramPlus) {
+  for (const bool exporter : {true, false}) {
+    bindings_ = {};
+    (exporter ? bindings_.tls_exporter : bindings_.tls_server_end_point) = std::string(32, 'b');
+    for (const bool initial : {true, false}) {
+      const Dialogue dialogue = Speak("SCRAM-SHA-256-PLUS", initial, "pencil");
+      EXPECT_NE(dialogue.server.find("250-AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 CRAM-MD5 PLAIN "
+                                     "LOGIN\r\n"),
+                std::string::npos)
+          << dialogue.server;
+      EXPECT_NE(dialogue.server.find("235 2.7.0 "), std::string::npos);
+      if (exporter && initial) CheckCuts(dialogue);  // the others are cut where plain SCRAM is
+    }
   }
 }
 
