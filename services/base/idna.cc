@@ -2,10 +2,19 @@
 
 #include <idn2.h>
 
+#include <algorithm>
+
 namespace sluice {
 namespace {
 
 constexpr size_t kMaxNameBytes = 1024;
+
+// Labels of what stands before and behind the letters beyond ASCII are not looked at by the
+// conversion, and it makes ">", "@" and a space of their full-width forms: no name that comes out
+// may end an address, a command or a line.
+bool IsHostNameByte(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+}
 
 }  // namespace
 
@@ -19,6 +28,7 @@ std::optional<std::string> HostNameToAscii(std::string_view name) {
   }
   std::string ascii(reinterpret_cast<const char*>(converted));
   idn2_free(converted);
+  if (!std::all_of(ascii.begin(), ascii.end(), IsHostNameByte)) return std::nullopt;
   return ascii;
 }
 

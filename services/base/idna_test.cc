@@ -31,5 +31,22 @@ TEST(Idna, WhatIsNone) {
   }
 }
 
+// Beside the letters beyond ASCII, and as what these are mapped to (full-width forms, the
+// ideographic space): nothing of it may end an address, a command or a line.
+TEST(Idna, NothingThatEndsAnAddress) {
+  const std::string name = "b\xc3\xbc";
+  ASSERT_TRUE(HostNameToAscii(name + ".example"));
+  for (const std::string& end :
+       {std::string("\r\nDATA"), std::string("\n"), std::string("> NOTIFY=NEVER"), std::string(" "),
+        std::string("@a"), std::string("\x7f"), std::string("\x01"), std::string("[1]"),
+        std::string("\xef\xbc\x9e"), std::string("\xef\xbc\xa0"), std::string("\xe3\x80\x80"),
+        std::string("\xef\xbc\x9e\xe3\x80\x80NOTIFY\xef\xbc\x9dNEVER")}) {
+    EXPECT_EQ(HostNameToAscii(name + end), std::nullopt) << end;
+    EXPECT_EQ(HostNameToAscii(name + end + ".example"), std::nullopt) << end;
+    EXPECT_EQ(HostNameToAscii(end + "." + name), std::nullopt) << end;
+  }
+  EXPECT_EQ(HostNameToAscii("_dmarc." + name), "_dmarc.xn--b-eha");
+}
+
 }  // namespace
 }  // namespace sluice

@@ -373,6 +373,15 @@ TEST(SmtpClientSession, AddressesThatCannotBeSent) {
       EXPECT_EQ(peer.last_text, "the address has a control character");
     });
   }
+  // A domain has its A-labels, but none of which full-width forms make a parameter of RCPT.
+  Dialogue([](Peer& peer) {
+    peer.Server(kHello);
+    peer.Wrote();
+    peer.Begin(1, {"a@b\xc3\xbc",
+                   "a@\xef\xbc\x9e\xe3\x80\x80NOTIFY\xef\xbc\x9d"
+                   "NEVER.b\xc3\xbc"});
+    EXPECT_EQ(peer.Wrote(), "MAIL FROM:<s@x>\r\nRCPT TO:<a@xn--b-eha>\r\nDATA\r\n");
+  });
   // Nothing is left to send; the next transaction is not held up, and results stay in order.
   Dialogue([](Peer& peer) {
     peer.Server(kHello);
