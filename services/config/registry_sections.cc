@@ -124,7 +124,9 @@ void AddPatterns(Table* t) {
     directive.syntax = syntax;
     directive.appends = true;
   };
-  line("reply", kSmtpPatternList, "/REGEX/ ACTION [ACTION ...]", "What such a reply does.");
+  line("reply", kSmtpPatternList, "/REGEX/ ACTION [ACTION ...]",
+       "What such a reply does; bounce-queue and defer-queue are about the whole queue, and under "
+       "<mx-rollup-list> about every queue of the rollup.");
   t->all.back().status = Status::kActive;
   t->all.back().target = Target::kCompiler;
   line("mx", kMxRollupList, "MX-PATTERN QUEUE-NAME",

@@ -248,6 +248,18 @@ ScenarioPolicy BuildPolicy(Random& random, Ledger& ledger) {
   ledger.limits[kPool] = pooled;
   // Reports go the way of the message; "default" is for those that have none.
   add("default", {"198.51.100.1"});
+  // What a site says of one message may be about all that its queue has, or the queue's rollup.
+  const bool defers = random.Chance(0.3);
+  const bool bounces = random.Chance(0.1);
+  if (defers || bounces) {
+    all->mutable_settings()->set_smtp_pattern_list("replies");
+    auto* list = snapshot.add_sections()->mutable_content()->mutable_smtp_pattern_list();
+    list->set_name("replies");
+    auto* rule = list->add_rules();
+    rule->set_regex(defers ? "^451" : "^554");
+    rule->set_defer_queue(defers);
+    rule->set_bounce_queue(!defers);
+  }
   // The same, in the order and with the hashes that services compare.
   int number = 0;
   for (policy::v1::Section& section : *snapshot.mutable_sections()) {

@@ -349,6 +349,7 @@ class Worker {
   void FollowRollup(Queue& queue);
   void ShareMode(Queue& queue);
   void ShareSources(Queue& queue);
+  void FailRollup(const Queue& queue, const common::v1::Reply& reply, bool permanent);
   std::shared_ptr<const policy::v1::QueueSettings> SettingsFor(const Queue& queue) const;
 
   // worker_mode.cc
@@ -399,6 +400,8 @@ class Worker {
   void TellFailure(const Ref& ref, const queue::v1::QueueFailure& failure);
   void FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, bool permanent,
                  int64_t permanent_after_us = 0, const config::ReplyActions* asked = nullptr);
+  // As bounce-queue or defer-queue of a reply to its mail says; so for its whole rollup.
+  void FailAsAsked(Queue& queue, const common::v1::Reply& reply, const config::ReplyActions& asked);
   void SetIdleTimer(Conn& conn);
   void QuitIdle(Conn& conn);
   void Quit(Conn& conn);

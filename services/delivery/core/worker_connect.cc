@@ -233,7 +233,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   if ((asked.bounce_queue || asked.defer_queue) && !draining_) {
     QuitAll(queue, false);
     SendPaced(queue);
-    FailQueue(queue, cause, false, asked.bounce_queue, 0, &asked);
+    FailAsAsked(queue, cause, asked);
     return;
   }
   if (conn.under_way == 0 && !conn.quitting) {
@@ -386,7 +386,7 @@ void Worker::OnConnectionClosed(Conn& conn, ConnectionEnd end) {
     RemoveConn(conn);
     QuitAll(queue, false);
     SendPaced(queue);
-    FailQueue(queue, reply, false, asked.bounce_queue, 0, &asked);
+    FailAsAsked(queue, reply, asked);
     return;
   }
   if (!end.ready) {
@@ -489,6 +489,7 @@ void Worker::FailQueue(Queue& queue, const common::v1::Reply& reply, bool dns, b
   if (asked != nullptr) {
     failure.set_penalty_us(asked->penalty_us);
     failure.set_penalty_most_us(asked->penalty_most_us);
+    failure.set_by_reply(asked->penalty_us == 0);
   }
   for (const Ref& ref : queue.refs) TellFailure(ref, failure);
   queue.refs.clear();

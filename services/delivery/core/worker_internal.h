@@ -143,6 +143,9 @@ struct Worker::Rollup {
   std::vector<std::unique_ptr<SourcePart>> parts;
   queue::v1::QueueModeState mode;  // the latest of any
   std::vector<queue::v1::DisabledSource> disabled;
+  // When shards were told that all of it waits, or fails.
+  std::optional<MonotonicTime> told_deferred;
+  std::optional<MonotonicTime> told_bounced;
 
   std::vector<Limiter*> limiters() {
     return {&limits.own, &per_hour, &backoff_rate, &backoff_per_hour};

@@ -272,6 +272,47 @@ void Worker::FollowRollup(Queue& queue) {
   }
 }
 
+// A penalty is the domain's own, as its <smtp-pattern> is.
+void Worker::FailAsAsked(Queue& queue, const common::v1::Reply& reply,
+                         const config::ReplyActions& asked) {
+  if (queue.rollup != nullptr && asked.penalty_us == 0) {
+    FailRollup(queue, reply, asked.bounce_queue);
+  }
+  FailQueue(queue, reply, false, asked.bounce_queue, 0, &asked);
+}
+
+// bounce-queue and defer-queue are about all that is counted together. Each shard knows what it has
+// of that, and takes it from here; what is under way ends.
+void Worker::FailRollup(const Queue& queue, const common::v1::Reply& reply, bool permanent) {
+  // Every connection is likely to get that reply, and shards have heard of it.
+  constexpr Duration kTellAgain = std::chrono::seconds(1);
+  Rollup& rollup = *queue.rollup;
+  const MonotonicTime now = executor_.clock().Now();
+  std::optional<MonotonicTime>& told = permanent ? rollup.told_bounced : rollup.told_deferred;
+  if (told && now < *told + kTellAgain) return;
+  told = now;
+  for (const auto& link : links_) {
+    if (!link->greeted) continue;
+    queue::v1::RollupFailure* said = link->out.header.add_rollup_failures();
+    said->set_rollup(rollup.name);
+    said->set_vmta(queue.vmta);
+    queue::v1::QueueFailure* failure = said->mutable_failure();
+    *failure->mutable_reply() = reply;
+    failure->set_permanent(permanent);
+    failure->set_by_reply(true);
+    failure->mutable_attempt()->set_worker(options_.name);
+    link->dirty = true;
+  }
+  FlushLater();
+  for (const auto& [name, other] : queues_) {
+    if (other.get() == &queue || other->rollup != &rollup) continue;
+    QuitAll(*other, false);
+    SendPaced(*other);  // what has not begun goes back
+    TrimCredits(*other);
+    WakeAt(*other, now + kTellAgain);  // where its shard is of a release that leaves it here
+  }
+}
+
 // The latest word on the mode holds for all queues of the rollup.
 void Worker::ShareMode(Queue& queue) {
   Rollup& rollup = *queue.rollup;

@@ -52,8 +52,8 @@ policy::v1::PolicySnapshot Snapshot(
 class RollupTest : public ::testing::Test {
  protected:
   void Begin(const Adjust& rollup) { Begin(Snapshot(rollup)); }
-  void Begin(const policy::v1::PolicySnapshot& snapshot) {
-    world_ = std::make_unique<World>(snapshot);
+  void Begin(const policy::v1::PolicySnapshot& snapshot, size_t shard_count = 1) {
+    world_ = std::make_unique<World>(snapshot, false, shard_count);
     Route("a.test", "a-test.mx.big.example", "198.51.100.1");
     Route("b.test", "b-test.mx.big.example", "198.51.100.2");
     Route("c.test", "mx.small.example", "198.51.100.3");
@@ -347,6 +347,108 @@ TEST_F(RollupTest, ASourceThatAReplyDisablesIsDisabledForAllOfThem) {
   Read();
   Ready(4, "a.test", 5);
   EXPECT_EQ(blocked_[4], "every source of the virtual MTA is disabled for this queue");
+}
+
+// A pattern list for the rollup with one line, "blocked"; "later" has a penalty.
+policy::v1::PolicySnapshot WithRule(const std::function<void(policy::v1::ReplyRule&)>& rule) {
+  policy::v1::PolicySnapshot snapshot = Snapshot([](Settings& settings) {
+    settings.set_smtp_pattern_list("list");
+    settings.mutable_penalties()->add_entries()->add_patterns("later");
+  });
+  auto* list = snapshot.add_sections();
+  list->set_name("smtp-pattern-list/list");
+  list->mutable_content()->mutable_smtp_pattern_list()->set_name("list");
+  auto* added = list->mutable_content()->mutable_smtp_pattern_list()->add_rules();
+  added->set_regex("blocked");
+  rule(*added);
+  return snapshot;
+}
+
+// What a reply says of the queue it says of all of them: every shard is told, also what it has that
+// no worker knows of, and here what has not begun goes back.
+TEST_F(RollupTest, BounceQueueAndDeferQueueAreAboutAllOfThem) {
+  for (const bool permanent : {true, false}) {
+    SCOPED_TRACE(permanent);
+    Begin(WithRule([&](policy::v1::ReplyRule& rule) {
+            rule.set_bounce_queue(permanent);
+            rule.set_defer_queue(!permanent);
+          }),
+          2);
+    for (uint64_t ref : {1, 2, 3}) {
+      Ready(ref, ref == 1 ? "a.test" : ref == 2 ? "b.test" : "c.test", 3);
+      world_->GreetAll();
+      Read();
+      for (int i = 0; i < 2; ++i) world_->shard().Lease(++lease_, ref);
+    }
+    world_->executor.RunPosted();
+    ASSERT_GE(world_->sites.open.size(), 3U);
+    world_->Take();
+    FakeSites::Remote* const judge = world_->sites.open.front();
+    ASSERT_EQ(judge->target.address, "198.51.100.1");
+    judge->Answer(kTransient, 450, "blocked");
+    world_->executor.RunPosted();
+    const auto said = world_->Take();
+    ASSERT_EQ(said.failures_size(), 1) << "the queue's own";
+    EXPECT_EQ(said.failures(0).permanent(), permanent);
+    EXPECT_TRUE(said.failures(0).by_reply());
+    for (const auto& each : {said, world_->shards[1]->Take()}) {
+      ASSERT_EQ(each.rollup_failures_size(), 1);
+      EXPECT_EQ(each.rollup_failures(0).rollup(), "big.rollup");
+      EXPECT_EQ(each.rollup_failures(0).vmta(), "v");
+      EXPECT_EQ(each.rollup_failures(0).failure().permanent(), permanent);
+      EXPECT_TRUE(each.rollup_failures(0).failure().by_reply());
+      EXPECT_EQ(each.rollup_failures(0).failure().reply().text(), "blocked");
+      EXPECT_EQ(each.rollup_failures(0).failure().attempt().worker(), "w1");
+    }
+    size_t other_domains = 0;
+    for (const auto* remote : world_->sites.open) {
+      const bool small = remote->target.address == "198.51.100.3";
+      EXPECT_EQ(remote->quit, !small) << remote->target.address;
+      other_domains += small ? 1 : 0;
+    }
+    EXPECT_GT(other_domains, 0U);
+    // Another of its connections hears the same a moment later: the shards know.
+    for (auto* remote : world_->sites.open) {
+      if (remote == judge || remote->under_way.empty() || !remote->quit) continue;
+      remote->Answer(kTransient, 450, "blocked");
+      break;
+    }
+    world_->executor.RunPosted();
+    EXPECT_EQ(world_->Take().rollup_failures_size(), 0);
+  }
+}
+
+TEST_F(RollupTest, APenaltyIsTheDomainsOwn) {
+  Begin(WithRule([](policy::v1::ReplyRule& rule) { rule.set_bounce_queue(true); }));
+  Ready(1, "a.test", 1);
+  world_->GreetAll();
+  Read();
+  world_->shard().Lease(++lease_, 1);
+  world_->executor.RunPosted();
+  world_->sites.open.front()->Answer(kTransient, 450, "later");
+  const auto said = world_->Take();
+  ASSERT_EQ(said.failures_size(), 1);
+  EXPECT_GT(said.failures(0).penalty_us(), 0);
+  EXPECT_FALSE(said.failures(0).by_reply());
+  EXPECT_EQ(said.rollup_failures_size(), 0);
+}
+
+// A shard of the release before releases nothing: the mail goes on by itself, as before.
+TEST_F(RollupTest, AShardThatDoesNotKnowOfItKeepsNothingStanding) {
+  Begin(WithRule([](policy::v1::ReplyRule& rule) { rule.set_defer_queue(true); }));
+  Ready(1, "a.test", 1);
+  Ready(2, "b.test", 1000);
+  ASSERT_GE(world_->sites.open.size(), 2U);
+  world_->sites.open.front()->handler->OnReady();  // that of b is still being made
+  world_->sites.open.front()->greeted = true;
+  Read();
+  world_->shard().Lease(++lease_, 1);
+  world_->executor.RunPosted();
+  world_->sites.open.front()->Answer(kTransient, 450, "blocked");
+  world_->executor.RunPosted();
+  credits_.clear();
+  Deliver(seconds(5));
+  EXPECT_GT(delivered_["198.51.100.2"], 0);
 }
 
 // A shard's word counts until the lookup; out of it a queue goes by the shard's word.

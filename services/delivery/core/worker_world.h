@@ -62,8 +62,9 @@ struct World {
     return shard().Take();
   }
   // As above, with a whole snapshot: for what needs several virtual MTAs, pools or domains.
-  explicit World(const policy::v1::PolicySnapshot& snapshot, bool only_listed = false) {
-    Begin(snapshot, 1, only_listed);
+  explicit World(const policy::v1::PolicySnapshot& snapshot, bool only_listed = false,
+                 size_t shard_count = 1) {
+    Begin(snapshot, shard_count, only_listed);
   }
   void SetPolicy(const policy::v1::PolicySnapshot& snapshot) {
     auto view = config::PolicyView::Build(snapshot);

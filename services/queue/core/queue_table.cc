@@ -164,6 +164,7 @@ void QueueTable::WriteRow(Queue& queue, Batch& batch) {
   row.set_retry_step(queue.retry_step);
   row.set_penalties(queue.penalties);
   row.set_penalty_until_us(queue.penalty_until_us);
+  row.set_deferred(queue.deferred);
   row.set_floor(queue.main_lane->floor.Encode());
   row.set_next_due_us(queue.stored_next_due_us);
   row.set_earliest_expiry_us(queue.earliest_expiry_us);
@@ -319,6 +320,7 @@ absl::Status QueueTable::Load() {
     queue.retry_step = row.retry_step();
     queue.penalties = row.penalties();
     queue.penalty_until_us = row.penalty_until_us();
+    queue.deferred = row.deferred();
     queue.stored_next_due_us = row.next_due_us();
     queue.earliest_expiry_us = row.earliest_expiry_us();
     queue.stored_replies = row.last_replies_size() > 0;

@@ -104,6 +104,7 @@ struct Queue {
   uint32_t penalties = 0;  // since the last delivery
   int64_t retry_until_us = 0;
   int64_t penalty_until_us = 0;
+  bool deferred = false;  // in retry mode because a reply asked for it
   // Lower bounds over all live rows, as stored; both only ever move back between two writes.
   int64_t stored_next_due_us = kNever;
   int64_t earliest_expiry_us = kNever;
@@ -146,6 +147,10 @@ struct Queue {
   };
   std::unique_ptr<History> history;
 
+  // In the time for which defer-queue of a reply has it wait: what was under way does not end that.
+  bool Deferred(int64_t now_us) const {
+    return mode == v1::QUEUE_MODE_RETRY && deferred && now_us < retry_until_us;
+  }
   // In the time that a reply's penalty has it wait, unless an operator has ended that.
   bool Penalised(int64_t now_us) const {
     return mode == v1::QUEUE_MODE_RETRY && now_us < penalty_until_us && now_us < retry_until_us;

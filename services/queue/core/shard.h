@@ -261,6 +261,8 @@ class Shard {
   void RecipientsLess(uint64_t storage_key, const StoredMessage& message, uint32_t ended);
   void OnQueueFailure(Queue& queue, const v1::QueueFailure& failure);
   void FailAll(Queue& queue, std::shared_ptr<const v1::QueueFailure> failure, std::string position);
+  // Of a queue that reached nobody for the `step`th time, from 0.
+  int64_t RetryWaitUs(Queue& queue, uint32_t step);
   void LeaveRetryMode(Queue& queue);
   int64_t NoticeOf(Queue& queue, uint64_t storage_key, const common::v1::Delivery& delivery);
   // When the sweep must look at it, at the latest.
@@ -307,6 +309,11 @@ class Shard {
   void SetRollup(Queue& queue, const std::string* name);
   // Does what its worker wishes, where the policy knows of it, and when its time has come.
   void HeedRollup(Queue& queue);
+  // Every queue of the rollup fails, or waits.
+  void OnRollupFailure(const v1::RollupFailure& said);
+  void FailRollup(std::shared_ptr<const v1::RollupFailure> said, std::string position);
+  void FailWithRollup(Queue& queue, const v1::QueueFailure& failure);
+  uint64_t RowsFailing(const Queue& queue) const;
   // After a new policy: rollups that are no more. True where there were any.
   bool DropRollups();
   // By which its owner is chosen, and operators may name it: rollup/vmta, or its own name.
@@ -448,8 +455,9 @@ class Shard {
   absl::flat_hash_map<uint64_t, LostLease> lost_;
   // Ids of queues whose mail is rerouted, and when they are looked through again.
   absl::flat_hash_map<uint64_t, int64_t> reroutes_;
-  absl::flat_hash_set<uint64_t> failing_;  // ids of queues that FailAll is going through
-  DispatchOrder order_;                    // queues with credits and mail
+  absl::flat_hash_set<uint64_t> failing_;             // ids of queues that FailAll is going through
+  absl::flat_hash_set<std::string> failing_rollups_;  // that FailRollup is, for what
+  DispatchOrder order_;                               // queues with credits and mail
   bool run_posted_ = false;
   // Ids of queues that have due mail and no worker, by LineOf, in turn.
   std::map<std::string, std::deque<uint64_t>, std::less<>> waiting_;

@@ -29,13 +29,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   }
   const auto& settings = SettingsOf(queue);
   int64_t wait_us = settings.retry_after_dns_error_us();
-  if (!failure.dns()) {
-    const auto& steps = RetryStepsOf(queue);
-    wait_us =
-        steps.us_size() == 0
-            ? 600'000'000
-            : steps.us(std::min<int>(static_cast<int>(queue.retry_step), steps.us_size() - 1));
-  }
+  if (!failure.dns()) wait_us = RetryWaitUs(queue, queue.retry_step);
   const bool penalised = queue.Penalised(now_us);
   if (failure.penalty_us() > 0 && !penalised) {
     const uint32_t doubled = std::min<uint32_t>(queue.penalties++, 30);
@@ -46,6 +40,7 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
     wait_us = std::max(failure.penalty_us() > 0 ? 0 : wait_us, queue.penalty_until_us - now_us);
   }
   queue.mode = v1::QUEUE_MODE_RETRY;
+  queue.deferred = failure.by_reply();
   if (!penalised) ++queue.retry_step;
   queue.retry_until_us = OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us());
   TouchRow(queue);
@@ -59,9 +54,16 @@ void Shard::OnQueueFailure(Queue& queue, const v1::QueueFailure& failure) {
   Offer(queue);
 }
 
+int64_t Shard::RetryWaitUs(Queue& queue, uint32_t step) {
+  const auto& steps = RetryStepsOf(queue);
+  if (steps.us_size() == 0) return 600'000'000;
+  return steps.us(static_cast<int>(std::min(step, static_cast<uint32_t>(steps.us_size() - 1))));
+}
+
 void Shard::LeaveRetryMode(Queue& queue) {
   if (queue.mode != v1::QUEUE_MODE_RETRY) return;
   queue.mode = v1::QUEUE_MODE_UNSPECIFIED;
+  queue.deferred = false;
   queue.retry_step = 0;
   queue.retry_until_us = 0;
   TouchRow(queue);

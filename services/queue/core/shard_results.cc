@@ -93,13 +93,13 @@ void Shard::OnResult(WorkerSession& session, v1::GroupResult& result) {
   if (remembered != nullptr) {
     queues_.Remember(queue, *remembered, now_us, SettingsOf(queue).max_events_recorded());
   }
-  // What was under way when a penalty began says nothing of it.
+  // What was under way when a reply had the queue wait says nothing of that.
   if (!queue.Penalised(now_us)) {
     if (delivered != nullptr && queue.penalties > 0) {
       queue.penalties = 0;
       TouchRow(queue);
     }
-    if (reached) LeaveRetryMode(queue);
+    if (reached && !queue.Deferred(now_us)) LeaveRetryMode(queue);
   }
   EndLease(lease, true);
   FreeWhenDurable(queue, lease.gone.empty() ? std::move(lease.keys) : RowsOf(lease),

@@ -1,9 +1,15 @@
 // Queues of domains that <mx-rollup-list> puts together by their MX, which workers look up: they
 // have one owner, and the settings of the rollup's name.
+#include <algorithm>
+#include <utility>
+
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/config/domain_pattern.h"
 #include "services/config/queue_mark.h"
+#include "services/queue/core/result_rules.h"
 #include "services/queue/core/shard.h"
 #include "services/queue/core/shard_sessions.h"
 
@@ -13,6 +19,18 @@ namespace {
 // A queue comes to a rollup at once, and does not leave it sooner: workers whose resolvers disagree
 // would pass it to and fro, and what they agree on is that it may be one of the rollup's.
 constexpr int64_t kLeastUs = 60 * int64_t{1'000'000};
+
+// Of one turn: queues that are looked at, and as how many of these one counts that is put off.
+constexpr int kLooksPerTurn = 4'000;
+constexpr int kLooksPerDeferral = 20;
+// Rows of queues that are being failed, above which no other begins.
+constexpr uint64_t kMostRowsFailing = 1'000;
+
+// One for each of what may be said of a rollup.
+std::string WalkOf(const v1::RollupFailure& said) {
+  return absl::AsciiStrToLower(absl::StrCat(said.rollup(), "/", said.vmta(),
+                                            said.failure().permanent() ? "\nbounce" : "\ndefer"));
+}
 
 // Of the queue whose limits and owner it has: its own, or the one beside which it stands.
 std::string_view NameOfLimits(const Queue& queue) {
@@ -84,6 +102,86 @@ void Shard::HeedRollup(Queue& queue) {
   } else {
     Release(queue, true);
   }
+}
+
+// Many connections are likely to have had the same reply: one walk at a time is enough.
+void Shard::OnRollupFailure(const v1::RollupFailure& said) {
+  if (said.rollup().empty() || !failing_rollups_.insert(WalkOf(said)).second) return;
+  FailRollup(std::make_shared<v1::RollupFailure>(said), {});
+}
+
+// Some queues a turn, from the one behind `position` on.
+void Shard::FailRollup(std::shared_ptr<const v1::RollupFailure> said, std::string position) {
+  const bool permanent = said->failure().permanent();
+  uint64_t rows = 0;
+  if (permanent) {
+    for (const uint64_t id : failing_) {
+      if (const Queue* queue = queues_.FindById(id)) rows += RowsFailing(*queue);
+    }
+  }
+  int left = kLooksPerTurn;
+  const std::string* known = nullptr;  // most have one of a few names
+  bool is_known_in = false;
+  auto it = queues_.all().upper_bound(position);
+  for (; left > 0 && rows < kMostRowsFailing && it != queues_.all().end(); --left) {
+    Queue& queue = *it->second;
+    position = queue.name;
+    ++it;  // before a change, which may add queues
+    if (queue.rollup == nullptr) continue;
+    if (std::exchange(known, queue.rollup) != queue.rollup) {
+      is_known_in = absl::EqualsIgnoreCase(*queue.rollup, said->rollup());
+    }
+    const std::string_view vmta = queue.vmta();
+    if (!is_known_in || !absl::EqualsIgnoreCase({vmta.data(), vmta.size()}, said->vmta())) continue;
+    if (permanent) {
+      rows += RowsFailing(queue);
+    } else {
+      left -= kLooksPerDeferral;
+    }
+    FailWithRollup(queue, said->failure());
+    journal_.Seal();
+  }
+  const bool through = it == queues_.all().end();
+  journal_.WhenDurable([this, said = std::move(said), through,
+                        position = std::move(position)](const absl::Status& status) mutable {
+    if (!status.ok() || through) {
+      failing_rollups_.erase(WalkOf(*said));
+      return;
+    }
+    PostTask([this, said = std::move(said), position = std::move(position)]() mutable {
+      FailRollup(std::move(said), std::move(position));
+    });
+  });
+}
+
+// Of what FailAll writes in a turn.
+uint64_t Shard::RowsFailing(const Queue& queue) const {
+  constexpr uint64_t kFew = 500;
+  return counting_ ? kFew : std::clamp<uint64_t>(queue.recipients, 1, kFew);
+}
+
+void Shard::FailWithRollup(Queue& queue, const v1::QueueFailure& failure) {
+  const int64_t now_us = NowUs();
+  if (failing_.contains(queue.id)) return;
+  if (failure.permanent()) {
+    // An operator's word is the nearer one.
+    if (queue.paused || (queue.recipients == 0 && !counting_)) return;
+  } else if (queue.mode == v1::QUEUE_MODE_RETRY && queue.retry_until_us > now_us) {
+    // It waits already, and is to wait no shorter than the others; but no longer each time that one
+    // of them is refused again.
+    if (queue.deferred) return;
+    const int64_t wait_us = RetryWaitUs(queue, queue.retry_step == 0 ? 0 : queue.retry_step - 1);
+    const int64_t until_us = OnTheSweep(now_us + wait_us, policy_->global().queue_interval_us());
+    queue.retry_until_us = std::max(queue.retry_until_us, until_us);
+    queue.deferred = failure.by_reply();
+    common::v1::Reply reply = failure.reply();
+    CutReply(reply);
+    queues_.Remember(queue, reply, now_us, SettingsOf(queue).max_events_recorded());
+    TouchRow(queue);
+    return;
+  }
+  Release(queue, true);  // its worker may not know yet
+  OnQueueFailure(queue, failure);
 }
 
 bool Shard::DropRollups() {

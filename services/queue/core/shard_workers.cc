@@ -61,6 +61,7 @@ void Shard::OnDispatch(WorkerSession& session, Frame<v1::DispatchRequest> frame)
     const auto found = refs_.find(failure.queue_ref());
     if (found != refs_.end()) OnQueueFailure(*found->second, failure);
   }
+  for (const v1::RollupFailure& failure : request.rollup_failures()) OnRollupFailure(failure);
   if (request.draining() && !std::exchange(session.draining, true)) {
     ReleaseAll(session);
   }
