@@ -1,6 +1,6 @@
 """Proves <mx-rollup-list> with real DNS and processes: limits of a rollup hold at the receiver for all the domains on those MX hosts together, on
-two workers and two shards, over a kill of the one that has them; domains on other hosts, and those with disable-mx-rollup, are apart; and operators
-see it. Proves, too, which category a failure has.
+two workers and two shards, over a kill of the one that has them; domains on other hosts, and those with disable-mx-rollup, are apart; operators see it;
+and a reply to one domain's mail bounces all of it, on every shard. Proves, too, which category a failure has.
 
 The MX of every domain is mx.DOMAIN here, so domains in big.test have hosts in big.test.
 """
@@ -115,6 +115,34 @@ class ClusterTest(RollupTest):
         at.ctl.wait_empty()
         self.assert_no_window_over([when for when, _ in self.times], 8, 1)
         self.assertEqual({t.peer for t in self.receiver.taken()}, peers)
+
+
+    def test_a_reply_bounces_all_of_it(self):
+        both = f"<virtual-mta both>\n  smtp-source-host {FIRST} both1.sluice.test\n  smtp-source-host {SECOND} both2.sluice.test\n</virtual-mta>\n"
+        blocked = "<smtp-pattern-list replies>\n  reply /network is blocked/ bounce-queue\n</smtp-pattern-list>\n"
+        at = self.cluster(sources={"v1": (loopback(12), "out1.sluice.test")}, shards=2, domain_extra="smtp-pattern-list replies\nretry-after 2h",
+                          extra=both + blocked + rollup("max-smtp-out 20"), workers={"worker-0": [FIRST, loopback(12)], "worker-1": [SECOND]})
+
+        def inject(recipient, count=1):
+            done = at.ctl.run("inject", "--from", "a@client.test", "--to", recipient, "--vmta", "both", "--count", count)
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+        def answer(stage, _, recipient=None):
+            if stage != "rcpt" or recipient.endswith("@client.test"):
+                return None
+            return "550 5.7.1 your network is blocked" if recipient.startswith("last@") else "451 4.7.1 later"
+        self.receiver.behaviour = answer
+        domains = [f"d{n}.big.test" for n in range(10)] + ["x.small.test"]
+        for domain in domains:
+            inject(f"u%n@{domain}", 4)
+        waiting = 4 * len(domains)
+        wait_until(lambda: at.ctl.totals()["transient_total"] >= waiting, "the first try of each", 60)
+        self.assertEqual(at.ctl.totals()["failed_total"], 0)
+        inject("last@d0.big.test")
+        wait_until(lambda: at.ctl.totals()["failed_total"] >= 41, "the end of all that waited two hours", 30)
+        left = {q["name"] for q in at.ctl.json("queues", "list")["queues"] if q.get("recipients")}
+        self.assertEqual(left - {"client.test/both"}, {"x.small.test/both"})
+        self.assertEqual(at.ctl.totals()["failed_total"], 41)
 
 
 class CategoryTest(ScenarioTest):

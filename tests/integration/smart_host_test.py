@@ -83,10 +83,18 @@ class SmartHostTest(ScenarioTest):
 
     def check(self, mechanism, leave_out, extra=""):
         server, _ = self.smart_host(leave_out)
-        node = self.relay(extra=extra)
+        node = self.relay(extra=f"{extra}\nlog-commands yes\nlog-connections yes")
         wait_until(lambda: server.taken, "delivery to the smart host")
         self.assertEqual([(t.auth, t.recipients) for t in server.taken], [(mechanism, ("a@one.test",))])
         node.ctl.wait_empty()
+        # What was said is in the log, but for what would be a secret, and the text.
+        said = node.service.log_text()
+        for line in (f'text="AUTH {mechanism} (response hidden)"', 'text="235 2.7.0 (text hidden)"', 'text="RCPT TO:<a@one.test>"', "text=.",
+                     "event=remote_connected"):
+            self.assertIn(line, said)
+        both = b"\0" + USER + b"\0" + PASSWORD
+        for secret in (PASSWORD, base64.b64encode(PASSWORD), base64.b64encode(both), base64.b64encode(USER), b"Subject: x"):
+            self.assertNotIn(secret.decode(), said)
 
     def test_scram_sha_256(self):
         self.check("SCRAM-SHA-256", [])
