@@ -26,7 +26,6 @@ struct Row {
 
 const char kHere[] = "@";
 const char kInDomain[] = "<domain a.test>\n@</domain>\n";
-const char kInVmta[] = "<virtual-mta v>\nsmtp-source-host 192.0.2.9 v.test\n@</virtual-mta>\n";
 
 std::vector<Row> Values() {
   return {
