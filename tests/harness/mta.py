@@ -129,7 +129,7 @@ class Postfix(Mta):
             "daemon_directory": "/usr/lib/postfix/sbin", "command_directory": "/usr/sbin", "mail_owner": "postfix", "setgid_group": "postdrop",
             "myhostname": "postfix.test", "mydestination": "", "mynetworks": "127.0.0.0/8", "inet_interfaces": "127.0.0.1",
             "inet_protocols": "ipv4", "maillog_file": INSIDE / "mail.log", "maillog_file_prefixes": INSIDE, "alias_maps": "",
-            "alias_database": "", "smtputf8_enable": "no",
+            "alias_database": "", "smtputf8_enable": "yes",
         }
         if relay:
             settings |= {"relayhost": f"[{relay[0]}]:{relay[1]}", "smtp_bind_address": self.address,

@@ -47,6 +47,35 @@ class MtaTest(ScenarioTest):
             self.assertTrue(mail.endswith((HEADERS + BODY).replace(b"\r\n", b"\n")), mail)
         self.assertEqual(node.ctl.totals()["delivered_total"], 2 * MESSAGES)
 
+    def test_addresses_in_utf8_from_postfix_to_postfix(self):
+        """RFC 6531 and RFC 3461: SMTPUTF8 and delivery reports, as Postfix says them and as it takes them."""
+
+        class Boxes(mta.Postfix):
+            """Each has a port of its own, as those of the other tests may not be free again yet."""
+            port = 2531
+
+        class Relay(mta.Postfix):
+            port = 2532
+        boxes = self.peer(Boxes, address=self.receiver.address).start()
+        self.receiver.port = boxes.port
+        node = self.node(extra="allow-smtputf8 yes\n")
+        relay = self.peer(Relay, address=loopback(8), relay=(node.address, sluice.SMTP_PORT)).start()
+        text = "From: <j\u00f6rg@client.test>\r\nTo: <m\u00e4x@example.test>\r\nDate: Sat, 21 Nov 2026 05:00:00 +0000\r\n" \
+               "Message-ID: <1@client.test>\r\nSubject: gr\u00fc\u00dfe\r\n\r\nh\u00e4\r\n"
+        with smtplib.SMTP(relay.address, relay.port, timeout=60) as client:
+            client.ehlo()
+            self.assertTrue(client.has_extn("smtputf8"))
+            client.command_encoding = "utf-8"
+            self.assertEqual(client.mail("j\u00f6rg@client.test", ["SMTPUTF8", "BODY=8BITMIME"])[0], 250)
+            self.assertEqual(client.rcpt("m\u00e4x@example.test", ["NOTIFY=FAILURE"])[0], 250)
+            self.assertEqual(client.data(text.encode())[0], 250)
+        wait_until(boxes.mails, "the mail in Postfix's mailbox")
+        node.ctl.wait_empty()
+        mail = boxes.mails()[0].decode()
+        self.assertTrue(mail.endswith(text.replace("\r\n", "\n")), mail)
+        self.assertIn("Return-Path: <j\u00f6rg@client.test>\n", mail)
+        self.assertEqual(mail.count("with UTF8SMTP"), 3, mail)
+
     def test_postfix_relays_into_sluice(self):
         self.relays_into_sluice(mta.Postfix)
 

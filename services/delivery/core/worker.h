@@ -408,6 +408,7 @@ class Worker {
   void QuitAll(Queue& queue, bool only_foreign);
   void TakeBack421(Conn& conn, queue::v1::GroupResult* result);
   void TakeBackBroken(Conn& conn, queue::v1::GroupResult* result);
+  void TakeBackTooMany(Queue& queue, queue::v1::GroupResult* result);
   static void Replace421(Conn& conn, queue::v1::GroupResult* result);
   static void NoteNoRoom(Conn& conn, const queue::v1::GroupResult& result);
   uint32_t Refusals(const Queue& queue, const queue::v1::GroupResult& result) const;

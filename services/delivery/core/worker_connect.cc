@@ -1,6 +1,8 @@
 // Connections of a queue: within which limits they open, and what their ends mean.
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/base/check.h"
 #include "services/delivery/core/worker_internal.h"
@@ -25,6 +27,18 @@ bool TextWasSent(const queue::v1::GroupResult& result) {
   return sent(result.outcome(), result.reply()) ||
          std::any_of(result.recipients().begin(), result.recipients().end(),
                      [&](const auto& each) { return sent(each.outcome(), each.reply()); });
+}
+
+// Not one that closes the connection, nor what a line of ours has made of it.
+bool IsTooMany(queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply) {
+  const bool as_said = outcome == (reply.code() >= 500 ? queue::v1::RECIPIENT_OUTCOME_PERMANENT
+                                                       : queue::v1::RECIPIENT_OUTCOME_TRANSIENT);
+  if (!as_said || reply.local() || reply.stage() != common::v1::STAGE_RCPT || reply.code() < 400 ||
+      reply.code() == 421) {
+    return false;
+  }
+  if (!reply.enhanced().empty()) return absl::EndsWith(reply.enhanced(), ".5.3");
+  return absl::StrContains(absl::AsciiStrToLower(reply.text()), "too many recipients");
 }
 
 }  // namespace
@@ -221,6 +235,7 @@ void Worker::OnConnectionResult(Conn& conn, queue::v1::GroupResult result) {
   const config::ReplyActions asked = HeedReplies(conn, &result, &cause);
   if (queue.settings->smtp_421_means_mx_unavailable()) TakeBack421(conn, &result);
   TakeBackBroken(conn, &result);
+  TakeBackTooMany(queue, &result);
   Replace421(conn, &result);
   const uint32_t refusals = Refusals(queue, result);
   conn.errors += refusals;
@@ -301,6 +316,34 @@ void Worker::TakeBackBroken(Conn& conn, queue::v1::GroupResult* result) {
   conn.queue->last_failure = reply;
   SetAside(*conn.queue, conn);
   conn.set_aside = true;
+}
+
+// A host that took some recipients and had no room for the others in one transaction has put nobody
+// off: they go in the next ones, which hold no more than it took (RFC 5321 section 4.5.3.1.10,
+// where a 552 means what a 452 does).
+void Worker::TakeBackTooMany(Queue& queue, queue::v1::GroupResult* result) {
+  uint64_t too_many = 0;
+  bool delivered = false;
+  const uint64_t all = RecipientsOf(*result);
+  const auto named = static_cast<uint64_t>(result->recipients_size());
+  const auto look = [&](queue::v1::RecipientOutcome outcome, const common::v1::Reply& reply,
+                        uint64_t recipients) {
+    delivered |= recipients > 0 && outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED;
+    if (IsTooMany(outcome, reply)) too_many += recipients;
+  };
+  look(result->outcome(), result->reply(), all > named ? all - named : 0);
+  for (const auto& each : result->recipients()) look(each.outcome(), each.reply(), 1);
+  // Without one that was taken it would be said again, and again.
+  if (!delivered || too_many == 0 || too_many >= all) return;
+  if (IsTooMany(result->outcome(), result->reply())) {
+    result->set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+  }
+  for (auto& each : *result->mutable_recipients()) {
+    if (IsTooMany(each.outcome(), each.reply())) {
+      each.set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
+    }
+  }
+  queue.most_recipients = static_cast<uint32_t>(std::min<uint64_t>(all - too_many, UINT32_MAX));
 }
 
 // replace-smtp-421-service-response: a 421 ends a connection without saying why; what was refused

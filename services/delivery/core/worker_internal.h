@@ -312,7 +312,9 @@ struct Worker::Queue {
   MonotonicTime last_open{};
   std::shared_ptr<const MxResult> route;
   std::vector<Target> targets;  // of the route, by preference
-  size_t turn = 0;              // over sources, hosts and addresses of equal rank
+  // Of one transaction, as its hosts have let us know; 0: they have not.
+  uint32_t most_recipients = 0;
+  size_t turn = 0;  // over sources, hosts and addresses of equal rank
   std::string blocked;
   MonotonicTime blocked_until{};
   TimerId timer = 0;

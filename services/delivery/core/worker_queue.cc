@@ -243,6 +243,9 @@ void Worker::Grant(Queue& queue) {
   if (recipients == 0 && (most_errors == 1 || queue.settings->type() == "lmtp")) {
     recipients = most_errors;
   }
+  if (queue.most_recipients > 0 && (recipients == 0 || recipients > queue.most_recipients)) {
+    recipients = queue.most_recipients;
+  }
   queue.blocked.clear();
   while (free > 0) {
     // Those that have mail before those that may get some; of these the oldest, across shards.

@@ -149,6 +149,7 @@ void Worker::OnResolved(Queue& queue, std::shared_ptr<const MxResult> result) {
   EndLookup(queue);
   queue.dns_took = executor_.clock().Now() - queue.asked_dns;
   queue.targets.clear();
+  queue.most_recipients = 0;
   RefreshQueue(queue);
   LogResolution(queue, *result);
   const int64_t no_mx_us = queue.settings->bounce_upon_no_mx_after_us();

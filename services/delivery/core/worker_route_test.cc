@@ -276,6 +276,59 @@ TEST(WorkerRoute, Smtp421MeansMxUnavailable) {
   EXPECT_EQ(world.sites.open[0]->target.host, "mx1");
 }
 
+// RFC 5321 section 4.5.3.1.10: who found no room in a transaction goes in the next one, at once,
+// and that is no longer than what the host took.
+TEST(WorkerRoute, RecipientsThatATransactionHadNoRoomFor) {
+  const struct {
+    uint32_t code;
+    const char* enhanced;
+    const char* text;
+    bool room_later;
+  } kCases[] = {{452, "4.5.3", "slow down", true},
+                {452, "", "Too many recipients", true},
+                {552, "5.5.3", "too many recipients", true},
+                {552, "", "Too Many Recipients received", true},
+                {452, "4.2.2", "too many recipients have full mailboxes", false},
+                {452, "", "insufficient storage", false},
+                {552, "", "mailbox full", false},
+                {550, "5.1.1", "no such user", false}};
+  for (const auto& each : kCases) {
+    for (const bool delivered : {true, false}) {
+      SCOPED_TRACE(::testing::Message() << each.code << " " << each.text << " " << delivered);
+      World world;
+      auto& remote = world.Connected(9);
+      world.Take();
+      world.shard().Lease(11, 1, 5);
+      const auto refused = each.code >= 500 ? kPermanent : kTransient;
+      queue::v1::GroupResult result;
+      result.set_lease_id(remote.under_way.front().lease->lease_id());
+      remote.under_way.clear();
+      result.set_outcome(delivered ? queue::v1::RECIPIENT_OUTCOME_DELIVERED : kTransient);
+      result.mutable_reply()->set_code(delivered ? 250 : 451);
+      result.mutable_reply()->set_stage(common::v1::STAGE_FINAL_DOT);
+      for (uint32_t position : {3U, 4U}) {
+        auto* own = result.add_recipients();
+        own->set_position(position);
+        own->set_outcome(refused);
+        own->mutable_reply()->set_code(each.code);
+        own->mutable_reply()->set_enhanced(each.enhanced);
+        own->mutable_reply()->set_text(each.text);
+        own->mutable_reply()->set_stage(common::v1::STAGE_RCPT);
+      }
+      remote.handler->OnResult(std::move(result));
+      const queue::v1::DispatchRequest said = world.Take();
+      ASSERT_EQ(said.results_size(), 1);
+      const bool back = each.room_later && delivered;
+      for (const auto& own : said.results(0).recipients()) {
+        EXPECT_EQ(own.outcome(), back ? kNotAttempted : refused);
+      }
+      EXPECT_NE(said.results(0).outcome(), kNotAttempted);
+      ASSERT_GT(said.credits_size(), 0);
+      EXPECT_EQ(said.credits(0).max_recipients(), back ? 3u : 0u);
+    }
+  }
+}
+
 // RFC 5321 section 5.1: the next host, where one takes no envelope to its end; not where it has
 // said something, nor once it may have the text.
 TEST(WorkerRoute, AHostThatBreaksOffIsLeftForTheNextOne) {
