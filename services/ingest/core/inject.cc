@@ -10,6 +10,7 @@
 #include "services/base/net/ip_address.h"
 #include "services/base/rpc/peer.h"
 #include "services/ingest/core/envelope.h"
+#include "services/ingest/core/header_start.h"
 #include "services/ingest/core/submission.h"
 #include "services/ingest/core/submit_reply.h"
 #include "services/mail/address.h"
@@ -167,6 +168,11 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
         AddHeaderFields(*profile, control, choice, mail::FormatMessageId(message.id()),
                         ingest_.wall_now(), text_begin, content_, message_);
     message.set_header_size(header_end - cut + added);
+    if (const size_t begin = text_begin + added;
+        BeginsWithoutHeader(std::string_view(content_).substr(begin))) {
+      content_.insert(begin, "\r\n");
+      message.set_header_size(begin + 2);
+    }
     message.set_source_type(origin_.type);
     message.set_client_ip(origin_.client_ip);
     message.set_time_queued_us(ToUnixMicros(ingest_.wall_now()));

@@ -104,6 +104,19 @@ TEST_F(InjectTest, MessageReachesTheShard) {
   EXPECT_EQ(message.deliveries(0).delivery().notify(), 1u);
 }
 
+TEST_F(InjectTest, ATextWithoutHeaderBeginsBehindAnEmptyLine) {
+  Start();
+  v1::InjectRequest request = Request();
+  request.set_content(" by forged.test\nSubject: x\n");
+  ASSERT_TRUE(Inject(request).ok());
+  ASSERT_EQ(shard().taken.size(), 1u);
+  const auto& [message, body] = shard().taken[0];
+  EXPECT_TRUE(body.starts_with("Received: ")) << body;
+  EXPECT_TRUE(body.ends_with("\r\n\r\n by forged.test\r\nSubject: x\r\n")) << body;
+  EXPECT_EQ(message.message().header_size(), body.find("\r\n\r\n") + 4);
+  EXPECT_EQ(message.message().body_size(), body.size());
+}
+
 TEST_F(InjectTest, InvalidRequestsSayWhatAndWhere) {
   policy_->global_settings.set_max_message_size(1000);
   Start();

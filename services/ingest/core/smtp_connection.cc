@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "services/ingest/core/header_start.h"
 #include "services/ingest/core/submit_reply.h"
 
 namespace sluice::ingest {
@@ -310,6 +311,12 @@ std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end)
       AddHeaderFields(*profile_, control_, route_, mail::FormatMessageId(message_.message().id()),
                       ingest_.wall_now(), text_begin_, buffer_, message_);
   header_size_ = header_end - cut_bytes_ + added_bytes_;
+  const size_t begin = text_begin_ + added_bytes_;
+  if (BeginsWithoutHeader(std::string_view(buffer_).substr(begin))) {
+    buffer_.insert(begin, "\r\n");
+    added_bytes_ += 2;
+    header_size_ = begin + 2;
+  }
   return std::nullopt;
 }
 

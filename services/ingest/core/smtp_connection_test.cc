@@ -112,6 +112,43 @@ TEST_F(SmtpConnectionTest, ClientSettingsThatRefuse) {
   EXPECT_EQ(client->Say("MAIL FROM:<a@b.test>\r\n"), "530 5.7.0 Authentication is required\r\n");
 }
 
+// Nobody writes on in a field of ours: what begins with a fold, or with no field at all, is text.
+TEST_F(SmtpConnectionTest, ATextWithoutHeaderBeginsBehindAnEmptyLine) {
+  prepare_ = [this] { policy_->loopback->set_add_message_id_header(true); };
+  Start();
+  auto client = Connect();
+  client->Say("EHLO c.test\r\n");
+  const struct {
+    const char* text;
+    bool header;
+  } kCases[] = {{" by forged.test\r\nSubject: x\r\n\r\ntext\r\n", false},
+                {"\tfor <forged@x.test>\r\n", false},
+                {"no header at all\r\n", false},
+                {"No header, so: text\r\n\r\n", false},
+                {"", true},
+                {"\r\ntext\r\n", true},
+                {"Subject: x\r\n\r\ntext\r\n", true},
+                {"Subject : x\r\n", true},
+                {"From a@b.test Sat Nov 21 00:00:00 2026\r\nSubject: x\r\n\r\n", true}};
+  for (const auto& each : kCases) {
+    SCOPED_TRACE(each.text);
+    client->Say(std::string("MAIL FROM:<>\r\nRCPT TO:<x@y.test>\r\nDATA\r\n") + each.text +
+                ".\r\n");
+    ASSERT_EQ(shard().taken.size(), 1u);
+    const auto& [message, body] = shard().taken[0];
+    const std::string expected = (each.header ? "" : "\r\n") + std::string(each.text);
+    ASSERT_TRUE(body.ends_with(expected)) << body;
+    const std::string ours = body.substr(0, body.size() - expected.size());
+    EXPECT_TRUE(ours.starts_with("Received: ")) << ours;
+    EXPECT_TRUE(ours.ends_with("@mx.test>\r\n")) << ours;
+    EXPECT_EQ(message.message().body_size(), body.size());
+    if (!each.header) {
+      EXPECT_EQ(message.message().header_size(), ours.size() + 2);
+    }
+    shard().taken.clear();
+  }
+}
+
 TEST_F(SmtpConnectionTest, ControlFieldsActAndGoWhereAllowed) {
   prepare_ = [this] {
     policy_->loopback->set_process_x_virtual_mta(true);
