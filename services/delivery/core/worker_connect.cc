@@ -323,6 +323,7 @@ void Worker::TakeBackBroken(Conn& conn, queue::v1::GroupResult* result) {
 // where a 552 means what a 452 does).
 void Worker::TakeBackTooMany(Queue& queue, queue::v1::GroupResult* result) {
   uint64_t too_many = 0;
+  uint64_t unsaid = 0;  // max-errors-per-connection kept us from naming them
   bool delivered = false;
   const uint64_t all = RecipientsOf(*result);
   const auto named = static_cast<uint64_t>(result->recipients_size());
@@ -330,11 +331,15 @@ void Worker::TakeBackTooMany(Queue& queue, queue::v1::GroupResult* result) {
                         uint64_t recipients) {
     delivered |= recipients > 0 && outcome == queue::v1::RECIPIENT_OUTCOME_DELIVERED;
     if (IsTooMany(outcome, reply)) too_many += recipients;
+    if (outcome == queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED) unsaid += recipients;
   };
   look(result->outcome(), result->reply(), all > named ? all - named : 0);
   for (const auto& each : result->recipients()) look(each.outcome(), each.reply(), 1);
-  // Without one that was taken it would be said again, and again.
-  if (!delivered || too_many == 0 || too_many >= all) return;
+  if (too_many == 0 || too_many + unsaid >= all) return;
+  queue.most_recipients =
+      static_cast<uint32_t>(std::min<uint64_t>(all - too_many - unsaid, UINT32_MAX));
+  // Without one that was taken they might come back for ever.
+  if (!delivered) return;
   if (IsTooMany(result->outcome(), result->reply())) {
     result->set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
   }
@@ -343,7 +348,6 @@ void Worker::TakeBackTooMany(Queue& queue, queue::v1::GroupResult* result) {
       each.set_outcome(queue::v1::RECIPIENT_OUTCOME_NOT_ATTEMPTED);
     }
   }
-  queue.most_recipients = static_cast<uint32_t>(std::min<uint64_t>(all - too_many, UINT32_MAX));
 }
 
 // replace-smtp-421-service-response: a 421 ends a connection without saying why; what was refused
