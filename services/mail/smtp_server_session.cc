@@ -6,8 +6,6 @@
 namespace sluice::mail {
 namespace {
 
-// While this much waits for the client to read it, nothing more is read from the client.
-constexpr size_t kOutputHighWaterBytes = 16 * 1024;
 // An idle session keeps no larger buffer than this.
 constexpr size_t kKeptBufferBytes = 2 * 1024;
 

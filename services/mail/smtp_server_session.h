@@ -19,6 +19,8 @@ namespace sluice::mail {
 // Commands of a mail merge without replies that has failed already, before they count as commands
 // without a message: two for each recipient of a long list.
 inline constexpr uint32_t kMaxPassedOver = 200'000;
+// While this much waits for the client to read it, nothing more is read from the client.
+inline constexpr size_t kOutputHighWaterBytes = 16 * 1024;
 // What a message may take before its rate counts.
 inline constexpr Duration kDataRateGrace = std::chrono::seconds(30);
 // What a message may take in all, at whatever rate and in however many chunks, and a client to read
