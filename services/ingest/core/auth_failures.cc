@@ -11,7 +11,9 @@ constexpr Duration kFirstDelay = std::chrono::seconds(1);
 constexpr uint32_t kMaxDoublings = 4;
 constexpr Duration kForgiven = std::chrono::minutes(10);
 
-std::string NetworkOf(std::string_view client_ip) {
+}  // namespace
+
+std::string AuthFailures::NetworkOf(std::string_view client_ip) {
   const auto address = IpAddress::Parse(client_ip);
   if (!address) return std::string(client_ip);
   if (address->is_v4()) return "4" + std::to_string(address->v4() >> 8);
@@ -19,8 +21,6 @@ std::string NetworkOf(std::string_view client_ip) {
   for (size_t i = 0; i < 8; ++i) key += static_cast<char>(address->bytes()[i]);
   return key;
 }
-
-}  // namespace
 
 AuthFailures::Network& AuthFailures::Touch(std::string_view client_ip) {
   std::string key = NetworkOf(client_ip);

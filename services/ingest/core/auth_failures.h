@@ -30,6 +30,8 @@ class AuthFailures {
   void OnSuccess(std::string_view client_ip, const policy::v1::Rate& rate, MonotonicTime begun);
 
   size_t networks() const;
+  // The name of a client's network.
+  static std::string NetworkOf(std::string_view client_ip);
 
  private:
   struct Network {

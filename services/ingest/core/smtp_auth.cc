@@ -10,6 +10,8 @@ namespace {
 
 using Kind = mail::SaslStep::Kind;
 
+constexpr Duration kTooManyDelay = std::chrono::seconds(1);
+
 bool Has(std::string_view names, std::string_view wanted) {
   for (const absl::string_view name :
        absl::StrSplit(absl::string_view(names.data(), names.size()), ' ')) {
@@ -85,11 +87,18 @@ std::optional<mail::ServerReply> SmtpAuth::Take(mail::SaslStep step) {
             [work = std::move(step.work), done = std::move(done)]() mutable { done(work()); });
         return std::nullopt;
       }
-      if (slow->Run(std::move(step.work), ingest_.executor(), std::move(done))) {
+      if (slow->Run(AuthFailures::NetworkOf(client_ip_), std::move(step.work), ingest_.executor(),
+                    std::move(done))) {
         return std::nullopt;
       }
       ingest_.mutable_counters().auth_throttled.fetch_add(1, std::memory_order_relaxed);
-      return Fail({454, {4, 7, 0}, "Too many authentications at once, try again later"});
+      // Nobody has guessed: the client comes again, and not at once.
+      open_ = false;
+      ingest_.auth_failures().OnSuccess(client_ip_,
+                                        profile_->settings->smtp_max_auth_failure_rate(), begun_);
+      mail::ServerReply later{454, {4, 7, 0}, "Too many authentications at once, try again later"};
+      later.delay = kTooManyDelay;
+      return later;
     }
     case Kind::kSuccess:
       open_ = false;

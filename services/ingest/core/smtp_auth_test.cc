@@ -32,8 +32,9 @@ constexpr char kHash[] =
 
 class HeldWork final : public SlowWork {
  public:
-  bool Run(absl::AnyInvocable<bool()> work, Executor& executor,
+  bool Run(std::string_view whose, absl::AnyInvocable<bool()> work, Executor& executor,
            absl::AnyInvocable<void(bool)> done) override {
+    last = whose;
     if (full) return false;
     waiting.push_back([&executor, work = std::move(work), done = std::move(done)]() mutable {
       executor.Post([ok = work(), done = std::move(done)]() mutable { done(ok); });
@@ -41,6 +42,7 @@ class HeldWork final : public SlowWork {
     return true;
   }
   bool full = false;
+  std::string last;  // for whom
   std::deque<absl::AnyInvocable<void()>> waiting;
 };
 
@@ -297,12 +299,28 @@ TEST_F(SmtpAuthTest, SlowWorkRunsBesideTheLoop) {
   work.waiting.back()();
   executor_.RunPosted();
   EXPECT_EQ(ingest_->counters().auth_failed, 1u);
-  // Too much waits: no verdict on the password.
+  // Too much waits: no verdict on the password, and no failure, however often.
+  policy_->loopback->mutable_smtp_max_auth_failure_rate()->set_count(2);
+  policy_->loopback->mutable_smtp_max_auth_failure_rate()->set_period_us(60'000'000);
+  ingest_->SetPolicy(policy_);
   work.full = true;
   const auto late = Connect("127.8.0.1");
   late->Say("EHLO c.test");
-  EXPECT_EQ(late->Say(Plain("hash", "sesame")), "");
-  EXPECT_TRUE(late->Wait().starts_with("454 4.7.0 "));
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(late->Say(Plain("hash", "sesame")), "");
+    EXPECT_TRUE(late->Wait().starts_with("454 4.7.0 Too many authentications at once"));
+    EXPECT_EQ(late->waited, seconds(1));
+  }
+  EXPECT_EQ(ingest_->counters().auth_throttled, 5u);
+  EXPECT_EQ(ingest_->counters().auth_failed, 1u);
+  work.full = false;
+  late->Say(Plain("hash", "sesame"));
+  work.waiting.back()();
+  executor_.RunPosted();
+  EXPECT_TRUE(late->Hear().starts_with("235 "));
+  // Clients of one network have one turn.
+  EXPECT_EQ(work.last, AuthFailures::NetworkOf("127.8.0.77"));
+  EXPECT_NE(work.last, AuthFailures::NetworkOf("127.8.1.1"));
 }
 
 // As it stands in a file.

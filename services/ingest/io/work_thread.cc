@@ -15,12 +15,16 @@ WorkThread::~WorkThread() {
   thread_.join();
 }
 
-bool WorkThread::Run(absl::AnyInvocable<bool()> work, Executor& executor,
+bool WorkThread::Run(std::string_view whose, absl::AnyInvocable<bool()> work, Executor& executor,
                      absl::AnyInvocable<void(bool)> done) {
   {
     std::lock_guard lock(mutex_);
-    if (jobs_.size() >= kMaxWaiting) return false;
-    jobs_.push_back({std::move(work), &executor, std::move(done)});
+    if (waiting_ >= kMaxWaiting) return false;
+    const auto [found, fresh] = jobs_.try_emplace(std::string(whose));
+    if (found->second.size() >= kMaxWaitingOfOne) return false;
+    if (fresh) turn_.push_back(found->first);
+    found->second.push_back({std::move(work), &executor, std::move(done)});
+    ++waiting_;
   }
   changed_.notify_one();
   return true;
@@ -29,10 +33,19 @@ bool WorkThread::Run(absl::AnyInvocable<bool()> work, Executor& executor,
 void WorkThread::Loop() {
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return ending_ || !jobs_.empty(); });
+    changed_.wait(lock, [this] { return ending_ || waiting_ > 0; });
     if (ending_) return;
-    Job job = std::move(jobs_.front());
-    jobs_.pop_front();
+    std::string whose = std::move(turn_.front());
+    turn_.pop_front();
+    const auto found = jobs_.find(whose);
+    Job job = std::move(found->second.front());
+    found->second.pop_front();
+    --waiting_;
+    if (found->second.empty()) {
+      jobs_.erase(found);
+    } else {
+      turn_.push_back(std::move(whose));
+    }
     lock.unlock();
     const bool ok = job.work();
     job.executor->Post([ok, done = std::move(job.done)]() mutable { done(ok); });

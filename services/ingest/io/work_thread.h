@@ -4,8 +4,11 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <string>
+#include <string_view>
 #include <thread>
 
+#include "absl/container/flat_hash_map.h"
 #include "services/ingest/core/slow_work.h"
 
 namespace sluice::ingest {
@@ -14,13 +17,15 @@ namespace sluice::ingest {
 // SlowWork; what waits at its destruction is dropped, without `done`.
 class WorkThread final : public SlowWork {
  public:
-  // Jobs that may wait; a client waits at most as long as so many hashes take.
-  static constexpr size_t kMaxWaiting = 64;
+  // Jobs that may wait: a sender may open some hundred connections at once, and each
+  // authenticates.
+  static constexpr size_t kMaxWaiting = 1024;
+  static constexpr size_t kMaxWaitingOfOne = 512;
 
   WorkThread();
   ~WorkThread() override;
 
-  bool Run(absl::AnyInvocable<bool()> work, Executor& executor,
+  bool Run(std::string_view whose, absl::AnyInvocable<bool()> work, Executor& executor,
            absl::AnyInvocable<void(bool)> done) override;
 
  private:
@@ -33,9 +38,12 @@ class WorkThread final : public SlowWork {
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Job> jobs_;  // guarded by mutex_
-  bool ending_ = false;   // guarded by mutex_
-  std::thread thread_;    // last: it uses the others
+  // Guarded by mutex_. Whoever is in jobs_ has one place in turn_, and no empty queue.
+  absl::flat_hash_map<std::string, std::deque<Job>> jobs_;
+  std::deque<std::string> turn_;
+  size_t waiting_ = 0;
+  bool ending_ = false;  // guarded by mutex_
+  std::thread thread_;   // last: it uses the others
 };
 
 }  // namespace sluice::ingest

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <future>
+#include <string>
 #include <thread>
 
 #include "gtest/gtest.h"
@@ -18,6 +19,7 @@ TEST(WorkThread, ResultComesBackOnTheLoop) {
   std::thread::id worked;
   bool result = false;
   ASSERT_TRUE(work.Run(
+      "a",
       [&] {
         worked = std::this_thread::get_id();
         return true;
@@ -41,6 +43,7 @@ TEST(WorkThread, WaitingWorkIsBounded) {
   {
     WorkThread work;
     ASSERT_TRUE(work.Run(
+        "a",
         [&] {
           started.set_value();
           release.get_future().wait();
@@ -49,13 +52,52 @@ TEST(WorkThread, WaitingWorkIsBounded) {
         loop, [](bool) {}));
     started.get_future().wait();
     const auto count = [&] { return ++ran > 0; };
-    for (size_t i = 0; i < WorkThread::kMaxWaiting; ++i) {
-      EXPECT_TRUE(work.Run(count, loop, [](bool) {}));
+    for (size_t i = 0; i < WorkThread::kMaxWaitingOfOne; ++i) {
+      EXPECT_TRUE(work.Run("a", count, loop, [](bool) {}));
     }
-    EXPECT_FALSE(work.Run(count, loop, [](bool) {}));
+    EXPECT_FALSE(work.Run("a", count, loop, [](bool) {}));
+    for (size_t i = WorkThread::kMaxWaitingOfOne; i < WorkThread::kMaxWaiting; ++i) {
+      EXPECT_TRUE(work.Run(std::to_string(i), count, loop, [](bool) {}));
+    }
+    EXPECT_FALSE(work.Run("b", count, loop, [](bool) {}));
     release.set_value();
   }
   EXPECT_LE(ran, static_cast<int>(WorkThread::kMaxWaiting));
+}
+
+// Who floods it with guesses waits for himself.
+TEST(WorkThread, AllTakeTurns) {
+  EventLoop loop;
+  std::promise<void> started;
+  std::promise<void> release;
+  std::string order;  // of the work's thread, until all is done
+  int done = 0;
+  WorkThread work;
+  ASSERT_TRUE(work.Run(
+      "first",
+      [&] {
+        started.set_value();
+        release.get_future().wait();
+        return true;
+      },
+      loop, [](bool) {}));
+  started.get_future().wait();
+  const auto add = [&](const std::string& whose) {
+    ASSERT_TRUE(work.Run(
+        whose,
+        [&order, whose] {
+          order += whose;
+          return true;
+        },
+        loop,
+        [&](bool) {
+          if (++done == 7) loop.Stop();
+        }));
+  };
+  for (const char* whose : {"a", "a", "a", "a", "b", "b", "c"}) add(whose);
+  release.set_value();
+  loop.Run();
+  EXPECT_EQ(order, "abcabaa");
 }
 
 }  // namespace
