@@ -312,6 +312,18 @@ absl::Status QueueTable::Load() {
     Queue& queue = *made;
     queue.id = ReadU64(key, 1);
     queue.name = row.domain() + "/" + row.vmta();
+    if (const Queue* other = Find(queue.name)) {
+      // One of the rows is the other's, and nothing but their mail tells which.
+      damaged_.push_back({QueueRowKey(other->id), "", "", ""});
+      if (auto status = store_.Get(Family::kQueues, damaged_.back().key, &damaged_.back().value);
+          !status.ok()) {
+        return status;
+      }
+      damaged_.push_back({std::string(key), std::string(cursor->value()), "", ""});
+      by_id_.erase(other->id);
+      by_name_.erase(by_name_.find(queue.name));
+      continue;
+    }
     queue.domain_bytes = static_cast<uint32_t>(row.domain().size());
     queue.pool = Shared(row.pool());
     if (!row.rollup().empty()) queue.rollup = Shared(row.rollup());

@@ -165,6 +165,26 @@ TEST_F(ShardDamageTest, AQueueIsMadeAnewFromItsMail) {
   EXPECT_EQ(Status().damaged_rows_total(), 0U) << "it was mended";
 }
 
+// A row that stands in another's place reads well; there are two queues of one name then.
+TEST_F(ShardDamageTest, TwoQueuesOfOneName) {
+  for (const size_t lost : {0U, 1U}) {
+    Three();
+    injector().Send({"d@y.example"}, "Subject: x\r\n\r\nhi\r\n", "job7");
+    Run();
+    Kill();
+    const std::vector<std::string> keys = Keys(Family::kQueues, "Q");
+    ASSERT_EQ(keys.size(), 2U);
+    Damage(Family::kQueues, keys[lost], Value(Family::kQueues, keys[1 - lost]));
+    Open();
+    EXPECT_TRUE(Told("queues", keys[lost]));
+    Run();
+    EXPECT_EQ(Deliver(), (Names{"a@x.example", "b@x.example", "c@x.example", "d@y.example"}));
+    Kill();
+    Open();
+    EXPECT_EQ(Status().damaged_rows_total(), 0U) << "it was mended";
+  }
+}
+
 TEST_F(ShardDamageTest, ALaneIsMadeAnewFromItsMail) {
   injector().Send({"a@x.example"}, "Subject: x\r\n\r\nhi\r\n", "job7");
   injector().Send({"b@x.example"});
