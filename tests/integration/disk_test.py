@@ -31,27 +31,29 @@ class DiskTest(ScenarioTest):
         node.service.argv[node.service.argv.index(str(node.service.data))] = str(self.disk.path / "data")
         return node.start()
 
-    def fill(self, node):
-        """Sends until a message is refused; (accepted recipients, the refusal)."""
-        accepted = []
+    def fill(self, node, accepted):
+        """Sends until a message is refused; `accepted` gets the recipients. The refusal."""
         with self.connect(node) as connection:
-            for number in range(TRIES_MAX):
+            for number in range(len(accepted), TRIES_MAX):
                 recipient = f"m{number}@d{number % 5}.test"
                 mail, rcpts, data, end = connection.transact(b"sender@client.test", [recipient.encode()], CONTENT)
                 if end is not None and end.code == 250:
                     accepted.append(recipient)
                     continue
-                return accepted, next(r for r in (mail, *rcpts, data, end) if r is not None and r.code >= 400)
+                return next(r for r in (mail, *rcpts, data, end) if r is not None and r.code >= 400)
         self.fail("the disk took everything")
 
     def test_full_disk(self):
         node = self.node_on_disk()
         pause = node.ctl.json("pause", "*/*", "--reason", "disk test")["entry"]["id"]
-        accepted, refusal = self.fill(node)
-        self.assertEqual((refusal.code // 100, refusal.text[:2]), (4, "4."), refusal)
+        accepted = []
+        while True:  # what the store had written twice makes room for a moment
+            refusal = self.fill(node, accepted)
+            self.assertEqual((refusal.code // 100, refusal.text[:2]), (4, "4."), refusal)
+            shard = node.ctl.status()["shards"][0]
+            if not shard["accepting"]:
+                break
         self.assertGreater(len(accepted), 80)
-        shard = node.ctl.status()["shards"][0]
-        self.assertFalse(shard["accepting"])
         self.assertTrue(shard["not_accepting_reason"])
         # It starts again on the full disk, and delivers all of it.
         node.service.kill()
