@@ -1,19 +1,23 @@
-// Whether a text begins with a header section that fields may stand before.
+// Keeps a text that begins without a header section apart from the fields put before it.
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "services/mail/header_fields.h"
 
 namespace sluice::ingest {
 
-// True where what stands at the front is neither a field nor the empty line: a fold of whatever is
-// put before it, or text. An empty line has to come between then, so that nobody writes on in a
-// field of ours. The "From " line of a mailbox is left to those who read it. Pure.
-inline bool BeginsWithoutHeader(std::string_view text) {
-  if (text.starts_with("From ") || text.starts_with(">From ")) return false;
+// Puts an empty line at `begin` of `text` where what stands there is neither a field nor the empty
+// line: a fold of whatever is put before it, or text; nobody writes on in a field of ours. The
+// "From " line of a mailbox is left to those who read it. The bytes put in.
+inline size_t SeparateFromFields(size_t begin, std::string& text) {
+  const std::string_view rest = std::string_view(text).substr(begin);
+  if (rest.starts_with("From ") || rest.starts_with(">From ")) return 0;
   mail::HeaderField field;
-  return mail::HeaderFieldReader(text).Next(field) && field.name.empty();
+  if (!mail::HeaderFieldReader(rest).Next(field) || !field.name.empty()) return 0;
+  text.insert(begin, "\r\n");
+  return 2;
 }
 
 }  // namespace sluice::ingest

@@ -168,10 +168,9 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
         AddHeaderFields(*profile, control, choice, mail::FormatMessageId(message.id()),
                         ingest_.wall_now(), text_begin, content_, message_);
     message.set_header_size(header_end - cut + added);
-    if (const size_t begin = text_begin + added;
-        BeginsWithoutHeader(std::string_view(content_).substr(begin))) {
-      content_.insert(begin, "\r\n");
-      message.set_header_size(begin + 2);
+    const size_t begin = text_begin + added;
+    if (const size_t line = SeparateFromFields(begin, content_); line > 0) {
+      message.set_header_size(begin + line);
     }
     message.set_source_type(origin_.type);
     message.set_client_ip(origin_.client_ip);

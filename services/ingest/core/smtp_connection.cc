@@ -312,10 +312,9 @@ std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end)
                       ingest_.wall_now(), text_begin_, buffer_, message_);
   header_size_ = header_end - cut_bytes_ + added_bytes_;
   const size_t begin = text_begin_ + added_bytes_;
-  if (BeginsWithoutHeader(std::string_view(buffer_).substr(begin))) {
-    buffer_.insert(begin, "\r\n");
-    added_bytes_ += 2;
-    header_size_ = begin + 2;
+  if (const size_t line = SeparateFromFields(begin, buffer_); line > 0) {
+    added_bytes_ += line;
+    header_size_ = begin + line;
   }
   return std::nullopt;
 }

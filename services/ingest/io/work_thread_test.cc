@@ -35,22 +35,30 @@ TEST(WorkThread, ResultComesBackOnTheLoop) {
   EXPECT_NE(worked, std::this_thread::get_id());
 }
 
-TEST(WorkThread, WaitingWorkIsBounded) {
-  EventLoop loop;
-  std::promise<void> started;
-  std::promise<void> release;
-  std::atomic<int> ran{0};
-  {
-    WorkThread work;
+// Keeps a thread busy until it is released; outlives it.
+struct Hold {
+  void Take(WorkThread& work, EventLoop& loop, const std::string& whose) {
     ASSERT_TRUE(work.Run(
-        "a",
-        [&] {
+        whose,
+        [this] {
           started.set_value();
           release.get_future().wait();
           return true;
         },
         loop, [](bool) {}));
     started.get_future().wait();
+  }
+  std::promise<void> started;
+  std::promise<void> release;
+};
+
+TEST(WorkThread, WaitingWorkIsBounded) {
+  EventLoop loop;
+  Hold hold;
+  std::atomic<int> ran{0};
+  {
+    WorkThread work;
+    hold.Take(work, loop, "a");
     const auto count = [&] { return ++ran > 0; };
     for (size_t i = 0; i < WorkThread::kMaxWaitingOfOne; ++i) {
       EXPECT_TRUE(work.Run("a", count, loop, [](bool) {}));
@@ -60,7 +68,7 @@ TEST(WorkThread, WaitingWorkIsBounded) {
       EXPECT_TRUE(work.Run(std::to_string(i), count, loop, [](bool) {}));
     }
     EXPECT_FALSE(work.Run("b", count, loop, [](bool) {}));
-    release.set_value();
+    hold.release.set_value();
   }
   EXPECT_LE(ran, static_cast<int>(WorkThread::kMaxWaiting));
 }
@@ -68,20 +76,11 @@ TEST(WorkThread, WaitingWorkIsBounded) {
 // Who floods it with guesses waits for himself.
 TEST(WorkThread, AllTakeTurns) {
   EventLoop loop;
-  std::promise<void> started;
-  std::promise<void> release;
+  Hold hold;
   std::string order;  // of the work's thread, until all is done
   int done = 0;
   WorkThread work;
-  ASSERT_TRUE(work.Run(
-      "first",
-      [&] {
-        started.set_value();
-        release.get_future().wait();
-        return true;
-      },
-      loop, [](bool) {}));
-  started.get_future().wait();
+  hold.Take(work, loop, "first");
   const auto add = [&](const std::string& whose) {
     ASSERT_TRUE(work.Run(
         whose,
@@ -95,7 +94,7 @@ TEST(WorkThread, AllTakeTurns) {
         }));
   };
   for (const char* whose : {"a", "a", "a", "a", "b", "b", "c"}) add(whose);
-  release.set_value();
+  hold.release.set_value();
   loop.Run();
   EXPECT_EQ(order, "abcabaa");
 }

@@ -82,6 +82,14 @@ class ShardDamageTest : public testing::PolicyShardFixture {
     }
     return delivered;
   }
+  // Three() and mail of a job in a second queue, at rest: the keys of the queues' rows.
+  std::vector<std::string> TwoQueuesAtRest() {
+    Three();
+    injector().Send({"d@y.example"}, "Subject: x\r\n\r\nhi\r\n", "job7");
+    Run();
+    Kill();
+    return Keys(Family::kQueues, "Q");
+  }
   void Three() {
     for (const char* rcpt : {"a@x.example", "b@x.example", "c@x.example"}) {
       injector().Send({rcpt});
@@ -146,11 +154,7 @@ TEST_F(ShardDamageTest, ABodyThatIsGone) {
 }
 
 TEST_F(ShardDamageTest, AQueueIsMadeAnewFromItsMail) {
-  Three();
-  injector().Send({"d@y.example"}, "Subject: x\r\n\r\nhi\r\n", "job7");
-  Run();
-  Kill();
-  const std::vector<std::string> keys = Keys(Family::kQueues, "Q");
+  const std::vector<std::string> keys = TwoQueuesAtRest();
   ASSERT_EQ(keys.size(), 2U);
   for (const std::string& key : keys) Damage(Family::kQueues, key);
   Open();
@@ -168,11 +172,7 @@ TEST_F(ShardDamageTest, AQueueIsMadeAnewFromItsMail) {
 // A row that stands in another's place reads well; there are two queues of one name then.
 TEST_F(ShardDamageTest, TwoQueuesOfOneName) {
   for (const size_t lost : {0U, 1U}) {
-    Three();
-    injector().Send({"d@y.example"}, "Subject: x\r\n\r\nhi\r\n", "job7");
-    Run();
-    Kill();
-    const std::vector<std::string> keys = Keys(Family::kQueues, "Q");
+    const std::vector<std::string> keys = TwoQueuesAtRest();
     ASSERT_EQ(keys.size(), 2U);
     Damage(Family::kQueues, keys[lost], Value(Family::kQueues, keys[1 - lost]));
     Open();
