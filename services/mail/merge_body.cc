@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "services/mail/header_start.h"
 #include "services/mail/mail_merge.h"
 
 namespace sluice::mail {
@@ -32,14 +33,17 @@ std::string MergedBody(std::string_view stored, const common::v1::Message& messa
       ExpandMerge(text, lookup, expands_undefined, out);
     }
   };
+  size_t front = 0;
   for (const common::v1::BodyPart& part : message.parts()) {
     if (part.number() == 0 || delivery.parts().empty()) add(part);
+    if (part.number() == 0) front = out.size();
   }
   for (const uint32_t wanted : delivery.parts()) {
     const auto part = std::find_if(message.parts().begin(), message.parts().end(),
                                    [&](const auto& p) { return p.number() == wanted; });
     if (wanted != 0 && part != message.parts().end()) add(*part);
   }
+  if (front > 0) SeparateFromFields(front, out);
   return out;
 }
 

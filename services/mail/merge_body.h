@@ -9,8 +9,9 @@
 namespace sluice::mail {
 
 // `stored` is the message's text, `message.parts` says where its parts lie; part 0 is what we have
-// put in front, goes to everybody and has no variables. Predefined are *to, *from, *vmta, *jobid
-// and *envid. A range that does not lie in `stored` is left out.
+// put in front, goes to everybody and has no variables. What comes behind it and is no header
+// section is parted from it by an empty line. Predefined are *to, *from, *vmta, *jobid and *envid.
+// A range that does not lie in `stored` is left out.
 std::string MergedBody(std::string_view stored, const common::v1::Message& message,
                        const common::v1::Delivery& delivery, bool expands_undefined);
 

@@ -41,11 +41,33 @@ TEST_F(MergeBodyTest, AllPartsOrThoseOfTheRecipient) {
 
 TEST_F(MergeBodyTest, PartsInTheOrderGiven) {
   delivery_.add_parts(2);
-  EXPECT_EQ(MergedBody(kStored, message_, delivery_, true).substr(30), "Bye j7\r\n");
+  EXPECT_EQ(MergedBody(kStored, message_, delivery_, true).substr(30), "\r\nBye j7\r\n");
   delivery_.add_parts(1);
   delivery_.add_parts(9);
   const std::string body = MergedBody(kStored, message_, delivery_, true);
   EXPECT_LT(body.find("Bye"), body.find("To:"));
+}
+
+// A part, or a value at its beginning, does not go on in the field before it.
+TEST_F(MergeBodyTest, OnlyAHeaderSectionFollowsTheFieldsInFront) {
+  const std::string field = "Received: by x\r\n";
+  const std::string stored = field + "[indent]Subject: s\r\n\r\n by y\r\nhello: z\r\n";
+  message_.clear_parts();
+  const size_t second = stored.find(" by y");
+  Add(0, 0, field.size());
+  Add(1, field.size(), second - field.size());
+  Add(2, second, stored.find("hello") - second);
+  Add(3, stored.find("hello"), 10);
+  const auto merged = [&](uint32_t part) {
+    delivery_.clear_parts();
+    delivery_.add_parts(part);
+    return MergedBody(stored, message_, delivery_, true).substr(field.size());
+  };
+  EXPECT_EQ(merged(1), "Subject: s\r\n\r\n");
+  EXPECT_EQ(merged(2), "\r\n by y\r\n");
+  EXPECT_EQ(merged(3), "hello: z\r\n");
+  (*delivery_.mutable_merge_variables())["indent"] = " ";
+  EXPECT_EQ(merged(1), "\r\n Subject: s\r\n\r\n");
 }
 
 TEST_F(MergeBodyTest, DamagedRangesAreLeftOut) {

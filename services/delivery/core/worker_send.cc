@@ -4,6 +4,7 @@
 
 #include "services/delivery/core/large_body.h"
 #include "services/delivery/core/worker_internal.h"
+#include "services/mail/header_start.h"
 #include "services/mail/merge_body.h"
 
 namespace sluice::delivery {
@@ -51,6 +52,7 @@ void Worker::OnLease(Link& link, queue::v1::Lease& lease, std::vector<Body>& bod
           Body(mail::MergedBody(transaction.body.view(), lease.message(), lease.deliveries(0),
                                 policy_->global().mailmerge_expands_undefined_variables()));
       lease.mutable_message()->set_body_size(transaction.body.size());
+      lease.mutable_message()->set_header_size(mail::HeaderSize(transaction.body.view()));
     }
   } else {
     transaction.chunks =

@@ -54,6 +54,7 @@ TEST(Worker, AMailMergeIsExpanded) {
   auto& remote = world.Connected();
   world.shard().edit = [](queue::v1::Lease& lease) {
     lease.mutable_message()->set_is_template(true);
+    lease.mutable_message()->set_header_size(1);
     lease.mutable_message()->set_verp(true);
     lease.mutable_message()->set_mail_from("b@x.test");
     for (uint32_t i = 1; i <= 2; ++i) {
@@ -69,6 +70,7 @@ TEST(Worker, AMailMergeIsExpanded) {
   ASSERT_EQ(remote.under_way.size(), 1u);
   EXPECT_EQ(remote.under_way[0].body.view(), "xt");
   EXPECT_EQ(remote.under_way[0].lease->message().body_size(), 2u);
+  EXPECT_EQ(remote.under_way[0].lease->message().header_size(), 2u) << "of the text that is sent";
   EXPECT_EQ(remote.under_way[0].lease->message().mail_from_rewritten(), "b-r=y.test@x.test");
 }
 

@@ -10,10 +10,10 @@
 #include "services/base/net/ip_address.h"
 #include "services/base/rpc/peer.h"
 #include "services/ingest/core/envelope.h"
-#include "services/ingest/core/header_start.h"
 #include "services/ingest/core/submission.h"
 #include "services/ingest/core/submit_reply.h"
 #include "services/mail/address.h"
+#include "services/mail/header_start.h"
 #include "services/mail/message_id.h"
 #include "services/mail/xtext.h"
 
@@ -130,10 +130,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
     charged_ = content_.capacity();
     ingest_.AddBodyBytes(charged_);
     const std::string_view text = std::string_view(content_).substr(text_begin);
-    const size_t empty_line = text.starts_with("\r\n") ? 0 : text.find("\r\n\r\n");
-    const size_t header_end = empty_line == std::string_view::npos
-                                  ? content_.size()
-                                  : text_begin + empty_line + (text.starts_with("\r\n") ? 2 : 4);
+    const size_t header_end = text_begin + mail::HeaderSize(text);
     if (profile->smtp.max_header_bytes != 0 &&
         header_end - text_begin > profile->smtp.max_header_bytes) {
       return Invalid("content: the header is larger than " +
@@ -169,7 +166,7 @@ class InjectService::Call final : private Submission::Owner, private Drainable {
                         ingest_.wall_now(), text_begin, content_, message_);
     message.set_header_size(header_end - cut + added);
     const size_t begin = text_begin + added;
-    if (const size_t line = SeparateFromFields(begin, content_); line > 0) {
+    if (const size_t line = mail::SeparateFromFields(begin, content_); line > 0) {
       message.set_header_size(begin + line);
     }
     message.set_source_type(origin_.type);

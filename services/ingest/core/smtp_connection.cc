@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "services/ingest/core/header_start.h"
 #include "services/ingest/core/submit_reply.h"
+#include "services/mail/header_start.h"
 
 namespace sluice::ingest {
 namespace {
@@ -19,8 +19,7 @@ constexpr size_t kRecipientBytes = 256;
 // those that the shard has not acknowledged.
 constexpr uint64_t kLargeMessageBytes = (2 + kUploadWindowChunks) * kMaxInlineBodyBytes;
 
-// RFC 3848, RFC 6531 4.3.
-// The "with" of Received (RFC 3848, RFC 6531).
+// The "with" of Received (RFC 3848, RFC 6531 4.3).
 std::string_view WithProtocol(bool utf8, bool extended, bool encrypted, bool authenticated) {
   static constexpr std::string_view kNames[2][4] = {
       {"ESMTP", "ESMTPA", "ESMTPS", "ESMTPSA"},
@@ -311,8 +310,9 @@ std::optional<mail::ServerReply> SmtpConnection::FinishHeader(size_t header_end)
       AddHeaderFields(*profile_, control_, route_, mail::FormatMessageId(message_.message().id()),
                       ingest_.wall_now(), text_begin_, buffer_, message_);
   header_size_ = header_end - cut_bytes_ + added_bytes_;
+  if (merge_ != nullptr) return std::nullopt;  // the text of a recipient may begin with any part
   const size_t begin = text_begin_ + added_bytes_;
-  if (const size_t line = SeparateFromFields(begin, buffer_); line > 0) {
+  if (const size_t line = mail::SeparateFromFields(begin, buffer_); line > 0) {
     added_bytes_ += line;
     header_size_ = begin + line;
   }
