@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "services/base/net/ip_address.h"
+#include "services/base/utf8.h"
 #include "services/ingest/core/smtp_connection.h"
 #include "services/mail/header_fields.h"
 
@@ -117,6 +118,8 @@ mail::ServerReply SmtpConnection::OnXclient(const mail::XclientCommand& xclient)
     if (!address) return {501, {5, 5, 4}, "DESTADDR wants an IP address"};
     peer.local_ip = address->ToString();
   }
+  // It stands in the message's record, which nobody could read again.
+  if (xclient.login && !IsUtf8(*xclient.login)) return {501, {5, 5, 4}, "LOGIN wants UTF-8"};
   const auto profile = ingest_.ProfileFor(peer.client_ip, peer.listener);
   if (profile->settings->has_smtp_service() && !profile->settings->smtp_service()) {
     return {421, {4, 7, 0}, "No SMTP service for this client"};

@@ -366,6 +366,8 @@ TEST_F(SmtpConnectionTest, ATrustedProxySpeaksForItsClients) {
   const auto client = Connect();
   EXPECT_NE(client->Say("EHLO proxy.test\r\n").find("XCLIENT"), std::string::npos);
   EXPECT_TRUE(client->Say("XCLIENT ADDR=nonsense\r\n").starts_with("501 "));
+  // A record with such a user could not be read again, and its message would be lost.
+  EXPECT_TRUE(client->Say("XCLIENT LOGIN=+FFbob\r\n").starts_with("501 5.5.4 LOGIN "));
   // Rules are those of the client, who may not relay.
   EXPECT_TRUE(client->Say("XCLIENT ADDR=192.0.2.9 HELO=c.test\r\n").starts_with("220 "));
   client->Say("EHLO proxy.test\r\nMAIL FROM:<a@b.test>\r\n");
