@@ -17,6 +17,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     SLUICE_CHECK(error->line >= 1 && error->line <= static_cast<int>(size) + 1);
     SLUICE_CHECK(error->message.size() < 1000);
   }
+  // Services get it from each other.
+  sluice::policy::v1::AuthFileSection read;
+  SLUICE_CHECK(read.ParseFromString(section.SerializeAsString()));
   if (const auto credential = sluice::mail::SaslCredential::FromHash(text)) {
     SLUICE_CHECK(credential->scram.has_value() != !credential->crypt_hash.empty());
     if (credential->scram) {

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "services/base/utf8.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/setter.h"
 #include "services/config/value.h"
@@ -49,6 +50,10 @@ void Compiler::ReadFile(const std::string& path, const Location* included_from,
   if (bytes_read_ > kMaxBytes || too_many_files_) return;
   if (compiled_.files.size() >= kMaxFiles) {
     return TooManyFiles(where, absl::StrCat("more than ", kMaxFiles, " files are included"));
+  }
+  // Names of files stand in the snapshot, which services exchange as UTF-8.
+  if (!IsUtf8(path)) {
+    return Say(Severity::kError, where, absl::StrCat("\"", path, "\": its name is not UTF-8"));
   }
   const auto text = files_.Read(path);
   if (!text.ok()) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "services/base/utf8.h"
+
 namespace sluice::config {
 namespace {
 
@@ -18,7 +20,7 @@ std::string_view TrimBlanks(std::string_view text) {
 }  // namespace
 
 bool IsUserName(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxUserBytes &&
+  return !name.empty() && name.size() <= kMaxUserBytes && IsUtf8(name) &&
          std::none_of(name.begin(), name.end(),
                       [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; });
 }
@@ -30,6 +32,7 @@ std::optional<AuthFileError> ParseAuthFile(std::string_view text,
     const std::string_view line = TrimBlanks(text.substr(0, end));
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (line.empty() || line[0] == '#') continue;
+    if (!IsUtf8(line)) return AuthFileError{number, "this is not UTF-8"};
     const size_t colon = line.find(':');
     if (colon == std::string_view::npos || !IsUserName(line.substr(0, colon))) {
       return AuthFileError{number, "a line is written user:hash"};

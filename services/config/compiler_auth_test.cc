@@ -69,6 +69,11 @@ TEST_F(CompilerAuthTest, WrongFilesNameTheirLineAndNoPassword) {
   EXPECT_NE(error("nothing\n").find("user:hash"), std::string::npos);
   EXPECT_NE(error(":$6$abcdefgh\n").find("user:hash"), std::string::npos);
   EXPECT_NE(error("a:$6$abcdefgh\na:$6$abcdefgh\n").find("twice"), std::string::npos);
+  // What services exchange is UTF-8, names and hashes.
+  for (const char* latin : {"j\xFCrgen:$6$abcdefgh\n", "a:$6$abcdefg\xFC\n"}) {
+    EXPECT_NE(error(latin).find("line 1: this is not UTF-8"), std::string::npos) << latin;
+  }
+  EXPECT_EQ(error("j\xC3\xBCrgen:$6$abcdefgh\n"), "");
   EXPECT_NE(Errors("<smtp-user a>\nsource nobody\n</smtp-user>\n").find("there is no <source"),
             std::string::npos);
 }

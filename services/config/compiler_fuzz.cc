@@ -1,5 +1,7 @@
-// Any bytes as a directive file: a snapshot that PolicyView takes and that compiles to itself when
-// printed, or diagnostics, within bounds.
+// Any bytes as a directive file: a snapshot that PolicyView takes, that can be read as it was
+// written and that compiles to itself when printed, or diagnostics, within bounds. What stands
+// behind a form feed is the file "x": more directives, users, header lines, a template, as the
+// first one names it.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -12,20 +14,29 @@
 #include "services/config/snapshot_hash.h"
 
 namespace {
-class NoFiles final : public sluice::config::FileSource {
+class OneFile final : public sluice::config::FileSource {
  public:
-  absl::StatusOr<std::string> Read(const std::string&) override {
-    return absl::NotFoundError("no files here");
+  // Behind the form feed of `whole`, where there is one.
+  explicit OneFile(std::string_view whole)
+      : exists_(whole.find('\f') != whole.npos), text_(whole.substr(whole.find('\f') + 1)) {}
+  absl::StatusOr<std::string> Read(const std::string& path) override {
+    if (path != "x" || !exists_) return absl::NotFoundError("no such file here");
+    return text_;
   }
   absl::StatusOr<std::vector<std::string>> Glob(const std::string&, size_t*) override {
     return std::vector<std::string>();
   }
+
+ private:
+  const bool exists_;
+  const std::string text_;
 };
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  NoFiles files;
-  const std::string_view input(reinterpret_cast<const char*>(data), size);
+  const std::string_view whole(reinterpret_cast<const char*>(data), size);
+  const std::string_view input = whole.substr(0, whole.find('\f'));
+  OneFile files(whole);
   const auto compiled = sluice::config::CompileText("f", input, files);
   // The same again, and again with what that left. Of some inputs only: it takes most of the time.
   sluice::config::CompileCache cache;
@@ -50,10 +61,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
   }
   if (!compiled.ok()) return 0;
+  sluice::policy::v1::PolicySnapshot read;
+  SLUICE_CHECK(read.ParseFromString(compiled.snapshot.SerializeAsString()));
   const auto view = sluice::config::PolicyView::Build(compiled.snapshot);
   SLUICE_CHECK(view.ok());
   SLUICE_CHECK((*view)->ForQueue("example.com", "default", "") != nullptr);
   SLUICE_CHECK((*view)->ForClient("127.0.0.1") != nullptr);
+  if (input.size() < whole.size()) return 0;  // lines of other files are shown, and not compiled
   const auto again = sluice::config::CompileText(
       "g", sluice::config::PrintSnapshot(compiled.snapshot, true), files);
   SLUICE_CHECK(again.ok());

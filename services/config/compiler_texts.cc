@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "services/base/utf8.h"
 #include "services/config/compiler_auth.h"
 #include "services/config/compiler_impl.h"
 #include "services/config/setter.h"
@@ -75,11 +76,18 @@ std::optional<std::string> Compiler::ReadTextFile(const Statement& statement, si
   auto text = files_.Read(name);
   if (!text.ok()) NoteUnread(text.status(), where);
   if (text.ok() && !NoteBytes(text->size(), where)) return std::nullopt;
-  if (text.ok() && text->size() <= max_bytes) return *std::move(text);
+  std::string problem;
+  if (!text.ok()) {
+    problem = std::string(text.status().message());
+  } else if (text->size() > max_bytes) {
+    problem = absl::StrCat("larger than ", max_bytes / 1024, " KiB");
+  } else if (!IsUtf8(*text)) {
+    problem = "it is not UTF-8";
+  } else {
+    return *std::move(text);
+  }
   Say(Accepted(statement.name) ? Severity::kWarning : Severity::kError, where,
-      absl::StrCat("\"", name, "\": ",
-                   text.ok() ? absl::StrCat("larger than ", max_bytes / 1024, " KiB")
-                             : std::string(text.status().message())));
+      absl::StrCat("\"", name, "\": ", problem));
   return std::nullopt;
 }
 

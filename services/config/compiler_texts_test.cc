@@ -70,6 +70,10 @@ TEST_F(CompilerTextsTest, HeaderLinesOfAFile) {
               std::string::npos)
         << bad;
   }
+  files_.files["/etc/sluice/h.txt"] =
+      "X-A: Gr\xFC\xDF"
+      "e\n";
+  EXPECT_NE(Complaint("include-headers-from h.txt\n").find("it is not UTF-8"), std::string::npos);
 }
 
 TEST_F(CompilerTextsTest, HeaderLinesOfHttpDelivery) {

@@ -54,6 +54,15 @@ bool IsAscii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c >= 0; });
 }
 
+// The value of a field that comes to stand in lines of commands, files and terminals.
+std::string ControlValue(std::string_view value) {
+  std::string text = mail::UnfoldHeaderValue(value, kMaxControlValueBytes);
+  std::replace(text.begin(), text.end(), '\t', ' ');  // of folds
+  const auto is_control = [](char c) { return (c >= 0 && c < ' ') || c == 127; };
+  std::replace_if(text.begin(), text.end(), is_control, '?');
+  return text;
+}
+
 // In our field a name beyond ASCII would make the header one that only hosts with SMTPUTF8 take.
 void AppendName(std::string_view name, std::string& out) {
   if (IsAscii(name)) {
@@ -158,12 +167,12 @@ size_t ReadHeader(const ClientProfile& profile, size_t begin, size_t end, std::s
       cut |= !client.retain_x_virtual_mta();
     } else if (client.process_x_job() &&
                is(client.jobid_header().empty() ? "X-Job" : client.jobid_header())) {
-      std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
+      std::string value = ControlValue(field.value);
       Capture(field.name, value, message);
       if (control.job_id.empty() && !value.empty()) control.job_id = client.jobid_prefix() + value;
       cut |= !client.retain_x_job();
     } else if (client.process_x_envid() && is("X-Envid")) {
-      std::string value = mail::UnfoldHeaderValue(field.value, kMaxControlValueBytes);
+      std::string value = ControlValue(field.value);
       Capture("X-Envid", value, message);
       if (control.envid.empty()) control.envid = std::move(value);
       cut |= !client.retain_x_envid();

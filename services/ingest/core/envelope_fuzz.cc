@@ -1,6 +1,7 @@
 // Any header section, under any settings: what is not a field to be taken out stays byte for byte,
 // nothing is left of what is, what is captured fits on a line and into a protobuf, and what we put
 // in is whole fields. The first three bytes choose the settings.
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -18,6 +19,11 @@ using namespace sluice::ingest;  // NOLINT
 
 bool IsOneLine(std::string_view text) {
   return text.find_first_of("\r\n") == std::string_view::npos;
+}
+
+bool IsPlain(std::string_view text) {
+  return std::none_of(text.begin(), text.end(),
+                      [](char c) { return static_cast<unsigned char>(c) < ' ' || c == 127; });
 }
 
 std::shared_ptr<const ClientProfile> ProfileOf(uint32_t flags) {
@@ -95,7 +101,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SLUICE_CHECK(ReadHeader(*profile, before.size(), before.size() + left, again, other, none) == 0 &&
                again == buffer);
 
-  SLUICE_CHECK(IsOneLine(control.job_id) && IsOneLine(control.envid) && IsOneLine(control.problem));
+  SLUICE_CHECK(IsPlain(control.job_id) && IsPlain(control.envid) && IsOneLine(control.problem));
   SLUICE_CHECK(control.job_id.size() <= kMaxControlValueBytes + 2);
   SLUICE_CHECK(control.envid.size() <= kMaxControlValueBytes);
   SLUICE_CHECK(control.windows.size() <= kMaxDeliveryWindows);

@@ -343,6 +343,14 @@ TEST_F(EnvelopeTest, ReceivedFieldsAndEmptyVirtualMta) {
   EXPECT_EQ(o.control.job_id, "p-7");
 }
 
+TEST_F(EnvelopeTest, JobAndEnvidHaveNoControlCharacters) {
+  policy_->loopback->set_process_x_job(true);
+  policy_->loopback->set_process_x_envid(true);
+  const Outcome o = Read("X-Job: a\x1b[2Jb\r\n\tc\r\nX-Envid: e\x7f\r\n\r\n");
+  EXPECT_EQ(o.control.job_id, "a?[2Jb c");
+  EXPECT_EQ(o.control.envid, "e?");
+}
+
 // The job's id is a string of stored records: with other bytes in it they could not be read again,
 // and accepted mail would stand still, unseen.
 TEST_F(EnvelopeTest, AJobIdIsUtf8WhateverTheHeaderHas) {
