@@ -58,7 +58,7 @@ absl::Status WriteReadyFile(const std::string& path,
   for (const auto& [name, value] : fields) json[name] = value;
   const std::string partial = path + ".partial";
   std::ofstream file(partial, std::ios::trunc);
-  file << json.dump() << "\n";
+  file << json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
   file.close();
   if (!file || std::rename(partial.c_str(), path.c_str()) != 0) {
     return absl::UnknownError(absl::StrCat("cannot write the ready file ", path));

@@ -7,6 +7,7 @@ Usage: code_lint.py [ROOT]    Prints FILE:LINE: what; exit code 1 where anything
 - A header is a contract: it begins with a comment, and has #pragma once.
 - Nothing is left for later: no TODO, FIXME or XXX.
 - Arguments have no order: none asks what another one moves (gcc takes the last one first, clang the first).
+- No peer ends a program with bytes that are not UTF-8: nlohmann's dump() has an error handler, since it throws else.
 - Every cc_test has a size, so that none runs for ever.
 - No file of code is longer than LINES_MAX: one past 500 wants to be two, and one past this is.
 """
@@ -18,6 +19,7 @@ import sys
 LINES_MAX = 650
 # f(std::move(x), x.size()), without a lambda in between, whose captures are its own.
 ASKS_WHAT_IS_MOVED = re.compile(r"std::move\((\w+)\),[^;{}\[\]]*?\b\1(?:\.|->)")
+DUMPS = re.compile(r"\.dump\((?![^;]*error_handler_t)")
 
 
 def lint(name, text):
@@ -41,6 +43,8 @@ def lint(name, text):
     if name.endswith((".cc", ".h")):
         for call in ASKS_WHAT_IS_MOVED.finditer(text):
             yield text.count("\n", 0, call.start()) + 1, f"{call.group(1)} may have been moved when the other argument asks it"
+        for call in DUMPS.finditer("" if name.startswith("tests/") or name.endswith("_test.cc") else text):
+            yield text.count("\n", 0, call.start()) + 1, "dump() throws where text is not UTF-8: give it error_handler_t::replace"
     if pathlib.PurePath(name).name == "BUILD":
         for rule in re.finditer(r"^cc_test\(\n.*?^\)", text, re.M | re.S):
             if not re.search(r"^ *size = ", rule.group(), re.M):

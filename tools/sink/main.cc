@@ -176,15 +176,16 @@ int Main(int argc, char** argv) {
   }
   if (auto address = (*sink)->dns_address()) ready["dns"] = address->ToString();
   if (auto address = (*sink)->http_address()) ready["http"] = address->ToString();
+  const std::string line = ready.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   if (!ready_file.empty()) {
     // Renamed into place, so that a reader never sees half of it.
     std::string partial = ready_file + ".new";
-    std::ofstream(partial) << ready.dump() << "\n";
+    std::ofstream(partial) << line << "\n";
     if (std::rename(partial.c_str(), ready_file.c_str()) != 0) {
       return Fail("cannot write " + ready_file);
     }
   }
-  if (!quiet) std::cout << "ready " << ready.dump() << std::endl;
+  if (!quiet) std::cout << "ready " << line << std::endl;
 
   loop.Run();
 

@@ -337,6 +337,9 @@ std::optional<Endpoint> Sink::http_address() const {
   return http_->addresses()[0];
 }
 
-std::string Sink::CountersJson() const { return state_.ToJson(options_.json_domains_max).dump(1); }
+std::string Sink::CountersJson() const {
+  return state_.ToJson(options_.json_domains_max)
+      .dump(1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
 
 }  // namespace sluice::sink

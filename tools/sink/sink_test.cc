@@ -136,6 +136,17 @@ TEST(Sink, AnAddedRoundTripDelaysRepliesAndKeepsTheirOrder) {
   EXPECT_TRUE(replies.ends_with("taken\r\n221 2.0.0 bye\r\n")) << replies;
 }
 
+// The sink stays up whatever a client says of itself.
+TEST(Sink, CountersOfAClientWithoutUtf8) {
+  Harness h;
+  Client smtp(h.loop, h.sink->smtp_addresses()[0], IpAddress::Parse("127.0.0.4"));
+  h.Exchange(smtp, "EHLO \xff.test\r\nQUIT\r\n");
+  Client get(h.loop, *h.sink->http_address());
+  const std::string answer = h.Exchange(get, "GET /counters HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto counters = nlohmann::json::parse(answer.substr(answer.find("\r\n\r\n") + 4));
+  EXPECT_EQ(counters["sources"]["127.0.0.4"]["ehlo"], "\xEF\xBF\xBD.test");
+}
+
 TEST(Sink, CountersAndRulesByHttp) {
   Harness h;
   Client smtp(h.loop, h.sink->smtp_addresses()[0], IpAddress::Parse("127.0.0.4"));

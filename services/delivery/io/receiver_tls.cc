@@ -166,7 +166,9 @@ void ReceiverTls::OnReport(TlsReport report) {
   line["domain"] = report.domain;
   line["rua"] = report.uris;
   line["report"] = nlohmann::ordered_json::parse(report.json, nullptr, false);
-  absl::StrAppend(&report_lines_, line.dump(), "\n");
+  absl::StrAppend(&report_lines_,
+                  line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace),
+                  "\n");
   if (report_timer_ != 0) return;
   report_timer_ = loop_.After(kGatherReports, [this] {
     report_timer_ = 0;
