@@ -170,9 +170,7 @@ void MtaStsCache::OnFetched(const std::string& domain, absl::StatusOr<std::strin
       text.ok() ? ParseMtaStsPolicy(*text) : absl::StatusOr<MtaStsPolicy>(text.status());
   if (policy.ok()) {
     auto result = std::make_shared<MtaStsResult>();
-    entry.expires =
-        executor_.clock().WallNow() +
-        std::max<Duration>(std::chrono::seconds(policy->max_age_s), options_.min_lifetime);
+    entry.expires = executor_.clock().WallNow() + Lifetime(*policy);
     result->policy = *std::move(policy);
     result->id = id;
     result->found = true;
@@ -214,6 +212,10 @@ void MtaStsCache::Recheck(std::string_view domain) {
   if (entry.rechecked != MonotonicTime{} && now - entry.rechecked < options_.min_recheck) return;
   entry.rechecked = now;
   entry.checked_until = now;
+}
+
+Duration MtaStsCache::Lifetime(const MtaStsPolicy& policy) const {
+  return std::max<Duration>(std::chrono::seconds(policy.max_age_s), options_.min_lifetime);
 }
 
 std::string MtaStsCache::Save() const {
@@ -259,8 +261,8 @@ void MtaStsCache::Load(std::string_view saved) {
     if (fields[5] != "-") result->policy.mx = absl::StrSplit(fields[5], ',');
     if (result->policy.mode != MtaStsMode::kNone && result->policy.mx.empty()) continue;
     // A clock that was wrong when it was written must not keep a policy for ever.
-    const WallTime expires = std::min<WallTime>(FromUnixMicros(expires_s * 1'000'000),
-                                                now + std::chrono::seconds(max_age_s));
+    const WallTime expires =
+        std::min<WallTime>(FromUnixMicros(expires_s * 1'000'000), now + Lifetime(result->policy));
     if (expires <= now) continue;
     Entry& entry = Get(fields[0]);
     if (entry.busy()) continue;

@@ -91,6 +91,8 @@ class MtaStsCache {
   void Answer(Entry& entry);
   void Place(Entry& entry);
   void DropExpired(Entry& entry);
+  // How long a policy that is fetched now is held.
+  Duration Lifetime(const MtaStsPolicy& policy) const;
 
   Executor& executor_;
   DnsClient& dns_;

@@ -301,6 +301,23 @@ TEST_F(MtaStsCacheTest, PoliciesOutliveAProcess) {
   EXPECT_FALSE(last().found);
 }
 
+TEST_F(MtaStsCacheTest, AShortPolicyIsHeldAsLongAfterARestart) {
+  dns.Announce("a.example", "1");
+  Ask("a.example");
+  fetcher.Finish(0, Policy("enforce", 1));
+  const std::string saved = cache->Save();
+  cache = std::make_unique<MtaStsCache>(executor, dns, fetcher, options);
+  cache->Load(saved);
+  EXPECT_EQ(cache->Save(), saved);
+  executor.Advance(options.min_lifetime - seconds(1));
+  dns.broken = true;
+  Ask("a.example");
+  EXPECT_TRUE(last().found);
+  executor.Advance(seconds(2));
+  Ask("a.example");
+  EXPECT_FALSE(last().found);
+}
+
 TEST_F(MtaStsCacheTest, AnswersToADestroyedCacheAreDropped) {
   dns.Announce("a.example", "1");
   Ask("a.example");
