@@ -67,7 +67,7 @@ std::vector<ingest::testing::FakeShard::Taken> TakenFrom(std::string_view wire, 
       wire.remove_prefix(std::min(chunk, wire.size()));
       // A refusal may be held back, by the session or by ingest.
       for (int waits = 0; !client.session().closing() && !client.session().wants_read(); ++waits) {
-        SLUICE_CHECK(waits < 100);
+        SLUICE_CHECK(waits < 1000);
         client.HearAfter(std::chrono::seconds(1));
         client.session().OnTimer(executor.clock().Now());
         client.Drain();
